@@ -1,0 +1,62 @@
+"""Choosing an entry of a table by name and options: `ddim:eta=1`, `unet:width=64,blocks=3`.
+
+Every table of the package (`SCHEDULES`, `SOLVERS`, `NETWORKS`, ...) maps a name to a factory whose keyword-only
+parameters are its options: their names, types and defaults are read from its signature and written nowhere else.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from unblot.errors import UnblotError
+
+T = TypeVar("T")
+
+
+def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a table's entry with their defaults: its keyword-only parameters."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """The entry's name and all its options, defaults filled in, for a spec `name` or `name:key=value,key=value`.
+
+    Values take the type of the option's default. Raises UnblotError for an unknown name, an unknown option or a
+    value of the wrong type; `kind` ("solver") is the word used in the message.
+    """
+    name, _, tail = spec.partition(":")
+    if name not in table:
+        raise UnblotError(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
+    options = options_of(table[name])
+    for item in filter(None, tail.split(",")):
+        key, equals, text = item.partition("=")
+        if key not in options or not equals:
+            known = ", ".join(f"{k}={v}" for k, v in options.items()) or "none"
+            raise UnblotError(f"{kind} {name!r} has no option {item!r}; its options are: {known}")
+        options[key] = _convert(text, type(options[key]), f"{kind} {name!r}, option {key!r}")
+    return name, options
+
+
+def canonical(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
+    """The spec with every option written out, so that it means the same after a default has changed."""
+    name, options = parse(table, spec, kind)
+    return name + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
+
+
+def build(table: Mapping[str, Callable[..., T]], spec: str, kind: str, *args: Any) -> T:
+    """The table's entry called with `args` and with the options of the spec."""
+    name, options = parse(table, spec, kind)
+    return table[name](*args, **options)
+
+
+def _convert(text: str, to: type, where: str) -> Any:
+    """`text` as a value of type `to` (bool, int, float or str)."""
+    if to is bool:
+        if text.lower() not in ("true", "false"):
+            raise UnblotError(f"{where}: {text!r} is neither true nor false")
+        return text.lower() == "true"
+    try:
+        return to(text)
+    except ValueError:
+        raise UnblotError(f"{where}: {text!r} is not of type {to.__name__}") from None
