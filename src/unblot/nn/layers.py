@@ -20,8 +20,8 @@ def sinusoids(x: Tensor, frequencies: Tensor) -> Tensor:
 def fourier_features(noise: Tensor, dim: int) -> Tensor:
     """Features of a log noise-to-signal ratio: (B,) with values of about -8 ... 10 -> (B, dim), `dim` even.
 
-    The angular frequencies run geometrically from 1/8 (a wave longer than the whole range, so that no two levels
-    look alike) to 16 (a wave of 0.4, finer than any change of the levels that matters).
+    The angular frequencies run geometrically from 1/8 (a wave longer than the whole range, so that no two
+    levels look alike) to 16 (a wave of 0.4, finer than any change of the level that matters).
     """
     frequencies = torch.logspace(math.log2(1 / 8), math.log2(16), dim // 2, base=2.0, device=noise.device)
     return sinusoids(noise.float(), frequencies)
