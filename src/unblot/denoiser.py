@@ -1,0 +1,48 @@
+"""A network that denoises: from x_t and its noise level to an estimate of the picture."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, norm
+from unblot.process.parameterizations import PARAMETERIZATIONS, estimate_x0
+from unblot.process.schedules import ddpm_index
+
+
+class Denoised(NamedTuple):
+    """What is known of the picture behind x_t: `x0` (B, C, H, W), the estimate x0_hat.
+
+    `var_mix` (B, C, H, W) in [0, 1] says where the reverse variance stands between the posterior's and beta
+    (Nichol & Dhariwal 2021, eq. 15); None where the variance is not learned.
+    """
+
+    x0: Tensor
+    var_mix: Tensor | None = None
+
+
+class Denoiser(nn.Module):
+    """A network with its parameterization: `forward(x_t, level, label)` estimates x0.
+
+    network: maps (c_in·x_t, embedding of the level, label) to F; `network.embeds` says which embedding it takes.
+    parameterization: a name in PARAMETERIZATIONS. data_std: the data's standard deviation in the network's range.
+    num_classes: labels run over 0 … num_classes − 1, and num_classes itself means "no label"; 0 where there are none.
+    """
+
+    def __init__(self, network: nn.Module, parameterization: str, data_std: float = 1.0, num_classes: int = 0):
+        super().__init__()
+        self.network = network
+        self.num_classes = num_classes
+        self.parameterization = PARAMETERIZATIONS[parameterization]
+        self.data_std = data_std
+
+    def output(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Tensor:
+        """The network's raw output F, shape (B, C, H, W); level () or (B,)."""
+        level = level.expand(len(x_t))
+        embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
+        noise = embed(level).to(device=x_t.device, dtype=x_t.dtype)
+        return self.network(x_t * broadcast(1 / norm(level, self.data_std), x_t), noise, label)
+
+    def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
+        """x0_hat for x_t (B, C, H, W) at a level of shape () or (B,); label (B,) int64, or None for no label."""
+        output = self.output(x_t, level, label)
+        return Denoised(estimate_x0(self.parameterization, level, self.data_std, x_t, output))

@@ -1,0 +1,60 @@
+"""Randomness as an argument: every random number is a function of a seed and of what it is for.
+
+Picture i of a sampling call has its own generator, from (seed, i), so that it is the same picture in any batch and any
+order. A training batch is a fixed number of grains, each with a generator from (seed, step, grain), so that a run
+draws the same pictures, times and noise on one process or several, and after a resume.
+
+Generators live on the CPU, whose stream is the same on every machine; what they draw is moved to the device.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PICTURE, GRAIN, EPOCH = 1, 2, 3  # purposes: streams with the same numbers but another purpose are independent
+
+
+def generator(seed: int, *path: int) -> torch.Generator:
+    """A CPU generator for the purpose that `path` names, independent for every (seed, path); integers >= 0."""
+    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def picture_generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
+    """One generator for each picture of a sampling call, from (seed, index)."""
+    return [generator(seed, PICTURE, i) for i in indices]
+
+
+def grain_generator(seed: int, step: int, grain: int) -> torch.Generator:
+    """The generator of one grain of one training batch."""
+    return generator(seed, GRAIN, step, grain)
+
+
+def normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise (B, *shape), float32, row i from generator i."""
+    out = torch.empty(len(generators), *shape)
+    for row, g in zip(out, generators, strict=True):
+        row.normal_(generator=g)
+    return out
+
+
+def stratified_uniform(n: int, total: int, first: int, g: torch.Generator) -> Tensor:
+    """Times (n,) in (0, 1), float64: one uniform draw in each of the strata `first … first + n − 1` of `total`.
+
+    The grains of a batch take consecutive strata, so that the whole batch covers [0, 1] evenly, which lowers the
+    variance of the loss (as in Kingma et al. 2021, appendix I).
+    """
+    u = torch.rand(n, dtype=torch.float64, generator=g)
+    return ((torch.arange(first, first + n) + u) / total).clamp(1e-12, 1 - 1e-12)
+
+
+def uniform_indices(n: int, count: int, g: torch.Generator) -> Tensor:
+    """n independent integers in 1 … count, as DDPM draws its times."""
+    return torch.randint(1, count + 1, (n,), generator=g)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order (count,) in which pass `epoch` goes through the training pictures."""
+    return torch.randperm(count, generator=generator(seed, EPOCH, epoch))

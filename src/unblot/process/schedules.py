@@ -1,0 +1,193 @@
+"""Schedules: functions from a time t in [0, 1] to a noise level; 0 is the clean picture, 1 is noise.
+
+Every schedule gives (1, 0) at t = 0 and a signal-to-noise ratio that falls strictly with t. Training pushes
+(stratified) uniform times through one, which makes it a distribution of levels; sampling evaluates one at
+`linspace(1, 0, N + 1)`, which makes it a grid. Times and levels are float64 on the CPU.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unblot.process.levels import NoiseLevel, log_snr
+
+Schedule = Callable[[Tensor], NoiseLevel]  # t (N,) in [0, 1] -> levels (N,)
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Karras et al. 2022, table 1
+
+
+# --- levels given by a table of betas, as in DDPM
+
+
+def from_betas(betas: Tensor) -> Schedule:
+    """The schedule whose level i of T stands at `t = i/T` with `alpha_bar_i = prod(1 − beta_1 … beta_i)`.
+
+    betas: (T,) in (0, 1). Between the indices log alpha_bar is interpolated linearly (Ho et al. 2020, section 2).
+    """
+    log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas.double()).cumsum(0)])
+
+    def schedule(t: Tensor) -> NoiseLevel:
+        position = t.double() * len(betas)
+        below = position.floor().clamp(0, len(betas) - 1).long()
+        bend = torch.lerp(log_alpha_bar[below], log_alpha_bar[below + 1], position - below)
+        return _from_log_alpha_bar(bend)
+
+    return schedule
+
+
+def linear(*, beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
+    """DDPM's own: betas rise linearly (Ho et al. 2020, section 4). Little noise at first, more later."""
+    return from_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
+
+
+def scaled_linear(*, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
+    """Linear in the square root of beta, as latent diffusion has it (Rombach et al. 2022)."""
+    return from_betas(torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2)
+
+
+def cosine(*, offset: float = 0.008, steps: int = 1000, beta_max: float = 0.999) -> Schedule:
+    """`alpha_bar = cos²` of the time, betas held under `beta_max` (Nichol & Dhariwal 2021, eq. 17)."""
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+    return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=beta_max))
+
+
+def sigmoid(
+    *, start: float = -3.0, end: float = 3.0, tau: float = 1.0, steps: int = 1000, beta_max: float = 0.999
+) -> Schedule:
+    """alpha_bar falls as a sigmoid of the time (Jabri et al. 2023, algorithm 1), betas held under `beta_max`."""
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    curve = torch.sigmoid((t * (end - start) + start) / tau)
+    alpha_bar = (curve[-1] - curve) / (curve[-1] - curve[0])
+    return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=beta_max))
+
+
+def zero_terminal_snr(schedule: Schedule) -> Schedule:
+    """The schedule with alpha shifted and stretched to end at exactly 0, starting at 1 (Lin et al. 2024, algorithm 1).
+
+    For variance-preserving schedules. The last level is pure noise, so that eps-prediction says nothing there.
+    """
+    alpha_end = schedule(torch.ones(1, dtype=torch.float64)).alpha
+
+    def rescaled(t: Tensor) -> NoiseLevel:
+        alpha = ((schedule(t).alpha - alpha_end) / (1 - alpha_end)).clamp(0, 1)
+        return NoiseLevel(alpha, torch.sqrt((1 - alpha) * (1 + alpha)))
+
+    return rescaled
+
+
+def linear_zero_snr(*, beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
+    """DDPM's linear schedule, rescaled to zero terminal signal-to-noise ratio."""
+    return zero_terminal_snr(linear(beta_start=beta_start, beta_end=beta_end, steps=steps))
+
+
+def scaled_linear_zero_snr(*, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
+    """The scaled-linear schedule, rescaled to zero terminal signal-to-noise ratio."""
+    return zero_terminal_snr(scaled_linear(beta_start=beta_start, beta_end=beta_end, steps=steps))
+
+
+# --- variance exploding: alpha stays 1
+
+
+def edm(
+    *, mean: float = -1.2, std: float = 1.2, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX
+) -> Schedule:
+    """EDM's training levels: log sigma is normal(mean, std), within [sigma_min, sigma_max] (Karras et al. 2022).
+
+    The quantile function of that distribution, so that uniform times give its levels; (1, 0) at t = 0.
+    """
+    low, high = (torch.special.ndtr((torch.tensor(s).double().log() - mean) / std) for s in (sigma_min, sigma_max))
+
+    def schedule(t: Tensor) -> NoiseLevel:
+        sigma = torch.exp(mean + std * torch.special.ndtri(torch.lerp(low, high, t.double())))
+        return _exploding(sigma.clamp(sigma_min, sigma_max), t)
+
+    return schedule
+
+
+def karras(*, rho: float = 7.0, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Schedule:
+    """EDM's sampling levels: sigma^(1/rho) runs linearly from sigma_max to sigma_min (Karras et al. 2022, eq. 5).
+
+    The step to (1, 0) at t = 0 comes last and lies beyond sigma_min.
+    """
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+
+    def schedule(t: Tensor) -> NoiseLevel:
+        return _exploding((low + (high - low) * t.double()) ** rho, t)
+
+    return schedule
+
+
+# --- flow matching: the straight line between picture and noise
+
+
+def flow(*, shift: float = 1.0) -> Schedule:
+    """`alpha = 1 − t, sigma = t` with uniform times (Lipman et al. 2023; Liu et al. 2023).
+
+    `shift` > 1 spends more of the time at high noise: `t' = shift·t/(1 + (shift − 1)·t)` (Esser et al. 2024, eq. 23).
+    """
+
+    def schedule(t: Tensor) -> NoiseLevel:
+        time = t.double()
+        return _straight(shift * time / (1 + (shift - 1) * time))
+
+    return schedule
+
+
+def flow_logit_normal(*, mean: float = 0.0, std: float = 1.0) -> Schedule:
+    """The straight line with logit-normal times: more training at the middle levels (Esser et al. 2024, eq. 19)."""
+
+    def schedule(t: Tensor) -> NoiseLevel:
+        return _straight(torch.sigmoid(mean + std * torch.special.ndtri(t.double())))
+
+    return schedule
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "linear": linear,
+    "scaled_linear": scaled_linear,
+    "cosine": cosine,
+    "sigmoid": sigmoid,
+    "linear_zero_snr": linear_zero_snr,
+    "scaled_linear_zero_snr": scaled_linear_zero_snr,
+    "edm": edm,
+    "karras": karras,
+    "flow": flow,
+    "flow_logit_normal": flow_logit_normal,
+}
+
+
+# --- using a schedule
+
+
+def sampling_levels(schedule: Schedule, steps: int) -> NoiseLevel:
+    """The levels that `steps` steps go through, from noise to picture: the schedule at `linspace(1, 0, steps + 1)`."""
+    return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+
+
+def ddpm_index(level: NoiseLevel) -> Tensor:
+    """DDPM's index t in 0 … 999 (fractional between them) of the level with the same signal-to-noise ratio.
+
+    What Ho et al.'s network is told of the time, for levels of any schedule: t = 0 is the least noisy training level.
+    Cleaner and noisier levels than DDPM's own are held at the ends.
+    """
+    table = log_snr(linear()(torch.arange(1, 1001, dtype=torch.float64) / 1000)).flip(0)  # rising
+    snr = log_snr(level).clamp(table[0], table[-1]).contiguous()
+    above = torch.searchsorted(table, snr).clamp(1, 999)
+    low, high = table[above - 1], table[above]
+    return 999 - (above - 1 + (snr - low) / (high - low))
+
+
+def _from_log_alpha_bar(log_alpha_bar: Tensor) -> NoiseLevel:
+    # expm1 keeps sigma exact near the clean end, where 1 − alpha_bar cancels.
+    return NoiseLevel(torch.exp(0.5 * log_alpha_bar), torch.expm1(log_alpha_bar).abs().sqrt())
+
+
+def _exploding(sigma: Tensor, t: Tensor) -> NoiseLevel:
+    return NoiseLevel(torch.ones_like(sigma), torch.where(t <= 0, 0.0, sigma))
+
+
+def _straight(time: Tensor) -> NoiseLevel:
+    return NoiseLevel(1 - time, time)
