@@ -1,0 +1,156 @@
+"""Pictures to look at and picture files: what comes out has the type, range and channels of what went in."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, PngImagePlugin
+
+from unblot.data.values import ValueMap
+
+LARGE_ENOUGH = 64  # pixels: smaller pictures are enlarged in grids
+PAPER, INK, BETWEEN = (255, 255, 255), (28, 62, 110), 205
+
+
+def as_display(stored: np.ndarray, values: ValueMap) -> np.ndarray:
+    """Pictures (N, H, W, 3) uint8 to look at, for stored pictures (N, C, H, W).
+
+    8-bit values stay as they are; others are stretched, the network's −1…1 (bounded types) or −1.5…1.5 (floats,
+    three standard deviations) to black and white. One, two or more than four channels: the first one, or three,
+    are shown; four: red, green, blue and alpha, over a checkerboard.
+    """
+    if values.dtype == "uint8":
+        shown = stored
+    else:
+        span = 1.0 if values.bounded else 1.5
+        shown = np.clip((values.encode(stored) / span + 1) * 127.5, 0, 255).round().astype(np.uint8)
+    channels = shown.shape[1]
+    if channels < 3:
+        return np.repeat(shown[:, :1], 3, axis=1).transpose(0, 2, 3, 1)
+    colours = shown[:, :3].transpose(0, 2, 3, 1)
+    if channels != 4:
+        return np.ascontiguousarray(colours)
+    alpha = shown[:, 3, :, :, None].astype(np.float32) / 255
+    over = colours * alpha + _checkerboard(*shown.shape[2:]) * (1 - alpha)
+    return over.round().astype(np.uint8)
+
+
+def grid(
+    stored: np.ndarray, values: ValueMap, columns: int | None = None, scale: int | None = None, gap: int = 2
+) -> Image.Image:
+    """A sheet of pictures (N, C, H, W), row by row; tiny ones are enlarged by whole pixels so that one can see them."""
+    shown = as_display(stored, values)
+    count, height, width, _ = shown.shape
+    columns = columns or max(1, math.ceil(math.sqrt(count * height / width)))
+    columns = min(columns, count)
+    scale = scale or max(1, round(LARGE_ENOUGH / max(height, width)))
+    shown = shown.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width, rows = height * scale, width * scale, math.ceil(count / columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), BETWEEN, np.uint8)
+    for i, picture in enumerate(shown):
+        y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    return Image.fromarray(sheet)
+
+
+def scatter(points: np.ndarray, size: int = 512, extent: float | None = None) -> Image.Image:
+    """A plot of points (N, 2) or (N, 2, 1, 1) in a square of ±extent (the data's own if None), y upwards.
+
+    Drawn three times as large and reduced, so that the dots are round; many points are smaller and fainter.
+    """
+    flat = np.asarray(points, np.float64).reshape(len(points), -1)[:, :2]
+    flat = flat[np.isfinite(flat).all(axis=1)]
+    extent = extent or 1.08 * float(np.abs(flat).max(initial=1e-9))
+    fine = 3 * size
+    radius = fine / 2 * min(0.02, 0.25 / math.sqrt(max(len(flat), 1)))
+    pixels = (flat * [1, -1] / extent + 1) * (fine / 2)
+    sheet = Image.new("RGB", (fine, fine), PAPER)
+    draw = ImageDraw.Draw(sheet, "RGBA")
+    _axes(draw, fine)
+    alpha = int(max(60, min(220, 220 * (500 / max(len(flat), 500)) ** 0.35)))
+    for x, y in pixels.tolist():
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*INK, alpha))
+    return sheet.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def save_picture(
+    stem: str | os.PathLike[str], stored: np.ndarray, values: ValueMap, provenance: dict[str, Any]
+) -> Path:
+    """The file written for one stored picture (C, H, W): `stem` and a suffix that its type asks for.
+
+    8-bit of up to four channels and 16-bit gray become PNG, everything else that TIFF can hold TIFF, the rest NPY.
+    Values are written as they are. `provenance` (plain JSON values) stands in the file: a PNG text chunk or the
+    TIFF description, under "unblot". The file appears whole or not at all.
+    """
+    text = json.dumps(provenance)
+    channels = stored.shape[0]
+    if values.dtype == "uint8" and channels <= 4:
+        return _save_png(stem, stored, text)
+    if values.dtype == "uint16" and channels == 1:
+        return _save_png(stem, stored, text)
+    return _save_tiff(stem, stored, text)
+
+
+def _save_png(stem: str | os.PathLike[str], stored: np.ndarray, text: str) -> Path:
+    """Gray, gray with alpha, RGB or RGBA of 8 bits, or gray of 16, as PNG."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("unblot", text)
+    array = stored[0] if stored.shape[0] == 1 else stored.transpose(1, 2, 0)
+    picture = Image.fromarray(np.ascontiguousarray(array))
+    return _replace(Path(f"{os.fspath(stem)}.png"), lambda path: picture.save(path, "PNG", pnginfo=info))
+
+
+def _save_tiff(stem: str | os.PathLike[str], stored: np.ndarray, text: str) -> Path:
+    """Any number of channels of any type as TIFF, one plane a channel (RGB as such); 64-bit whole numbers as NPY."""
+    import tifffile
+
+    if stored.dtype.itemsize == 8 and stored.dtype.kind in "iu":
+        return _replace(Path(f"{os.fspath(stem)}.npy"), lambda path: _write_npy(path, stored))
+    colour = stored.shape[0] in (3, 4) and stored.dtype == np.uint16
+    array = stored.transpose(1, 2, 0) if colour else stored
+    return _replace(
+        Path(f"{os.fspath(stem)}.tif"),
+        lambda path: tifffile.imwrite(
+            path,
+            array.astype(np.uint8) * 255 if stored.dtype == bool else array,
+            photometric="rgb" if colour else "minisblack",
+            description=json.dumps({"unblot": json.loads(text)}),
+            metadata=None,
+        ),
+    )
+
+
+def _write_npy(path: Path, stored: np.ndarray) -> None:
+    """np.save to exactly this path."""
+    with open(path, "wb") as file:
+        np.save(file, stored, allow_pickle=False)
+
+
+def _replace(path: Path, write: Any) -> Path:
+    """`path`, written under another name first and then moved to its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _checkerboard(height: int, width: int) -> np.ndarray:
+    """(H, W, 1) of two light grays in squares, as a ground for transparent pictures."""
+    square = max(1, max(height, width) // 8)
+    y, x = np.mgrid[:height, :width] // square
+    return np.where((y + x) % 2, 255.0, 208.0).astype(np.float32)[..., None]
+
+
+def _axes(draw: ImageDraw.ImageDraw, fine: int) -> None:
+    """Thin lines through the origin and a frame."""
+    pale = (225, 228, 233)
+    draw.line((fine / 2, 0, fine / 2, fine), fill=pale, width=3)
+    draw.line((0, fine / 2, fine, fine / 2), fill=pale, width=3)
+    draw.rectangle((0, 0, fine - 1, fine - 1), outline=(200, 204, 210), width=3)

@@ -1,0 +1,36 @@
+"""Which pictures are held out from training: chosen by content, the same every time."""
+
+import hashlib
+
+import numpy as np
+
+AT_LEAST = 48  # "a few dozen": fewer say nothing about a model
+AT_MOST = 0.2  # of a small set
+
+
+def digest(picture: np.ndarray) -> int:
+    """A 63-bit hash of a picture's values: equal for equal content."""
+    data = np.ascontiguousarray(picture).tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
+
+
+def split(digests: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (int64, ascending) of training and of held-out pictures; equal digests stay on one side.
+
+    About `share` of the pictures are held out, or AT_LEAST where that is more, but of a small set no more than a
+    fifth; none if share is 0. The pictures of lowest digest are taken, so that the order of the files is without
+    influence and adding pictures moves few.
+    """
+    count = len(digests)
+    wanted = min(max(round(share * count), AT_LEAST), max(round(share * count), int(AT_MOST * count)))
+    values, inverse, copies = np.unique(digests, return_inverse=True, return_counts=True)
+    out = np.zeros(len(values), bool)
+    taken = 0
+    for i in range(len(values)):
+        if not share or taken >= wanted:
+            break
+        if taken + copies[i] <= max(2 * wanted, 1) and taken + copies[i] < count:
+            out[i] = True
+            taken += int(copies[i])
+    held_out = out[inverse.reshape(-1)]
+    return np.flatnonzero(~held_out).astype(np.int64), np.flatnonzero(held_out).astype(np.int64)

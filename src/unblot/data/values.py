@@ -1,0 +1,157 @@
+"""The map from stored values to the network's range, and its exact inverse."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from unblot.errors import UnblotError
+
+EXACT = 2**53  # whole numbers up to here are exact in float64
+CHUNK_VALUES = 1_000_000  # values of the data looked at together: keeps memory flat
+
+
+@dataclass(frozen=True)
+class ValueMap:
+    """x = (stored − offset) / scale, per channel: stored values to the network's range and back.
+
+    Whole numbers and truth values are bounded: 8-bit types map their full range to [−1, 1], wider ones the range
+    found in the data, and the way back rounds and clips to the type. Floats have mean 0 and a standard deviation
+    of about ½, and the way back neither rounds nor clips: units and range survive.
+
+    dtype: numpy's name of the stored type. offset, scale: one number a channel, in stored units.
+    """
+
+    dtype: str
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the stored type has limits, so that values are rounded and clipped on the way back."""
+        return np.dtype(self.dtype).kind in "biu"
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return len(self.offset)
+
+    def encode(self, stored: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
+        """Network values (..., C, H, W) for stored values of the same shape.
+
+        In float64 (the default) `decode` gives the stored values back exactly to 1 ulp.
+        """
+        offset, scale = self._columns(stored, np.dtype(dtype))
+        return (stored.astype(dtype) - offset) / scale
+
+    def decode(self, x: np.ndarray) -> np.ndarray:
+        """Stored values (..., C, H, W) for network values of the same shape; rounded and clipped if bounded.
+
+        Raises UnblotError for values that are not finite, which no whole number can stand for.
+        """
+        offset, scale = self._columns(x, np.dtype(np.float64))
+        stored = x.astype(np.float64) * scale + offset
+        if not self.bounded:
+            return stored.astype(self.dtype)
+        if not np.isfinite(stored).all():
+            raise UnblotError(f"some values are not finite and cannot become {self.dtype}; the model has diverged")
+        low, high = _limits(self.dtype)
+        return np.clip(np.rint(stored), low, high).astype(self.dtype)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, whose repr of a float64 is exact."""
+        return {"dtype": self.dtype, "offset": list(self.offset), "scale": list(self.scale)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """The map that `to_dict` described."""
+        return cls(plain["dtype"], tuple(plain["offset"]), tuple(plain["scale"]))
+
+    def _columns(self, pictures: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Offset and scale shaped (C, 1, 1), after checking that the pictures have these channels."""
+        if pictures.ndim < 3 or pictures.shape[-3] != self.channels:
+            raise UnblotError(f"pictures of shape {pictures.shape} do not have {self.channels} channels")
+        offset, scale = (np.array(v, dtype).reshape(-1, 1, 1) for v in (self.offset, self.scale))
+        return offset, scale
+
+
+def fit(pictures: np.ndarray) -> ValueMap:
+    """The value map for pictures (N, C, H, W) of any whole-number, truth or float type; memory stays flat.
+
+    Raises UnblotError for other types, for values that are not finite and for whole numbers beyond 2**53.
+    """
+    dtype, channels = pictures.dtype, pictures.shape[1]
+    if dtype.kind == "b" or dtype.itemsize == 1:
+        low, high = _limits(dtype.name)
+        return ValueMap(dtype.name, ((low + high) / 2,) * channels, ((high - low) / 2,) * channels)
+    if dtype.kind in "iu":
+        return _fit_range(pictures)
+    if dtype.kind == "f" and dtype.itemsize <= 8:
+        return _fit_float(pictures)
+    raise UnblotError(f"pictures of type {dtype} cannot be used; give whole numbers or floats")
+
+
+def _fit_range(pictures: np.ndarray) -> ValueMap:
+    """Each channel's range in the data to [−1, 1]: a 12-bit picture in a 16-bit type still fills it."""
+    low = np.min([part.min(axis=(0, 2, 3)) for part in _parts(pictures)], axis=0).tolist()
+    high = np.max([part.max(axis=(0, 2, 3)) for part in _parts(pictures)], axis=0).tolist()
+    if min(low) < -EXACT or max(high) > EXACT:
+        raise UnblotError(f"values of {min(low)}…{max(high)} are beyond ±2**53; scale the pictures down first")
+    offset = tuple((a + b) / 2 for a, b in zip(low, high))
+    scale = tuple((b - a) / 2 or 1.0 for a, b in zip(low, high))
+    return ValueMap(pictures.dtype.name, offset, scale)
+
+
+def _fit_float(pictures: np.ndarray) -> ValueMap:
+    """Each channel to mean 0 and a standard deviation of about ½.
+
+    Dividing and multiplying by a scale of the form 2**i + 2**j gives back every number of up to 52 bits (Goldberg
+    1991, "What every computer scientist should know about floating-point arithmetic", theorem 7), so that only
+    taking off the offset can round; where that loses more than the last bit of some value (1e-12 beside 300, say),
+    the channel keeps its mean and is only scaled.
+    """
+    name = pictures.dtype.name
+    count = pictures.size / pictures.shape[1]
+    mean = sum(part.sum(axis=(0, 2, 3), dtype=np.float64) for part in _parts(pictures)) / count
+    if not np.isfinite(mean).all():
+        raise UnblotError("some values are not finite (NaN or infinity); leave those pictures out or fill them")
+    mean = mean.astype(np.float32).astype(np.float64)  # few bits, so that the difference is mostly exact
+    centred = ValueMap(name, tuple(mean.tolist()), _scales(pictures, mean, count))
+    worst = np.max([_errors_in_ulp(centred, part) for part in _parts(pictures)], axis=0)
+    mean = np.where(worst <= 1, mean, 0.0)
+    return ValueMap(name, tuple(mean.tolist()), _scales(pictures, mean, count))
+
+
+def _scales(pictures: np.ndarray, mean: np.ndarray, count: float) -> tuple[float, ...]:
+    """Per channel the number 2**i + 2**j nearest to twice the rms distance from `mean`; 1 if that is 0."""
+    column = mean.reshape(-1, 1, 1)
+    square = sum(np.square(p.astype(np.float64) - column).sum(axis=(0, 2, 3)) for p in _parts(pictures)) / count
+    return tuple(_two_bits(2 * math.sqrt(s)) if s > 0 else 1.0 for s in square)
+
+
+def _two_bits(x: float) -> float:
+    """The number of the form 2**i, 2**i·(1 + ½, ¼ or ⅛) nearest to x > 0."""
+    fraction, exponent = math.frexp(x)
+    return math.ldexp(min((0.5, 0.5625, 0.625, 0.75, 1.0), key=lambda f: abs(f - fraction)), exponent)
+
+
+def _errors_in_ulp(values: ValueMap, stored: np.ndarray) -> np.ndarray:
+    """Each channel's largest error of decode(encode(stored)), in units in the last place of the stored value."""
+    error = np.abs(values.decode(values.encode(stored)).astype(np.float64) - stored.astype(np.float64))
+    return (error / np.abs(np.spacing(stored)).astype(np.float64)).max(axis=(0, 2, 3))
+
+
+def _parts(pictures: np.ndarray) -> list[np.ndarray]:
+    """The pictures in consecutive parts (views) of at most CHUNK_VALUES values or one picture."""
+    step = max(1, CHUNK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
+    return [pictures[i : i + step] for i in range(0, len(pictures), step)]
+
+
+def _limits(dtype: str) -> tuple[int, int]:
+    """The smallest and the largest value of a bounded type, within what float64 holds exactly."""
+    if dtype == "bool":
+        return 0, 1
+    info = np.iinfo(dtype)
+    return max(int(info.min), -EXACT), min(int(info.max), EXACT)
