@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, norm
-from unblot.process.parameterizations import PARAMETERIZATIONS, estimate_x0
+from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
+from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import ddpm_index
 
 
@@ -37,12 +37,12 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Tensor:
         """The network's raw output F, shape (B, C, H, W); level () or (B,)."""
-        level = level.expand(len(x_t))
         embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
-        noise = embed(level).to(device=x_t.device, dtype=x_t.dtype)
-        return self.network(x_t * broadcast(1 / norm(level, self.data_std), x_t), noise, label)
+        c_in = broadcast(1 / norm(level, self.data_std), x_t)
+        return self.network(c_in * x_t, per_picture(embed(level), x_t), label)
 
     def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
         """x0_hat for x_t (B, C, H, W) at a level of shape () or (B,); label (B,) int64, or None for no label."""
-        output = self.output(x_t, level, label)
-        return Denoised(estimate_x0(self.parameterization, level, self.data_std, x_t, output))
+        c_skip, c_out = self.parameterization(level, self.data_std)
+        output = self.output(x_t, level, label).to(x_t.dtype)  # mixed precision ends here
+        return Denoised(mix(c_skip, x_t, c_out, output))

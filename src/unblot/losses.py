@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unblot.denoiser import Denoiser
-from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm
+from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm, per_picture
 from unblot.process.parameterizations import network_target
 
 Weighting = Callable[[NoiseLevel, Denoiser], Tensor]  # levels (B,) -> weights (B,) on the network's squared error
@@ -18,17 +18,17 @@ def training_loss(
     level: NoiseLevel,
     eps: Tensor,
     label: Tensor | None = None,
-    weight: Tensor | float = 1.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean squared error between the network's output and its target, per picture, shape (B,).
 
-    x0, eps: (B, C, H, W), x0 in the network's range; level: (B,). With eps-prediction and weight 1 this is
-    L_simple (Ho et al. 2020, eq. 14).
+    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,). With eps-prediction and no weight
+    this is L_simple (Ho et al. 2020, eq. 14).
     """
     output = denoiser.output(corrupt(x0, level, eps), level, label)
     target = network_target(denoiser.parameterization, level, denoiser.data_std, x0, eps)
-    error = (output.float() - target).square().flatten(1).mean(1)
-    return error * torch.as_tensor(weight, device=error.device, dtype=error.dtype)
+    error = (output - target).square().flatten(1).mean(1)  # in x0's dtype, also where the output is bf16
+    return error if weight is None else error * per_picture(weight, error)
 
 
 def none() -> Weighting:

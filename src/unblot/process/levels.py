@@ -52,7 +52,14 @@ def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     """A coefficient of shape () or (B,), shaped to multiply x of shape (B, ...) on its device and in its dtype."""
     if coefficient.ndim == 0:
         return coefficient  # acts as a number: it takes x's dtype and needs no copy to x's device
-    return coefficient.to(device=x.device, dtype=x.dtype).view(-1, *[1] * (x.ndim - 1))
+    return per_picture(coefficient, x).view(-1, *[1] * (x.ndim - 1))
+
+
+def per_picture(number: Tensor, x: Tensor) -> Tensor:
+    """A number of shape () or (B,) on the CPU as one for each picture of x, (B,), on its device and in its dtype."""
+    if number.ndim == 0:
+        return x.new_full((len(x),), number.item())  # a kernel's argument: a GPU does not wait for a copy
+    return number.to(device=x.device, dtype=x.dtype, non_blocking=x.is_cuda)
 
 
 def mix(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
@@ -106,9 +113,9 @@ def prior_kl(x0_mean_square: Tensor | float, level: NoiseLevel, prior_std: Tenso
     exactly what the forward process ends in; this is the price of that in bits (divide by log 2).
     """
     var = torch.as_tensor(prior_std, dtype=torch.float64) ** 2
-    ratio = level.sigma**2 / var
+    excess = level.sigma**2 / var - 1
     shift = level.alpha**2 * torch.as_tensor(x0_mean_square, dtype=torch.float64) / var
-    return 0.5 * (shift + ratio - 1 - ratio.log())
+    return 0.5 * (shift + excess - excess.log1p())
 
 
 def eps_from_x0(x_t: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:

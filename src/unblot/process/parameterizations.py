@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unblot.errors import UnblotError
-from unblot.process.levels import NoiseLevel, broadcast, mix, norm
+from unblot.process.levels import NoiseLevel, mix, norm
 
 Parameterization = Callable[[NoiseLevel, float], tuple[Tensor, Tensor]]  # level, data_std -> c_skip, c_out
 
@@ -57,11 +57,3 @@ def network_target(
     """
     c_skip, c_out = parameterization(level, data_std)
     return mix((1 - c_skip * level.alpha) / c_out, x0, -c_skip * level.sigma / c_out, eps)
-
-
-def estimate_x0(
-    parameterization: Parameterization, level: NoiseLevel, data_std: float, x_t: Tensor, output: Tensor
-) -> Tensor:
-    """x0_hat from the network's output F: `c_skip·x_t + c_out·F`, shape (B, C, H, W)."""
-    c_skip, c_out = parameterization(level, data_std)
-    return broadcast(c_skip, x_t) * x_t + broadcast(c_out, output) * output

@@ -13,13 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unblot.errors import UnblotError
+
 PICTURE, GRAIN, EPOCH = 1, 2, 3  # purposes: streams with the same numbers but another purpose are independent
 
 
 def generator(seed: int, *path: int) -> torch.Generator:
-    """A CPU generator for the purpose that `path` names, independent for every (seed, path); integers >= 0."""
-    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
+    """A CPU generator for the purpose that `path` names, from (seed, path); integers >= 0.
+
+    Paths that differ in their last number only never share a stream: two pictures of a call are never doubles. Raises
+    UnblotError for a negative seed.
+    """
+    if seed < 0:
+        raise UnblotError(f"a seed must be 0 or more, not {seed}")
+    *purpose, last = path
+    base = int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1)[0])
+    # PyTorch's CPU generator heeds 32 bits of its seed, too few to hash into: among 100,000 hashed pictures one pair
+    # would be the same. So the last number is spread over the 32 bits one to one, by an odd factor.
+    return torch.Generator().manual_seed((base + last * 0x9E3779B1) % 2**32)
 
 
 def picture_generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:

@@ -7,10 +7,12 @@ Every schedule gives (1, 0) at t = 0 and a signal-to-noise ratio that falls stri
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, log_snr
 
 Schedule = Callable[[Tensor], NoiseLevel]  # t (N,) in [0, 1] -> levels (N,)
@@ -25,7 +27,10 @@ def from_betas(betas: Tensor) -> Schedule:
     """The schedule whose level i of T stands at `t = i/T` with `alpha_bar_i = prod(1 − beta_1 … beta_i)`.
 
     betas: (T,) in (0, 1). Between the indices log alpha_bar is interpolated linearly (Ho et al. 2020, section 2).
+    Raises UnblotError where there are none or one lies outside.
     """
+    if len(betas) == 0 or not bool(((betas > 0) & (betas < 1)).all()):
+        raise UnblotError(f"a schedule needs betas between 0 and 1, not {betas.tolist()[:1]} … {betas.tolist()[-1:]}")
     log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas.double()).cumsum(0)])
 
     def schedule(t: Tensor) -> NoiseLevel:
@@ -65,9 +70,10 @@ def sigmoid(
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """The schedule with alpha shifted and stretched to end at exactly 0, starting at 1 (Lin et al. 2024, algorithm 1).
+    """The schedule with alpha shifted and stretched to end at exactly 0 (Lin et al. 2024, algorithm 1).
 
-    For variance-preserving schedules. The last level is pure noise, so that eps-prediction says nothing there.
+    For variance-preserving schedules. The last level is pure noise, so that eps-prediction says nothing there. The
+    clean end stays at alpha = 1, where Lin et al. hold the first noisy index: alpha differs from theirs by under 1e-6.
     """
     alpha_end = schedule(torch.ones(1, dtype=torch.float64)).alpha
 
@@ -98,6 +104,9 @@ def edm(
 
     The quantile function of that distribution, so that uniform times give its levels; (1, 0) at t = 0.
     """
+    _check_sigmas(sigma_min, sigma_max)
+    if std <= 0:
+        raise UnblotError(f"schedule 'edm' needs std > 0, not {std}")
     low, high = (torch.special.ndtr((torch.tensor(s).double().log() - mean) / std) for s in (sigma_min, sigma_max))
 
     def schedule(t: Tensor) -> NoiseLevel:
@@ -112,6 +121,9 @@ def karras(*, rho: float = 7.0, sigma_min: float = SIGMA_MIN, sigma_max: float =
 
     The step to (1, 0) at t = 0 comes last and lies beyond sigma_min.
     """
+    _check_sigmas(sigma_min, sigma_max)
+    if rho <= 0:
+        raise UnblotError(f"schedule 'karras' needs rho > 0, not {rho}")
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def schedule(t: Tensor) -> NoiseLevel:
@@ -128,6 +140,8 @@ def flow(*, shift: float = 1.0) -> Schedule:
 
     `shift` > 1 spends more of the time at high noise: `t' = shift·t/(1 + (shift − 1)·t)` (Esser et al. 2024, eq. 23).
     """
+    if shift <= 0:
+        raise UnblotError(f"schedule 'flow' needs shift > 0, not {shift}")
 
     def schedule(t: Tensor) -> NoiseLevel:
         time = t.double()
@@ -138,6 +152,8 @@ def flow(*, shift: float = 1.0) -> Schedule:
 
 def flow_logit_normal(*, mean: float = 0.0, std: float = 1.0) -> Schedule:
     """The straight line with logit-normal times: more training at the middle levels (Esser et al. 2024, eq. 19)."""
+    if std <= 0:
+        raise UnblotError(f"schedule 'flow_logit_normal' needs std > 0, not {std}")
 
     def schedule(t: Tensor) -> NoiseLevel:
         return _straight(torch.sigmoid(mean + std * torch.special.ndtri(t.double())))
@@ -173,11 +189,22 @@ def ddpm_index(level: NoiseLevel) -> Tensor:
     What Ho et al.'s network is told of the time, for levels of any schedule: t = 0 is the least noisy training level.
     Cleaner and noisier levels than DDPM's own are held at the ends.
     """
-    table = log_snr(linear()(torch.arange(1, 1001, dtype=torch.float64) / 1000)).flip(0)  # rising
+    table = _ddpm_log_snr()
     snr = log_snr(level).clamp(table[0], table[-1]).contiguous()
     above = torch.searchsorted(table, snr).clamp(1, 999)
     low, high = table[above - 1], table[above]
     return 999 - (above - 1 + (snr - low) / (high - low))
+
+
+@cache
+def _ddpm_log_snr() -> Tensor:
+    """log SNR of DDPM's 1000 levels, rising: the noisiest first."""
+    return log_snr(linear()(torch.arange(1000, 0, -1, dtype=torch.float64) / 1000))
+
+
+def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max:
+        raise UnblotError(f"a schedule needs 0 < sigma_min < sigma_max, not {sigma_min} and {sigma_max}")
 
 
 def _from_log_alpha_bar(log_alpha_bar: Tensor) -> NoiseLevel:

@@ -52,7 +52,7 @@ class Progress(NamedTuple):
 
 def pictures_noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Noise:
     """Noise for a batch whose picture i draws from generator i alone: the same picture in any batch and any order."""
-    return lambda: normal(generators, shape).to(device)
+    return lambda: normal(generators, shape).to(device, non_blocking=device.type == "cuda")
 
 
 @torch.no_grad()

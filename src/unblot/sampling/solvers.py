@@ -52,14 +52,14 @@ def euler() -> Solver:
 def heun() -> Solver:
     """Heun's second-order step in sigma/alpha (Karras et al. 2022, algorithm 1); two evaluations.
 
-    From pure noise (alpha = 0), where that time is infinite, it takes the first-order step.
+    Above sigma/alpha = 100, where x0_hat is the data's mean and that time runs off, it takes the first-order step.
     """
 
     def step(history: Sequence[Estimate], s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
         eps = eps_from_x0(x, x0, t)
         x_s = mix(s.alpha, x0, s.sigma, eps)
-        if t.alpha == 0:
+        if t.sigma > 100 * t.alpha:
             return x_s
         eps_s = eps_from_x0(x_s, denoise(x_s, s).x0, s)
         way = s.alpha * (s.sigma / s.alpha - t.sigma / t.alpha)

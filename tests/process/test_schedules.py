@@ -1,0 +1,123 @@
+"""What every schedule promises, and what the published ones say."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oracles import F64
+from unblot.errors import UnblotError
+from unblot.process.levels import log_snr
+from unblot.process.schedules import (
+    SCHEDULES,
+    cosine,
+    ddpm_index,
+    edm,
+    flow,
+    from_betas,
+    karras,
+    linear,
+    sampling_levels,
+    zero_terminal_snr,
+)
+
+every = pytest.mark.parametrize("schedule", [make() for make in SCHEDULES.values()], ids=list(SCHEDULES))
+
+
+@every
+def test_ends_and_kind(schedule) -> None:
+    way = schedule(torch.tensor([0.0, 1.0]))
+    assert (float(way.alpha[0]), float(way.sigma[0])) == (1, 0)
+    assert way.alpha.dtype == way.sigma.dtype == F64
+    assert float(way.sigma[1]) > 3 * float(way.alpha[1])  # hardly a picture any more
+
+
+@every
+@given(st.floats(1e-9, 1 - 1e-9), st.floats(1e-7, 1))
+def test_signal_to_noise_falls_strictly(schedule, t: float, step: float) -> None:
+    way = schedule(torch.tensor([t, min(1.0, t + step)], dtype=F64))
+    assert float(log_snr(way).diff()) < 0
+    assert bool(((way.alpha >= 0) & (way.alpha <= 1) & (way.sigma > 0)).all())
+
+
+@every
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_sampling_levels_run_from_noise_to_the_picture(schedule, steps: int) -> None:
+    way = sampling_levels(schedule, steps)
+    assert way.sigma.shape == (steps + 1,)
+    assert (float(way.alpha[-1]), float(way.sigma[-1])) == (1, 0)
+    assert bool(((way.sigma / way.alpha).diff() < 0).all())
+
+
+def test_linear_stands_on_ddpms_indices() -> None:
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
+    way = linear()(torch.arange(1, 1001, dtype=F64) / 1000)
+    torch.testing.assert_close(way.alpha**2, (1 - betas).cumprod(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(way.sigma**2, 1 - (1 - betas).cumprod(0), rtol=1e-10, atol=1e-12)
+
+
+def test_between_the_indices_log_alpha_bar_is_a_straight_line() -> None:
+    log_alpha = linear()(torch.tensor([0.5, 0.50025, 0.501], dtype=F64)).alpha.log()
+    assert float(log_alpha[1]) == pytest.approx(0.75 * float(log_alpha[0]) + 0.25 * float(log_alpha[2]), rel=1e-12)
+
+
+def test_cosine_follows_its_formula_until_beta_is_held() -> None:
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=F64)
+    f = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
+    f0 = torch.cos(torch.tensor(0.008 / 1.008 * torch.pi / 2, dtype=F64)) ** 2
+    torch.testing.assert_close(cosine()(t).alpha ** 2, f / f0)
+
+
+def test_zero_terminal_snr() -> None:
+    way = zero_terminal_snr(linear())(torch.linspace(0, 1, 1001, dtype=F64))
+    assert (float(way.alpha[-1]), float(way.sigma[-1])) == (0, 1)
+    torch.testing.assert_close(way.alpha**2 + way.sigma**2, torch.ones(1001, dtype=F64))
+    # Lin et al. 2024, algorithm 1, on the table of sqrt(alpha_bar), which holds the first entry where it was
+    root = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0).sqrt()
+    theirs = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    assert float((theirs - way.alpha[1:]).abs().max()) < 1e-6
+
+
+def test_edm_is_log_normal() -> None:
+    t = (torch.arange(10_000, dtype=F64) + 0.5) / 10_000
+    log_sigma = edm()(t).sigma.log()
+    assert float(log_sigma.mean()) == pytest.approx(-1.2, abs=1e-3)
+    assert float(log_sigma.std()) == pytest.approx(1.2, abs=1e-2)
+
+
+def test_karras_is_rho_spaced() -> None:
+    sigma = karras()(torch.tensor([1.0, 0.5, 1e-15], dtype=F64)).sigma
+    assert sigma.tolist() == pytest.approx([80, ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7, 0.002], rel=1e-9)
+
+
+@given(st.floats(0.1, 10), st.floats(0.01, 0.99))
+def test_shifting_flow_scales_the_noise_ratio(shift: float, t: float) -> None:
+    plain, shifted = (flow(shift=s)(torch.tensor([t], dtype=F64)) for s in (1.0, shift))
+    assert float(shifted.sigma / shifted.alpha) == pytest.approx(shift * float(plain.sigma / plain.alpha), rel=1e-9)
+
+
+def test_ddpm_index() -> None:
+    index = ddpm_index(linear()(torch.arange(1, 1001, dtype=F64) / 1000))
+    torch.testing.assert_close(index, torch.arange(1000, dtype=F64), atol=1e-7, rtol=0)
+    outside = karras(sigma_min=1e-4, sigma_max=1e4)(torch.tensor([0, 1e-9, 1.0], dtype=F64))
+    assert ddpm_index(outside).tolist() == [0, 0, 999]
+
+
+def test_a_level_of_no_batch_has_an_index_too() -> None:
+    assert float(ddpm_index(linear()(torch.tensor([0.5])).at(0))) == pytest.approx(499, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: from_betas(torch.tensor([])),
+        lambda: linear(beta_end=1.5),
+        lambda: karras(sigma_min=2.0, sigma_max=1.0),
+        lambda: karras(rho=0.0),
+        lambda: edm(std=0.0),
+        lambda: flow(shift=-1.0),
+    ],
+)
+def test_impossible_options_are_refused(make) -> None:
+    with pytest.raises(UnblotError, match="needs"):
+        make()
