@@ -1,1 +1,24 @@
-"""Train a diffusion model from scratch on your own pictures, and draw new ones from it."""
+"""Train a diffusion model from scratch on your own pictures, and draw new ones from it.
+
+run = unblot.train("pictures/")
+unblot.load("runs/pictures").sample(16, steps=20, seed=0).grid().save("new.png")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from unblot.errors import UnblotError
+
+if TYPE_CHECKING:
+    from unblot.api import Pictures, Run, load, resume, train
+
+__version__ = "0.1.0"
+__all__ = ["Pictures", "Run", "UnblotError", "load", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The rest of the package is imported when it is first asked for, so that `import unblot` costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'unblot' has no attribute {name!r}")
+    from unblot import api
+
+    return getattr(api, name)

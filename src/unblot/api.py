@@ -1,0 +1,238 @@
+"""unblot from Python: `run = unblot.train("pictures/")`, `unblot.load("runs/pictures").sample(16, seed=0)`."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import unblot
+from unblot.config import DataConfig, DataFacts, RunConfig
+from unblot.data.batches import Dataset, open_data
+from unblot.data.output import grid, save_picture, scatter
+from unblot.data.values import ValueMap
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
+from unblot.nn import NETWORKS
+from unblot.presets import resolve
+from unblot.run import CONFIG, create, load_model, new_folder, read_config, refuse_full, write_json
+from unblot.sampling.draw import available_device, draw
+from unblot.sampling.loop import Progress
+from unblot.sampling.solvers import SOLVERS
+from unblot.specs import canonical
+from unblot.train.engine import Trainer, run_training
+from unblot.train.monitor import Monitor
+
+STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Drawn pictures: `array` (N, C, H, W) with the values, range and dtype of the data that the model learned from.
+
+    labels: the class index of each picture, or None; provenance: what they were drawn from, and how.
+    """
+
+    array: np.ndarray
+    labels: list[int] | None
+    data: DataFacts
+    indices: Sequence[int]
+    provenance: dict[str, Any]
+
+    def grid(self, columns: int | None = None) -> Image.Image:
+        """All of them as one picture to look at."""
+        if self.data.kind == "points":
+            return scatter(self.array)
+        return grid(self.array, ValueMap.from_dict(self.data.values), columns=columns)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Writes `grid.png` and one file a picture (for points in the plane: one `points.npy`); returns the folder.
+
+        Raises UnblotError where the folder holds files already and `overwrite` is False.
+        """
+        folder = Path(folder)
+        refuse_full(folder, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.grid().save(folder / "grid.png")
+        if self.data.kind == "points":
+            np.save(folder / "points.npy", self.array[:, :, 0, 0])
+            return folder
+        values = ValueMap.from_dict(self.data.values)
+        for row, index in enumerate(self.indices):
+            about = {**self.provenance, "index": index}
+            if self.labels is not None:
+                about["label"] = self.data.classes[self.labels[row]]
+            save_picture(folder / f"{index:06d}", self.array[row], values, about)
+        return folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model: where it lies, its config, and the denoiser itself."""
+
+    path: Path
+    config: RunConfig
+    denoiser: Denoiser
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        label: str | int | Sequence[str | int] | None = None,
+        guidance: float = 1.0,
+        solver: str | None = None,
+        levels: str | None = None,
+        batch_size: int = 64,
+        on_step: Callable[[Progress], None] | None = None,
+    ) -> Pictures:
+        """n new pictures. Picture i follows from (seed, i), its label and the choices alone.
+
+        label: a class by name or index, several that take turns, "all", or None for no label. What is not given is
+        taken from the run. Raises UnblotError for values that this run cannot use.
+        """
+        if n < 1:
+            raise UnblotError(f"the number of pictures must be at least 1, not {n}")
+        train = self.config.train
+        labels = choose_labels(label, self.config.data.classes, n)
+        if guidance != 1 and labels is None:
+            raise UnblotError(f"guidance {guidance} pushes towards a label; give one with --label")
+        choices: dict[str, Any] = {
+            "steps": train.sampling_steps if steps is None else steps,
+            "solver": canonical(SOLVERS, solver or train.solver, "solver"),
+            "levels": levels or train.levels,
+            "seed": seed,
+            "guidance": guidance,
+        }
+        batches = draw(
+            self.denoiser,
+            self.config.data.shape,
+            range(n),
+            labels=None if labels is None else torch.tensor(labels),
+            batch_size=batch_size,
+            on_step=on_step,
+            **choices,
+        )
+        values = ValueMap.from_dict(self.config.data.values)
+        array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
+        about = {"generator": f"unblot {unblot.__version__}", "run": self.path.resolve().name, **choices}
+        return Pictures(array, labels, self.config.data, range(n), about)
+
+
+def load(path: str | Path, device: str = "auto") -> Run:
+    """The run in a folder, or the model in a `model.safetensors`. Raises UnblotError where there is none."""
+    path = Path(path)
+    config, denoiser = load_model(path)
+    return Run(path if path.is_dir() else path.parent, config, denoiser.to(available_device(device)))
+
+
+def train(
+    data: str = "digits", *, out: str | Path | None = None, overwrite: bool = False, quiet: bool = False, **choices: Any
+) -> Run:
+    """Trains a model on `data` and returns the run; `choices` are fields of `DataConfig` and `TrainConfig`.
+
+    out: the run folder, by default a new one in `runs/`. Raises UnblotError for bad input, before anything is written.
+    """
+    reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
+    source = DataConfig(data=data, **reading)
+    dataset = open_data(source.data, **_reading(source))
+    config = plan(source, dataset, choices)
+    folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
+    trainer = Trainer(config, dataset)
+    create(folder, config, overwrite)
+    return _train(folder, trainer, quiet)
+
+
+def resume(folder: str | Path, *, steps: int | None = None, device: str | None = None, quiet: bool = False) -> Run:
+    """Goes on with a run from its newest checkpoint, to `steps` steps in all where given.
+
+    Raises UnblotError where there is nothing to go on from, or where the data has changed.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+    dataset = open_data(config.source.data, **_reading(config.source))
+    if dataset.fingerprint != config.data.fingerprint:
+        raise UnblotError(
+            f"the data {config.source.data!r} is not what run {str(folder)!r} was trained on; put it back as it was, "
+            "or train a new run"
+        )
+    trainer = Trainer(config, dataset)
+    write_json(folder / CONFIG, config.to_dict())
+    return _train(folder, trainer, quiet, resuming=True)
+
+
+def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
+    """The full configuration of a run on this data, every choice decided and written out."""
+    sample, _ = dataset.batch(dataset.train[:STD_PICTURES])
+    facts = DataFacts(
+        name=dataset.name,
+        channels=sample.shape[1],
+        height=sample.shape[2],
+        width=sample.shape[3],
+        classes=dataset.classes,
+        values=dataset.values.to_dict(),
+        std=round(float(sample.double().std()), 4),
+        count=len(dataset.train),
+        fingerprint=dataset.fingerprint,
+    )
+    config = resolve(facts, choices)
+    config = dataclasses.replace(config, network=canonical(NETWORKS, config.network, "network"))
+    return RunConfig(source, facts, config, unblot.__version__)
+
+
+def choose_labels(label: Any, classes: Sequence[str], n: int) -> list[int] | None:
+    """The class index of each of n pictures, for a label as `Run.sample` takes it."""
+    if label is None:
+        return None
+    if not classes:
+        raise UnblotError(f"label {label!r} cannot be asked for: this run was trained without labels")
+    if label == "all":
+        chosen = list(range(len(classes)))
+    else:
+        wanted = label.split(",") if isinstance(label, str) else [label] if isinstance(label, int) else label
+        chosen = [_class_index(w, classes) for w in wanted]
+    return list(itertools.islice(itertools.cycle(chosen), n))
+
+
+def announce(trainer: Trainer, folder: Path) -> str:
+    """What is about to be trained, on what, where, in two lines."""
+    data, train = trainer.config.data, trainer.config.train
+    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+    labels = f", {len(data.classes)} classes" if data.classes else ""
+    shape = "x".join(str(s) for s in (data.height, data.width, data.channels))
+    return (
+        f"{data.name}: {data.count} {data.kind} of {shape}{labels}; preset {train.preset}, "
+        f"{parameters / 1e6:.2f} M parameters on {trainer.device}\n"
+        f"{train.steps} steps of {train.batch_size} into {folder}"
+    )
+
+
+def _train(folder: Path, trainer: Trainer, quiet: bool, resuming: bool = False) -> Run:
+    monitor = Monitor(folder, trainer.config.train.steps, quiet)
+    monitor.note(announce(trainer, folder))
+    finished = run_training(folder, trainer, monitor, resuming)
+    if not finished:
+        monitor.note(f"stopped at step {trainer.step}; go on with: unblot train --resume {folder}")
+    return load(folder, trainer.config.train.device)
+
+
+def _reading(source: DataConfig) -> dict[str, Any]:
+    """The keyword arguments of `open_data`."""
+    return {k: v for k, v in dataclasses.asdict(source).items() if k != "data"}
+
+
+def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
+    if isinstance(wanted, str) and wanted in classes:
+        return classes.index(wanted)
+    if str(wanted).isdigit() and int(wanted) < len(classes):
+        return int(wanted)
+    known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+    raise UnblotError(f"no class {wanted!r}; this run knows {known} (or an index from 0 to {len(classes) - 1}, or all)")

@@ -1,0 +1,183 @@
+"""The command line: thin commands over `unblot.api`, with flags made from the fields of the configuration.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+import argparse
+import dataclasses
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unblot import UnblotError, __version__
+from unblot.config import DataConfig, SampleConfig, TrainConfig, field_type
+
+DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
+
+  unblot train PICTURES/        learn from a folder of pictures (or: unblot train digits)
+  unblot sample runs/PICTURES   draw new ones
+
+The model, and everything about how it came to be, is in the run folder."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells of a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = ()) -> None:
+    """One flag for each field of a configuration class; those that are not given stay out of the parsed arguments."""
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if field.name in skip:
+            continue
+        group = field.metadata["group"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        shown = field.default not in (None, dataclasses.MISSING)
+        default = f" (default: {field.default})" if shown else ""
+        groups[group].add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=field_type(field),
+            default=argparse.SUPPRESS,
+            metavar=field_type(field).__name__.upper(),
+            help=field.metadata["help"] + default,
+        )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="unblot", description=DESCRIPTION, formatter_class=shape)
+    parser.add_argument("--version", action="version", version=f"unblot {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    train = commands.add_parser("train", help="learn from pictures", description=train_command.__doc__)
+    train.add_argument("data", nargs="?", metavar="DATA", help=_help(DataConfig, "data") + " (default: digits)")
+    train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: a new one in runs/)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run; only --steps may change")
+    train.add_argument("--overwrite", action="store_true", help="replace the run that stands in --out")
+    train.add_argument("--quiet", action="store_true", help="show nothing while training")
+    add_flags(train, DataConfig, skip=["data"])
+    add_flags(train, TrainConfig)
+    train.set_defaults(command=train_command)
+
+    sample = commands.add_parser("sample", help="draw new pictures", description=sample_command.__doc__)
+    _add_run(sample)
+    sample.add_argument("-n", type=int, default=argparse.SUPPRESS, help="number of pictures (default: 16)")
+    _add_out(sample, "draw")
+    add_flags(sample, SampleConfig, skip=["n"])
+    sample.set_defaults(command=sample_command)
+
+    film = commands.add_parser("film", help="show pictures coming out of noise", description=film_command.__doc__)
+    _add_run(film)
+    film.add_argument("-n", type=int, default=4, help="number of pictures (default: 4)")
+    _add_out(film, "film")
+    add_flags(film, SampleConfig, skip=["n", "batch_size"])
+    film.set_defaults(command=film_command)
+
+    show = commands.add_parser("show", help="say what a run is", description=show_command.__doc__)
+    _add_run(show)
+    show.set_defaults(command=show_command)
+    return parser
+
+
+def train_command(args: dict[str, Any]) -> None:
+    """Learn from pictures: a folder, an archive or array file, or built-in data (digits, moons, rings, gaussians).
+
+    Whatever is not given is decided by the preset and the data, and written into the run folder.
+    """
+    from unblot import api
+
+    resumed, data = args.pop("resume"), args.pop("data")
+    if resumed is None:
+        run = api.train(data or "digits", **args)
+    else:
+        fixed = [k for k, v in args.items() if k not in ("steps", "device", "quiet") and v not in (None, False)]
+        if data is not None or fixed:
+            given = "DATA" if data is not None else "--" + fixed[0].replace("_", "-")
+            raise UnblotError(f"--resume takes everything from the run; leave out {given} (only --steps may change)")
+        run = api.resume(resumed, **{k: v for k, v in args.items() if k in ("steps", "device", "quiet")})
+    print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
+
+
+def sample_command(args: dict[str, Any]) -> None:
+    """Draw new pictures from a trained model: a grid to look at, and one file a picture with the values of the data."""
+    from unblot import api
+
+    out, overwrite = args.pop("out"), args.pop("overwrite")
+    run = api.load(args.pop("run"), args.pop("device", "auto"))
+    out = _free_folder(out, run.path / "samples" / "draw", overwrite)
+    pictures = run.sample(**args)
+    print(f"{len(pictures.array)} {run.config.data.kind} in {pictures.save(out, overwrite)}, all in {out / 'grid.png'}")
+
+
+def film_command(args: dict[str, Any]) -> None:
+    """Show how pictures come out of noise: a strip and a moving picture of x_t and of the estimate x0_hat."""
+    from unblot import api
+    from unblot.film import save_film, shoot
+
+    out, overwrite = args.pop("out"), args.pop("overwrite")
+    run = api.load(args.pop("run"), args.pop("device", "auto"))
+    out = _free_folder(out, run.path / "samples" / "film", overwrite)
+    for path in save_film(run, shoot(run, **args), out, overwrite):
+        print(path)
+
+
+def show_command(args: dict[str, Any]) -> None:
+    """Say what a run is: its data, network, process, how it was trained, and how the loss went."""
+    from unblot.describe import describe
+
+    print(describe(args["run"]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command. 0 when it did what was asked, 2 for bad input, 130 when it was interrupted."""
+    parsed = vars(make_parser().parse_args(argv))
+    try:
+        parsed.pop("command")(parsed)
+    except UnblotError as e:
+        return _fail(str(e))
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _fail(f"{e}" + ("; free some space, nothing that was saved is lost" if full else ""))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"unblot: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _help(config: type, name: str) -> str:
+    return next(f.metadata["help"] for f in dataclasses.fields(config) if f.name == name)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a model.safetensors")
+
+
+def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    default = f"a new one in RUN/samples/, {name}, {name}-2, …"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"folder to write into (default: {default})")
+    parser.add_argument("--overwrite", action="store_true", help="write into --out even if it holds files")
+
+
+def _free_folder(out: Path | None, default: Path, overwrite: bool) -> Path:
+    """The folder to write into, refused before the work rather than after it."""
+    from unblot.run import new_folder, refuse_full
+
+    if out is None:
+        return new_folder(default)
+    refuse_full(out, overwrite)
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""What a run is: the choices that were made and the data that it learned from, as plain frozen values.
+
+Nothing here imports PyTorch, so that the command line, which is made from these fields, answers at once. Choices among
+named things (a network, a schedule, a solver) are specs such as `unet:width=96,blocks=2`; see `specs.py`.
+"""
+
+import dataclasses
+import types
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from unblot.errors import UnblotError
+
+
+def option(help: str, group: str, **default: Any) -> Any:
+    """A field that is also a flag of the command line, with its line of help and the group it is listed under."""
+    return field(metadata={"help": help, "group": group}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which pictures to learn from, and how they are read."""
+
+    data: str = option("a folder, archive or array file of pictures, or built-in data", "data", default="digits")
+    size: str | None = option("height and width of the pictures, 64 or 48x64", "data", default=None)
+    fit: str = option("how to reach --size: crop, pad or stretch", "data", default="crop")
+    on_broken: str = option("pictures that cannot be read: stop, or skip them", "data", default="stop")
+    held_out: float = option("share of the pictures kept aside to measure on", "data", default=0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Every choice of a training run. Fields without a default are decided by the preset, as suits the data."""
+
+    preset: str = option("the recipe that decides what is not given: default or ddpm", "recipe", default="default")
+    network: str = option("network and its options, as in unet:width=64,blocks=2", "recipe")
+    parameterization: str = option("what the network predicts: eps, x0, v, edm or flow", "recipe")
+    schedule: str = option("noise levels to train on, as in edm:mean=-1.2 or cosine", "recipe")
+    times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
+    weighting: str = option("weight of the loss by level: none, min_snr or edm", "recipe")
+    data_std: float = option("standard deviation of the data in the network's range", "recipe")
+    label_dropout: float = option("share of labels hidden, which makes guidance possible", "recipe", default=0.1)
+
+    steps: int = option("number of training steps", "optimisation")
+    batch_size: int = option("pictures in a step", "optimisation")
+    learning_rate: float = option("highest learning rate", "optimisation")
+    warmup: float = option("share of the steps in which the learning rate rises", "optimisation")
+    decay: str = option("how the learning rate then falls: cosine, linear or none", "optimisation")
+    weight_decay: float = option("weight decay of AdamW", "optimisation", default=0.0)
+    clip_norm: float = option("gradients are scaled down to this norm", "optimisation", default=1.0)
+    ema: str = option("average of the weights, as in power:std=0.05 or decay:rate=0.9999", "optimisation")
+
+    levels: str = option("noise levels of sampling: a schedule, as in karras or linear", "sampling")
+    solver: str = option("solver of sampling, as in dpmpp_2m or ddim:eta=1", "sampling")
+    sampling_steps: int = option("steps from noise to picture", "sampling")
+
+    seed: int = option("every random number follows from it", "run", default=0)
+    device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
+    precision: str = option("fp32, bf16, or auto: bf16 on a GPU that has it", "run", default="auto")
+    log_every: int = option("steps between two lines of metrics", "run", default=10)
+    preview_every: int = option("steps between two preview grids; 0 for none", "run")
+    checkpoint_every: int = option("steps between two checkpoints", "run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Every choice of a sampling call. Fields that stay None are taken from the run."""
+
+    n: int = option("number of pictures", "pictures", default=16)
+    label: str | None = option("class by name or number; several (0,1,2) or all take turns", "pictures", default=None)
+    seed: int = option("picture i follows from the seed and i alone", "pictures", default=0)
+    steps: int | None = option("steps from noise to picture", "sampling", default=None)
+    solver: str | None = option("solver, as in dpmpp_2m or ddim:eta=1", "sampling", default=None)
+    levels: str | None = option("noise levels: a schedule, as in karras or linear", "sampling", default=None)
+    guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
+    batch_size: int = option("pictures drawn at a time", "run", default=64)
+    device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run must know of its data to rebuild the network and to give pictures their values back.
+
+    `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
+    training pictures.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    classes: tuple[str, ...]
+    values: dict[str, Any]
+    std: float
+    count: int
+    fingerprint: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one picture."""
+        return self.channels, self.height, self.width
+
+    @property
+    def kind(self) -> str:
+        """ "points" for points in the plane, which are stored as pictures of one pixel with two channels."""
+        return "points" if self.shape == (2, 1, 1) else "pictures"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything needed to rebuild a run's model, and to say how it came about."""
+
+    source: DataConfig
+    data: DataFacts
+    train: TrainConfig
+    version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> "RunConfig":
+        """The inverse of `to_dict`. Raises UnblotError for a field that is missing or unknown."""
+        top = _fields(cls, raw, "config")
+        data = _fields(DataFacts, top["data"], "config, data")
+        return cls(
+            DataConfig(**_fields(DataConfig, top["source"], "config, source")),
+            DataFacts(**{**data, "classes": tuple(data["classes"])}),
+            TrainConfig(**_fields(TrainConfig, top["train"], "config, train")),
+            top["version"],
+        )
+
+
+def field_type(f: dataclasses.Field) -> type:
+    """The plain type of a field, None put aside: `int` for `int | None`."""
+    if isinstance(f.type, types.UnionType):
+        return next(t for t in get_args(f.type) if t is not type(None))
+    return f.type if isinstance(f.type, type) else type(f.default)
+
+
+def _fields(cls: type, raw: Any, where: str) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(cls)}
+    if not isinstance(raw, dict) or set(raw) != names:
+        odd = sorted(set(raw) ^ names) if isinstance(raw, dict) else [type(raw).__name__]
+        raise UnblotError(f"{where}: fields missing or unknown: {', '.join(odd)}; it was written by another version")
+    return raw

@@ -1,0 +1,41 @@
+"""What a run is, in words: its data, network, process, training and losses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unblot.run import METRICS, load_model, read_metrics
+
+LOSSES = 5  # shown from a run's metrics
+
+
+def describe(path: Path) -> str:
+    """A page of text about the run in a folder, or the model in a file. Raises UnblotError where there is none."""
+    config, denoiser = load_model(path)
+    data, train = config.data, config.train
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    rows = [
+        ("data", f"{data.name}: {data.count} training {data.kind}, {data.height} x {data.width} x {data.channels}, "
+                 f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range"),
+        ("classes", ", ".join(data.classes) or "none"),
+        ("network", f"{train.network} ({parameters / 1e6:.2f} M parameters)"),
+        ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "
+                    f"weighting {train.weighting}"),
+        ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
+                     f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"),
+        ("sampling", f"{train.solver}, {train.sampling_steps} steps on levels {train.levels}"),
+        ("preset", f"{train.preset}, unblot {config.version}"),
+    ]  # fmt: skip
+    metrics = read_metrics(path) if path.is_dir() else []
+    if metrics:
+        rows.append(("reached", f"step {metrics[-1]['step']} of {train.steps} ({METRICS})"))
+        rows.append(("loss", _losses(metrics)))
+    return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _losses(metrics: list[dict[str, Any]]) -> str:
+    """The mean loss in a few equal parts of the run, which single steps are too noisy to show."""
+    parts = np.array_split(np.arange(len(metrics)), min(LOSSES, len(metrics)))
+    means = [np.mean([metrics[i]["loss"] for i in part]) for part in parts]
+    return ", ".join(f"{mean:.4f} to step {metrics[part[-1]]['step']}" for mean, part in zip(means, parts, strict=True))

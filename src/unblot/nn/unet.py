@@ -1,0 +1,148 @@
+"""The default network: a U-Net that folds pixels into channels first and then works in channels_last.
+
+Folding p×p pixels into channels makes each convolution a large matrix product on a small map, which is what both a CPU
+and a GPU do well; normalising over channels at each pixel (as in Karras et al. 2024) is one pass over memory that
+lies in order. Residual blocks with noise-dependent scale and shift follow Dhariwal & Nichol 2021.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unblot.nn.layers import LabelEmbedding, fourier_features, pad_to_multiple, zeroed
+
+FREQUENCIES = 64  # features of the noise level
+HEAD = 32  # channels of an attention head
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The integers of an option such as "1-2-2"; () for an empty one."""
+    return tuple(int(part) for part in text.split("-") if part)
+
+
+class UNet(nn.Module):
+    """x (B, channels, H, W), log(sigma/alpha) (B,), label (B,) -> (B, out_channels, H, W); any H and W.
+
+    width: channels of the first level after folding; multipliers: times `width` for each level, each level half as
+    large as the one before; blocks: residual blocks a level on the way down (one more on the way up);
+    patch: side of the square of pixels folded into channels; attention: levels with self-attention, 0 the first.
+    """
+
+    embeds = "log_sigma_over_alpha"
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        width: int = 96,
+        multipliers: str = "1-2",
+        blocks: int = 2,
+        patch: int = 2,
+        attention: str = "1",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        widths = [width * m for m in numbers(multipliers)]
+        attended = numbers(attention)
+        dim = 4 * width
+        self.patch = patch
+        self.multiple = patch * 2 ** (len(widths) - 1)
+        self.embed_noise = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.embed_label = LabelEmbedding(num_classes, dim) if num_classes else None
+
+        self.enter = nn.Conv2d(channels * patch**2, width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        c, skips = width, [width]
+        for level, w in enumerate(widths):
+            if level:
+                self.down.append(nn.Conv2d(c, w, 2, stride=2))
+                c = w
+                skips.append(c)
+            for _ in range(blocks):
+                self.down.append(Block(c, w, dim, level in attended, dropout))
+                c = w
+                skips.append(c)
+        self.middle = Block(c, c, dim, True, dropout)
+        for level, w in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(Block(c + skips.pop(), w, dim, level in attended, dropout))
+                c = w
+            if level:
+                self.up.append(Upsample(c, widths[level - 1]))
+                c = widths[level - 1]
+        self.leave = zeroed(nn.Conv2d(c, out_channels * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        x, crop = pad_to_multiple(x, self.multiple)
+        e = self.embed_noise(fourier_features(noise, FREQUENCIES))
+        if self.embed_label is not None:
+            e = e + self.embed_label(label, len(x))
+        e = F.silu(e)
+        h = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
+        h = self.enter(h)
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, e) if isinstance(layer, Block) else layer(h)
+            skips.append(h)
+        h = self.middle(h, e)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], 1), e) if isinstance(layer, Block) else layer(h)
+        h = self.leave(F.silu(pixel_norm(h)))
+        return crop(F.pixel_shuffle(h, self.patch))
+
+
+class Block(nn.Module):
+    """A residual block (B, c_in, H, W) -> (B, c_out, H, W), scaled and shifted by the embedding (B, dim)."""
+
+    def __init__(self, c_in: int, c_out: int, dim: int, attention: bool, dropout: float):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.modulate = nn.Linear(dim, 2 * c_out)
+        self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attend = Attention(c_out) if attention else nn.Identity()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.conv1(F.silu(pixel_norm(x)))
+        scale, shift = self.modulate(e)[:, :, None, None].chunk(2, 1)
+        h = F.silu(torch.addcmul(shift, pixel_norm(h), 1 + scale))
+        if self.dropout:
+            h = F.dropout(h, self.dropout, self.training)
+        return self.attend(self.skip(x) + self.conv2(h))
+
+
+class Attention(nn.Module):
+    """Self-attention over all places of the map, (B, C, H, W) -> the same shape, added to its input."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.heads = max(1, c // HEAD)
+        self.qkv = nn.Linear(c, 3 * c)
+        self.out = zeroed(nn.Linear(c, c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        tokens = F.layer_norm(x.permute(0, 2, 3, 1), (c,)).reshape(b, height * width, c)
+        q, k, v = self.qkv(tokens).view(b, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, height, width, c)
+        return x + self.out(mixed).permute(0, 3, 1, 2)
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: one matrix product a pixel, its channels unfolded into 2×2 pixels."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.unfold = nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unfold(x)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Zero mean and unit variance over the channels of each pixel, (B, C, H, W) in channels_last."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)

@@ -1,0 +1,85 @@
+"""Presets: what is decided where the user did not decide, as a function of the data.
+
+`ddpm` is Ho et al. 2020 to the letter; `default` is the best recipe found by measuring (docs/recipe.md).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from unblot.config import DataFacts, TrainConfig
+from unblot.errors import UnblotError
+
+
+def default(data: DataFacts) -> dict[str, Any]:
+    """The best quality in a given time, as measured on two cores."""
+    if data.kind == "points":
+        network, steps, batch_size, learning_rate = "mlp", 3000, 512, 2e-3
+    else:
+        network, steps, batch_size, learning_rate = _unet_for(data), 3000, 64, 2e-3
+    return {
+        "network": network,
+        "parameterization": "edm",
+        "schedule": "edm",
+        "times": "stratified",
+        "weighting": "none",
+        "data_std": data.std,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup": 0.05,
+        "decay": "cosine",
+        "ema": "power:std=0.05",
+        "levels": "karras",
+        "solver": "dpmpp_2m",
+        "sampling_steps": 20,
+    }
+
+
+def ddpm(data: DataFacts) -> dict[str, Any]:
+    """Ho et al. 2020: linear betas, T = 1000, uniform indices, eps-prediction, plain MSE, ancestral sampling."""
+    small = max(data.height, data.width) <= 8
+    return {
+        "network": "mlp" if data.kind == "points" else f"ddpm_unet:width=32,multipliers={'1-2' if small else '1-2-2'}",
+        "parameterization": "eps",
+        "schedule": "linear",
+        "times": "index",
+        "weighting": "none",
+        "data_std": 1.0,
+        "steps": 3000,
+        "batch_size": 128,
+        "learning_rate": 2e-4,
+        "warmup": 0.05,
+        "decay": "none",
+        "ema": "decay:rate=0.9999",
+        "levels": "linear",
+        "solver": "ddpm",
+        "sampling_steps": 1000,
+    }
+
+
+PRESETS: dict[str, Callable[[DataFacts], dict[str, Any]]] = {"default": default, "ddpm": ddpm}
+
+
+def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
+    """The configuration for this data: what was chosen, and for the rest what the preset decides.
+
+    Raises UnblotError for an unknown preset or an unknown choice.
+    """
+    preset = choices.get("preset", "default")
+    if preset not in PRESETS:
+        raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(set(choices) - known):
+        raise UnblotError(f"unknown choice {unknown[0]!r}; choose among {', '.join(sorted(known))}")
+    decided = {**PRESETS[preset](data), **choices}
+    fifth = max(1, decided["steps"] // 5)
+    return TrainConfig(**{"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided})
+
+
+def _unet_for(data: DataFacts) -> str:
+    """The U-Net that suits the size of the pictures."""
+    side = max(data.height, data.width)
+    if side <= 12:
+        return "unet:width=64,multipliers=1-2,patch=1"
+    return "unet:width=64,multipliers=1-2,patch=2"

@@ -1,0 +1,149 @@
+"""The run folder, the one artefact of training, and the model file in it.
+
+    config.json          every choice, and what the data is
+    model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
+    metrics.jsonl        one JSON object a line
+    checkpoints/         everything needed to go on
+    samples/  report/    pictures drawn on the way; the evaluation
+
+Files are written under another name and then renamed, so that a reader never sees half of one.
+"""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unblot.config import RunConfig
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
+from unblot.nn import NETWORKS
+from unblot.specs import build
+
+CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.jsonl"
+CHECKPOINTS, SAMPLES, REPORT = "checkpoints", "samples", "report"
+
+
+def build_denoiser(config: RunConfig) -> Denoiser:
+    """The run's denoiser with fresh weights, in channels_last."""
+    train, data = config.train, config.data
+    network = build(
+        NETWORKS,
+        train.network,
+        "network",
+        data.channels,
+        data.channels,
+        (data.height, data.width),
+        len(data.classes),
+    )
+    denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes))
+    return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
+    """A new run folder with its config.json. Raises UnblotError where one stands already and `overwrite` is False."""
+    if folder.exists() and not overwrite and any(folder.iterdir()):
+        raise UnblotError(
+            f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
+            "or replace it with --overwrite"
+        )
+    for part in (CHECKPOINTS, SAMPLES, REPORT, MODEL, METRICS, "tensorboard"):
+        _remove(folder / part)
+    for part in (SAMPLES, CHECKPOINTS):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, config.to_dict())
+
+
+def save_model(path: Path, config: RunConfig, weights: Mapping[str, Tensor]) -> None:
+    """model.safetensors: the weights, with the whole config in the header."""
+    write_tensors(path, weights, {"unblot": json.dumps(config.to_dict())})
+
+
+def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
+    """The config and the trained denoiser of a model file or of a run folder.
+
+    Raises UnblotError for a missing, truncated or foreign file, or one whose weights do not fit its config.
+    """
+    path = path / MODEL if path.is_dir() else path
+    if not path.is_file():
+        raise UnblotError(f"no model at {str(path)!r}; give a run folder or a model.safetensors")
+    weights, header = read_tensors(path)
+    if "unblot" not in header:
+        raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
+    try:
+        config = RunConfig.from_dict(json.loads(header["unblot"]))
+        denoiser = build_denoiser(config)
+        denoiser.load_state_dict(weights)
+    except (UnblotError, ValueError, TypeError, KeyError, RuntimeError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise UnblotError(f"{str(path)!r} is damaged: weights and config do not fit ({reason})") from None
+    return config, denoiser.eval()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and its header's metadata. Raises UnblotError where it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as e:
+        raise UnblotError(f"{str(path)!r} is not a whole safetensors file ({e})") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, written beside its place and moved there."""
+    temporary = path.with_name(path.name + ".part")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, written beside its place and moved there."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def new_folder(wanted: Path) -> Path:
+    """`wanted`, or the first of `wanted-2`, `wanted-3`, … that does not exist yet."""
+    names = itertools.chain([wanted], (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2)))
+    return next(path for path in names if not path.exists())
+
+
+def refuse_full(folder: Path, overwrite: bool) -> None:
+    """Raises UnblotError where the folder holds files that are not to be overwritten."""
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UnblotError(f"{str(folder)!r} holds files already; choose another --out, or give --overwrite")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The config of a run folder. Raises UnblotError where there is none or it cannot be read."""
+    path = folder / CONFIG
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UnblotError(f"no run at {str(folder)!r}: it has no {CONFIG}") from None
+    except ValueError as e:
+        raise UnblotError(f"{str(path)!r} is damaged ({e})") from None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, oldest first; none where the file is not there yet."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]

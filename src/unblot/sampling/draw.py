@@ -1,0 +1,61 @@
+"""Drawing pictures: everything between a trained denoiser and a tensor of pictures, batch by batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
+from unblot.process.levels import broadcast, norm
+from unblot.process.randomness import picture_generators
+from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.sampling.guidance import classifier_free
+from unblot.sampling.loop import Progress, pictures_noise, sample
+from unblot.sampling.solvers import SOLVERS
+from unblot.specs import build
+
+
+def draw(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    indices: Sequence[int],
+    *,
+    levels: str,
+    solver: str,
+    steps: int,
+    seed: int = 0,
+    labels: Tensor | None = None,
+    guidance: float = 1.0,
+    batch_size: int = 64,
+    on_step: Callable[[Progress], None] | None = None,
+) -> Iterator[Tensor]:
+    """Batches (b, *shape) of the pictures numbered `indices`, in the network's range, on the denoiser's device.
+
+    levels, solver: specs into SCHEDULES and SOLVERS; labels: (len(indices),) int64 on the CPU or None. Picture i
+    follows from (seed, i) and its label alone. Raises UnblotError for steps < 1 or a bad spec.
+    """
+    if steps < 1:
+        raise UnblotError(f"sampling needs at least 1 step, not {steps}")
+    grid = sampling_levels(build(SCHEDULES, levels, "levels"), steps)
+    rule = build(SOLVERS, solver, "solver")
+    device = next(denoiser.parameters()).device
+    prior_std = norm(grid.at(0), denoiser.data_std)
+    for first in range(0, len(indices), batch_size):
+        part = slice(first, first + batch_size)
+        noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
+        label = None if labels is None else labels[part].to(device)
+        denoise = denoiser if label is None else classifier_free(denoiser, label, guidance)
+        x_T = noise()
+        yield sample(denoise, broadcast(prior_std, x_T) * x_T, grid, rule, noise, on_step)
+
+
+def available_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the best there is. Raises UnblotError where it cannot be had."""
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(best if name == "auto" else name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UnblotError(f"device {name!r} cannot be used here; use --device {best}") from None
+    return device

@@ -1,0 +1,79 @@
+"""What one training step is made of: which pictures, at which levels, with which noise.
+
+A batch is cut into grains of GRAIN pictures. All that is random in a grain comes from its own generator, from
+(seed, step, grain), so that a batch is the same however many processes share it out, and after a resume.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unblot.errors import UnblotError
+from unblot.process.levels import NoiseLevel
+from unblot.process.randomness import epoch_order, grain_generator, stratified_uniform, uniform_indices
+from unblot.process.schedules import Schedule
+
+GRAIN = 16  # pictures
+INDICES = 1000  # DDPM's T
+TIMES = ("stratified", "index")
+
+
+class Draw(NamedTuple):
+    """The random part of a step for B pictures: positions among the training pictures (B,), levels (B,), noise
+    (B, C, H, W), and which labels are hidden (B,) bool."""
+
+    pictures: Tensor
+    level: NoiseLevel
+    eps: Tensor
+    hidden: Tensor
+
+
+@dataclass
+class Draws:
+    """The draw of every step of a run. Every picture comes once in each pass over the `count` training pictures.
+
+    times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly.
+    """
+
+    seed: int
+    batch_size: int
+    count: int
+    shape: tuple[int, ...]
+    schedule: Schedule
+    times: str
+    label_dropout: float
+    _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)  # the present pass and its order
+
+    def __post_init__(self) -> None:
+        if self.times not in TIMES:
+            raise UnblotError(f"unknown times {self.times!r}; choose one of {', '.join(TIMES)}")
+
+    def at(self, step: int) -> Draw:
+        """The draw of step 0, 1, …"""
+        grains = [self._grain(step, grain) for grain in range(-(-self.batch_size // GRAIN))]
+        t, eps, hidden = (torch.cat(column) for column in zip(*grains, strict=True))
+        return Draw(self._pictures(step), self.schedule(t), eps, hidden)
+
+    def _grain(self, step: int, grain: int) -> tuple[Tensor, Tensor, Tensor]:
+        g = grain_generator(self.seed, step, grain)
+        first = grain * GRAIN
+        n = min(GRAIN, self.batch_size - first)
+        if self.times == "index":
+            t = uniform_indices(n, INDICES, g).double() / INDICES
+        else:
+            t = stratified_uniform(n, self.batch_size, first, g)
+        eps = torch.randn(n, *self.shape, generator=g)
+        return t, eps, torch.rand(n, generator=g) < self.label_dropout
+
+    def _pictures(self, step: int) -> Tensor:
+        start, parts, missing = step * self.batch_size, [], self.batch_size
+        while missing:
+            epoch, offset = divmod(start, self.count)
+            if self._order[0] != epoch:
+                self._order = epoch, epoch_order(self.seed, epoch, self.count)
+            part = self._order[1][offset : offset + missing]
+            parts.append(part)
+            start, missing = start + len(part), missing - len(part)
+        return torch.cat(parts)

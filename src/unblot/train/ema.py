@@ -1,0 +1,58 @@
+"""Averages of the weights over training, which draw far better pictures than the last weights."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from unblot.specs import build
+
+Keep = Callable[[int], float]  # step (1, 2, …) -> share of the old average that is kept
+
+
+def power(*, std: float = 0.05) -> Keep:
+    """The power-function profile whose width is a fixed share of the run so far (Karras et al. 2024, eqs. 121 to 126).
+
+    std: standard deviation of the profile relative to the run's length, in (0, 0.28). It needs no warm-up: after
+    any number of steps the first ones have left the average.
+    """
+    gamma = power_exponent(std)
+    return lambda step: (1 - 1 / step) ** (gamma + 1)
+
+
+def decay(*, rate: float = 0.9999) -> Keep:
+    """A constant rate, as Ho et al. 2020 have it, held lower during the first steps."""
+    return lambda step: min(rate, step / (10 + step))
+
+
+EMAS: dict[str, Callable[..., Keep]] = {"power": power, "decay": decay}
+
+
+def power_exponent(std: float) -> float:
+    """gamma of the profile `t^gamma` on [0, 1] that has this standard deviation (Karras et al. 2024, eq. 126)."""
+    # std² = (gamma + 1)/((gamma + 2)²·(gamma + 3)), which falls with gamma: bisection finds the only root.
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        wide = (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > std**2
+        low, high = (middle, high) if wide else (low, middle)
+    return (low + high) / 2
+
+
+class Ema:
+    """The running average of a module's parameters, held in float32 under their own names."""
+
+    def __init__(self, module: nn.Module, spec: str):
+        self.keep = build(EMAS, spec, "ema")
+        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Takes in the parameters after step `step` (1, 2, …)."""
+        torch._foreach_lerp_(list(self.weights.values()), list(module.parameters()), 1 - self.keep(step))
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Puts saved averages in place of the present ones."""
+        for name, weight in self.weights.items():
+            weight.copy_(weights[name])
