@@ -1,0 +1,98 @@
+"""A small network that learns the data's own labels: its last layer but one gives features."""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unblot.evaluate.pictures import Pictures, shrink
+
+DIMS = 64
+STEPS = 800
+BATCH = 128
+VERSION = 1
+"""Part of the cache's key: raise it when anything here changes what is trained."""
+
+
+class Classifier(nn.Module):
+    """Three convolutions and a linear layer give `features` (B, 64); `head` turns them into class scores.
+
+    shape: channels, height and width of the pictures, which are shrunk to 64 pixels a side where they are larger.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        widths = [shape[0], 16, 32, 64]
+        first = 2 if min(shape[1:]) > 16 else 1
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(before, after, 3, 2 if i else first, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * widths[-1], DIMS))
+        self.head = nn.Linear(DIMS, classes)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Features (B, 64) of pictures (B, C, H, W) in the network's range."""
+        return self.trunk(shrink(pictures, 64)).relu()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Class scores (B, classes)."""
+        return self.head(self.features(pictures))
+
+
+def train_classifier(pictures: Pictures, labels: Tensor, classes: int, cache: Path | None = None) -> Classifier:
+    """A classifier of the pictures, trained on `labels` (N,) of 0 … classes − 1 from a fixed seed, in eval mode.
+
+    Kept in the folder `cache` under a name made of the data's hash, and taken from there the next time.
+    """
+    kept = (
+        None
+        if cache is None
+        else cache / f"classifier-{VERSION}-{classes}-{pictures.hash(labels.tolist())}.safetensors"
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network = Classifier(pictures.shape, classes)
+        if kept is not None and _load(network, kept):
+            return network.eval()
+        _train(network, pictures, labels)
+    if kept is not None:
+        _save(network, kept)
+    return network.eval()
+
+
+def _train(network: Classifier, pictures: Pictures, labels: Tensor) -> None:
+    """A fixed number of steps of AdamW, the learning rate falling to 0; batches are drawn without replacement."""
+    batch = min(BATCH, len(pictures))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=STEPS)
+    order = torch.randperm(len(pictures))
+    network.train()
+    for _ in range(STEPS):
+        if len(order) < batch:
+            order = torch.cat([order, torch.randperm(len(pictures))])
+        chosen, order = order[:batch], order[batch:]
+        loss = nn.functional.cross_entropy(network(pictures[chosen.numpy()]), labels[chosen], label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _load(network: Classifier, path: Path) -> bool:
+    """Whether the weights at `path` could be read; a file that is missing or damaged is trained again."""
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError):
+        return False
+    return True
+
+
+def _save(network: Classifier, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(network.state_dict(), unfinished)
+    os.replace(unfinished, path)

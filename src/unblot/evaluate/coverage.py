@@ -1,0 +1,85 @@
+"""How much of one set of features another set covers: precision, recall, density, coverage, and shares of classes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BLOCK = 512
+"""Rows of a distance matrix held at once."""
+
+
+class Covering(NamedTuple):
+    """What precision, recall, density and coverage are the means of: one number a picture, float64.
+
+    `precision` (N,): 1 where the sample lies within the reach of a reference picture (its k-th neighbour's distance).
+    `recall` (M,): 1 where the reference picture lies within the reach of a sample (Kynkäänniemi et al. 2019).
+    `density` (N,): how many reference pictures' reach the sample lies within, over k.
+    `coverage` (M,): 1 where a sample lies within the reference picture's reach (Naeem et al. 2020).
+    """
+
+    precision: Tensor
+    recall: Tensor
+    density: Tensor
+    coverage: Tensor
+
+
+def covering(samples: Tensor, reference: Tensor, k: int = 3, k_density: int = 5) -> Covering:
+    """Precision, recall (with `k` neighbours), density and coverage (`k_density`) of features (N, d) and (M, d).
+
+    Both sets need more than k members. Recall grows with the number of samples, so that two figures compare
+    only at the same counts. Takes O((N + M)²·d) time and no matrix larger than 512 rows.
+    """
+    x, y = samples.double(), reference.double()
+    centre = y.mean(0)
+    x, y = x - centre, y - centre
+    (reach_x,) = _reach(x, [k])
+    reach_y, reach_y_density = _reach(y, [k, k_density])
+    precision, density = [], []
+    recall = torch.zeros(len(y), dtype=torch.bool)
+    coverage = torch.zeros(len(y), dtype=torch.bool)
+    for start in range(0, len(x), BLOCK):
+        squared = _squared(x[start : start + BLOCK], y)
+        precision.append((squared <= reach_y).any(1))
+        within = squared <= reach_y_density
+        density.append(within.sum(1) / k_density)
+        coverage |= within.any(0)
+        recall |= (squared <= reach_x[start : start + BLOCK, None]).any(0)
+    return Covering(torch.cat(precision).double(), recall.double(), torch.cat(density).double(), coverage.double())
+
+
+def class_counts(classes: Tensor, num_classes: int) -> Tensor:
+    """Members of each class (num_classes,) among class numbers (N,)."""
+    return torch.bincount(classes, minlength=num_classes)
+
+
+def share_distance(counts: Tensor, reference: Tensor) -> float:
+    """Share of pictures that would have to change class for the shares to agree: total variation, 0 to 1."""
+    shares, truth = counts.double() / counts.sum(), reference.double() / reference.sum()
+    return float((shares - truth).abs().sum() / 2)
+
+
+def share_divergence(counts: Tensor, reference: Tensor) -> float:
+    """KL divergence of the shares of classes from the reference's, in nats: `sum p·log(p/q)` (Metz et al. 2017).
+
+    counts, reference: (classes,); infinite where a class occurs that the reference lacks.
+    """
+    p, q = counts.double() / counts.sum(), reference.double() / reference.sum()
+    return max(0.0, float(torch.special.xlogy(p, p).sum() - torch.special.xlogy(p, q).sum()))
+
+
+def _reach(x: Tensor, ks: list[int]) -> list[Tensor]:
+    """Squared distance of each member to its k-th nearest other member, for each k."""
+    found = []
+    for start in range(0, len(x), BLOCK):
+        squared = _squared(x[start : start + BLOCK], x)
+        rows = torch.arange(len(squared))
+        squared[rows, start + rows] = torch.inf
+        found.append(squared.topk(max(ks), largest=False).values)
+    nearest = torch.cat(found)
+    return [nearest[:, k - 1] for k in ks]
+
+
+def _squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (B, M); exact zeros for equal rows are not promised, rounding is some 1e-16 of |x|²."""
+    return torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1)[:, None]).clamp_min_(0)

@@ -1,0 +1,125 @@
+"""How far apart two sets of features (N, d) are: Fréchet and kernel distance. All in float64."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESAMPLES = 50
+"""Bootstrap resamples behind an interval; the standard deviation they give is known to about 10 %."""
+
+Z95 = 1.959964
+"""Half-width of a normal 95 % interval, in standard deviations."""
+
+
+class Moments(NamedTuple):
+    """Mean (d,) and covariance (d, d) of a set of features, float64."""
+
+    mean: Tensor
+    cov: Tensor
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean and unbiased covariance of features (N, d), N >= 2."""
+    x = features.double()
+    mean = x.mean(0)
+    centred = x - mean
+    return Moments(mean, centred.T @ centred / (len(x) - 1))
+
+
+def frechet(a: Moments, b: Moments) -> float:
+    """Squared Fréchet distance of two Gaussians: `|m_a − m_b|² + tr(S_a + S_b − 2·(S_a·S_b)^½)` (Heusel et al. 2017).
+
+    The trace of the root is the sum of the singular values of `S_a^½·S_b^½`: real, not negative, and defined for
+    covariances of any rank, where a root of the product itself is none of these in floating point.
+    """
+    cross = torch.linalg.svdvals(_root(a.cov) @ _root(b.cov)).sum()
+    value = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
+    return max(0.0, float(value))
+
+
+def frechet_distance(samples: Tensor, reference: Tensor) -> float:
+    """Squared Fréchet distance of the Gaussians fitted to two sets of features, (N, d) and (M, d): the F of FID."""
+    return frechet(moments(samples), moments(reference))
+
+
+def frechet_infinity(samples: Tensor, reference: Tensor, points: int = 15, seed: int = 0) -> tuple[float, float]:
+    """Fréchet distance extrapolated to infinitely many samples, and the standard error of the extrapolation.
+
+    The bias of the distance is close to proportional to 1/N: a line through `points` distances of random subsets,
+    from a tenth of the samples (and at least 5·d) to all of them, is read at 1/N = 0. The reference stays as it is
+    (Chong & Forsyth 2020). May be slightly negative. samples: (N, d), N > 5·d.
+    """
+    count, dims = samples.shape
+    target = moments(reference)
+    sizes = np.linspace(max(5 * dims, count // 10), count, points).astype(int)
+    rng = np.random.default_rng(seed)
+    values = [frechet(moments(samples[rng.permutation(count)[:size]]), target) for size in sizes]
+    line, covariance = np.polyfit(1 / sizes, values, 1, cov=True)
+    return float(line[1]), float(np.sqrt(covariance[1, 1]))
+
+
+def frechet_error(samples: Tensor, reference: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> float:
+    """Bootstrap standard deviation of `frechet_distance`, both sets drawn again with replacement."""
+    rng = np.random.default_rng(seed)
+    values = [
+        frechet_distance(samples[again(len(samples), rng)], reference[again(len(reference), rng)])
+        for _ in range(resamples)
+    ]
+    return float(np.std(values, ddof=1))
+
+
+def kernel_distance(
+    samples: Tensor, reference: Tensor, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Kernel distance, unbiased, and its bootstrap standard deviation (0 for `resamples` = 0).
+
+    Squared maximum mean discrepancy under `k(x, y) = (x·y/d + 1)³` without the terms of a picture with itself
+    (Bińkowski et al. 2018), over all pairs and not over subsets: no size of subset to agree on. May be negative.
+    """
+    rng = np.random.default_rng(seed)
+    w_x = _weights(len(samples), resamples, rng)
+    w_y = _weights(len(reference), resamples, rng)
+    values = (
+        _mean_kernel(samples, samples, w_x, w_x, distinct=True)
+        + _mean_kernel(reference, reference, w_y, w_y, distinct=True)
+        - 2 * _mean_kernel(samples, reference, w_x, w_y, distinct=False)
+    )
+    return float(values[0]), float(values[1:].std()) if resamples > 1 else 0.0
+
+
+def again(count: int, rng: np.random.Generator) -> Tensor:
+    """Positions (count,) drawn with replacement."""
+    return torch.from_numpy(rng.integers(0, count, count))
+
+
+def _weights(count: int, resamples: int, rng: np.random.Generator) -> Tensor:
+    """How often each member was drawn, (resamples + 1, count): once each in row 0, resampled in the others."""
+    drawn = [torch.bincount(again(count, rng), minlength=count) for _ in range(resamples)]
+    return torch.stack([torch.ones(count, dtype=torch.long), *drawn]).double()
+
+
+def _mean_kernel(x: Tensor, y: Tensor, w_x: Tensor, w_y: Tensor, distinct: bool) -> Tensor:
+    """Weighted mean of the kernel over pairs, one for each row of weights; `distinct`: without the pairs i = i."""
+    total = torch.zeros(len(w_x), dtype=torch.float64)
+    for start, block in _blocks(x.double()):
+        kernel = torch.addmm(torch.ones((), dtype=torch.float64), block, y.double().T, alpha=1 / x.shape[1])
+        kernel = kernel * kernel * kernel
+        rows = torch.arange(len(block))
+        if distinct:
+            kernel[rows, start + rows] = 0
+        total += torch.einsum("rb,br->r", w_x[:, start : start + len(block)], kernel @ w_y.T)
+    pairs = w_x.sum(1) * w_y.sum(1) - ((w_x * w_y).sum(1) if distinct else 0)
+    return total / pairs
+
+
+def _blocks(x: Tensor, rows: int = 512) -> Iterator[tuple[int, Tensor]]:
+    return ((start, x[start : start + rows]) for start in range(0, len(x), rows))
+
+
+def _root(cov: Tensor) -> Tensor:
+    """The symmetric square root of a covariance, its rounding below zero cut off."""
+    values, vectors = torch.linalg.eigh((cov + cov.T) / 2)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T

@@ -1,0 +1,202 @@
+"""What pictures are compared by: functions from pictures to a few numbers each, in the table FEATURES."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from unblot import specs
+from unblot.errors import UnblotError
+from unblot.evaluate.classifier import train_classifier
+from unblot.evaluate.pictures import CHUNK, Pictures, shrink
+
+FITTED_TO = 10_000
+"""Training pictures that components and scales are fitted to; where there are more, a fixed choice of them."""
+
+
+class Source(NamedTuple):
+    """What features may be fitted to: the training pictures, their labels (N,) or None, and where to keep the result.
+
+    `classes`: the number of classes, labels run over 0 … classes − 1. `cache`: a folder, or None to keep nothing.
+    """
+
+    pictures: Pictures
+    labels: Tensor | None = None
+    classes: int = 0
+    cache: Path | None = None
+
+
+class Features(NamedTuple):
+    """`of` maps pictures (B, C, H, W), float32 in the network's range, to features (B, d).
+
+    `name` is what stands beside every figure. `logits` maps features to class scores (B, classes), where there are any.
+    `device` is where pictures have to be.
+    """
+
+    name: str
+    of: Callable[[Tensor], Tensor]
+    logits: Callable[[Tensor], Tensor] | None = None
+    device: str = "cpu"
+
+
+@torch.no_grad()
+def extract(features: Features, batches: Iterable[Tensor]) -> Tensor:
+    """Features (N, d), float32, of pictures that come in batches of any size (a `Pictures.chunks()`, a list).
+
+    They are gone through in chunks of a fixed size, the last one filled up, so that the figures are the same to the
+    last bit however the pictures were batched.
+    """
+    parts = []
+    for chunk, count in _regroup(batches):
+        parts.append(features.of(chunk.to(features.device))[:count].float().cpu())
+    return torch.cat(parts)
+
+
+def _regroup(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """The pictures in chunks of exactly CHUNK, each with the number of pictures that are not filling."""
+    held: list[Tensor] = []
+    for batch in batches:
+        for picture_block in batch.split(CHUNK):
+            held.append(picture_block)
+            if sum(map(len, held)) >= CHUNK:
+                joined = torch.cat(held)
+                yield joined[:CHUNK], CHUNK
+                held = [joined[CHUNK:]]
+    rest = sum(map(len, held))
+    if rest:
+        joined = torch.cat(held)
+        yield torch.cat([joined, joined[:1].expand(CHUNK - rest, -1, -1, -1)]), rest
+
+
+def pixels(source: Source, *, dims: int = 64) -> Features:
+    """Principal components of the training pictures: brightness, contrast and layout, blind to fine texture.
+
+    At most `dims` components, from at most 10,000 pictures, shrunk to 64 pixels a side where they are larger.
+    """
+    flat = torch.cat([shrink(chunk, 64).flatten(1) for chunk in source.pictures.sample(FITTED_TO).chunks()])
+    count = min(dims, flat.shape[1], len(flat) - 1)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        _, _, axes = torch.svd_lowrank(flat - flat.mean(0), q=min(count + 8, *flat.shape), niter=4)
+    return _scaled(f"pixels-{count}", lambda pictures: shrink(pictures, 64).flatten(1) @ axes[:, :count], source)
+
+
+def random(source: Source, *, dims: int = 128, seed: int = 0) -> Features:
+    """A fixed convolutional network with random weights: no training set's tastes in it (Naeem et al. 2020).
+
+    Four 3x3 convolutions, three of stride 2, and a linear map of their 2x2 averages; pictures are shrunk to 64 pixels.
+    """
+    widths = [source.pictures.shape[0], 16, 32, 64, 64]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(before, after, 3, 2 if i else 1, 1), nn.LeakyReLU(0.2)]
+        layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * widths[-1], dims)]
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+    network = nn.Sequential(*layers)
+    return _scaled(f"random-{dims}", lambda pictures: network(shrink(pictures, 64)), source)
+
+
+def classifier(source: Source) -> Features:
+    """The last layer but one of a small network trained on the data's own labels: sees what tells the classes apart.
+
+    Trained once and kept with the data's cache. Raises UnblotError where the data has fewer than two classes.
+    """
+    if source.labels is None or source.classes < 2:
+        raise UnblotError("features 'classifier' need labels of at least 2 classes; use --features random or pixels")
+    network = train_classifier(source.pictures, source.labels, source.classes, source.cache)
+    return _scaled("classifier", network.features, source, network.head)
+
+
+def dinov2(source: Source, *, model: str = "facebook/dinov2-small") -> Features:
+    """DINOv2's class token (Oquab et al. 2024), through transformers; `model`: a local folder or a name on the hub."""
+    try:
+        from transformers import AutoModel
+
+        network = AutoModel.from_pretrained(model).eval()
+    except Exception as error:
+        raise UnblotError(
+            f"features 'dinov2': no model {model!r} ({_first_line(error)}); pip install transformers and name a local"
+            " folder (dinov2:model=FOLDER), or use --features classifier, random or pixels"
+        ) from error
+    mean, std = _column([0.485, 0.456, 0.406]), _column([0.229, 0.224, 0.225])
+
+    def of(pictures: Tensor) -> Tensor:
+        seen = interpolate(_rgb(pictures), size=(224, 224), mode="bicubic", antialias=True)
+        return network(pixel_values=((seen + 1) / 2 - mean) / std).last_hidden_state[:, 0]
+
+    return Features("dinov2", of)
+
+
+def inception(source: Source, *, weights: str = "") -> Features:
+    """The pool features of the Inception network that FID is defined by (Heusel et al. 2017), through torch-fidelity.
+
+    `weights`: its weight file; none: torch-fidelity's own, which it downloads.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=weights or None)
+    except Exception as error:
+        raise UnblotError(
+            f"features 'inception': no network ({_first_line(error)}); pip install torch-fidelity and name its weight"
+            " file (inception:weights=FILE), or use --features classifier, random or pixels"
+        ) from error
+
+    def of(pictures: Tensor) -> Tensor:
+        return network(((_rgb(pictures) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))[0]
+
+    return Features("inception", of)
+
+
+def _scaled(
+    name: str, raw: Callable[[Tensor], Tensor], source: Source, head: Callable[[Tensor], Tensor] | None = None
+) -> Features:
+    """Features shifted and scaled to mean 0 and an average variance of 1 over the training pictures.
+
+    One factor for all dimensions, so that directions keep their weights; it puts the kernel distance, whose kernel
+    has a scale of its own, where it can see more than the means.
+    """
+    found = extract(Features(name, raw), source.pictures.sample(FITTED_TO).chunks())
+    mean, scale = found.mean(0), found.var(0).mean().sqrt().clamp_min(1e-12)
+    logits = None if head is None else lambda features: head(features * scale + mean)
+    return Features(name, lambda pictures: (raw(pictures) - mean) / scale, logits)
+
+
+FEATURES: dict[str, Callable[..., Features]] = {
+    "pixels": pixels,
+    "random": random,
+    "classifier": classifier,
+    "dinov2": dinov2,
+    "inception": inception,
+}
+
+
+def default_features(source: Source) -> str:
+    """`classifier` where there are labels of at least two classes, `random` where there are not."""
+    return "classifier" if source.labels is not None and source.classes >= 2 else "random"
+
+
+def build_features(spec: str, source: Source) -> Features:
+    """The table's features for a spec such as `pixels:dims=32`; UnblotError where they cannot be had."""
+    return specs.build(FEATURES, spec, "features", source)
+
+
+def _rgb(pictures: Tensor) -> Tensor:
+    """Three channels: grey repeated, further channels than three left out."""
+    return pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+
+
+def _column(values: list[float]) -> Tensor:
+    return torch.tensor(values).view(1, -1, 1, 1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

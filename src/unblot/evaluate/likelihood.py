@@ -1,0 +1,227 @@
+"""How probable a model finds a picture: the variational bound with its terms, and the likelihood along the ODE.
+
+Both are per picture, in nats per dimension; divide by log 2 for bits. A low likelihood marks an anomaly. For stored
+whole numbers the bound gives the probability of the values themselves; a density carries the network range's units.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unblot.denoiser import Denoised
+from unblot.process.levels import NoiseLevel, broadcast, corrupt, log_noise_ratio, posterior, prior_kl, transition
+from unblot.process.randomness import normal
+from unblot.sampling.loop import Denoise
+
+Variance = Callable[[NoiseLevel, NoiseLevel, Tensor, Denoised], Tensor]
+Decoder = Callable[[Tensor, Tensor, Tensor], Tensor]  # x0, mean, variance -> -log p(x0) of each value, nats
+
+
+class Bound(NamedTuple):
+    """The variational bound on -log p(x0) in nats per dimension, per picture (B,), float64, as the sum of its terms.
+
+    `prior`: how far the noised picture still is from what sampling starts with; `steps`: the reverse steps but
+    the last; `decoder`: the last, to the stored values.
+    """
+
+    prior: Tensor
+    steps: Tensor
+    decoder: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The bound itself, (B,)."""
+        return self.prior + self.steps + self.decoder
+
+
+# --- reverse variances, (B, 1, 1, 1) or (B, C, H, W), of the step from t to s, both (B,). `clipped`, (B,), is the
+# posterior variance, or at the last step, where that is 0, the one of the step before.
+
+
+def posterior_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -> Tensor:
+    """The variance of q(x_s | x_t, x0), Ho et al. 2020's smaller choice; at the last step, where that is 0, beta."""
+    return broadcast(torch.where(s.sigma == 0, transition(t, s).beta, clipped), denoised.x0)
+
+
+def beta_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -> Tensor:
+    """The variance of q(x_t | x_s), Ho et al. 2020's larger choice."""
+    return broadcast(transition(t, s).beta, denoised.x0)
+
+
+def learned_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -> Tensor:
+    """Between the two, in the logarithm, where `denoised.var_mix` says (Nichol & Dhariwal 2021, eq. 15)."""
+    assert denoised.var_mix is not None, "a denoiser whose variance is learned gives var_mix"
+    low, high = broadcast(clipped.log(), denoised.x0), broadcast(transition(t, s).beta.log(), denoised.x0)
+    return torch.exp(low + denoised.var_mix * (high - low))
+
+
+VARIANCES: dict[str, Variance] = {
+    "posterior": posterior_variance,
+    "beta": beta_variance,
+    "learned": learned_variance,
+}
+
+
+# --- decoders
+
+
+def density(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """-log of the normal density of each value, nats: for data that is not whole numbers."""
+    return 0.5 * ((2 * math.pi * var).log() + (x0 - mean).square() / var)
+
+
+def discretised(width: Tensor | float) -> Decoder:
+    """-log of the normal probability of each value's bin, nats (Ho et al. 2020, eq. 13).
+
+    width: of a bin, the stored step of 1, in the network's range [-1, 1], a number or (C, 1, 1); the bins at -1 and 1
+    take all that lies beyond.
+    """
+
+    def decoder(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        x0, mean, std = x0.double(), mean.double(), var.double().sqrt()
+        half = torch.as_tensor(width, dtype=torch.float64, device=x0.device) / 2
+        above = torch.where(x0 + half >= 1, torch.inf, (x0 + half - mean) / std)
+        below = torch.where(x0 - half <= -1, -torch.inf, (x0 - half - mean) / std)
+        # By symmetry in the tail where the probability does not cancel: log(Phi(b) - Phi(a)) with b <= 0 if possible.
+        swap = below + above > 0
+        high, low = torch.where(swap, -below, above), torch.where(swap, -above, below)
+        log_high, log_low = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
+        return -(log_high + torch.log1p(-torch.exp(log_low - log_high)))
+
+    return decoder
+
+
+# --- the variational bound
+
+
+@torch.no_grad()
+def variational_bound(
+    denoise: Denoise,
+    x0: Tensor,
+    levels: NoiseLevel,
+    variance: Variance,
+    decoder: Decoder,
+    generators: Sequence[torch.Generator],
+    calls: int | None = None,
+    prior_std: Tensor | float = 1.0,
+) -> Bound:
+    """The bound for the reverse steps through `levels` (T + 1,), T >= 2, noisiest first, ending at sigma = 0.
+
+    x0: (B, C, H, W); picture i draws its noise from generator i. `calls`: how many of the T - 1 steps before the last
+    to look at, chosen and weighted so that the result is unbiased; None for all. `prior_std`: of what sampling
+    starts with. Ho et al. 2020, eq. 5; with `learned_variance`, L_vlb of Nichol & Dhariwal 2021, eq. 4.
+    """
+    last, rows = len(levels.sigma) - 2, len(x0)
+    steps = torch.zeros(rows, dtype=torch.float64)
+    for chosen, weight in _chosen_steps(levels, last if calls is None else calls, generators):
+        t, s = levels.at(chosen), levels.at(chosen + 1)
+        estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
+        _, on_x0, var = posterior(t, s)
+        shift = broadcast(on_x0, x0) * (x0 - estimate.x0)
+        reverse = variance(t, s, var, estimate)
+        ratio = broadcast(var, x0) / reverse
+        divergence = 0.5 * (shift.square() / reverse + ratio - 1 - ratio.log())
+        steps += weight * _per_picture(divergence)
+    t, s = levels.at(last).expand(rows), levels.at(last + 1).expand(rows)
+    estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
+    reverse = variance(t, s, posterior(levels.at(last - 1), t).var, estimate)
+    prior = prior_kl(_per_picture(x0.square()), levels.at(0), prior_std)
+    return Bound(prior, steps, _per_picture(decoder(x0, estimate.x0, reverse)))
+
+
+def _chosen_steps(
+    levels: NoiseLevel, calls: int, generators: Sequence[torch.Generator]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each call, each picture's step, 0 … T - 2, and its weight, both (B,): the weighted sum is unbiased.
+
+    A step's term is about half the fall of log SNR in it where the estimate is good, so that steps are drawn in
+    proportion to that, stratified, with a tenth of the chance spread evenly for where it is not.
+    """
+    last, rows = len(levels.sigma) - 2, len(generators)
+    if calls >= last:
+        yield from ((torch.full((rows,), i), torch.ones(rows, dtype=torch.float64)) for i in range(last))
+        return
+    fall = -log_noise_ratio(levels.at(slice(0, last + 1))).diff().clamp_max(0)
+    chance = 0.9 * fall / fall.sum() + 0.1 / last
+    for stratum in range(calls):
+        u = torch.tensor([(stratum + _uniform(g)) / calls for g in generators], dtype=torch.float64)
+        chosen = torch.searchsorted(chance.cumsum(0), u).clamp_max(last - 1)
+        yield chosen, 1 / (calls * chance[chosen])
+
+
+# --- the likelihood along the probability-flow ODE
+
+
+def ode_log_likelihood(
+    denoise: Denoise,
+    x0: Tensor,
+    levels: NoiseLevel,
+    generators: Sequence[torch.Generator] | None = None,
+    prior_std: Tensor | float = 1.0,
+) -> Tensor:
+    """log p(x0) in nats per dimension, per picture (B,), float64, along the probability-flow ODE (Song et al. 2021).
+
+    x0: (B, C, H, W). `levels` (N + 1,), noisiest first, of which those with alpha and sigma above 0 are gone through,
+    from the cleanest on: the density is that of the data with the cleanest level's noise. With `generators`, one a
+    picture, the divergence is Hutchinson's unbiased estimate with one vector of random signs for the whole way;
+    without, the exact trace, at one backward pass a dimension. `prior_std`: of x at the noisiest of those levels.
+
+    With `y = x/alpha` and `u = sigma/alpha` the ODE is `dy/du = eps_hat = (y - x0_hat)/u`, which Heun's method solves
+    in u; log p changes by the divergence, whose integral `(1 - tr/D)·d(log u)` is bounded in log u and is taken there.
+    """
+    grid = levels.at((levels.sigma > 0) & (levels.alpha > 0))
+    grid = NoiseLevel(grid.alpha.flip(0), grid.sigma.flip(0))
+    u = grid.sigma / grid.alpha
+    signs = None if generators is None else _noise(generators, x0).sign()
+    y = x0.double()
+    divergence = torch.zeros(len(x0), dtype=torch.float64)
+    x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, grid.at(0), signs)
+    for i in range(1, len(u)):
+        slope = (y - x0_hat) / u[i - 1]
+        ahead = y + (u[i] - u[i - 1]) * slope
+        guess, _ = _x0_and_trace(denoise, ahead, x0.dtype, grid.at(i), None, trace=False)
+        y = y + (u[i] - u[i - 1]) * (slope + (ahead - guess) / u[i]) / 2
+        before = kept
+        x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, grid.at(i), signs)
+        divergence += (u[i].log() - u[i - 1].log()) * (1 - (before + kept) / 2)
+    var = torch.as_tensor(prior_std, dtype=torch.float64) ** 2
+    alpha = grid.alpha[-1]
+    prior = -0.5 * (alpha**2 * _per_picture(y.square()) / var + (2 * math.pi * var).log())
+    return prior + alpha.log() + divergence
+
+
+def _x0_and_trace(
+    denoise: Denoise, y: Tensor, dtype: torch.dtype, level: NoiseLevel, signs: Tensor | None, trace: bool = True
+) -> tuple[Tensor, Tensor]:
+    """x0_hat at x = alpha·y in float64, and the trace of its derivative by y over the number of dimensions (B,)."""
+    with torch.set_grad_enabled(trace):
+        given = (level.alpha * y).to(dtype).requires_grad_(trace)
+        x0_hat = denoise(given, level).x0
+        if not trace:
+            return x0_hat.double(), torch.zeros(len(y))
+        if signs is not None:
+            (gradient,) = torch.autograd.grad((x0_hat * signs).sum(), given)
+            mean = _per_picture(gradient * signs)
+        else:
+            flat = x0_hat.flatten(1)
+            mean = torch.zeros(len(y), dtype=torch.float64)
+            for i in range(flat.shape[1]):
+                (gradient,) = torch.autograd.grad(flat[:, i].sum(), given, retain_graph=True)
+                mean += gradient.flatten(1)[:, i].double().cpu() / flat.shape[1]
+    return x0_hat.detach().double(), level.alpha * mean
+
+
+def _per_picture(values: Tensor) -> Tensor:
+    """Means over each picture (B,), float64, on the CPU."""
+    return values.double().flatten(1).mean(1).cpu()
+
+
+def _uniform(g: torch.Generator) -> float:
+    return float(torch.rand((), dtype=torch.float64, generator=g))
+
+
+def _noise(generators: Sequence[torch.Generator], x0: Tensor) -> Tensor:
+    return normal(generators, x0.shape[1:]).to(x0)

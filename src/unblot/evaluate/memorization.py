@@ -1,0 +1,127 @@
+"""Did the model learn, or copy? Each drawn picture's nearest training picture, and what that distance means."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from unblot.errors import UnblotError
+from unblot.evaluate.distances import Z95
+from unblot.evaluate.neighbours import nearest
+from unblot.evaluate.pictures import Pictures
+
+NEIGHBOURS = 5
+COPY_RATIO = 1 / 3
+"""A picture is called a copy when its nearest training picture is nearer than a third of the fifth nearest.
+
+Yoon et al. 2023 set a third of the second nearest. The fifth instead leaves room for a few near-repetitions of the
+same picture in the training set (exact ones are left out beforehand), and calls more of the coarsely compressed
+copies; real pictures that the model never saw stay clear of it (measured in docs/evaluation.md).
+"""
+
+Forms = Callable[[Tensor], Iterator[Tensor]]  # pictures (B, C, H, W) -> the forms of them that count as the same
+
+
+class Nearness(NamedTuple):
+    """How near pictures come to the training set, over all values of a picture in the network's range.
+
+    `distance` (N,): Euclidean distance to the nearest training picture, float64.
+    `position` (N,): which one it is, a position in the training set.
+    `ratio` (N,): that distance over the distance to the fifth nearest distinct training picture, 0 to 1.
+    """
+
+    distance: Tensor
+    position: Tensor
+    ratio: Tensor
+
+    def copies(self) -> Tensor:
+        """Which pictures are called copies, bool (N,)."""
+        return self.ratio < COPY_RATIO
+
+
+def nearness(pictures: Pictures, training: Pictures, forms: Forms | None = None) -> Nearness:
+    """How near each picture comes to the training pictures, found exactly and in flat memory.
+
+    Training pictures that are the same to the last value count once, as the first of them. `forms`, see `forms_of`,
+    makes flipped or shifted copies count. Raises UnblotError for pictures of another shape and for fewer than
+    two distinct training pictures.
+    """
+    if pictures.shape != training.shape:
+        raise UnblotError(
+            f"pictures of shape {pictures.shape} cannot be compared with training pictures of shape"
+            f" {training.shape}; draw them from a run that was trained on this data"
+        )
+    distinct = training.distinct()
+    if len(distinct) < 2:
+        raise UnblotError("looking for copies needs at least 2 different training pictures, there is only 1")
+    distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, *([forms] if forms else []))
+    # Distinct pictures: only the first distance can be 0, so that nothing is divided by 0.
+    return Nearness(distances[:, 0], torch.from_numpy(distinct)[where[:, 0]], distances[:, 0] / distances[:, -1])
+
+
+def forms_of(flip: bool = False, shift: int = 0) -> Forms:
+    """The forms in which a picture counts as the same: mirrored left to right, and moved by up to `shift` pixels.
+
+    Moving repeats the picture's edge. (2·shift + 1)² forms, twice as many with `flip`, and as much more time.
+    """
+
+    def forms(pictures: Tensor) -> Iterator[Tensor]:
+        height, width = pictures.shape[-2:]
+        for mirrored in [pictures, pictures.flip(-1)] if flip else [pictures]:
+            wide = pad(mirrored, [shift] * 4, mode="replicate") if shift else mirrored
+            for top in range(2 * shift + 1):
+                for left in range(2 * shift + 1):
+                    yield wide[..., top : top + height, left : left + width]
+
+    return forms
+
+
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share from `count` of `total` (Wilson 1927): sensible at 0 and at all, too."""
+    share, z2 = count / total, Z95**2 / total
+    centre = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def percentiles(distance: Tensor, held_out: Tensor) -> Tensor:
+    """Where each distance (N,) stands among the held-out pictures' own (M,), 0 to 100: ties count half.
+
+    50 is what pictures from the data's own distribution show on average; near 0 is nearer than real pictures come.
+    """
+    ordered = held_out.sort().values
+    below = torch.searchsorted(ordered, distance, right=False)
+    upto = torch.searchsorted(ordered, distance, right=True)
+    return 100 * (below + upto).double() / (2 * len(ordered))
+
+
+def copying_z(distance: Tensor, held_out: Tensor, cells: tuple[Tensor, Tensor] | None = None, least: int = 20) -> float:
+    """The data-copying statistic C_T (Meehan et al. 2020): under −3 says that samples lie too near the training set.
+
+    The Mann-Whitney statistic, in standard deviations, of the samples' distances to their nearest training pictures
+    (N,) against the held-out pictures' (M,). With `cells`, the region of the space in which each sample and each
+    held-out picture lies, it is taken within each cell that has `least` of both and averaged with the held-out
+    pictures' numbers as weights (eq. 2 there); copying in one region cannot hide behind another. Over +3: underfitted.
+    """
+    if cells is None:
+        return _mann_whitney_z(distance, held_out)
+    of_sample, of_held_out = cells
+    scores, weights = [], []
+    for cell in range(int(torch.cat(cells).max()) + 1):
+        here, there = distance[of_sample == cell], held_out[of_held_out == cell]
+        if min(len(here), len(there)) >= least:
+            scores.append(_mann_whitney_z(here, there))
+            weights.append(len(there))
+    if not scores:
+        return _mann_whitney_z(distance, held_out)
+    return sum(w * z for w, z in zip(weights, scores)) / sum(weights)
+
+
+def _mann_whitney_z(x: Tensor, y: Tensor) -> float:
+    """Standardised count of the pairs in which x is the larger, ties counting half."""
+    n, m = len(x), len(y)
+    larger = float((percentiles(x, y) / 100).sum()) * m
+    return (larger - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
