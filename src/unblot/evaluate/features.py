@@ -180,7 +180,9 @@ FEATURES: dict[str, Callable[..., Features]] = {
 
 
 def default_features(source: Source) -> str:
-    """`classifier` where there are labels of at least two classes, `random` where there are not."""
+    """`classifier` where there are labels of at least two classes, else `random`; `pixels` for points in the plane."""
+    if source.pictures.shape[1:] == (1, 1):
+        return "pixels"
     return "classifier" if source.labels is not None and source.classes >= 2 else "random"
 
 

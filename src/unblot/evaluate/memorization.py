@@ -1,7 +1,7 @@
 """Did the model learn, or copy? Each drawn picture's nearest training picture, and what that distance means."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from unblot.errors import UnblotError
 from unblot.evaluate.distances import Z95
-from unblot.evaluate.neighbours import nearest
+from unblot.evaluate.neighbours import Form, Forms, as_they_are, nearest
 from unblot.evaluate.pictures import Pictures
 
 NEIGHBOURS = 5
@@ -21,8 +21,6 @@ Yoon et al. 2023 set a third of the second nearest. The fifth instead leaves roo
 same picture in the training set (exact ones are left out beforehand), and calls more of the coarsely compressed
 copies; real pictures that the model never saw stay clear of it (measured in docs/evaluation.md).
 """
-
-Forms = Callable[[Tensor], Iterator[Tensor]]  # pictures (B, C, H, W) -> the forms of them that count as the same
 
 
 class Nearness(NamedTuple):
@@ -42,7 +40,7 @@ class Nearness(NamedTuple):
         return self.ratio < COPY_RATIO
 
 
-def nearness(pictures: Pictures, training: Pictures, forms: Forms | None = None) -> Nearness:
+def nearness(pictures: Pictures, training: Pictures, forms: Forms = as_they_are) -> Nearness:
     """How near each picture comes to the training pictures, found exactly and in flat memory.
 
     Training pictures that are the same to the last value count once, as the first of them. `forms`, see `forms_of`,
@@ -57,7 +55,7 @@ def nearness(pictures: Pictures, training: Pictures, forms: Forms | None = None)
     distinct = training.distinct()
     if len(distinct) < 2:
         raise UnblotError("looking for copies needs at least 2 different training pictures, there is only 1")
-    distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, *([forms] if forms else []))
+    distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, forms)
     # Distinct pictures: only the first distance can be 0, so that nothing is divided by 0.
     return Nearness(distances[:, 0], torch.from_numpy(distinct)[where[:, 0]], distances[:, 0] / distances[:, -1])
 
@@ -65,16 +63,19 @@ def nearness(pictures: Pictures, training: Pictures, forms: Forms | None = None)
 def forms_of(flip: bool = False, shift: int = 0) -> Forms:
     """The forms in which a picture counts as the same: mirrored left to right, and moved by up to `shift` pixels.
 
-    Moving repeats the picture's edge. (2·shift + 1)² forms, twice as many with `flip`, and as much more time.
+    What moving brings in from outside the picture is not compared. (2·shift + 1)² forms, twice as many with `flip`,
+    and as much more time.
     """
 
-    def forms(pictures: Tensor) -> Iterator[Tensor]:
+    def forms(pictures: Tensor) -> Iterator[Form]:
         height, width = pictures.shape[-2:]
         for mirrored in [pictures, pictures.flip(-1)] if flip else [pictures]:
-            wide = pad(mirrored, [shift] * 4, mode="replicate") if shift else mirrored
+            wide = pad(mirrored, [shift] * 4)
+            known = pad(torch.ones_like(pictures[0]), [shift] * 4)
             for top in range(2 * shift + 1):
                 for left in range(2 * shift + 1):
-                    yield wide[..., top : top + height, left : left + width]
+                    window = (..., slice(top, top + height), slice(left, left + width))
+                    yield Form(wide[window], known[window])
 
     return forms
 

@@ -1,0 +1,127 @@
+"""Every entry of FEATURES: the same figures in any batches, its scale, its refusals; and the classifier's cache."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from unblot.errors import UnblotError
+from unblot.evaluate import classifier
+from unblot.evaluate.distances import frechet_distance, kernel_distance
+from unblot.evaluate.features import FEATURES, Source, build_features, default_features, extract
+from unblot.evaluate.pictures import Pictures, shrink
+
+OWN = ("pixels", "random", "classifier")
+ELSEWHERE = ("dinov2", "inception")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    digits = load_digits()
+    pictures = torch.tensor(digits.images[:1500, None] / 8 - 1).float()
+    return Source(Pictures(pictures), torch.tensor(digits.target[:1500]), 10, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> tuple[Tensor, Tensor]:
+    digits = load_digits()
+    return torch.tensor(digits.images[1500:, None] / 8 - 1).float(), torch.tensor(digits.target[1500:])
+
+
+def test_the_table_is_covered() -> None:
+    assert set(FEATURES) == {*OWN, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_figures_are_the_same_in_any_batches(name: str, source: Source, held_out: tuple[Tensor, Tensor]) -> None:
+    features = build_features(name, source)
+    whole = extract(features, [held_out[0]])
+    reference = extract(features, source.pictures.chunks())
+    assert whole.shape == (297, whole.shape[1])
+    for size in (1, 10, 1000):
+        found = extract(features, held_out[0].split(size))
+        assert torch.equal(found, whole)
+        assert frechet_distance(found, reference) == frechet_distance(whole, reference)
+        assert kernel_distance(found, reference, 0) == kernel_distance(whole, reference, 0)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_features_have_mean_0_and_variance_1_and_are_the_same_again(name: str, source: Source) -> None:
+    found = extract(build_features(name, source), source.pictures.chunks())
+    torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-4, rtol=0)
+    assert float(found.var(0).mean()) == pytest.approx(1, rel=1e-4)
+    assert torch.equal(found, extract(build_features(name, source), source.pictures.chunks()))
+
+
+def test_principal_components_keep_most_of_the_variance(source: Source) -> None:
+    features = build_features("pixels:dims=20", source)
+    assert features.name == "pixels-20"
+    flat = source.pictures[:].flatten(1)
+    _, singular, _ = torch.linalg.svd(flat - flat.mean(0))
+    variances = extract(features, source.pictures.chunks()).var(0).sort(descending=True).values
+    expected = singular[:20].square()
+    torch.testing.assert_close(variances / variances.sum(), expected / expected.sum(), rtol=1e-3, atol=1e-5)
+
+
+def test_classifier_knows_held_out_pictures(source: Source, held_out: tuple[Tensor, Tensor]) -> None:
+    features = build_features("classifier", source)
+    assert features.logits is not None
+    found = features.logits(extract(features, [held_out[0]])).argmax(1)
+    assert float((found == held_out[1]).double().mean()) > 0.9
+
+
+def test_classifier_is_trained_once_and_a_damaged_file_is_replaced(
+    source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(classifier, "STEPS", 3)
+    source = source._replace(pictures=source.pictures.take(np.arange(64)), labels=source.labels[:64], cache=tmp_path)
+    first = extract(build_features("classifier", source), source.pictures.chunks())
+    (kept,) = tmp_path.iterdir()
+    content = kept.read_bytes()
+    monkeypatch.setattr(classifier, "_train", lambda *_: pytest.fail("trained again"))
+    assert torch.equal(extract(build_features("classifier", source), source.pictures.chunks()), first)
+    monkeypatch.undo()
+    monkeypatch.setattr(classifier, "STEPS", 3)
+    kept.write_bytes(content[:100])
+    assert torch.equal(extract(build_features("classifier", source), source.pictures.chunks()), first)
+    assert kept.read_bytes() == content
+    # Other labels: another classifier.
+    build_features("classifier", source._replace(labels=source.labels.flip(0)))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_cannot_be_had_is_told_in_one_line_that_names_the_way_out(source: Source) -> None:
+    for name, way_out in [("dinov2:model=/nowhere", "pip install transformers"), ("inception", "torch-fidelity")]:
+        with pytest.raises(UnblotError, match=way_out) as told:
+            build_features(name, source)
+        assert "\n" not in str(told.value)
+    with pytest.raises(UnblotError, match="labels of at least 2 classes"):
+        build_features("classifier", source._replace(labels=None))
+    with pytest.raises(UnblotError, match="unknown features 'vgg'"):
+        build_features("vgg", source)
+
+
+def test_the_default_follows_the_data(source: Source) -> None:
+    assert default_features(source) == "classifier"
+    assert default_features(source._replace(labels=None)) == "random"
+    points = Pictures(torch.zeros(4, 2, 1, 1))
+    assert default_features(Source(points)) == "pixels"
+
+
+@pytest.mark.parametrize("shape", [(3, 100, 70), (1, 1, 1), (5, 17, 64)])
+def test_any_shape_of_picture_will_do(shape: tuple[int, int, int]) -> None:
+    pictures = torch.randn(300, *shape, generator=torch.Generator().manual_seed(0))
+    source = Source(Pictures(pictures))
+    for name in ("pixels", "random"):
+        found = extract(build_features(name, source), [pictures])
+        assert found.shape[0] == 300
+        assert found.isfinite().all()
+
+
+def test_shrinking_averages_down_to_the_side() -> None:
+    assert shrink(torch.ones(2, 3, 130, 64), 64).shape == (2, 3, 44, 22)
+    assert shrink(torch.ones(2, 3, 64, 10), 64).shape == (2, 3, 64, 10)
+    assert float(shrink(torch.arange(130.0).view(1, 1, 1, 130), 65).mean()) == pytest.approx(64.5)

@@ -1,0 +1,90 @@
+"""Nearest pictures: exact, whatever the chunks, the rounding and the forms."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from unblot.evaluate import neighbours
+from unblot.evaluate.neighbours import Form, nearest
+from unblot.evaluate.pictures import Pictures
+
+
+def brute_force(queries: Tensor, base: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    differences = queries.flatten(1).double()[:, None] - base.flatten(1).double()
+    distances, order = differences.square().sum(-1).sqrt().sort(dim=1, stable=True)
+    return distances[:, :k], order[:, :k]
+
+
+def pictures(n: int, seed: int, shape: tuple[int, ...] = (2, 3, 3)) -> Tensor:
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 40), m=st.integers(1, 60), k=st.integers(1, 8), seed=st.integers(0, 1000))
+def test_is_exact(n: int, m: int, k: int, seed: int) -> None:
+    x, y = pictures(n, seed), pictures(m, seed + 1)
+    distances, positions = nearest(Pictures(x), Pictures(y), k)
+    expected, order = brute_force(x, y, k)
+    torch.testing.assert_close(distances, expected, rtol=1e-12, atol=0)
+    assert torch.equal(positions, order)
+
+
+def test_is_the_same_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = Pictures(pictures(50, 0)), Pictures(pictures(300, 1))
+    whole = nearest(x, y, 3)
+    for size in (100, 1000, 5000):
+        monkeypatch.setattr(neighbours, "BYTES", size)
+        for a, b in zip(whole, nearest(x, y, 3), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_is_exact_where_float32_cannot_tell_pictures_apart() -> None:
+    # A thousand pictures far from the others, within rounding of each other: the screen's order among them is noise.
+    far = 1000 + 1e-2 * pictures(1000, 0)
+    base = torch.cat([-far[:10], far])
+    queries = far[:5] + 1e-2 * pictures(5, 1)
+    distances, positions = nearest(Pictures(queries), Pictures(base), 4)
+    expected, order = brute_force(queries, base, 4)
+    torch.testing.assert_close(distances, expected, rtol=1e-12, atol=0)
+    assert torch.equal(positions, order)
+
+
+def test_the_nearest_of_several_forms_counts_each_picture_once() -> None:
+    x, y = pictures(20, 0), pictures(90, 1)
+    half = torch.ones(2, 3, 3)
+    half[:, 0] = 0
+
+    def forms(part: Tensor) -> Iterator[Form]:
+        yield from (
+            Form(part, torch.ones(2, 3, 3)),
+            Form(part.flip(-1), torch.ones(2, 3, 3)),
+            Form(part.flip(-2), half),
+        )
+
+    each = [
+        ((form.pictures[:, None] - y).double().square() * form.known).flatten(2).sum(-1) / form.known.mean()
+        for form in forms(x)
+    ]
+    expected, order = torch.stack(each).amin(0).sqrt().sort(dim=1, stable=True)
+    distances, positions = nearest(Pictures(x), Pictures(y), 5, forms)
+    torch.testing.assert_close(distances, expected[:, :5], rtol=1e-6, atol=0)
+    assert torch.equal(positions, order[:, :5])
+
+
+def test_pictures_are_read_lazily_and_in_their_range() -> None:
+    stored = np.arange(2 * 1 * 2 * 2, dtype=np.uint8).reshape(2, 1, 2, 2)
+    set_ = Pictures(stored, lambda a: a.astype(np.float32) * 2, indices=[1, 0, 1])
+    assert len(set_) == 3
+    assert set_.shape == (1, 2, 2)
+    assert set_[1:].flatten(1).tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
+    assert [len(chunk) for chunk in set_.chunks(2)] == [2, 1]
+    assert set_.distinct().tolist() == [0, 1]
+    assert set_.take([1]).hash() != set_.take([0]).hash() == set_.take([2]).hash()
+    assert set_.hash([0, 1, 0]) != set_.hash([0, 1, 1])
+    assert len(set_.sample(2)) == 2
+    assert set_.sample(7) is set_
