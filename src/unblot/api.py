@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,39 @@ import torch
 from PIL import Image
 
 import unblot
-from unblot.config import DataConfig, DataFacts, RunConfig
+from unblot.config import DataConfig, DataFacts, RunConfig, SampleConfig
 from unblot.data.batches import Dataset, open_data
 from unblot.data.output import grid, save_picture, scatter
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
+from unblot.losses import WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.presets import resolve
+from unblot.process.parameterizations import PARAMETERIZATIONS
+from unblot.process.schedules import SCHEDULES, sampling_levels
 from unblot.run import CONFIG, create, load_model, new_folder, read_config, refuse_full, write_json
 from unblot.sampling.draw import available_device, draw
 from unblot.sampling.loop import Progress
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import canonical
-from unblot.train.engine import Trainer, run_training
+from unblot.specs import build, canonical
+from unblot.train.ema import EMAS
+from unblot.train.engine import DECAYS, Trainer, run_training
 from unblot.train.monitor import Monitor
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
+
+
+SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
+    "network": NETWORKS,
+    "parameterization": PARAMETERIZATIONS,
+    "schedule": SCHEDULES,
+    "weighting": WEIGHTINGS,
+    "decay": DECAYS,
+    "ema": EMAS,
+    "levels": SCHEDULES,
+    "solver": SOLVERS,
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +113,7 @@ class Run:
         label: a class by name or index, several that take turns, "all", or None for no label. What is not given is
         taken from the run. Raises UnblotError for values that this run cannot use.
         """
-        if n < 1:
-            raise UnblotError(f"the number of pictures must be at least 1, not {n}")
+        SampleConfig(n=n, steps=steps, seed=seed, batch_size=batch_size)  # holds the numbers to their ranges
         train = self.config.train
         labels = choose_labels(label, self.config.data.classes, n)
         if guidance != 1 and labels is None:
@@ -184,7 +199,11 @@ def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunCo
         fingerprint=dataset.fingerprint,
     )
     config = resolve(facts, choices)
-    config = dataclasses.replace(config, network=canonical(NETWORKS, config.network, "network"))
+    written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
+    config = dataclasses.replace(config, **written)
+    for levels in (config.schedule, config.levels):  # a pair that cannot work is refused before the first step
+        noisiest = sampling_levels(build(SCHEDULES, levels, "levels"), 1).at(0)
+        PARAMETERIZATIONS[config.parameterization](noisiest, config.data_std)
     return RunConfig(source, facts, config, unblot.__version__)
 
 

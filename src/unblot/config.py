@@ -5,6 +5,7 @@ named things (a network, a schedule, a solver) are specs such as `unet:width=96,
 """
 
 import dataclasses
+import math
 import types
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -12,24 +13,35 @@ from typing import Any, get_args
 from unblot.errors import UnblotError
 
 
-def option(help: str, group: str, **default: Any) -> Any:
-    """A field that is also a flag of the command line, with its line of help and the group it is listed under."""
-    return field(metadata={"help": help, "group": group}, **default)
+def option(help: str, group: str, low: float = -math.inf, high: float = math.inf, **default: Any) -> Any:
+    """A field that is also a flag of the command line: its line of help, its group there, and its least and most."""
+    return field(metadata={"help": help, "group": group, "low": low, "high": high}, **default)
+
+
+class Checked:
+    """A configuration whose numbers are held to the ranges of their options."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
+            if isinstance(value, int | float) and not low <= value <= high:
+                limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise UnblotError(f"--{f.name.replace('_', '-')} must be {limit}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     """Which pictures to learn from, and how they are read."""
 
     data: str = option("a folder, archive or array file of pictures, or built-in data", "data", default="digits")
     size: str | None = option("height and width of the pictures, 64 or 48x64", "data", default=None)
     fit: str = option("how to reach --size: crop, pad or stretch", "data", default="crop")
     on_broken: str = option("pictures that cannot be read: stop, or skip them", "data", default="stop")
-    held_out: float = option("share of the pictures kept aside to measure on", "data", default=0.05)
+    held_out: float = option("share of the pictures kept aside to measure on", "data", low=0, high=0.9, default=0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """Every choice of a training run. Fields without a default are decided by the preset, as suits the data."""
 
     preset: str = option("the recipe that decides what is not given: default or ddpm", "recipe", default="default")
@@ -38,42 +50,42 @@ class TrainConfig:
     schedule: str = option("noise levels to train on, as in edm:mean=-1.2 or cosine", "recipe")
     times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
     weighting: str = option("weight of the loss by level: none, min_snr or edm", "recipe")
-    data_std: float = option("standard deviation of the data in the network's range", "recipe")
-    label_dropout: float = option("share of labels hidden, which makes guidance possible", "recipe", default=0.1)
+    data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
+    label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.1)
 
-    steps: int = option("number of training steps", "optimisation")
-    batch_size: int = option("pictures in a step", "optimisation")
-    learning_rate: float = option("highest learning rate", "optimisation")
-    warmup: float = option("share of the steps in which the learning rate rises", "optimisation")
+    steps: int = option("number of training steps", "optimisation", low=1)
+    batch_size: int = option("pictures in a step", "optimisation", low=1)
+    learning_rate: float = option("highest learning rate", "optimisation", low=0)
+    warmup: float = option("share of the steps in which the learning rate rises", "optimisation", low=0, high=1)
     decay: str = option("how the learning rate then falls: cosine, linear or none", "optimisation")
-    weight_decay: float = option("weight decay of AdamW", "optimisation", default=0.0)
-    clip_norm: float = option("gradients are scaled down to this norm", "optimisation", default=1.0)
+    weight_decay: float = option("weight decay of AdamW", "optimisation", low=0, default=0.0)
+    clip_norm: float = option("gradients are scaled down to this norm", "optimisation", low=1e-6, default=1.0)
     ema: str = option("average of the weights, as in power:std=0.05 or decay:rate=0.9999", "optimisation")
 
     levels: str = option("noise levels of sampling: a schedule, as in karras or linear", "sampling")
     solver: str = option("solver of sampling, as in dpmpp_2m or ddim:eta=1", "sampling")
-    sampling_steps: int = option("steps from noise to picture", "sampling")
+    sampling_steps: int = option("steps from noise to picture", "sampling", low=1)
 
-    seed: int = option("every random number follows from it", "run", default=0)
+    seed: int = option("every random number follows from it", "run", low=0, default=0)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
     precision: str = option("fp32, bf16, or auto: bf16 on a GPU that has it", "run", default="auto")
-    log_every: int = option("steps between two lines of metrics", "run", default=10)
-    preview_every: int = option("steps between two preview grids; 0 for none", "run")
-    checkpoint_every: int = option("steps between two checkpoints", "run")
+    log_every: int = option("steps between two lines of metrics", "run", low=1, default=10)
+    preview_every: int = option("steps between two preview grids; 0 for none", "run", low=0)
+    checkpoint_every: int = option("steps between two checkpoints", "run", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
+class SampleConfig(Checked):
     """Every choice of a sampling call. Fields that stay None are taken from the run."""
 
-    n: int = option("number of pictures", "pictures", default=16)
+    n: int = option("number of pictures", "pictures", low=1, default=16)
     label: str | None = option("class by name or number; several (0,1,2) or all take turns", "pictures", default=None)
-    seed: int = option("picture i follows from the seed and i alone", "pictures", default=0)
-    steps: int | None = option("steps from noise to picture", "sampling", default=None)
+    seed: int = option("picture i follows from the seed and i alone", "pictures", low=0, default=0)
+    steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
     solver: str | None = option("solver, as in dpmpp_2m or ddim:eta=1", "sampling", default=None)
     levels: str | None = option("noise levels: a schedule, as in karras or linear", "sampling", default=None)
     guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
-    batch_size: int = option("pictures drawn at a time", "run", default=64)
+    batch_size: int = option("pictures drawn at a time", "run", low=1, default=64)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
 
 

@@ -135,10 +135,14 @@ class Trainer:
             parts[kind][rest] = tensor
         _assign(self.denoiser, parts["weights"])
         self.ema.load(parts["ema"])
-        state: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.denoiser.parameters())
+        state: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(parameters))}
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition("/")
-            state.setdefault(int(index), {})[key] = tensor
+            parameter = parameters[int(index)]
+            # Moments must lie in memory as their weights do: the fused optimiser goes through both in memory order.
+            moment = tensor.shape == parameter.shape
+            state[int(index)][key] = torch.empty_like(parameter).copy_(tensor) if moment else tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step = step
 
@@ -177,8 +181,6 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     if step < rise:
         return train.learning_rate * (step + 1) / rise
     done = (step - rise) / max(1, train.steps - rise)
-    if train.decay not in DECAYS:
-        raise UnblotError(f"unknown decay {train.decay!r}; choose one of {', '.join(DECAYS)}")
     return train.learning_rate * DECAYS[train.decay](done)
 
 

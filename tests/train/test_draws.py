@@ -1,0 +1,62 @@
+"""What a training step is made of: every picture once a pass, levels spread evenly, all a function of the seed."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from unblot.process.schedules import flow, linear
+from unblot.train.draws import GRAIN, Draws
+
+
+def draws(**changes):
+    choices = {"seed": 3, "batch_size": 40, "count": 100, "shape": (1, 2, 2), "label_dropout": 0.1}
+    return Draws(**{**choices, "schedule": flow(), "times": "stratified", **changes})
+
+
+@settings(max_examples=25, deadline=None)
+@given(batch_size=st.integers(1, 70), count=st.integers(1, 90))
+def test_every_picture_comes_once_in_every_pass(batch_size, count):
+    d = draws(batch_size=batch_size, count=count)
+    steps = -(-3 * count // batch_size)
+    seen = torch.cat([d.at(step).pictures for step in range(steps)])
+    for epoch in seen[: 3 * count].split(count):
+        assert sorted(epoch.tolist()) == list(range(count))
+
+
+def test_a_step_does_not_depend_on_the_steps_asked_for_before():
+    d = draws()
+    there = [d.at(step) for step in range(6)]
+    fresh = draws()
+    for step in (5, 0, 3):
+        again = fresh.at(step)
+        assert torch.equal(again.pictures, there[step].pictures)
+        assert torch.equal(again.eps, there[step].eps)
+        assert torch.equal(again.level.sigma, there[step].level.sigma)
+        assert torch.equal(again.hidden, there[step].hidden)
+
+
+def test_a_grain_does_not_depend_on_the_rest_of_the_batch():
+    small, large = draws(batch_size=GRAIN), draws(batch_size=3 * GRAIN)
+    assert torch.equal(small.at(7).eps, large.at(7).eps[:GRAIN])
+
+
+def test_stratified_times_fall_one_into_each_part():
+    d = draws(batch_size=40)
+    t = d.at(0).level.sigma  # flow: sigma is the time
+    assert sorted((t * 40).long().tolist()) == list(range(40))
+
+
+def test_index_times_are_uniform_over_ddpms_thousand():
+    d = draws(times="index", schedule=linear(), batch_size=2000)
+    table = linear()(torch.arange(1, 1001, dtype=torch.float64) / 1000).sigma
+    index = torch.searchsorted(table, d.at(0).level.sigma - 1e-12)
+    assert torch.allclose(table[index], d.at(0).level.sigma, atol=1e-12, rtol=0)
+    assert stats.kstest(index.numpy() / 1000, "uniform").pvalue > 0.01
+
+
+def test_noise_is_normal_and_labels_are_hidden_as_often_as_asked():
+    d = draws(batch_size=5000, label_dropout=0.25)
+    draw = d.at(0)
+    assert stats.kstest(draw.eps.flatten().numpy(), "norm").pvalue > 0.01
+    assert stats.binomtest(int(draw.hidden.sum()), 5000, 0.25).pvalue > 0.01

@@ -1,0 +1,126 @@
+"""A run that was stopped and taken up again is the run that was not stopped, byte for byte."""
+
+import signal
+
+import pytest
+import torch
+
+from unblot import UnblotError, api
+from unblot.run import METRICS, MODEL
+from unblot.train import checkpoint, engine
+
+TINY = {
+    "network": "unet:width=16,multipliers=1,blocks=1,attention=",
+    "steps": 12,
+    "batch_size": 24,  # not a multiple of the grain
+    "log_every": 3,
+    "preview_every": 4,
+    "checkpoint_every": 4,
+}
+
+
+def trainer_for(choices):
+    source = api.DataConfig(data="digits")
+    dataset = api.open_data("digits")
+    return engine.Trainer(api.plan(source, dataset, choices), dataset)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    return folder
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 11])
+def test_interrupted_and_resumed_is_the_same_run(straight, tmp_path, monkeypatch, stop_at):
+    take_step = engine.Trainer.take_step
+
+    def interrupted_step(self):
+        if self.step + 1 == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(self)
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr(engine.Trainer, "take_step", interrupted_step)
+    api.train("digits", out=folder, quiet=True, **TINY)
+    assert checkpoint.steps_saved(folder)[-1] == stop_at
+    monkeypatch.setattr(engine.Trainer, "take_step", take_step)
+    api.resume(folder, quiet=True)
+
+    previews = sorted(p.name for p in (straight / "samples").iterdir())
+    assert len(previews) == 3
+    for name in [MODEL, METRICS, *(f"samples/{p}" for p in previews)]:
+        assert (folder / name).read_bytes() == (straight / name).read_bytes(), name
+    newest = f"checkpoints/{TINY['steps']:08d}/state.safetensors"
+    assert (folder / newest).read_bytes() == (straight / newest).read_bytes()
+
+
+def test_steps_after_the_newest_checkpoint_are_taken_again(straight, tmp_path):
+    """As after a SIGKILL: more metrics than the checkpoint knows of, and no clean end."""
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    checkpoint_12 = folder / "checkpoints" / "00000012"
+    for file in checkpoint_12.iterdir():
+        file.unlink()
+    checkpoint_12.rmdir()
+    (folder / "checkpoints" / "00000012.part").mkdir()
+    api.resume(folder, quiet=True)
+    assert (folder / METRICS).read_bytes() == (straight / METRICS).read_bytes()
+    assert (folder / MODEL).read_bytes() == (straight / MODEL).read_bytes()
+
+
+def test_more_steps_go_on_from_the_end(straight, tmp_path):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    run = api.resume(folder, steps=14, quiet=True)
+    assert run.config.train.steps == 14
+    assert checkpoint.steps_saved(folder)[-1] == 14
+
+
+def test_another_data_set_is_refused(straight, tmp_path):
+    import json
+
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **{**TINY, "steps": 2})
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["fingerprint"] = "of other pictures"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnblotError, match="not what run"):
+        api.resume(folder, quiet=True)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    newest = folder / "checkpoints" / "00000012" / "state.safetensors"
+    raw = bytearray(newest.read_bytes())
+    raw[len(raw) // 2] ^= 1  # one bit
+    newest.write_bytes(raw)
+    told = []
+    _, state = checkpoint.load_newest(folder, told.append)
+    assert state["step"] == 8
+    assert "00000012" in told[0]
+    assert "checksum" in told[0]
+    for file in (folder / "checkpoints").rglob("state.json"):
+        file.unlink()
+    with pytest.raises(UnblotError, match="no checkpoint to go on from"):
+        checkpoint.load_newest(folder, told.append)
+
+
+def test_only_the_newest_checkpoints_are_kept(straight):
+    assert checkpoint.steps_saved(straight) == [8, 12]
+    assert not list((straight / "checkpoints").glob("*.part"))
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
+    trainer = trainer_for(TINY)
+    trainer.take_step()
+    before = {name: p.detach().clone() for name, p in trainer.denoiser.named_parameters()}
+    trainer.weighting = lambda level, denoiser: torch.full_like(level.alpha, torch.inf)
+    trainer.take_step()
+    assert trainer.step == 2
+    assert all(torch.equal(p, before[name]) for name, p in trainer.denoiser.named_parameters())
+    with pytest.raises(UnblotError, match=r"not finite for 20 steps.*--learning-rate"):
+        for _ in range(engine.LOST_STEPS):
+            trainer.take_step()
