@@ -26,7 +26,8 @@ class Checked:
             value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
             if isinstance(value, int | float) and not low <= value <= high:
                 limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                raise UnblotError(f"--{f.name.replace('_', '-')} must be {limit}, not {value}")
+                flag = "-n" if f.name == "n" else "--" + f.name.replace("_", "-")
+                raise UnblotError(f"{flag} must be {limit}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

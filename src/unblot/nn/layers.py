@@ -46,7 +46,8 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_classes + 1, dim) * 0.02)
+        # As large as the activations that it is added to: with the 0.02 that is usual, labels are learned last.
+        self.weight = nn.Parameter(torch.randn(num_classes + 1, dim))
 
     def forward(self, label: Tensor | None, batch: int) -> Tensor:
         """label (B,) int64 in 0..num_classes, or None for no label at all -> (B, dim)."""

@@ -1,0 +1,227 @@
+"""The command line: what a person types, right and wrong. Every wrong argument is one line and exit code 2."""
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unblot.cli import main
+
+TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "4", "--batch-size", "8"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "digits", "--out", str(folder), "--quiet", *TINY]) == 0
+    return folder
+
+
+def refused(capsys, *argv) -> str:
+    """The one line of complaint about these arguments."""
+    try:
+        code = main([str(a) for a in argv])
+    except SystemExit as e:
+        code = e.code
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told.count("\n") == 1, told
+    assert "Traceback" not in told
+    assert re.match(r"unblot( \w+)?: error: ", told)
+    return told
+
+
+# --- what works
+
+
+def test_train_leaves_a_run_and_names_what_to_look_at(run, capsys):
+    assert {p.name for p in run.iterdir()} >= {"config.json", "model.safetensors", "metrics.jsonl", "samples"}
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 4
+
+
+def test_sample_writes_a_grid_and_single_files_with_their_provenance(run, tmp_path, capsys):
+    out = tmp_path / "new"
+    flags = ["--label", "3,7", "--steps", "2", "--solver", "ddim:eta=0.5", "--guidance", "1.5", "--out", str(out)]
+    assert main(["sample", str(run), "-n", "4", *flags]) == 0
+    assert str(out / "grid.png") in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == [*(f"00000{i}.png" for i in range(4)), "grid.png"]
+    picture = Image.open(out / "000003.png")
+    assert (picture.size, picture.mode) == ((8, 8), "L")
+    about = json.loads(picture.text["unblot"])
+    assert (about["index"], about["label"], about["solver"], about["seed"]) == (3, "7", "ddim:eta=0.5", 0)
+
+
+def test_a_second_draw_does_not_touch_the_first(run, capsys):
+    for _ in range(2):
+        assert main(["sample", str(run), "-n", "1", "--steps", "1"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first != second
+
+
+def test_the_model_file_alone_is_enough(run, tmp_path, capsys):
+    shutil.copy(run / "model.safetensors", tmp_path)
+    assert main(["sample", str(tmp_path / "model.safetensors"), "-n", "2", "--steps", "2", "--seed", "5"]) == 0
+    assert main(["sample", str(run), "-n", "2", "--steps", "2", "--seed", "5", "--out", str(tmp_path / "b")]) == 0
+    a, b = (np.asarray(Image.open(p / "000001.png")) for p in (tmp_path / "samples" / "draw", tmp_path / "b"))
+    assert np.array_equal(a, b)
+
+
+def test_film_is_a_strip_and_a_moving_picture(run, tmp_path, capsys):
+    out = tmp_path / "film"
+    assert main(["film", str(run), "-n", "4", "--steps", "5", "--out", str(out)]) == 0
+    assert Image.open(out / "film.gif").n_frames == 5
+    assert Image.open(out / "strip.png").width > Image.open(out / "film.gif").width
+
+
+def test_show_says_what_the_run_is(run, capsys):
+    assert main(["show", str(run)]) == 0
+    told = capsys.readouterr().out
+    for word in ("digits", "8 x 8 x 1", "unet:width=16", "edm", "4 steps of 8", "step 4"):
+        assert word in told
+
+
+def test_resume_goes_on_to_more_steps(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    assert main(["train", "--resume", str(folder), "--steps", "6", "--quiet"]) == 0
+    assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
+
+
+def test_help_and_wrong_arguments_cost_no_import_of_torch():
+    code = "import sys, unblot.cli as c\nfor a in (['--help'], ['train', '--help'], ['nothing']):\n"
+    code += " try: c.main(a)\n except SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "COMMAND"),
+        (["paint"], "paint"),
+        (["train", "--stepz", "3"], "--stepz"),
+        (["train", "--steps", "many"], "many"),
+        (["train", "no/such/folder"], "no/such/folder"),
+        (["train", "digits", "--steps", "0"], "--steps must be at least 1"),
+        (["train", "digits", "--batch-size", "-3"], "--batch-size must be at least 1"),
+        (["train", "digits", "--learning-rate", "-1"], "--learning-rate must be at least 0"),
+        (["train", "digits", "--label-dropout", "2"], "--label-dropout must be from 0 to 1"),
+        (["train", "digits", "--held-out", "1"], "--held-out must be from 0 to 0.9"),
+        (["train", "digits", "--seed", "-1"], "--seed must be at least 0"),
+        (["train", "digits", "--preset", "best"], "choose one of default, ddpm"),
+        (["train", "digits", "--network", "gan"], "choose one of unet"),
+        (["train", "digits", "--network", "unet:depth=3"], "its options are: width="),
+        (["train", "digits", "--network", "unet:width=wide"], "is not of type int"),
+        (["train", "digits", "--schedule", "steep"], "choose one of linear"),
+        (["train", "digits", "--parameterization", "w"], "choose one of eps"),
+        (["train", "digits", "--weighting", "heavy"], "choose one of none"),
+        (["train", "digits", "--decay", "fast"], "choose one of cosine"),
+        (["train", "digits", "--ema", "long"], "choose one of power"),
+        (["train", "digits", "--solver", "rk"], "choose one of ddpm"),
+        (["train", "digits", "--times", "late"], "choose one of stratified"),
+        (["train", "digits", "--precision", "bf16"], "use --precision fp32"),
+        (["train", "digits", "--precision", "int4"], "choose auto, fp32 or bf16"),
+        (["train", "digits", "--device", "abacus"], "use --device"),
+        (["train", "digits", "--preset", "ddpm", "--schedule", "linear_zero_snr"], "--parameterization v"),
+        (["train", "--resume", "no/such/run"], "no run at 'no/such/run'"),
+        (["sample", "no/such/run"], "no model at"),
+        (["show", "no/such/run"], "no model at"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(capsys, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["-n", "0"], "-n must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--solver", "magic"], "choose one of ddpm"),
+        (["--solver", "ddpm:variance=big"], "choose posterior or beta"),
+        (["--solver", "ddim:eta=-1"], "eta >= 0"),
+        (["--levels", "steep"], "choose one of linear"),
+        (["--label", "10"], "no class '10'; this run knows 0, 1"),
+        (["--label", "cat"], "no class 'cat'"),
+        (["--guidance", "2"], "give one with --label"),
+    ],
+)
+def test_wrong_sampling_arguments_are_refused(run, flags, told, capsys, tmp_path):
+    assert told in refused(capsys, "sample", run, "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_without_being_asked(run, capsys, tmp_path):
+    assert "--overwrite" in refused(capsys, "train", "digits", "--out", run, *TINY)
+    (tmp_path / "mine.txt").write_text("dear")
+    for command in ("sample", "film"):
+        assert "--overwrite" in refused(capsys, command, run, "--out", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_resume_takes_its_choices_from_the_run(run, capsys):
+    assert "leave out --learning-rate" in refused(capsys, "train", "--resume", run, "--learning-rate", "1")
+    assert "leave out DATA" in refused(capsys, "train", "digits", "--resume", run)
+
+
+# --- model files that are not
+
+
+def header_of(raw: bytes) -> dict:
+    return json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+
+
+def with_header(raw: bytes, header: dict) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + raw[8 + struct.unpack("<Q", raw[:8])[0] :]
+
+
+def lie_about_shapes(raw: bytes) -> bytes:
+    header = header_of(raw)
+    entry = next(e for name, e in header.items() if name != "__metadata__" and len(e["shape"]) == 4)
+    entry["shape"] = entry["shape"][::-1]
+    return with_header(raw, header)
+
+
+def lie_in_the_config(raw: bytes) -> bytes:
+    header = header_of(raw)
+    header["__metadata__"]["unblot"] = header["__metadata__"]["unblot"].replace("width=16", "width=24")
+    return with_header(raw, header)
+
+
+def forget_the_config(raw: bytes) -> bytes:
+    header = header_of(raw)
+    del header["__metadata__"]
+    return with_header(raw, header)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda raw: raw[: len(raw) // 2], "not a whole safetensors file"),
+        (lambda raw: b"", "not a whole safetensors file"),
+        (lambda raw: b"\x89PNG\r\n" + raw[6:], "not a whole safetensors file"),
+        (lambda raw: raw[:8] + b"{" * 100, "not a whole safetensors file"),
+        (lie_about_shapes, "do not fit"),
+        (lie_in_the_config, "do not fit"),
+        (forget_the_config, "was not written by unblot"),
+    ],
+)
+def test_a_damaged_model_is_told_in_one_line(run, tmp_path, capsys, damage, told):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(damage((run / "model.safetensors").read_bytes()))
+    line = refused(capsys, "sample", path)
+    assert told in line
+    assert str(path) in line
