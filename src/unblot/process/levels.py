@@ -33,6 +33,11 @@ class NoiseLevel(NamedTuple):
         return NoiseLevel(self.alpha.expand(n), self.sigma.expand(n))
 
 
+def between(t: NoiseLevel, s: NoiseLevel, fraction: Tensor | float) -> NoiseLevel:
+    """The level that lies `fraction` of the way from t to s, in log SNR; both with alpha, sigma > 0; () or (B,)."""
+    return NoiseLevel(*(a ** (1 - fraction) * b**fraction for a, b in zip(t, s, strict=True)))
+
+
 class Transition(NamedTuple):
     """q(x_t | x_s) = N(r·x_s, beta·I) from a cleaner level s to a noisier level t."""
 

@@ -1,10 +1,14 @@
-"""Guidance: closures round a denoiser that bind the label in, and push towards it."""
+"""Guidance: closures round a denoiser that bind the label in, push towards it, or hold the values in their range."""
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from unblot.denoiser import Denoised, Denoiser
-from unblot.process.levels import NoiseLevel
+from unblot.errors import UnblotError
+from unblot.process.levels import NoiseLevel, broadcast
 from unblot.sampling.loop import Denoise
 
 
@@ -13,20 +17,97 @@ def labelled(denoiser: Denoiser, label: Tensor | None) -> Denoise:
     return lambda x, level: denoiser(x, level, label)
 
 
-def classifier_free(denoiser: Denoiser, label: Tensor, scale: Tensor | float) -> Denoise:
+def classifier_free(
+    denoiser: Denoiser,
+    label: Tensor,
+    scale: Tensor | float,
+    *,
+    rescale: float = 0.0,
+    low: float = 0.0,
+    high: float = math.inf,
+) -> Denoise:
     """Classifier-free guidance (Ho & Salimans 2022): `x0 = x0_none + scale·(x0_label − x0_none)`.
 
-    label: (B,) int64; scale: a number or one per picture (B,). Both halves go through the network in one call;
-    scale 1 is no guidance, and costs none.
+    label: (B,) int64, `denoiser.num_classes` for no label; scale: a number or one per picture (B,). Both halves go
+    through the network in one call. Scale 1 is no guidance and costs none, as do levels with sigma/alpha outside
+    [low, high] (Kynkäänniemi et al. 2024). rescale: how far, 0 to 1, each picture's contrast is brought back to that
+    of x0_label (Lin et al. 2024, eqs. 15 and 16).
     """
-    scale = torch.as_tensor(scale, dtype=torch.float32, device=label.device)
+    alone, both = labelled(denoiser, label), torch.cat([label, torch.full_like(label, denoiser.num_classes)])
+
+    def pair(x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        twice = level if level.alpha.ndim == 0 else NoiseLevel(*(torch.cat([number, number]) for number in level))
+        with_label, without = denoiser(torch.cat([x, x]), twice, both).x0.chunk(2)
+        return with_label, without
+
+    return _guided(alone, pair, scale, rescale, low, high)
+
+
+def autoguidance(
+    denoise: Denoise,
+    weak: Denoise,
+    scale: Tensor | float,
+    *,
+    rescale: float = 0.0,
+    low: float = 0.0,
+    high: float = math.inf,
+) -> Denoise:
+    """Autoguidance (Karras et al. 2024): `x0 = x0_weak + scale·(x0 − x0_weak)`, away from a worse model's errors.
+
+    weak: a smaller or less trained model of the same data, with the same labels bound in. The options are those of
+    `classifier_free`; each guided evaluation calls both models.
+    """
+    return _guided(denoise, lambda x, level: (denoise(x, level).x0, weak(x, level).x0), scale, rescale, low, high)
+
+
+def static_threshold(denoise: Denoise, bound: float = 1.0) -> Denoise:
+    """x0_hat held within [−bound, bound], for data whose values are bounded (as Ho et al. 2020 sampled)."""
+    return lambda x, level: Denoised(denoise(x, level).x0.clamp(-bound, bound))
+
+
+def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, bound: float = 1.0) -> Denoise:
+    """x0_hat of each picture held within this quantile of its |values|, which becomes `bound` where it is more.
+
+    Keeps strong guidance from saturating (Saharia et al. 2022, section 2.3); for data whose values are bounded.
+    """
+    if not 0 < quantile <= 1:
+        raise UnblotError(f"dynamic thresholding needs a quantile above 0 and up to 1, not {quantile}")
+
+    def bounded(x: Tensor, level: NoiseLevel) -> Denoised:
+        x0 = denoise(x, level).x0
+        most = x0.flatten(1).abs().float().quantile(quantile, dim=1).clamp(min=bound)
+        most = most.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
+        return Denoised(x0.clamp(-most, most) * (bound / most))
+
+    return bounded
+
+
+def _guided(
+    alone: Denoise,
+    pair: Callable[[Tensor, NoiseLevel], tuple[Tensor, Tensor]],
+    scale: Tensor | float,
+    rescale: float,
+    low: float,
+    high: float,
+) -> Denoise:
+    scale = torch.as_tensor(scale, dtype=torch.float64).cpu()
     if bool((scale == 1).all()):
-        return labelled(denoiser, label)
-    both = torch.cat([label, torch.full_like(label, denoiser.num_classes)])
+        return alone
 
     def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
-        with_label, without = denoiser(torch.cat([x, x]), level, both).x0.chunk(2)
-        weight = scale.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-        return Denoised(torch.lerp(without, with_label, weight))
+        ratio = level.sigma / level.alpha
+        here = torch.where((ratio >= low) & (ratio <= high), scale, 1.0)
+        if bool((here == 1).all()):
+            return alone(x, level)
+        good, bad = pair(x, level)
+        x0 = good + broadcast(here - 1, good) * (good - bad)  # exact where the scale is 1
+        if rescale > 0:
+            x0 = torch.lerp(x0, x0 * (_contrast(good) / _contrast(x0)), rescale)
+        return Denoised(x0)
 
     return denoise
+
+
+def _contrast(x0: Tensor) -> Tensor:
+    """Standard deviation over all values of each picture, (B, 1, 1, 1); never 0."""
+    return x0.std(dim=tuple(range(1, x0.ndim)), keepdim=True, correction=0).clamp(min=1e-8)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unblot.denoiser import Denoised
 from unblot.errors import UnblotError
-from unblot.process.levels import NoiseLevel
+from unblot.process.levels import NoiseLevel, broadcast, transition
 from unblot.process.randomness import normal
 
 Denoise = Callable[[Tensor, NoiseLevel], Denoised]  # label and guidance already bound in
@@ -24,20 +24,29 @@ class Estimate(NamedTuple):
     var_mix: Tensor | None
 
 
-StepFn = Callable[[Sequence[Estimate], NoiseLevel, Denoise, Noise], Tensor]
+History = Sequence[Estimate]  # the present estimate first, then earlier ones
+StepFn = Callable[[History, NoiseLevel, Denoise, Noise], Tensor]
 
 
 class Solver(NamedTuple):
-    """How to take one step.
+    """How to take one step, and what the loop must keep and do for it.
 
-    `step(history, s, denoise, noise)` gives x_s at a cleaner level s with sigma_s > 0; `history[0]` is the estimate at
-    the present level, then come earlier ones, `order` of them at most. `evaluations` counts the calls of the
-    denoiser per step, the loop's own included.
+    step: `step(history, s, denoise, noise)` gives x_s at the next level s, sigma_s > 0; `history[0]` is the estimate at
+        the present level, then come earlier ones, `memory` of them at most.
+    order: of convergence, as its source states it.
+    evaluations: calls of the denoiser per step, the loop's own included; 0 where that depends on the pictures.
+    correct: gives a better x at `history[0]`, now that the estimate there is known (predictor-corrector methods).
+    route: the levels that are visited, made from those asked for.
+    rise: `rise(x_s, s, t, noise)` gives x_t where the route goes up to a noisier level t; history begins anew there.
     """
 
     step: StepFn
     order: int
     evaluations: int = 1
+    memory: int = 1
+    correct: Callable[[History], Tensor] | None = None
+    route: Callable[[NoiseLevel], NoiseLevel] | None = None
+    rise: Callable[[Tensor, NoiseLevel, NoiseLevel, Noise], Tensor] | None = None
 
 
 class Progress(NamedTuple):
@@ -66,19 +75,58 @@ def sample(
 ) -> Tensor:
     """Pictures (B, C, H, W) from x_T (B, C, H, W) through `levels` (N + 1,), noisiest first.
 
-    The solver takes N steps; one that ends at sigma = 0 is x0_hat itself, without a call of the denoiser there.
-    Raises UnblotError unless the noise falls at every step.
+    The solver takes N steps; one that ends at sigma = 0 is x0_hat itself, without a call of the denoiser there. Rising
+    levels are gone through likewise, which inverts deterministic sampling. Raises UnblotError unless the noise falls,
+    or rises, at every step.
     """
-    steps = len(levels.sigma) - 1
-    if steps < 1 or not bool(((levels.sigma / levels.alpha).diff() < 0).all()):
-        raise UnblotError(f"sampling needs at least two levels with falling noise, not sigma = {levels.sigma.tolist()}")
-    x = x_T
-    history: list[Estimate] = []
-    for i in range(steps):
+    levels = visited(levels, solver)
+    ups = (_noise_ratio(levels).diff() > 0).tolist() if solver.rise is not None else [False] * (len(levels.sigma) - 1)
+    x, history, done = x_T, list[Estimate](), 0
+    for i, up in enumerate(ups):
         t, s = levels.at(i), levels.at(i + 1)
+        if up and solver.rise is not None:
+            x, history = solver.rise(x, t, s, noise), []
+            continue
         x0, var_mix = denoise(x, t)
-        history = [Estimate(x, t, x0, var_mix), *history][: solver.order]
+        history = [Estimate(x, t, x0, var_mix), *history][: solver.memory]
+        if solver.correct is not None and len(history) > 1:
+            history[0] = history[0]._replace(x=solver.correct(history))
         x = x0 if s.sigma == 0 else solver.step(history, s, denoise, noise)
+        done += 1
         if on_step is not None:
-            on_step(Progress(i + 1, steps, s, x, x0))
+            on_step(Progress(done, len(ups) - sum(ups), s, x, x0))
     return x
+
+
+def visited(levels: NoiseLevel, solver: Solver) -> NoiseLevel:
+    """The levels that sampling goes through: those asked for, as the solver's route leads.
+
+    Raises UnblotError unless there are two at least and their noise falls, or rises, all the way.
+    """
+    change = _noise_ratio(levels).diff()
+    one_way = bool((change < 0).all()) or bool((change > 0).all())
+    if len(change) < 1 or not one_way or levels.sigma[0] == 0:
+        sigmas = ", ".join(f"{sigma:.4g}" for sigma in levels.sigma[:12].tolist())
+        raise UnblotError(f"sampling needs two levels or more, with noise that falls all the way, not sigma = {sigmas}")
+    return levels if solver.route is None else solver.route(levels)
+
+
+def evaluations(solver: Solver, levels: NoiseLevel) -> int:
+    """The most calls of the denoiser on the way through `levels`; one for a step that ends at sigma = 0.
+
+    A two-evaluation step out of pure noise takes one as well. 0 where the pictures decide.
+    """
+    levels = visited(levels, solver)
+    steps = (_noise_ratio(levels).diff() < 0) if solver.rise is not None else levels.sigma[1:] >= 0
+    last = levels.sigma[1:] == 0
+    return int((steps & ~last).sum()) * solver.evaluations + int(last.sum())
+
+
+def renoise(x_s: Tensor, s: NoiseLevel, t: NoiseLevel, noise: Noise, scale: float = 1.0) -> Tensor:
+    """x_t at a noisier level t, drawn from the forward process q(x_t | x_s), the noise scaled."""
+    r, beta = transition(t, s)
+    return broadcast(r, x_s) * x_s + broadcast(scale * beta.sqrt(), x_s) * noise()
+
+
+def _noise_ratio(levels: NoiseLevel) -> Tensor:
+    return levels.sigma / levels.alpha

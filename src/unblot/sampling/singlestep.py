@@ -1,0 +1,125 @@
+"""Solvers that look at the present estimate only."""
+
+import torch
+from torch import Tensor
+
+from unblot.errors import UnblotError
+from unblot.process.levels import NoiseLevel, between, broadcast, eps_from_x0, log_snr, mix, posterior, transition
+from unblot.sampling.loop import Denoise, History, Noise, Solver
+from unblot.sampling.steps import hold_eps, hold_x0, leaps
+
+
+def ddpm(*, variance: str = "posterior") -> Solver:
+    """Ancestral sampling: x_s drawn from q(x_s | x_t, x0_hat) (Ho et al. 2020, algorithm 2, for any pair of levels).
+
+    variance: "posterior" (their beta-tilde, right for data at one point) or "beta" (right for normal data).
+    """
+    if variance not in ("posterior", "beta"):
+        raise UnblotError(f"unknown variance {variance!r} for solver 'ddpm'; choose posterior or beta")
+
+    def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
+        x, t, x0, _ = history[0]
+        on_x, on_x0, var = posterior(t, s)
+        std = var.sqrt() if variance == "posterior" else transition(t, s).beta.sqrt()
+        return mix(on_x, x, on_x0, x0) + broadcast(std, x) * noise()
+
+    return Solver(step, order=1)
+
+
+def ddim(*, eta: float = 0.0) -> Solver:
+    """DDIM (Song et al. 2021, eq. 12): eta = 0 is deterministic, eta = 1 is ancestral sampling."""
+    if eta < 0:
+        raise UnblotError(f"solver 'ddim' needs eta >= 0, not {eta}")
+
+    def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
+        x, t, x0, _ = history[0]
+        if eta == 0:
+            return mix(s.alpha, x0, s.sigma, eps_from_x0(x, x0, t))
+        var = (eta**2 * posterior(t, s).var).clamp(max=s.sigma**2)
+        x_s = mix(s.alpha, x0, (s.sigma**2 - var).sqrt(), eps_from_x0(x, x0, t))
+        return x_s + broadcast(var.sqrt(), x) * noise()
+
+    return Solver(step, order=1)
+
+
+def euler() -> Solver:
+    """The first-order deterministic step `alpha_s·x0_hat + sigma_s·eps_hat`: DDIM, EDM's Euler and flow's in one."""
+    return ddim(eta=0.0)
+
+
+def heun() -> Solver:
+    """Heun's second-order step in sigma/alpha (Karras et al. 2022, algorithm 1); two evaluations.
+
+    A leap from high noise, over which sigma/alpha is no use as a time, is a first-order step.
+    """
+
+    def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
+        x, t, x0, _ = history[0]
+        eps = eps_from_x0(x, x0, t)
+        x_s = mix(s.alpha, x0, s.sigma, eps)
+        if leaps(t, s):
+            return x_s
+        eps_s = eps_from_x0(x_s, denoise(x_s, s).x0, s)
+        return hold_eps(x, (eps + eps_s) / 2, t, s)
+
+    return Solver(step, order=2, evaluations=2)
+
+
+def dpmpp_2s() -> Solver:
+    """DPM-Solver++(2S) with its middle at half the way in log SNR (Lu et al. 2023, algorithm 1); two evaluations."""
+
+    def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
+        x, t, x0, _ = history[0]
+        if t.alpha == 0:
+            return hold_x0(x, x0, t, s)
+        middle = between(t, s, 0.5)
+        x0_middle = denoise(hold_x0(x, x0, t, middle), middle).x0
+        return hold_x0(x, x0_middle, t, s)
+
+    return Solver(step, order=2, evaluations=2)
+
+
+def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
+    """DPM-Solver++(2S) with steps as long as the tolerance lets them be, for each picture by itself.
+
+    A step's error is how far the first-order step lies off, relative to x (as in Lu et al. 2022, appendix C). Of
+    the levels asked for it uses the two ends alone, and goes down to sigma/alpha = `low`; their number has no effect.
+    """
+    if tolerance <= 0 or low <= 0:
+        raise UnblotError(f"solver 'adaptive' needs tolerance > 0 and low > 0, not {tolerance} and {low}")
+
+    def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
+        x, t, x0, _ = history[0]
+        longest = 4 / (log_snr(s) - log_snr(t))  # a longer one may pass over all that happens, and find no error
+        if longest == 0:
+            return hold_x0(x, x0, t, s)
+        done, size = torch.zeros(len(x), dtype=torch.float64), (longest / 4).clamp(max=1).expand(len(x))
+        while bool((done < 1).any()):
+            ahead = (done + size).clamp(max=1)
+            here, middle, there = (between(t, s, f) for f in (done, (done + ahead) / 2, ahead))
+            x0 = denoise(x, here).x0
+            x0_middle = denoise(hold_x0(x, x0, here, middle), middle).x0
+            first, second = hold_x0(x, x0, here, there), hold_x0(x, x0_middle, here, there)
+            allowed = tolerance * _rms(second).maximum(0.1 * there.alpha)
+            error = (_rms(second - first) / allowed).nan_to_num(0.0)
+            good = (error <= 1) | (size <= 1e-3)
+            x, done = torch.where(broadcast(good, x) > 0, second, x), torch.where(good, ahead, done)
+            size = (size * (0.9 / error.sqrt()).clamp(0.2, 5)).clamp(1e-3).minimum(longest)
+        return x
+
+    def route(levels: NoiseLevel) -> NoiseLevel:
+        start, end = levels.at(0), levels.at(-1)
+        stops = [start, end]
+        if end.sigma == 0:
+            near = torch.minimum(torch.tensor(low), start.sigma / start.alpha / 2)
+            stops.insert(1, NoiseLevel(torch.ones_like(near), near))
+        if start.alpha == 0:  # λ is −∞ there, and a first-order step to here is exact
+            stops.insert(1, NoiseLevel(start.sigma / 100, start.sigma))
+        return NoiseLevel(*(torch.stack(column) for column in zip(*stops, strict=True)))
+
+    return Solver(step, order=2, evaluations=0, route=route)
+
+
+def _rms(x: Tensor) -> Tensor:
+    """Root mean square of each picture, (B,), float64 on the CPU."""
+    return x.flatten(1).square().mean(1).sqrt().cpu().double()
