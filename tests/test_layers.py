@@ -19,7 +19,7 @@ LAYERS = [  # from the ground up; modules of one layer may use each other
     {"sampling"},
     {"data"},
     {"run", "config", "presets"},
-    {"train"},
+    {"training"},
     {"evaluate"},
 ]  # every other module of the package is on top of these: the Python interface, the commands, the studio
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

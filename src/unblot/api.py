@@ -28,9 +28,9 @@ from unblot.sampling.draw import available_device, draw
 from unblot.sampling.loop import Progress
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build, canonical
-from unblot.train.ema import EMAS
-from unblot.train.engine import DECAYS, Trainer, run_training
-from unblot.train.monitor import Monitor
+from unblot.training.ema import EMAS
+from unblot.training.engine import DECAYS, Trainer, run_training
+from unblot.training.monitor import Monitor
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unblot.process.schedules import flow, linear
-from unblot.train.draws import GRAIN, Draws
+from unblot.training.draws import GRAIN, Draws
 
 
 def draws(**changes):

@@ -22,10 +22,10 @@ from unblot.process.schedules import SCHEDULES
 from unblot.run import METRICS, MODEL, SAMPLES, build_denoiser, save_model
 from unblot.sampling.draw import available_device, draw
 from unblot.specs import build
-from unblot.train import checkpoint
-from unblot.train.draws import Draws
-from unblot.train.ema import Ema
-from unblot.train.monitor import Monitor
+from unblot.training import checkpoint
+from unblot.training.draws import Draws
+from unblot.training.ema import Ema
+from unblot.training.monitor import Monitor
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
 LOST_STEPS = 20  # steps in a row whose gradient is not finite, after which a run stops
@@ -45,8 +45,9 @@ class Trainer:
         train = config.train
         self.config, self.dataset = config, dataset
         self.device = available_device(train.device)
-        torch.manual_seed(train.seed)  # fresh weights; nothing after this line draws from the global generator
-        self.denoiser = build_denoiser(config).to(self.device)
+        with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
+            torch.manual_seed(train.seed)
+            self.denoiser = build_denoiser(config).to(self.device)
         self.ema = Ema(self.denoiser, train.ema)
         self.optimizer = torch.optim.AdamW(
             self.denoiser.parameters(),

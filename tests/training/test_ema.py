@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unblot.train.ema import EMAS, Ema, power_exponent
+from unblot.training.ema import EMAS, Ema, power_exponent
 
 
 def shares(spec: str, steps: int) -> torch.Tensor:

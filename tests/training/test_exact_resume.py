@@ -7,7 +7,7 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.run import METRICS, MODEL
-from unblot.train import checkpoint, engine
+from unblot.training import checkpoint, engine
 
 TINY = {
     "network": "unet:width=16,multipliers=1,blocks=1,attention=",
