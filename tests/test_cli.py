@@ -6,12 +6,15 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unblot.api import SPECS
 from unblot.cli import main
+from unblot.config import TrainConfig
 
 TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "4", "--batch-size", "8"]
 
@@ -96,8 +99,18 @@ def test_resume_goes_on_to_more_steps(run, tmp_path, capsys):
 
 def test_help_and_wrong_arguments_cost_no_import_of_torch():
     code = "import sys, unblot.cli as c\nfor a in (['--help'], ['train', '--help'], ['nothing']):\n"
-    code += " try: c.main(a)\n except SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code += (
+        " try: c.main(a)\n except SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_help_names_every_choice(name):
+    """The help is written without importing the tables; here it is held to them."""
+    told = next(f.metadata["help"] for f in fields(TrainConfig) if f.name == name)
+    for entry in SPECS[name]:
+        assert re.search(rf"\b{entry}\b", told), entry
 
 
 # --- what is refused

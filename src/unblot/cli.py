@@ -22,6 +22,9 @@ DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and 
 The model, and everything about how it came to be, is in the run folder."""
 
 
+METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
 class Parser(argparse.ArgumentParser):
     """Tells of a wrong argument in one line."""
 
@@ -44,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type, skip: Sequence[str]
             "--" + field.name.replace("_", "-"),
             type=field_type(field),
             default=argparse.SUPPRESS,
-            metavar=field_type(field).__name__.upper(),
+            metavar=METAVARS[field_type(field)],
             help=field.metadata["help"] + default,
         )
 
@@ -56,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"unblot {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    train = commands.add_parser("train", help="learn from pictures", description=train_command.__doc__)
+    usage = "unblot train [DATA] [--out RUN] [flags]"
+    train = commands.add_parser("train", help="learn from pictures", description=train_command.__doc__, usage=usage)
     train.add_argument("data", nargs="?", metavar="DATA", help=_help(DataConfig, "data") + " (default: digits)")
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: a new one in runs/)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run; only --steps may change")
@@ -66,14 +70,17 @@ def make_parser() -> argparse.ArgumentParser:
     add_flags(train, TrainConfig)
     train.set_defaults(command=train_command)
 
-    sample = commands.add_parser("sample", help="draw new pictures", description=sample_command.__doc__)
+    usage = "unblot sample RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
+    sample = commands.add_parser("sample", help="draw new pictures", description=sample_command.__doc__, usage=usage)
     _add_run(sample)
     sample.add_argument("-n", type=int, default=argparse.SUPPRESS, help="number of pictures (default: 16)")
     _add_out(sample, "draw")
     add_flags(sample, SampleConfig, skip=["n"])
     sample.set_defaults(command=sample_command)
 
-    film = commands.add_parser("film", help="show pictures coming out of noise", description=film_command.__doc__)
+    usage = "unblot film RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
+    about = "show pictures coming out of noise"
+    film = commands.add_parser("film", help=about, description=film_command.__doc__, usage=usage)
     _add_run(film)
     film.add_argument("-n", type=int, default=4, help="number of pictures (default: 4)")
     _add_out(film, "film")

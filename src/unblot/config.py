@@ -18,6 +18,17 @@ def option(help: str, group: str, low: float = -math.inf, high: float = math.inf
     return field(metadata={"help": help, "group": group, "low": low, "high": high}, **default)
 
 
+# For the help; the tables themselves stand beside PyTorch. A test holds these lines to them.
+SCHEDULES = (
+    "linear, scaled_linear, cosine, sigmoid, linear_zero_snr, scaled_linear_zero_snr, edm:mean=-1.2,std=1.2, karras, "
+    "flow or flow_logit_normal"
+)
+SOLVERS = (
+    "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, unipc, "
+    "deis, ipndm, edm_churn, restart or adaptive"
+)
+
+
 class Checked:
     """A configuration whose numbers are held to the ranges of their options."""
 
@@ -46,11 +57,11 @@ class TrainConfig(Checked):
     """Every choice of a training run. Fields without a default are decided by the preset, as suits the data."""
 
     preset: str = option("the recipe that decides what is not given: default or ddpm", "recipe", default="default")
-    network: str = option("network and its options, as in unet:width=64,blocks=2", "recipe")
+    network: str = option("unet, ddpm_unet, dit or mlp, with options as in unet:width=64,blocks=2", "recipe")
     parameterization: str = option("what the network predicts: eps, x0, v, edm or flow", "recipe")
-    schedule: str = option("noise levels to train on, as in edm:mean=-1.2 or cosine", "recipe")
+    schedule: str = option(f"noise levels to train on: {SCHEDULES}", "recipe")
     times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
-    weighting: str = option("weight of the loss by level: none, min_snr or edm", "recipe")
+    weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
     label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.1)
 
@@ -61,10 +72,10 @@ class TrainConfig(Checked):
     decay: str = option("how the learning rate then falls: cosine, linear or none", "optimisation")
     weight_decay: float = option("weight decay of AdamW", "optimisation", low=0, default=0.0)
     clip_norm: float = option("gradients are scaled down to this norm", "optimisation", low=1e-6, default=1.0)
-    ema: str = option("average of the weights, as in power:std=0.05 or decay:rate=0.9999", "optimisation")
+    ema: str = option("average of the weights: power:std=0.05 or decay:rate=0.9999", "optimisation")
 
-    levels: str = option("noise levels of sampling: a schedule, as in karras or linear", "sampling")
-    solver: str = option("solver of sampling, as in dpmpp_2m or ddim:eta=1", "sampling")
+    levels: str = option(f"noise levels of sampling: {SCHEDULES}", "sampling")
+    solver: str = option(f"solver of sampling: {SOLVERS}", "sampling")
     sampling_steps: int = option("steps from noise to picture", "sampling", low=1)
 
     seed: int = option("every random number follows from it", "run", low=0, default=0)
@@ -83,8 +94,8 @@ class SampleConfig(Checked):
     label: str | None = option("class by name or number; several (0,1,2) or all take turns", "pictures", default=None)
     seed: int = option("picture i follows from the seed and i alone", "pictures", low=0, default=0)
     steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
-    solver: str | None = option("solver, as in dpmpp_2m or ddim:eta=1", "sampling", default=None)
-    levels: str | None = option("noise levels: a schedule, as in karras or linear", "sampling", default=None)
+    solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
+    levels: str | None = option(f"noise levels: {SCHEDULES}", "sampling", default=None)
     guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
     batch_size: int = option("pictures drawn at a time", "run", low=1, default=64)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
