@@ -24,8 +24,8 @@ SCHEDULES = (
     "flow or flow_logit_normal"
 )
 SOLVERS = (
-    "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, unipc, "
-    "deis, ipndm, edm_churn, restart or adaptive"
+    "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, "
+    "unipc, deis, ipndm, edm_churn, restart or adaptive"
 )
 
 
