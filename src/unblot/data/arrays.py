@@ -1,15 +1,19 @@
-"""Readers of arrays: .npy, .npz, HDF5 and IDX files; pictures and labels are found by shape and name."""
+"""Readers of arrays: .npy, .npz, HDF5, IDX and multi-page TIFF; pictures and labels found by shape and name."""
 
 import gzip
 import math
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unblot.data.listing import ArrayPictures, Listing, class_names, printable
+from unblot.data.formats import orient
+from unblot.data.listing import ArrayPictures, Listing, Source, class_names, file_origin, printable
+from unblot.data.tiff import Stack
 from unblot.errors import UnblotError
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -17,56 +21,92 @@ LABEL_WORDS = ("label", "target", "class", "y_")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-def npy(path: str, *, layout: str = "") -> Listing:
+def npy(path: str, *, layout: str = "") -> Source:
     """A .npy file of pictures, read through a memory map."""
-    return Listing(array=as_pictures(_load_npy(path), layout, path))
+    return _source(path, lambda: labelled(as_pictures(_load_npy(path), layout, path), None, "", ""))
 
 
-def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> Listing:
-    """A .npz file: the largest array of pictures in it (a training one, if names say so) and the labels beside it."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            shapes = {name: _npz_header(archive, name) for name in archive.files}
-            images, labels = choose(shapes, images, labels, path)
-            array = archive[images]
-            raw = archive[labels] if labels else None
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise UnblotError(f"cannot read {printable(path)!r} as .npz: {error}") from None
-    return labelled(as_pictures(array, layout, path), raw, f"pictures from {images!r}", labels)
+def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> Source:
+    """A .npz file: the longest array of pictures in it (a training one, if names say so) and the labels beside it."""
+
+    def load() -> Listing:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                shapes = {name: _npz_header(archive, name) for name in archive.files}
+                chosen, beside = choose(shapes, images, labels, path)
+                array = archive[chosen]
+                raw = archive[beside] if beside else None
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise UnblotError(f"cannot read {printable(path)!r} as .npz: {error}") from None
+        return labelled(as_pictures(array, layout, path), raw, f"pictures from {chosen!r}", beside)
+
+    return _source(path, load)
 
 
-def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> Listing:
-    """An HDF5 file: its largest data set of pictures and the labels beside it; read in slices, never whole."""
-    import h5py
+def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> Source:
+    """An HDF5 file: its longest data set of pictures and the labels beside it; read in slices, never whole."""
 
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UnblotError(f"cannot read {printable(path)!r} as HDF5: {error}") from None
-    found: dict[str, Any] = {}
-    file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
-    images, labels = choose({k: (v.shape, v.dtype) for k, v in found.items()}, images, labels, path)
-    raw = found[labels].asstr()[:] if labels and found[labels].dtype.kind == "O" else None
-    raw = found[labels][:] if labels and raw is None else raw
-    return labelled(as_pictures(found[images], layout, path), raw, f"pictures from {images!r}", labels)
+    def load() -> Listing:
+        import h5py
+
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise UnblotError(f"cannot read {printable(path)!r} as HDF5: {error}") from None
+        found: dict[str, Any] = {}
+        file.visititems(lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None)
+        chosen, beside = choose({k: (v.shape, v.dtype) for k, v in found.items()}, images, labels, path)
+        raw = found[beside][:] if beside else None
+        return labelled(as_pictures(found[chosen], layout, path), raw, f"pictures from {chosen!r}", beside)
+
+    return _source(path, load)
 
 
-def idx(path: str, *, layout: str = "") -> Listing:
+def idx(path: str, *, layout: str = "") -> Source:
     """An IDX file, MNIST's own format, gzipped or not; labels from `…-labels-idx1-…` beside `…-images-idx3-…`."""
     place = Path(path)
     beside = place.with_name(place.name.replace("images", "labels").replace("idx3", "idx1"))
     others = [beside, beside.with_suffix("") if beside.suffix == ".gz" else Path(f"{beside}.gz")]
     labels = next((other for other in others if other != place and other.is_file()), None)
-    note = f"labels from {printable(labels.name)!r}" if labels else "no file of labels beside it"
-    return labelled(
-        as_pictures(_load_idx(path), layout, path), _load_idx(labels) if labels else None, note, str(labels)
-    )
+
+    def load() -> Listing:
+        raw = _load_idx(labels) if labels else None
+        return labelled(as_pictures(_load_idx(path), layout, path), raw, "", labels.name if labels else "")
+
+    source = _source(path, load)
+    return replace(source, origin=source.origin + (file_origin(str(labels)) if labels else []))
+
+
+def tiff_stack(path: str, *, pages: str = "pictures") -> Source:
+    """A TIFF file of several pages, which are pictures, or the channels of one picture."""
+
+    def load() -> Listing:
+        try:
+            stack = Stack(path, pages)
+        except UnblotError as error:
+            raise UnblotError(f"{printable(path)!r}: {error}") from None
+
+        def rows(start: int, stop: int) -> np.ndarray:
+            return np.stack([orient(stack.picture(i), stack.orientation) for i in range(start, stop)])
+
+        shape = stack.shape if stack.orientation < 5 else (stack.shape[0], stack.shape[2], stack.shape[1])
+        note = f"{stack.count} pictures of {stack.shape[0]} channels in one TIFF; pages are {pages}"
+        return Listing(array=ArrayPictures((stack.count, *shape), stack.dtype, rows), notes=(note,))
+
+    return _source(path, load)
+
+
+def _source(path: str, load: Callable[[], Listing]) -> Source:
+    """The source of a single file."""
+    return Source(Path(path).name.split(".")[0], file_origin(path), lambda scratch: load())
 
 
 def labelled(pictures: ArrayPictures, raw: np.ndarray | None, note: str, name: str) -> Listing:
     """The listing of these pictures with raw labels (N,), (N, 1), one-hot (N, K), numbers or strings."""
+    shape = f"{pictures.shape[0]} pictures of {pictures.shape[1]} channels, height {pictures.shape[2]}, "
+    notes = [note, shape + f"width {pictures.shape[3]}, {pictures.dtype}"]
     if raw is None:
-        return Listing(array=pictures, notes=(note,))
+        return Listing(array=pictures, notes=tuple(filter(None, notes)))
     if len(raw) != pictures.shape[0]:
         raise UnblotError(f"{name!r} holds {len(raw)} labels for {pictures.shape[0]} pictures; they must be as many")
     if raw.ndim == 2 and raw.shape[1] > 1:
@@ -78,7 +118,8 @@ def labelled(pictures: ArrayPictures, raw: np.ndarray | None, note: str, name: s
         raw = raw.astype(np.int64)
     text = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in raw.tolist()]
     indices, classes = class_names(text)
-    return Listing(array=pictures, labels=indices, classes=classes, notes=(note, f"labels from {name!r}"))
+    notes.append(f"labels of {len(classes)} classes from {printable(name)!r}")
+    return Listing(array=pictures, labels=indices, classes=classes, notes=tuple(filter(None, notes)))
 
 
 def choose(shapes: Shapes, images: str, labels: str, path: str) -> tuple[str, str]:
@@ -148,13 +189,15 @@ def _order(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
     if len(shape) != 4 or layout.upper() == "NCHW":
         return 1, 2, 3
     first, last = shape[1], shape[3]
-    few = [(first in (3, 4), first <= 4, shape[2] == last), (last in (3, 4), last <= 4, shape[2] == first)]
-    if few[0][1] and few[1][1]:
-        channels_last = few[1][0] and not few[0][0]
-    elif few[0][1] or few[1][1]:
-        channels_last = few[1][1]
+    square_first, square_last = shape[2] == last != first, shape[2] == first != last  # the other two axes are equal
+    if (first <= 4) != (last <= 4):
+        channels_last = last <= 4
+    elif square_first or square_last:
+        channels_last = square_last
+    elif first <= 4:
+        channels_last = last >= 3 > first
     else:
-        channels_last = few[1][2] or (last < first and not few[0][2])
+        channels_last = last < first
     return (3, 1, 2) if channels_last or layout.upper() == "NHWC" else (1, 2, 3)
 
 

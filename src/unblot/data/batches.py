@@ -2,17 +2,20 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from unblot.data import formats, values
-from unblot.data.listing import Broken, Listing, printable
+from unblot.data.form import Wish, parse_size
+from unblot.data.listing import Broken
+from unblot.data.manifest import Pack
+from unblot.data.pack import Progress, Report, cache_folder, pack
 from unblot.data.sources import open_source
-from unblot.data.split import digest, split
+from unblot.data.split import split
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError
 
@@ -23,7 +26,8 @@ class Dataset:
 
     pictures: (N, C, H, W) in the stored type, perhaps memory-mapped. labels: (N,) int64 indices into `classes`,
     None when unlabelled. train, held_out: (n,) int64 indices, copies of one picture never on both sides.
-    fingerprint: of the content, so that the same pictures elsewhere have the same one.
+    fingerprint: of the content, so that the same pictures elsewhere have the same one. packed: where all this comes
+    from: names, broken pictures, kinds of originals.
     """
 
     name: str
@@ -34,7 +38,7 @@ class Dataset:
     fingerprint: str
     train: np.ndarray
     held_out: np.ndarray
-    broken: tuple[Broken, ...] = ()
+    packed: Pack | None = None
     on_device: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -69,68 +73,67 @@ def open_data(
     *,
     size: int | str | tuple[int, int] | None = None,
     fit: str = "crop",
+    colour: str = "",
+    background: str = "",
+    labels: bool = True,
     on_broken: str = "stop",
     held_out: float = 0.05,
+    pages: str = "",
     options: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
-    report: Callable[[str], None] | None = None,
+    workers: int = 0,
+    report: Report = lambda line: None,
+    progress: Progress = lambda done, count: None,
 ) -> Dataset:
-    """The data set that a spec names: `digits`, `moons:count=5000`, a folder, `stack.npy`, …
+    """The data set that a spec names: `digits`, `moons:count=5000`, a folder, `stack.tif:pages=channels`, `hf:NAME`.
 
-    Raises UnblotError when there is nothing there, nothing usable, or (on_broken="stop") anything broken.
+    size: 64, "48x64" (height x width) or None for what suits the pictures; fit: crop, pad or stretch. colour: gray,
+    rgb or rgba, "" for what is there; background: a colour to lay transparent pictures over, "" to keep opacity.
+    labels: False ignores them. on_broken: "stop" or "skip". held_out: the share kept from training. pages: what
+    a TIFF's pages are, pictures or channels. options: of the source, laid over the spec's. cache: the folder of
+    packs. workers: decoding processes, 0 for one a core. report gets lines for people, progress the counts (done,
+    all) while packing.
+
+    Raises UnblotError when there is nothing there, nothing usable or, with on_broken="stop", anything broken; it
+    then names every broken picture and why.
     """
-    source = open_source(spec, dict(options or {}))
-    listing = source.load()
-    pictures, kept, broken = _read(listing)
-    broken = [*listing.broken, *broken]
-    if broken and on_broken != "skip":
-        told = "\n".join(f"  {b}" for b in broken)
-        raise UnblotError(f"{len(broken)} pictures are broken; mend them or skip them (--on-broken skip):\n{told}")
-    if not len(pictures):
-        raise UnblotError(f"no usable picture in {printable(spec)!r}")
-    labels = None if listing.labels is None else listing.labels[kept]
-    digests = np.array([digest(p) for p in pictures], np.int64)
-    train, out = split(digests, held_out)
-    content = hashlib.sha256(repr((pictures.shape[1:], pictures.dtype.name, listing.classes)).encode())
-    content.update(digests.tobytes() + (b"" if labels is None else labels.tobytes()))
+    if on_broken not in ("stop", "skip"):
+        raise UnblotError(f"unknown way with broken pictures {on_broken!r}; choose stop or skip")
+    if not 0 <= held_out < 1:
+        raise UnblotError(f"a held-out share of {held_out} makes no sense; give 0 or more, less than 1")
+    wish = Wish(parse_size(size), fit, colour, background)
+    given = dict(options or {}) | ({"pages": pages} if pages else {})
+    source, stamp = open_source(spec, given)
+    packed = pack(source, stamp, wish, Path(cache or cache_folder()), report, progress, workers)
+    for note in packed.notes:
+        report(note)
+    if packed.broken and on_broken == "stop":
+        raise UnblotError(_told(packed.broken, "mend them, or leave them out with --on-broken skip"))
+    if packed.broken:
+        report(_told(packed.broken, "left out"))
+    train, out = split(packed.digests, held_out)
     return Dataset(
         source.name,
-        pictures,
-        labels,
-        listing.classes,
-        values.fit(pictures),
-        content.hexdigest()[:32],
+        packed.pictures,
+        packed.labels if labels else None,
+        packed.classes if labels else (),
+        packed.values,
+        _fingerprint(packed, labels),
         train,
         out,
-        tuple(broken),
+        packed,
     )
 
 
-def _read(listing: Listing) -> tuple[np.ndarray, np.ndarray, list[Broken]]:
-    """All pictures (n, C, H, W), the indices (n,) of those that could be read, and the others."""
-    broken: list[Broken] = []
-    kept: list[int] = []
-    pictures: list[np.ndarray] = []
-    for i in range(len(listing)):
-        try:
-            picture = _picture(listing, i)
-            if pictures and picture.shape != pictures[0].shape:
-                raise UnblotError(f"its shape is {picture.shape}, the first picture's {pictures[0].shape}")
-            pictures.append(picture)
-            kept.append(i)
-        except (UnblotError, OSError) as error:
-            name = f"picture {i}" if listing.array else listing.items[i].name
-            broken.append(Broken(name, str(error)))
-    return np.array(pictures), np.array(kept, np.int64), broken
+def _told(broken: Sequence[Broken], way_out: str) -> str:
+    """Every broken picture and why, a line each."""
+    return "\n  ".join([f"{len(broken)} pictures cannot be used; {way_out}:", *map(str, broken)])
 
 
-def _picture(listing: Listing, i: int) -> np.ndarray:
-    """Picture i (C, H, W), after checking that its values are finite."""
-    if listing.array:
-        picture = listing.array.rows(i, i + 1)[0]
-    else:
-        with open(os.path.join(listing.root, listing.items[i].name), "rb") as file:
-            picture = formats.decode(file.read())
-    if not np.isfinite(picture).all():
-        raise UnblotError("some values are not finite (NaN or infinity)")
-    return picture
+def _fingerprint(packed: Pack, labels: bool) -> str:
+    """A hash of the pictures' values and, if they count, labels; not of where they lie or what they are called."""
+    told = hashlib.sha256(repr((packed.pictures.shape[1:], packed.pictures.dtype.name)).encode())
+    told.update(packed.digests.tobytes())
+    if labels and packed.labels is not None:
+        told.update(repr(packed.classes).encode() + packed.labels.tobytes())
+    return told.hexdigest()[:32]

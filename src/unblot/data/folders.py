@@ -1,51 +1,227 @@
-"""Readers of folders of pictures."""
+"""Folders of pictures at any depth, and archives of the same."""
 
+import contextlib
 import hashlib
 import os
+import stat
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from unblot.data.listing import Broken, Item, Listing, class_names, printable
+from unblot.data import tiff
+from unblot.data.labels import TABLES, labels_from_folders, labels_from_shards, labels_from_table
+from unblot.data.listing import Broken, Item, Listing, Source, file_origin, printable
+from unblot.data.reading import Reader, reason_of
 from unblot.errors import UnblotError
 
 PICTURES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif"),
 )
+PAGED = (".tif", ".tiff")
+BESIDE = (".cls", ".json")  # WebDataset's labels
+LISTED = (*PICTURES, *BESIDE)
 
 
-def folder(path: str) -> Listing:
-    """A folder of pictures at any depth; its subfolders are the classes when every picture lies in one."""
-    names, broken = walk(path)
-    if not names:
-        raise UnblotError(f"no pictures in {printable(path)!r}; known are {' '.join(PICTURES)}")
-    items = [Item(name) for name in names]
-    parts = [name.split(os.sep) for name in names]
-    if all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) > 1:
-        labels, classes = class_names([p[0] for p in parts])
-        return Listing(path, items, labels=labels, classes=classes, broken=tuple(broken))
-    return Listing(path, items, broken=tuple(broken))
+def folder(path: str, *, pages: str = "pictures") -> Source:
+    """A folder of pictures; classes from its subfolders, or from labels.csv or metadata.csv in it."""
+    items, broken, told, others = _walk(path)
+
+    def load(_: Path) -> Listing:
+        return _listing(path, path, items, broken, others, pages)
+
+    return Source(Path(os.path.abspath(path)).name, [os.path.abspath(path), told], load)
 
 
-def walk(path: str) -> tuple[list[str], list[Broken]]:
-    """The names of all pictures below a folder, relative to it and sorted, and what could not be looked into."""
-    broken: list[Broken] = []
-    names = []
-    for place, _, files in os.walk(path, onerror=lambda e: broken.append(Broken(e.filename, str(e.strerror)))):
-        names += [os.path.relpath(os.path.join(place, f), path) for f in files if is_picture(f)]
-    return sorted(names), broken
+def zipped(path: str, *, pages: str = "pictures") -> Source:
+    """A zip file of pictures, laid out as a folder would be."""
 
-
-def is_picture(name: str) -> bool:
-    """Whether a file is called as pictures are."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURES
-
-
-def stamp(path: str) -> str:
-    """A hash of the names, sizes and times of all pictures below a folder."""
-    told = hashlib.sha256()
-    for name in walk(path)[0]:
+    def load(_: Path) -> Listing:
         try:
-            status = os.stat(os.path.join(path, name))
-            told.update(f"{name!r} {status.st_size} {status.st_mtime_ns}\n".encode())
+            with zipfile.ZipFile(path) as archive:
+                members = [m for m in archive.infolist() if not m.is_dir()]
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise UnblotError(f"cannot read {printable(path)!r} as zip: {error}") from None
+        found = [Item(m.filename, path, -1, m.file_size) for m in members if _wanted(m.filename)]
+        others = Counter(_suffix(m.filename) for m in members if not _wanted(m.filename))
+        return _listing("", path, sorted(found), [], others, pages)
+
+    return Source(Path(path).stem, file_origin(path), load)
+
+
+def tar(path: str, *, pages: str = "pictures") -> Source:
+    """A tar file of pictures, compressed or not, laid out as a folder would be or as a WebDataset shard."""
+    return webdataset(path, pages=pages)
+
+
+def webdataset(path: str, *, pages: str = "pictures") -> Source:
+    """Tar shards: one, a range `shard-{000..012}.tar`, or a folder of them.
+
+    A picture `0001.jpg` is labelled by `0001.cls` or `0001.json`.
+    """
+    shards = shard_paths(path)
+
+    def load(scratch: Path) -> Listing:
+        items: list[Item] = []
+        others: Counter[str] = Counter()
+        for shard in shards:
+            items += _tar_items(_plain_tar(shard, scratch), others)
+        return _listing("", path, items if len(shards) > 1 else sorted(items), [], others, pages)
+
+    name = Path(os.path.abspath(path)).name.split(".")[0]
+    return Source(name, [part for shard in shards for part in file_origin(shard)], load)
+
+
+def shard_paths(path: str) -> list[str]:
+    """The tar files that a path, a folder or a range `shard-{000..012}.tar` means, in order."""
+    if os.path.isdir(path):
+        return sorted(os.path.join(path, n) for n in os.listdir(path) if n.endswith(".tar") and n[0] != ".")
+    head, brace, tail = path.partition("{")
+    span, _, tail = tail.partition("}")
+    first, dots, last = span.partition("..")
+    if not brace or os.path.exists(path):
+        return [path]
+    if not (dots and first.isdigit() and last.isdigit() and int(first) <= int(last) <= int(first) + 100_000):
+        raise UnblotError(f"{printable(path)!r} is no range of shards; write it as in shard-{{000..012}}.tar")
+    return [f"{head}{i:0{len(first)}d}{tail}" for i in range(int(first), int(last) + 1)]
+
+
+def _walk(path: str) -> tuple[list[Item], list[Broken], str, Counter[str]]:
+    """Pictures and tables below a folder by name, what cannot be looked at, a hash of all that, and what else is there.
+
+    Links to folders are followed, each folder once, so that a loop of links ends.
+    """
+    items: list[Item] = []
+    broken: list[Broken] = []
+    others: Counter[str] = Counter()
+    lines: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            status = os.stat(os.path.join(path, below))
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = list(os.scandir(os.path.join(path, below)))
         except OSError as error:
-            told.update(f"{name!r} {error.errno}\n".encode())
-    return told.hexdigest()
+            broken.append(Broken(below or path, error.strerror or str(error)))
+            continue
+        for entry in entries:
+            name = os.path.join(below, entry.name)
+            try:
+                if entry.is_dir():
+                    if not entry.name.startswith((".", "__MACOSX")):
+                        waiting.append(name)
+                elif _wanted(entry.name):
+                    status = entry.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        raise UnblotError("it is no regular file")
+                    items.append(Item(name, size=status.st_size))
+                    lines.append(f"{name!r} {status.st_size} {status.st_mtime_ns}")
+                elif not entry.name.startswith("."):
+                    others[_suffix(entry.name)] += 1
+            except (OSError, UnblotError) as error:
+                if _suffix(entry.name) in PICTURES:
+                    broken.append(Broken(name, reason_of(error)))
+    told = sorted(lines) + sorted(map(str, broken))
+    return sorted(items), sorted(broken), hashlib.sha256("\n".join(told).encode()).hexdigest(), others
+
+
+def _listing(
+    root: str, path: str, found: list[Item], broken: list[Broken], others: Counter[str], pages: str
+) -> Listing:
+    """The pictures among what was found, pages of TIFF files apart, with labels from a table, shards or subfolders."""
+    pictures = [item for item in found if _suffix(item.name) in PICTURES]
+    if not pictures and not broken:
+        known = f"{others.total()} other files ({', '.join(list(others)[:5])})" if others else "nothing"
+        raise UnblotError(f"no pictures in {printable(path)!r}, only {known}; known are {' '.join(PICTURES)}")
+    notes = [f"{n} files {suffix or 'without a suffix'} are no pictures: left out" for suffix, n in others.items()]
+    with Reader(root) as reader:
+        if pages == "pictures":
+            pictures = _pages_apart(reader, pictures)
+        tables = [i for i in found if os.path.basename(i.name) in TABLES]
+        labelled = labels_from_table(reader, tables, pictures) or labels_from_shards(reader, found, pictures)
+    labelled = labelled or labels_from_folders(pictures)
+    return Listing(
+        root,
+        labelled.items,
+        labels=labelled.labels,
+        classes=labelled.classes,
+        broken=(*broken, *labelled.broken),
+        notes=tuple(notes + labelled.notes),
+        pages=pages,
+    )
+
+
+def _pages_apart(reader: Reader, pictures: list[Item]) -> list[Item]:
+    """The pictures with each TIFF of several pages replaced by its pages."""
+    apart = []
+    for item in pictures:
+        count = 1
+        if _suffix(item.name) in PAGED:
+            with contextlib.suppress(OSError, UnblotError):  # told when it is decoded
+                count = tiff.count(reader.read(item))
+        apart += [item] if count == 1 else [item._replace(page=page) for page in range(count)]
+    return apart
+
+
+def _tar_items(path: str, others: Counter[str]) -> list[Item]:
+    """Where the wanted members of an uncompressed tar file lie."""
+    items = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.isfile() and _wanted(member.name):
+                    items.append(Item(member.name, path, member.offset_data, member.size))
+                elif member.isfile():
+                    others[_suffix(member.name)] += 1
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UnblotError(f"cannot read {printable(path)!r} as tar: {error}") from None
+    return items
+
+
+def _plain_tar(path: str, scratch: Path) -> str:
+    """The path of the tar file unpacked, if it was compressed, into the scratch folder."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(6)
+        opener = next((o for magic, o in _compressions() if head.startswith(magic)), None)
+        if opener is None:
+            return path
+        plain = scratch / f"{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.tar"
+        if not plain.exists():
+            scratch.mkdir(parents=True, exist_ok=True)
+            part = plain.with_suffix(".part")
+            with opener(path, "rb") as packed, open(part, "wb") as out:
+                while block := packed.read(2**20):
+                    out.write(block)
+            os.replace(part, plain)
+        return str(plain)
+    except (OSError, EOFError, ValueError) as error:
+        raise UnblotError(f"cannot read {printable(path)!r} as tar: {error}") from None
+
+
+def _compressions() -> tuple[tuple[bytes, Callable[..., Any]], ...]:
+    """Pairs of a compressed file's first bytes and the function that opens it."""
+    import bz2
+    import gzip
+    import lzma
+
+    return ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open))
+
+
+def _wanted(name: str) -> bool:
+    """Whether a file is called as pictures, tables or labels are, and is not hidden."""
+    base = name.rpartition("/")[2]
+    hidden = base.startswith(".") or name.startswith("__MACOSX")
+    return not hidden and (_suffix(base) in LISTED or base in TABLES)
+
+
+def _suffix(name: str) -> str:
+    """The part after the last dot, in small letters."""
+    return name[name.rfind(".") :].lower() if "." in name else ""

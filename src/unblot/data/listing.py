@@ -1,10 +1,14 @@
 """What a source of pictures gives: files to be decoded, or an array that only needs reading."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from unblot.errors import UnblotError
 
 
 class Broken(NamedTuple):
@@ -20,8 +24,8 @@ class Broken(NamedTuple):
 class Item(NamedTuple):
     """Where the bytes of one picture lie: a file below the root, or a member of an archive.
 
-    place: the archive's path, "" for a file of its own. offset, size: where it lies in a tar (−1: not in a tar).
-    page: which page of a multi-page TIFF (−1: all there is).
+    place: the archive's path, "" for a file of its own. offset: where it lies in a tar (−1: not in one).
+    size: in bytes. page: which page of a multi-page TIFF (−1: all there is).
     """
 
     name: str
@@ -46,6 +50,7 @@ class Listing:
 
     labels: (N,) int64 indices into `classes`, None when unlabelled. broken: what already failed to be listed.
     notes: what a person should know about how the source was read.
+    pages: what the pages of a TIFF are, "pictures" or "channels".
     read: gives the bytes of picture i, for sources whose bytes lie in no file of their own.
     """
 
@@ -56,6 +61,7 @@ class Listing:
     classes: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
     notes: tuple[str, ...] = ()
+    pages: str = "pictures"
     read: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
@@ -66,13 +72,22 @@ class Listing:
 class Source:
     """Something that pictures come from.
 
-    name: for people. stamp: changes when the origin (files, sizes, times) or the way of reading it changes.
-    load: lists the pictures, which may take a while; a pack that is found by its stamp makes it unnecessary.
+    name: for people. origin: plain JSON values that change when the files do (paths, sizes, times). load: lists the
+    pictures, with a folder that it may unpack into; a pack that is found by the origin makes it unnecessary.
     """
 
     name: str
-    stamp: str
-    load: Callable[[], Listing]
+    origin: list[Any]
+    load: Callable[[Path], Listing]
+
+
+def file_origin(path: str) -> list[Any]:
+    """What changes when a file does: its path, size and time."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UnblotError(f"cannot read {printable(path)!r}: {error.strerror}") from None
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
 
 
 def printable(name: str) -> str:

@@ -4,89 +4,83 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unblot import specs
-from unblot.data import arrays, builtin, folders
-from unblot.data.listing import Listing, Source, printable
+from unblot.data import arrays, builtin, folders, hub
+from unblot.data.listing import Source, printable
 from unblot.errors import UnblotError
 
-BUILT_IN = ("digits", "moons", "rings", "gaussians")
-
-
-def digits(_: str) -> Listing:
-    """scikit-learn's handwritten digits, labelled."""
-    pictures, labels = builtin.digits()
-    return _in_memory(pictures, labels, True)
-
-
-def moons(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> Listing:
-    """Points on two interleaved half circles."""
-    return _in_memory(*builtin.moons(count, noise), labels)
-
-
-def rings(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> Listing:
-    """Points on two circles."""
-    return _in_memory(*builtin.rings(count, noise), labels)
-
-
-def gaussians(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> Listing:
-    """Points from 25 Gaussians."""
-    return _in_memory(*builtin.gaussians(count, noise), labels)
-
-
-SOURCES: dict[str, Callable[..., Listing]] = {
-    "digits": digits,
-    "moons": moons,
-    "rings": rings,
-    "gaussians": gaussians,
+SOURCES: dict[str, Callable[..., Source]] = {
+    "digits": builtin.digits,
+    "moons": builtin.moons,
+    "rings": builtin.rings,
+    "gaussians": builtin.gaussians,
     "folder": folders.folder,
+    "zip": folders.zipped,
+    "tar": folders.tar,
+    "webdataset": folders.webdataset,
     "npy": arrays.npy,
     "npz": arrays.npz,
     "hdf5": arrays.hdf5,
     "idx": arrays.idx,
+    "tiff": arrays.tiff_stack,
+    "huggingface": hub.huggingface,
 }
-SUFFIXES = {".npy": "npy", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".he5": "hdf5"}
+BUILT_IN = ("digits", "moons", "rings", "gaussians")
+ENDINGS = {  # of a file's name, in small letters
+    ".zip": "zip",
+    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), "tar"),
+    ".npy": "npy",
+    ".npz": "npz",
+    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), "hdf5"),
+    **dict.fromkeys((".idx", ".idx.gz", "-ubyte", "-ubyte.gz"), "idx"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+}
 
 
-def open_source(spec: str, options: dict[str, Any] | None = None) -> Source:
-    """The source that `spec` names: a built-in one, a path, each with options: `stack.tif:pages=channels`.
+def open_source(spec: str, options: Mapping[str, Any] | None = None) -> tuple[Source, str]:
+    """The source that `spec` names and a stamp that changes when its files or the way of reading them do.
 
-    `options` are laid over those in the spec. Raises UnblotError where there is nothing, or nothing that can be read.
+    spec: a built-in name, a path or `hf:NAME`, each perhaps with options: `stack.tif:pages=channels`. `options` are
+    laid over those. Raises UnblotError where there is nothing, or nothing that can be read.
     """
     place, written = _place_and_options(spec)
     kind = kind_of(place)
     _, chosen = specs.parse(SOURCES, f"{kind}:{written}", "data source")
     for key, value in (options or {}).items():
         if key not in chosen:
-            raise UnblotError(
-                f"{kind} {printable(place)!r} has no option {key!r}; it has {', '.join(chosen) or 'none'}"
-            )
+            known = ", ".join(chosen) or "none"
+            raise UnblotError(f"the data source {kind!r} has no option {key!r}; its options are: {known}")
         chosen[key] = value
-    told = [kind, "" if kind in BUILT_IN else _origin(place), sorted(chosen.items())]
-    stamp = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    name = place if kind in BUILT_IN else Path(os.path.abspath(place)).name
-    return Source(name, stamp, lambda: SOURCES[kind](place, **chosen))
+    source = SOURCES[kind](place, **chosen)
+    told = json.dumps([kind, source.origin, sorted(chosen.items())])
+    return source, hashlib.sha256(told.encode()).hexdigest()
 
 
 def kind_of(place: str) -> str:
-    """The name of the reader, a key of SOURCES, for a place."""
+    """The name of the reader, a key of SOURCES, for a place. Raises UnblotError where there is none."""
     if place in BUILT_IN:
         return place
+    if place.startswith(hub.PREFIX):
+        return "huggingface"
+    name = Path(place).name.lower()
+    if "{" in place and name.endswith(".tar") and not os.path.exists(place):
+        return "webdataset"
     if os.path.isdir(place):
-        return "folder"
-    if not os.path.exists(place):
+        shards = [n for n in os.listdir(place) if n.endswith(".tar")] if os.access(place, os.R_OK) else []
+        return "webdataset" if shards and len(shards) == len(os.listdir(place)) else "folder"
+    if not os.path.lexists(place):
         raise UnblotError(f"no such file or folder: {printable(place)!r}; built-in data: {', '.join(BUILT_IN)}")
-    suffix = Path(place).suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    if re.search(r"idx\d-|\.idx\d?(\.gz)?$", Path(place).name) or "-ubyte" in Path(place).name:
+    for ending, kind in ENDINGS.items():
+        if name.endswith(ending):
+            return kind
+    if re.search(r"idx[1-4]", name):
         return "idx"
-    raise UnblotError(f"cannot tell what {printable(place)!r} is; known are folders, {', '.join(SUFFIXES)} and IDX")
+    known = "a folder, " + ", ".join(dict.fromkeys(e for e in ENDINGS if e[0] == "."))
+    raise UnblotError(f"cannot tell what {printable(place)!r} is; known are {known} and IDX files")
 
 
 def _place_and_options(spec: str) -> tuple[str, str]:
@@ -95,23 +89,3 @@ def _place_and_options(spec: str) -> tuple[str, str]:
         return spec, ""
     match = re.fullmatch(r"(.+?):(\w+=[^:]*)", spec, re.DOTALL)
     return (match[1], match[2]) if match else (spec, "")
-
-
-def _origin(place: str) -> list[Any]:
-    """What changes when the files at a place do: paths, sizes and times."""
-    if os.path.isdir(place):
-        return [os.path.abspath(place), folders.stamp(place)]
-    try:
-        status = os.stat(place)
-    except OSError as error:
-        raise UnblotError(f"cannot read {printable(place)!r}: {error.strerror}") from None
-    return [os.path.abspath(place), status.st_size, status.st_mtime_ns]
-
-
-def _in_memory(pictures: np.ndarray, labels: np.ndarray, labelled: bool) -> Listing:
-    """The listing of a built-in array."""
-    listing = Listing(array=arrays.as_pictures(pictures, "NCHW", "built-in data"))
-    if not labelled:
-        return listing
-    classes = tuple(str(i) for i in range(int(labels.max()) + 1))
-    return Listing(array=listing.array, labels=labels, classes=classes)

@@ -9,9 +9,9 @@ AT_MOST = 0.2  # of a small set
 
 
 def digest(picture: np.ndarray) -> int:
-    """A 63-bit hash of a picture's values: equal for equal content."""
+    """A 63-bit hash of a picture's values, never 0: equal for equal content."""
     data = np.ascontiguousarray(picture).tobytes()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1 or 1
 
 
 def split(digests: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

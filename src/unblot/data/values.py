@@ -1,8 +1,9 @@
 """The map from stored values to the network's range, and its exact inverse."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,14 @@ class ValueMap:
     found in the data, and the way back rounds and clips to the type. Floats have mean 0 and a standard deviation
     of about ½, and the way back neither rounds nor clips: units and range survive.
 
-    dtype: numpy's name of the stored type. offset, scale: one number a channel, in stored units.
+    dtype: numpy's name of the stored type. offset, scale: one number a channel, in stored units. alpha: whether the
+    last channel is opacity.
     """
 
     dtype: str
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    alpha: bool = False
 
     @property
     def bounded(self) -> bool:
@@ -62,12 +65,12 @@ class ValueMap:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, whose repr of a float64 is exact."""
-        return {"dtype": self.dtype, "offset": list(self.offset), "scale": list(self.scale)}
+        return {"dtype": self.dtype, "offset": list(self.offset), "scale": list(self.scale), "alpha": self.alpha}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
         """The map that `to_dict` described."""
-        return cls(plain["dtype"], tuple(plain["offset"]), tuple(plain["scale"]))
+        return cls(plain["dtype"], tuple(plain["offset"]), tuple(plain["scale"]), plain["alpha"])
 
     def _columns(self, pictures: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Offset and scale shaped (C, 1, 1), after checking that the pictures have these channels."""
@@ -77,23 +80,34 @@ class ValueMap:
         return offset, scale
 
 
-def fit(pictures: np.ndarray) -> ValueMap:
+class Rows(Protocol):
+    """Pictures (N, C, H, W), an array or a file read in slices."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __getitem__(self, index: slice, /) -> np.ndarray: ...
+
+
+def fit(pictures: Rows, alpha: bool = False) -> ValueMap:
     """The value map for pictures (N, C, H, W) of any whole-number, truth or float type; memory stays flat.
 
-    Raises UnblotError for other types, for values that are not finite and for whole numbers beyond 2**53.
+    alpha: whether their last channel is opacity. Raises UnblotError for other types, for values that are not finite
+    and for whole numbers beyond 2**53.
     """
     dtype, channels = pictures.dtype, pictures.shape[1]
-    if dtype.kind == "b" or dtype.itemsize == 1:
+    if dtype.kind in "biu" and dtype.itemsize == 1:
         low, high = _limits(dtype.name)
-        return ValueMap(dtype.name, ((low + high) / 2,) * channels, ((high - low) / 2,) * channels)
+        return ValueMap(dtype.name, ((low + high) / 2,) * channels, ((high - low) / 2,) * channels, alpha)
     if dtype.kind in "iu":
-        return _fit_range(pictures)
+        return replace(_fit_range(pictures), alpha=alpha)
     if dtype.kind == "f" and dtype.itemsize <= 8:
-        return _fit_float(pictures)
+        return replace(_fit_float(pictures), alpha=alpha)
     raise UnblotError(f"pictures of type {dtype} cannot be used; give whole numbers or floats")
 
 
-def _fit_range(pictures: np.ndarray) -> ValueMap:
+def _fit_range(pictures: Rows) -> ValueMap:
     """Each channel's range in the data to [−1, 1]: a 12-bit picture in a 16-bit type still fills it."""
     low = np.min([part.min(axis=(0, 2, 3)) for part in _parts(pictures)], axis=0).tolist()
     high = np.max([part.max(axis=(0, 2, 3)) for part in _parts(pictures)], axis=0).tolist()
@@ -104,7 +118,7 @@ def _fit_range(pictures: np.ndarray) -> ValueMap:
     return ValueMap(pictures.dtype.name, offset, scale)
 
 
-def _fit_float(pictures: np.ndarray) -> ValueMap:
+def _fit_float(pictures: Rows) -> ValueMap:
     """Each channel to mean 0 and a standard deviation of about ½.
 
     Dividing and multiplying by a scale of the form 2**i + 2**j gives back every number of up to 52 bits (Goldberg
@@ -113,7 +127,7 @@ def _fit_float(pictures: np.ndarray) -> ValueMap:
     the channel keeps its mean and is only scaled.
     """
     name = pictures.dtype.name
-    count = pictures.size / pictures.shape[1]
+    count = math.prod(pictures.shape) / pictures.shape[1]
     mean = sum(part.sum(axis=(0, 2, 3), dtype=np.float64) for part in _parts(pictures)) / count
     if not np.isfinite(mean).all():
         raise UnblotError("some values are not finite (NaN or infinity); leave those pictures out or fill them")
@@ -124,7 +138,7 @@ def _fit_float(pictures: np.ndarray) -> ValueMap:
     return ValueMap(name, tuple(mean.tolist()), _scales(pictures, mean, count))
 
 
-def _scales(pictures: np.ndarray, mean: np.ndarray, count: float) -> tuple[float, ...]:
+def _scales(pictures: Rows, mean: np.ndarray, count: float) -> tuple[float, ...]:
     """Per channel the number 2**i + 2**j nearest to twice the rms distance from `mean`; 1 if that is 0."""
     column = mean.reshape(-1, 1, 1)
     square = sum(np.square(p.astype(np.float64) - column).sum(axis=(0, 2, 3)) for p in _parts(pictures)) / count
@@ -143,10 +157,10 @@ def _errors_in_ulp(values: ValueMap, stored: np.ndarray) -> np.ndarray:
     return (error / np.abs(np.spacing(stored)).astype(np.float64)).max(axis=(0, 2, 3))
 
 
-def _parts(pictures: np.ndarray) -> list[np.ndarray]:
-    """The pictures in consecutive parts (views) of at most CHUNK_VALUES values or one picture."""
+def _parts(pictures: Rows) -> Iterator[np.ndarray]:
+    """The pictures in consecutive parts of at most CHUNK_VALUES values or one picture."""
     step = max(1, CHUNK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
-    return [pictures[i : i + step] for i in range(0, len(pictures), step)]
+    return (pictures[i : i + step] for i in range(0, pictures.shape[0], step))
 
 
 def _limits(dtype: str) -> tuple[int, int]:

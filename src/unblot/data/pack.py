@@ -1,0 +1,222 @@
+"""The pack: all pictures decoded and resized once, in one memory-mapped array, kept and found again by fingerprint.
+
+A pack is a folder of the cache: `pictures.npy` (N, C, H, W), `digests.npy` and `manifest.json`. While it is made it
+is called `….part`. A process that is killed leaves the part, from which the next one goes on; only a finished part
+gets its name.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import filelock
+import numpy as np
+
+from unblot.data import pool, values
+from unblot.data.form import Colourful, Form, Wish, choose_form
+from unblot.data.formats import Picture
+from unblot.data.journal import Journal, OnDisk
+from unblot.data.listing import Broken, Item, Listing, Source
+from unblot.data.manifest import Pack, describe, load_pack, name_of
+from unblot.data.reading import Decoded, Reader, decode_array, decode_items, reason_of
+from unblot.data.worker import write_rows
+from unblot.errors import UnblotError
+
+VERSION = 1  # of what a pack holds: a pack of another version is made anew
+SAMPLE = 512  # headers read to choose the form
+TASK_PICTURES, TASK_BYTES = 256, 4_000_000  # that are decoded together
+ALONE = 64  # so few files are decoded without starting workers
+IN_MEMORY = 2**26  # bytes: smaller arrays are read, not packed
+Report = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+def cache_folder() -> Path:
+    """Where packs are kept unless told: $UNBLOT_CACHE, or `unblot` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("UNBLOT_CACHE") or Path(base) / "unblot")
+
+
+def pack(
+    source: Source, stamp: str, wish: Wish, cache: Path, report: Report, progress: Progress, workers: int = 0
+) -> Pack:
+    """The pack of a source in the form wished for: found in the cache, gone on with, or made.
+
+    stamp: what `open_source` gave. progress(done, count) is called as pictures are done. workers: processes that
+    decode, 0 for one a core. Small arrays are read, not packed. Raises UnblotError where nothing is usable and where
+    the pack cannot be written.
+    """
+    key = hashlib.sha256(json.dumps([VERSION, stamp, asdict(wish)]).encode()).hexdigest()[:32]
+    final, part = cache / "packs" / key, cache / "packs" / f"{key}.part"
+    if (found := load_pack(final)) is not None:
+        return found
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(cache / "packs" / f"{key}.lock")
+    except OSError as error:
+        raise _cannot_write(part, error) from None
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        report("another process is packing the same pictures; waiting for it")
+        lock.acquire()
+    with lock:
+        if (found := load_pack(final)) is not None:
+            return found
+        made = _make(source, wish, part, report, progress, workers or pool.cores())
+        if made is not None:
+            shutil.rmtree(part, ignore_errors=True)
+            return made
+        os.rename(part, final)
+    packed = load_pack(final)
+    assert packed is not None
+    return packed
+
+
+def _make(source: Source, wish: Wish, part: Path, report: Report, progress: Progress, workers: int) -> Pack | None:
+    """Makes the pack in the folder `part`; a small array instead becomes a pack in memory, which is given back."""
+    if (part / "pictures.npy").exists():  # moved there last: all that was missing is the part's name
+        return None
+    work = part / "work"
+    listing = source.load(work)
+    if not len(listing):
+        raise _nothing_usable(listing.broken)
+    if listing.array and math.prod(listing.array.shape) * listing.array.dtype.itemsize <= IN_MEMORY:
+        return _in_memory(listing, wish, progress)
+    try:
+        journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), _form(listing, wish))
+        try:
+            _fill(listing, journal, progress, workers)
+        except Colourful:
+            report("some pictures are in colour after all: starting again in colour")
+            form = journal.form._replace(channels=3 + journal.form.alpha)
+            journal = Journal.start(work, len(listing), form)
+            _fill(listing, journal, progress, workers)
+        _finish(listing, journal, wish, part)
+    except OSError as error:
+        raise _cannot_write(part, error) from None
+    return None
+
+
+def _fill(listing: Listing, journal: Journal, progress: Progress, workers: int) -> None:
+    """Decodes all pictures that the journal misses. Raises Colourful where its form has no room for colour."""
+    count, missing = len(listing), journal.missing()
+    progress(count - len(missing), count)
+    for result in _results(listing, journal, missing, workers):
+        if result.colourful:
+            raise Colourful
+        journal.add(result)
+        progress(int(journal.done.sum()), count)
+
+
+def _results(listing: Listing, journal: Journal, missing: np.ndarray, workers: int) -> Iterator[Decoded]:
+    """What becomes of the missing pictures, in parts, their rows written: by this process or by workers."""
+    if listing.array:
+        array = listing.array
+        step = max(1, TASK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+        for start, stop in _runs(missing, lambda i: 1 / step):
+            yield _written(journal, *decode_array(start, array.rows(start, stop), journal.form))
+        return
+    items, offset = listing.items, OnDisk(journal.rows).offset
+    tasks = [(a, items[a:b]) for a, b in _runs(missing, lambda i: _cost(items[i]))]
+    if len(missing) > ALONE and not listing.read:
+        job = {"root": listing.root, "pages": listing.pages, "form": journal.form}
+        yield from pool.decode_all(job | {"path": str(journal.rows), "offset": offset}, tasks, workers)
+        return
+    with Reader(listing.root, listing.pages, listing.read) as reader:
+        for start, some in tasks:
+            yield _written(journal, *decode_items(reader, start, some, journal.form))
+
+
+def _written(journal: Journal, rows: np.ndarray, result: Decoded) -> Decoded:
+    """The result, after its rows were written."""
+    write_rows(str(journal.rows), OnDisk(journal.rows).offset, result.start, rows)
+    return result
+
+
+def _runs(indices: np.ndarray, cost: Callable[[int], float]) -> Iterator[tuple[int, int]]:
+    """Ascending indices as ranges (start, stop), none of which costs much more than 1."""
+    start: int | None = None
+    previous = -1
+    total = 0.0
+    for index in indices.tolist():
+        total += cost(index)
+        if start is None or index != previous + 1 or total > 1:
+            if start is not None:
+                yield start, previous + 1
+            start, total = index, cost(index)
+        previous = index
+    if start is not None:
+        yield start, previous + 1
+
+
+def _cost(item: Item) -> float:
+    """An item's share of a task; the pages of a file are read together."""
+    return 1 / TASK_PICTURES + (item.size / TASK_BYTES if item.page < 1 else 0)
+
+
+def _form(listing: Listing, wish: Wish) -> Form:
+    """The form for the pictures of a listing, from its array or from a sample of its files."""
+    if listing.array:
+        _, channels, height, width = listing.array.shape
+        name = listing.array.dtype.name
+        alpha = channels == 4 and name == "uint8"
+        return choose_form([Picture(channels, height, width, name, alpha, "", None)], wish)
+    sample, broken = [], [*listing.broken]
+    with Reader(listing.root, listing.pages, listing.read) as reader:
+        for i in np.linspace(0, len(listing) - 1, min(len(listing), SAMPLE)).astype(int):
+            try:
+                sample.append(reader.open(listing.items[i]))
+            except Exception as error:  # told again when it is decoded
+                broken.append(Broken(listing.items[i].name, reason_of(error)))
+    if not sample:
+        raise _nothing_usable(broken)
+    return choose_form(sample, wish)
+
+
+def _in_memory(listing: Listing, wish: Wish, progress: Progress) -> Pack:
+    """The pack of a small array, without a file."""
+    assert listing.array
+    count = len(listing)
+    form = _form(listing, wish)
+    rows, result = decode_array(0, listing.array.rows(0, count), form)
+    progress(count, count)
+    kept = np.flatnonzero(result.digests)
+    if not len(kept):
+        raise _nothing_usable([Broken(f"picture {i}", why) for i, why in result.broken])
+    pictures = rows if len(kept) == count else rows[kept]
+    digests = np.array(result.digests, np.int64)
+    told = describe(listing, form, wish, digests, dict(result.broken), Counter(result.kinds))
+    return Pack(pictures, digests[kept], values=values.fit(pictures, form.alpha), **told)
+
+
+def _finish(listing: Listing, journal: Journal, wish: Wish, part: Path) -> None:
+    """Writes what belongs to the pack; the pictures are moved to their place last."""
+    kept = journal.kept()
+    if not len(kept):
+        raise _nothing_usable([Broken(name_of(listing, i), why) for i, why in sorted(journal.broken.items())])
+    told = describe(listing, journal.form, wish, journal.digests, journal.broken, journal.kinds)
+    ready = journal.ready()
+    told["values"] = values.fit(OnDisk(ready), journal.form.alpha).to_dict()
+    told["labels"] = None if told["labels"] is None else told["labels"].tolist()
+    np.save(part / "digests.npy", journal.digests[kept])
+    (part / "manifest.json").write_text(json.dumps(told))
+    os.replace(ready, part / "pictures.npy")
+
+
+def _nothing_usable(broken: Sequence[Broken]) -> UnblotError:
+    """The error that tells why not one picture can be used."""
+    told = "".join(f"\n  {b}" for b in broken)
+    return UnblotError(f"not one picture can be used{':' if broken else ''}{told}")
+
+
+def _cannot_write(path: Path, error: OSError) -> UnblotError:
+    """The error that tells why a pack cannot be written."""
+    told = f"cannot write the pack in {str(path.parent)!r}: {error.strerror or error}"
+    return UnblotError(f"{told}; choose another place with --cache")
