@@ -29,7 +29,8 @@ from unblot.sampling.loop import Progress
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build, canonical
 from unblot.training.ema import EMAS
-from unblot.training.engine import DECAYS, Trainer, run_training
+from unblot.training.engine import DECAYS, Trainer
+from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
@@ -160,7 +161,8 @@ def train(
     config = plan(source, dataset, choices)
     folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
     trainer = Trainer(config, dataset)
-    create(folder, config, overwrite)
+    if trainer.group.leads:
+        create(folder, config, overwrite)
     return _train(folder, trainer, quiet)
 
 
@@ -180,7 +182,8 @@ def resume(folder: str | Path, *, steps: int | None = None, device: str | None =
             "or train a new run"
         )
     trainer = Trainer(config, dataset)
-    write_json(folder / CONFIG, config.to_dict())
+    if trainer.group.leads:
+        write_json(folder / CONFIG, config.to_dict())
     return _train(folder, trainer, quiet, resuming=True)
 
 
@@ -235,12 +238,13 @@ def announce(trainer: Trainer, folder: Path) -> str:
 
 
 def _train(folder: Path, trainer: Trainer, quiet: bool, resuming: bool = False) -> Run:
-    monitor = Monitor(folder, trainer.config.train.steps, quiet)
+    plan = trainer.config.train
+    monitor = Monitor(folder, plan.steps, plan.batch_size, quiet, silent=not trainer.group.leads)
     monitor.note(announce(trainer, folder))
     finished = run_training(folder, trainer, monitor, resuming)
     if not finished:
-        monitor.note(f"stopped at step {trainer.step}; go on with: unblot train --resume {folder}")
-    return load(folder, trainer.config.train.device)
+        monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
+    return load(folder, plan.device)
 
 
 def _reading(source: DataConfig) -> dict[str, Any]:

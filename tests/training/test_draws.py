@@ -1,10 +1,12 @@
 """What a training step is made of: every picture once a pass, levels spread evenly, all a function of the seed."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from unblot.errors import UnblotError
 from unblot.process.schedules import flow, linear
 from unblot.training.draws import GRAIN, Draws
 
@@ -39,6 +41,22 @@ def test_a_step_does_not_depend_on_the_steps_asked_for_before():
 def test_a_grain_does_not_depend_on_the_rest_of_the_batch():
     small, large = draws(batch_size=GRAIN), draws(batch_size=3 * GRAIN)
     assert torch.equal(small.at(7).eps, large.at(7).eps[:GRAIN])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_a_batch_out_without_gap_or_overlap(world):
+    d = draws(batch_size=40)
+    whole = d.at(5)
+    shares = [d.at(5, rank, world) for rank in range(world)]
+    assert sorted(torch.cat([s.pictures for s in shares]).tolist()) == sorted(whole.pictures.tolist())
+    for share in shares:
+        for picture, eps in zip(share.pictures, share.eps, strict=True):
+            assert torch.equal(eps, whole.eps[whole.pictures == picture][0])
+
+
+def test_more_processes_than_grains_are_refused():
+    with pytest.raises(UnblotError, match="--batch-size 64 or more"):
+        draws(batch_size=40).at(0, rank=3, world=4)
 
 
 def test_stratified_times_fall_one_into_each_part():

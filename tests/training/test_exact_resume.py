@@ -7,7 +7,7 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.run import METRICS, MODEL
-from unblot.training import checkpoint, engine
+from unblot.training import checkpoint, engine, loop
 
 TINY = {
     "network": "unet:width=16,multipliers=1,blocks=1,attention=",
@@ -121,6 +121,46 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
     trainer.take_step()
     assert trainer.step == 2
     assert all(torch.equal(p, before[name]) for name, p in trainer.denoiser.named_parameters())
-    with pytest.raises(UnblotError, match=r"not finite for 20 steps.*--learning-rate"):
-        for _ in range(engine.LOST_STEPS):
-            trainer.take_step()
+    assert trainer.take_step().lost == 2
+    trainer.weighting = lambda level, denoiser: torch.ones_like(level.alpha)
+    assert trainer.take_step().lost == 0
+    assert not all(torch.equal(p, before[name]) for name, p in trainer.denoiser.named_parameters())
+
+
+def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with_the_reason(tmp_path, monkeypatch):
+    losses, rates = engine.Trainer._losses, []
+
+    def poisoned(self, draw):
+        rates.append(self.rate_scale)
+        return losses(self, draw) * (torch.inf if self.step >= 8 else 1.0)
+
+    monkeypatch.setattr(engine.Trainer, "_losses", poisoned)
+    monkeypatch.setattr(loop, "LOST_STEPS", 3)
+    with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*--learning-rate"):
+        api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
+    assert sorted(set(rates), reverse=True) == [1.0, 0.5, 0.25, 0.125]
+    assert checkpoint.steps_saved(tmp_path / "run")[-1] == 8
+
+
+def test_a_batch_in_parts_gives_the_same_step(tmp_path):
+    whole, parts = trainer_for(TINY), trainer_for(TINY)
+    parts.micro_batch = 7
+    for _ in range(3):
+        a, b = whole.take_step(), parts.take_step()
+        assert b.loss.item() == pytest.approx(a.loss.item(), rel=1e-5)
+        assert b.grad_norm.item() == pytest.approx(a.grad_norm.item(), rel=1e-4)
+
+
+def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
+    losses = engine.Trainer._losses
+
+    def narrow(self, draw):
+        if len(draw.pictures) > 6:
+            raise torch.OutOfMemoryError
+        return losses(self, draw)
+
+    trainer, plain = trainer_for(TINY), trainer_for(TINY)
+    expected = plain.take_step().loss.item()
+    monkeypatch.setattr(engine.Trainer, "_losses", narrow)
+    assert trainer.take_step().loss.item() == pytest.approx(expected, rel=1e-5)
+    assert trainer.micro_batch == 6

@@ -29,6 +29,11 @@ class Draw(NamedTuple):
     eps: Tensor
     hidden: Tensor
 
+    def part(self, first: int, n: int) -> "Draw":
+        """The draw of `n` of its pictures."""
+        rows = slice(first, first + n)
+        return Draw(self.pictures[rows], self.level.at(rows), self.eps[rows], self.hidden[rows])
+
 
 @dataclass
 class Draws:
@@ -50,11 +55,21 @@ class Draws:
         if self.times not in TIMES:
             raise UnblotError(f"unknown times {self.times!r}; choose one of {', '.join(TIMES)}")
 
-    def at(self, step: int) -> Draw:
-        """The draw of step 0, 1, …"""
-        grains = [self._grain(step, grain) for grain in range(-(-self.batch_size // GRAIN))]
+    def at(self, step: int, rank: int = 0, world: int = 1) -> Draw:
+        """The draw of step 0, 1, …; of several processes each takes every `world`-th grain.
+
+        Raises UnblotError where there are more processes than grains.
+        """
+        numbers = range(-(-self.batch_size // GRAIN))[rank::world]
+        if not numbers:
+            raise UnblotError(
+                f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; use --batch-size "
+                f"{GRAIN * world} or more"
+            )
+        grains = [self._grain(step, grain) for grain in numbers]
         t, eps, hidden = (torch.cat(column) for column in zip(*grains, strict=True))
-        return Draw(self._pictures(step), self.schedule(t), eps, hidden)
+        whole = self._pictures(step).split(GRAIN)
+        return Draw(torch.cat([whole[grain] for grain in numbers]), self.schedule(t), eps, hidden)
 
     def _grain(self, step: int, grain: int) -> tuple[Tensor, Tensor, Tensor]:
         g = grain_generator(self.seed, step, grain)

@@ -1,60 +1,53 @@
-"""The training engine: a trainer that takes steps, and the loop that runs it, shows it, saves it and stops it well."""
+"""The training engine: all the state of a run in training, and the step that changes it."""
 
-import json
 import math
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from unblot.config import RunConfig, TrainConfig
 from unblot.data.batches import Dataset
-from unblot.data.output import grid, scatter
 from unblot.errors import UnblotError
 from unblot.losses import WEIGHTINGS, training_loss
 from unblot.process.schedules import SCHEDULES
-from unblot.run import METRICS, MODEL, SAMPLES, build_denoiser, save_model
-from unblot.sampling.draw import available_device, draw
+from unblot.run import build_denoiser
+from unblot.sampling.draw import available_device
 from unblot.specs import build
-from unblot.training import checkpoint
-from unblot.training.draws import Draws
+from unblot.training.draws import Draw, Draws
 from unblot.training.ema import Ema
-from unblot.training.monitor import Monitor
-
-PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
-LOST_STEPS = 20  # steps in a row whose gradient is not finite, after which a run stops
+from unblot.training.parallel import join_group, sum_gradients, sum_over
 
 
 class Outcome(NamedTuple):
-    """What a step did: the mean loss of its batch and the norm of the gradient before clipping."""
+    """What a step did, on the device, so that nobody waits for it who does not read it.
 
-    loss: float
-    grad_norm: float
+    The mean loss of its batch, the norm of the gradient before clipping, and how many steps in a row up to this one
+    were skipped because their gradient was not finite.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+    lost: Tensor
 
 
 class Trainer:
-    """All the state of a run in training: denoiser, average, optimiser, and the number of steps taken."""
+    """All the state of a run in training: denoiser, average, optimiser, steps taken, and a factor on the rate."""
 
     def __init__(self, config: RunConfig, dataset: Dataset):
         train = config.train
-        self.config, self.dataset = config, dataset
+        self.config = config
+        self.group = join_group()
         self.device = available_device(train.device)
+        self.dataset = dataset.to(self.device) if self.device.type != "cpu" else dataset
         with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
             torch.manual_seed(train.seed)
             self.denoiser = build_denoiser(config).to(self.device)
         self.ema = Ema(self.denoiser, train.ema)
         self.optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(),
-            lr=train.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=train.weight_decay,
-            fused=True,
+            self.denoiser.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=train.weight_decay, fused=True
         )
         self.draws = Draws(
             train.seed,
@@ -68,45 +61,61 @@ class Trainer:
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         self.autocast = wants_bf16(train.precision, self.device)
         self.step = 0
-        self.lost = 0  # steps in a row that were skipped
+        self.rate_scale = 1.0
+        self.lost = torch.zeros((), device=self.device)
+        self.micro_batch = train.batch_size  # pictures that go through the network at a time
 
     def take_step(self) -> Outcome:
-        """One step of the optimiser and of the average. A gradient that is not finite is skipped.
+        """One step of the optimiser and of the average; a gradient that is not finite leaves the weights as they are.
 
-        Raises UnblotError after LOST_STEPS such steps in a row.
+        Without a wait for the device. Raises UnblotError where not even one picture fits into its memory.
         """
         self.denoiser.train()
-        rate = learning_rate(self.config.train, self.step)
+        rate = self.rate_scale * learning_rate(self.config.train, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._loss()
-        loss.backward()
+        loss = self._gradients(self.draws.at(self.step, self.group.rank, self.group.world))
+        sum_gradients(self.group, self.denoiser.parameters())
+        sum_over(self.group, loss)
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm)
-        outcome = Outcome(loss.item(), norm.item())
-        if math.isfinite(outcome.loss) and math.isfinite(outcome.grad_norm):
-            self.optimizer.step()
-            self.lost = 0
-        else:
-            self.lost += 1
+        bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # the fused optimiser leaves out such a step
+        self.optimizer.step()
         self.optimizer.zero_grad()
+        self.lost = torch.where(bad, self.lost + 1, 0)
         self.step += 1
         self.ema.update(self.denoiser, self.step)
-        if self.lost >= LOST_STEPS:
-            raise UnblotError(
-                f"the loss was not finite for {LOST_STEPS} steps up to step {self.step}, at learning rate {rate:.2g}; "
-                "try a lower --learning-rate"
-            )
-        return outcome
+        return Outcome(loss, norm, self.lost)
 
-    def _loss(self) -> Tensor:
-        pictures, level, eps, hidden = self.draws.at(self.step)
-        x0, label = self.dataset.batch(self.dataset.train[pictures.numpy()])
-        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
+    def _gradients(self, draw: Draw) -> Tensor:
+        """Adds this process's share of the gradients of the batch's mean loss; returns its share of that loss.
+
+        Where memory runs out, half as many pictures go through the network at a time, from then on.
+        """
+        while True:
+            total = torch.zeros((), device=self.device)
+            try:
+                for first in range(0, len(draw.pictures), self.micro_batch):
+                    loss = self._losses(draw.part(first, self.micro_batch)).sum() / self.config.train.batch_size
+                    loss.backward()
+                    total += loss.detach()
+                return total
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise UnblotError("one picture does not fit into the memory; use a smaller --network") from None
+                self.micro_batch = -(-self.micro_batch // 2)
+                self.optimizer.zero_grad()
+                torch.cuda.empty_cache()
+
+    def _losses(self, draw: Draw) -> Tensor:
+        """The weighted loss of each picture, (B,)."""
+        x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
+        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, draw.eps))
         if label is not None:
-            label = torch.where(hidden, self.denoiser.num_classes, label).to(self.device)
-        weight = self.weighting(level, self.denoiser)
+            label = torch.where(draw.hidden.to(label.device), self.denoiser.num_classes, label).to(self.device)
+        weight = self.weighting(draw.level, self.denoiser)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return training_loss(self.denoiser, x0, level, eps, label, weight).mean()
+            return training_loss(self.denoiser, x0, draw.level, eps, label, weight)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -146,34 +155,7 @@ class Trainer:
             state[int(index)][key] = torch.empty_like(parameter).copy_(tensor) if moment else tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step = step
-
-
-def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool = False) -> bool:
-    """Trains to the run's last step, keeping the run folder up to date. True when it came to the end.
-
-    Ctrl-C finishes the step, saves and returns False. `resume` goes on from the newest whole checkpoint.
-    """
-    train = trainer.config.train
-    metrics = folder / METRICS
-    if resume:
-        tensors, state = checkpoint.load_newest(folder, monitor.note)
-        trainer.restore(tensors, state["step"])
-        os.truncate(metrics, state["metrics_bytes"])  # lines after the checkpoint are about to be written again
-    else:
-        metrics.write_text("")
-    with metrics.open("a") as lines, monitor, _interruptible() as interrupted:
-        while trainer.step < train.steps and not interrupted():
-            outcome = trainer.take_step()
-            monitor.step(trainer.step, outcome.loss, learning_rate(train, trainer.step - 1), train.batch_size)
-            if trainer.step % train.log_every == 0 or trainer.step == train.steps:
-                line = {"step": trainer.step, **outcome._asdict()}
-                lines.write(json.dumps(line) + "\n")
-            if train.preview_every and trainer.step % train.preview_every == 0:
-                monitor.note(f"preview: {_preview(folder, trainer)}")
-            if trainer.step % train.checkpoint_every == 0:
-                _save(folder, trainer, lines)
-        _save(folder, trainer, lines)
-    return trainer.step >= train.steps
+        self.lost = torch.zeros_like(self.lost)
 
 
 def learning_rate(train: TrainConfig, step: int) -> float:
@@ -201,58 +183,7 @@ def wants_bf16(precision: str, device: torch.device) -> bool:
     return precision != "fp32" and device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
-def _preview(folder: Path, trainer: Trainer) -> Path:
-    """A grid of pictures from the averaged weights, always from the same noise; returns where it was written."""
-    config = trainer.config
-    classes = len(config.data.classes)
-    indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
-    labels = torch.tensor(indices) % classes if classes else None
-    with trainer.averaged():
-        drawn = draw(
-            trainer.denoiser,
-            config.data.shape,
-            indices,
-            levels=config.train.levels,
-            solver="dpmpp_2m",
-            steps=PREVIEW_STEPS,
-            seed=config.train.seed,
-            labels=labels,
-        )
-        array = torch.cat(list(drawn)).cpu().numpy()
-    stored = trainer.dataset.values.decode(array)
-    image = scatter(stored) if config.data.kind == "points" else grid(stored, trainer.dataset.values, columns=10)
-    path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
-    image.save(path)
-    return path
-
-
-def _save(folder: Path, trainer: Trainer, lines: Any) -> None:
-    lines.flush()
-    os.fsync(lines.fileno())
-    save_model(folder / MODEL, trainer.config, trainer.ema.weights)
-    checkpoint.save(folder, trainer.step, trainer.tensors(), {"metrics_bytes": lines.tell()})
-
-
 @torch.no_grad()
 def _assign(module: torch.nn.Module, weights: dict[str, Tensor]) -> None:
     for name, parameter in module.named_parameters():
         parameter.copy_(weights[name])
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Within it Ctrl-C only sets a flag, which the yielded function reads; a second Ctrl-C stops at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag.is_set
-        return
-
-    def on_interrupt(signum: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield flag.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)

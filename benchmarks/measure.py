@@ -1,0 +1,53 @@
+"""What the benchmarks share: timing in rounds, the machine's own matrix-product rate, and a JSON of both."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def seconds(work: dict[str, Callable[[], Any]], rounds: int = 7, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round. They take turns, so that a drift of the machine meets all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in work}
+    for i in range(warm_up + rounds):
+        for name, do in work.items():
+            start = time.perf_counter()
+            do()
+            if i >= warm_up:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def matrix_product(size: int = 2048) -> tuple[Callable[[], Any], float]:
+    """An fp32 matrix product, and the floating-point operations it takes: the yardstick of this machine."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return lambda: a @ b, 2.0 * size**3
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and with which versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return {
+        "cpu": next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+        ),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def report(**figures: Any) -> None:
+    """Prints the figures and the machine as JSON."""
+    print(json.dumps({**figures, "machine": machine()}, indent=2))

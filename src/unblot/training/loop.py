@@ -1,0 +1,158 @@
+"""The loop round the engine: it shows a run, saves it, goes back when it has gone wrong, and stops it well."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unblot.data.output import grid, scatter
+from unblot.errors import UnblotError
+from unblot.run import METRICS, MODEL, SAMPLES, save_model
+from unblot.sampling.draw import draw
+from unblot.training import checkpoint
+from unblot.training.engine import Outcome, Trainer, learning_rate
+from unblot.training.monitor import Monitor
+from unblot.training.parallel import sum_over, wait_for_all
+
+PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
+LOST_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
+RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
+
+
+def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool = False) -> bool:
+    """Trains to the run's last step, keeping the run folder up to date. True when it came to the end.
+
+    Ctrl-C finishes the step, saves and returns False. `resume` goes on from the newest whole checkpoint.
+    Raises UnblotError where the loss stays not finite.
+    """
+    train = trainer.config.train
+    if resume:
+        _go_back(folder, trainer, monitor)
+    elif trainer.group.leads:
+        (folder / METRICS).write_text("")
+    wait_for_all(trainer.group)
+    monitor.begin(trainer.step)
+    with monitor, _interruptible() as interrupted:
+        if not resume:
+            _save(folder, trainer)
+        while trainer.step < train.steps and not _any(trainer, interrupted()):
+            outcome = trainer.take_step()
+            if trainer.step % train.log_every == 0 or trainer.step == train.steps:
+                if outcome.lost >= LOST_STEPS:
+                    _recover(folder, trainer, monitor)
+                    continue
+                _log(folder, trainer, outcome)
+                monitor.step(
+                    trainer.step, outcome.loss.item(), trainer.rate_scale * learning_rate(train, trainer.step - 1)
+                )
+            if train.preview_every and trainer.step % train.preview_every == 0 and trainer.group.leads:
+                monitor.note(f"preview: {_preview(folder, trainer)}")
+            if trainer.step % train.checkpoint_every == 0 and not outcome.lost:
+                _save(folder, trainer)
+        _save(folder, trainer)
+    return trainer.step >= train.steps
+
+
+def _log(folder: Path, trainer: Trainer, outcome: Outcome) -> None:
+    """One line of metrics. No times in it: a run and its repetition write the same file."""
+    line = {"step": trainer.step, "loss": outcome.loss.item(), "grad_norm": outcome.grad_norm.item()}
+    if trainer.group.leads:
+        with (folder / METRICS).open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
+
+
+def _save(folder: Path, trainer: Trainer) -> None:
+    """The averaged model, and a checkpoint that knows how long the metrics were."""
+    if trainer.group.leads:
+        metrics = folder / METRICS
+        with metrics.open("rb") as lines:
+            os.fsync(lines.fileno())
+        save_model(folder / MODEL, trainer.config, trainer.ema.weights)
+        state = {"rate_scale": trainer.rate_scale, "metrics_bytes": metrics.stat().st_size}
+        checkpoint.save(folder, trainer.step, trainer.tensors(), state)
+    wait_for_all(trainer.group)
+
+
+def _go_back(folder: Path, trainer: Trainer, monitor: Monitor) -> None:
+    """Takes up the newest whole checkpoint; lines of metrics after it are about to be written again."""
+    tensors, state = checkpoint.load_newest(folder, monitor.note)
+    trainer.restore(tensors, state["step"])
+    trainer.rate_scale = state["rate_scale"]
+    if trainer.group.leads:
+        os.truncate(folder / METRICS, state["metrics_bytes"])
+
+
+def _recover(folder: Path, trainer: Trainer, monitor: Monitor) -> None:
+    """Goes back to the newest checkpoint with half the learning rate. Raises UnblotError after a few times."""
+    failed = trainer.step
+    scale = trainer.rate_scale / 2
+    rate = trainer.config.train.learning_rate * scale
+    pictures = trainer.draws.at(failed - 1).pictures.tolist()[:8]
+    what = f"the loss was not finite for {LOST_STEPS} steps up to step {failed}"
+    if scale < 0.5**RATE_CUTS:
+        raise UnblotError(
+            f"{what}, and lower learning rates did not help; the last batch had the training pictures {pictures} "
+            "and others: look at their values, or train anew with a lower --learning-rate"
+        )
+    _go_back(folder, trainer, monitor)
+    trainer.rate_scale = scale
+    monitor.note(f"{what}; back to step {trainer.step} with learning rate {rate:.2g}")
+
+
+def _any(trainer: Trainer, flag: bool) -> bool:
+    """Whether the flag is up in any process, so that all stop after the same step."""
+    if trainer.group.world == 1:
+        return flag
+    raised = torch.tensor(float(flag), device=trainer.device)
+    sum_over(trainer.group, raised)
+    return bool(raised)
+
+
+def _preview(folder: Path, trainer: Trainer) -> Path:
+    """A grid of pictures from the averaged weights, always from the same noise; returns where it was written."""
+    config = trainer.config
+    classes = len(config.data.classes)
+    indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
+    labels = torch.tensor(indices) % classes if classes else None
+    with trainer.averaged():
+        drawn = draw(
+            trainer.denoiser,
+            config.data.shape,
+            indices,
+            levels=config.train.levels,
+            solver="dpmpp_2m",
+            steps=PREVIEW_STEPS,
+            seed=config.train.seed,
+            labels=labels,
+        )
+        array = torch.cat(list(drawn)).cpu().numpy()
+    stored = trainer.dataset.values.decode(array)
+    image = scatter(stored) if config.data.kind == "points" else grid(stored, trainer.dataset.values, columns=10)
+    path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
+    image.save(path)
+    return path
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C only sets a flag, which the yielded function reads; a second Ctrl-C stops at once."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set
+        return
+
+    def on_interrupt(signum: int, frame: Any) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield flag.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

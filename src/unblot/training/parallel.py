@@ -1,0 +1,62 @@
+"""Several processes on one run, as torchrun starts them: who am I, and sums over all of us.
+
+Every process holds the whole network and takes its share of the grains of each batch. Without torchrun there is one
+process, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Group(NamedTuple):
+    """This process's number and how many there are."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+
+def join_group() -> Group:
+    """The group that torchrun started, joined on the first call; a group of one without torchrun."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Group()
+    if not dist.is_initialized():
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return Group(dist.get_rank(), world)
+
+
+def sum_over(group: Group, *values: Tensor) -> None:
+    """Each tensor becomes its sum over all processes."""
+    if group.world > 1:
+        for value in values:
+            dist.all_reduce(value)
+
+
+def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
+    """The gradients become their sums over all processes, sent as one block of memory."""
+    if group.world == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    block = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(block)
+    for gradient, part in zip(gradients, block.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def wait_for_all(group: Group) -> None:
+    """Returns when every process has come here."""
+    if group.world > 1:
+        dist.barrier()

@@ -1,0 +1,41 @@
+"""One process and two are the same run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from unblot import api
+from unblot.run import read_metrics
+
+CHOICES = {
+    "network": "unet:width=16,multipliers=1,blocks=1",
+    "batch_size": 40,
+    "log_every": 1,
+    "preview_every": 0,
+    "warmup": 0,
+}
+
+
+def train_with_two_processes(*arguments: str) -> None:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in CHOICES.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unblot.cli", "train"]
+    resuming = "--resume" in arguments
+    done = subprocess.run(
+        [*command, "--quiet", *arguments, *([] if resuming else flags)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(tmp_path):
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=24, decay="none", **CHOICES)
+    train_with_two_processes("digits", "--steps=16", "--decay=none", "--out", str(tmp_path / "two"))
+    api.resume(tmp_path / "two", steps=20, quiet=True)
+    train_with_two_processes("--resume", str(tmp_path / "two"), "--steps=24")
+    one, two = ([line["loss"] for line in read_metrics(tmp_path / name)] for name in ("one", "two"))
+    assert len(one) == len(two) == 24
+    assert two == pytest.approx(one, rel=1e-5)
