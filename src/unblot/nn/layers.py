@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unblot.errors import UnblotError
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -41,6 +43,18 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Callable[[Tensor]
     return padded, lambda y: y[..., top : top + height, left : left + width]
 
 
+class TwoLayers(nn.Module):
+    """Two linear layers with a SiLU between them, on the features of the noise level: (B, dim) -> (B, width)."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(dim, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(features)))
+
+
 class LabelEmbedding(nn.Module):
     """A learned vector per class, and one more, the last, for "no label" (classifier-free guidance)."""
 
@@ -54,6 +68,14 @@ class LabelEmbedding(nn.Module):
         if label is None:
             return self.weight[-1].expand(batch, -1)
         return F.embedding(label, self.weight)
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """The numbers of an option such as "1-2-2"; none for an empty text. Raises UnblotError for anything else."""
+    parts = text.split("-") if text else []
+    if not all(part.isdecimal() for part in parts):
+        raise UnblotError(f"{option} {text!r} is not whole numbers joined by dashes, as 1-2-2")
+    return [int(part) for part in parts]
 
 
 def zeroed(module: M) -> M:

@@ -1,0 +1,268 @@
+"""The network of Ho et al. 2020 (appendix B), layer for layer; its weights exchange with diffusers' UNet2DModel.
+
+Parameter names, shapes and outputs are those of `UNet2DModel` in the configuration of google/ddpm-cifar10-32 (one
+attention head over all channels, asymmetric padding before a stride), so that weights load as they are. What
+differs is only how the same numbers are come by: everything stays in channels_last memory format, layers that
+act on each pixel alone are 1×1 convolutions, and "double the size, then convolve" is one transposed convolution.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unblot.errors import UnblotError
+from unblot.nn.layers import LabelEmbedding, TwoLayers, numbers, pad_to_multiple, sinusoids, zeroed
+
+EPS = 1e-6  # of the group norms, as in the published weights
+
+
+class DDPMUNet(nn.Module):
+    """x (B, channels, H, W), DDPM's index (B,), label (B,) -> (B, out_channels, H, W); any H and W.
+
+    width: channels, an even number; multipliers: of the width, one per size, from the full size on, each half of the
+    one before; blocks: residual blocks per size (one more on the way up); attention: the sizes, 0 the full one, with
+    attention after each block, joined by dashes, empty for none; groups: of the group norms, 0 for Ho's 32 or fewer
+    where a group would have under 4 channels. Raises UnblotError for options that do not fit together.
+    """
+
+    embeds = "ddpm_index"
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        width: int = 128,
+        multipliers: str = "1-2-2-2",
+        blocks: int = 2,
+        attention: str = "1",
+        dropout: float = 0.0,
+        groups: int = 0,
+    ) -> None:
+        super().__init__()
+        factors, attended = numbers("multipliers", multipliers), numbers("attention", attention)
+        check(width, factors, blocks, attended, dropout, groups)
+        groups = groups or suitable_groups(width)
+        widths = [width * factor for factor in factors]
+        first, last = widths[0], len(widths) - 1
+        dim = 4 * first
+        self.features = first
+        self.multiple = 2**last
+
+        self.conv_in = nn.Conv2d(channels, first, 3, padding=1)
+        self.time_embedding = TwoLayers(first, dim)
+        self.class_embedding = LabelEmbedding(num_classes, dim) if num_classes else None
+        self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
+        c, skips = first, [first]
+        for level, w in enumerate(widths):
+            ins = [c] + [w] * (blocks - 1)
+            self.down_blocks.append(Down(ins, w, dim, groups, dropout, level in attended, level < last))
+            skips += [w] * (blocks + (level < last))
+            c = w
+        self.mid_block = Stage([c, c], c, dim, groups, dropout, attentions=1)
+        for level, w in reversed(list(enumerate(widths))):
+            ins = [below + skips.pop() for below in [c] + [w] * blocks]
+            self.up_blocks.append(Up(ins, w, dim, groups, dropout, level in attended, level > 0))
+            c = w
+        self.conv_norm_out = nn.GroupNorm(groups, first, EPS)
+        self.conv_out = nn.Conv2d(first, out_channels, 3, padding=1)
+        self.apply(initialise)
+        self.apply(silence)
+        zeroed(self.conv_out)
+
+    def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        x, crop = pad_to_multiple(x, self.multiple)
+        e = self.time_embedding(index_features(noise, self.features).to(x.dtype))
+        if self.class_embedding is not None:
+            e = e + self.class_embedding(label, len(x))
+        e = F.silu(e)
+        # With one channel the two formats have the same strides, and the convolution may choose the other.
+        h = channels_last(self.conv_in(channels_last(x)))
+        skips = [h]
+        for down in self.down_blocks:
+            h = down(h, e, skips)
+        h = self.mid_block(h, e)
+        for up in self.up_blocks:
+            h = up(h, e, skips)
+        return crop(self.conv_out(F.silu(self.conv_norm_out(h))))
+
+
+class Stage(nn.Module):
+    """Residual blocks of one size, (B, ins[i], H, W) -> (B, width, H, W), attention after the first of them."""
+
+    def __init__(self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attentions: int):
+        super().__init__()
+        self.resnets = nn.ModuleList(ResBlock(i, width, dim, groups, dropout) for i in ins)
+        self.attentions = nn.ModuleList(Attention(width, groups) for _ in range(attentions))
+
+    def block(self, i: int, h: Tensor, e: Tensor) -> Tensor:
+        """The i-th block, and its attention if it has one."""
+        h = self.resnets[i](h, e)
+        return self.attentions[i](h) if i < len(self.attentions) else h
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        for i in range(len(self.resnets)):
+            h = self.block(i, h, e)
+        return h
+
+
+class Down(Stage):
+    """A stage on the way down: every map that it makes is laid on `skips`."""
+
+    def __init__(
+        self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attention: bool, resize: bool
+    ):
+        super().__init__(ins, width, dim, groups, dropout, len(ins) if attention else 0)
+        self.downsamplers = nn.ModuleList([Downsample(width)] if resize else [])
+
+    def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:  # type: ignore[override]
+        for i in range(len(self.resnets)):
+            h = self.block(i, h, e)
+            skips.append(h)
+        for downsample in self.downsamplers:
+            h = downsample(h)
+            skips.append(h)
+        return h
+
+
+class Up(Stage):
+    """A stage on the way up: every block takes one map off `skips`."""
+
+    def __init__(
+        self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attention: bool, resize: bool
+    ):
+        super().__init__(ins, width, dim, groups, dropout, len(ins) if attention else 0)
+        self.upsamplers = nn.ModuleList([Upsample(width)] if resize else [])
+
+    def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:  # type: ignore[override]
+        for i in range(len(self.resnets)):
+            h = self.block(i, torch.cat([h, skips.pop()], dim=1), e)
+        for upsample in self.upsamplers:
+            h = upsample(h)
+        return h
+
+
+class ResBlock(nn.Module):
+    """Two 3×3 convolutions behind group norms, the embedding (B, dim) added between them, and a residual path."""
+
+    def __init__(self, channels: int, width: int, dim: int, groups: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, channels, EPS)
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
+        self.time_emb_proj = nn.Linear(dim, width)
+        self.norm2 = nn.GroupNorm(groups, width, EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(channels, width, 1) if channels != width else None
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h += self.time_emb_proj(e)[:, :, None, None]  # in place: a convolution's output is not kept for its gradient
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h += x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h
+
+
+class Attention(nn.Module):
+    """Self-attention over all places of a channels_last map, (B, C, H, W) -> the same, with a residual path."""
+
+    def __init__(self, width: int, groups: int):
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, width, EPS)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        qkv = pointwise(self.group_norm(x), self.to_q, self.to_k, self.to_v)
+        q, k, v = qkv.permute(0, 2, 3, 1).reshape(b, 1, height * width, 3 * c).chunk(3, dim=-1)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = mixed.reshape(b, height, width, c).permute(0, 3, 1, 2)
+        return pointwise(mixed, self.to_out[0]).add_(x)
+
+
+class Downsample(nn.Module):
+    """Half the height and width: a 3×3 convolution of stride 2, padded at the right and at the bottom only."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: each pixel doubled, then a 3×3 convolution.
+
+    The 9 pixels under its kernel are copies of at most 4, so it equals a transposed convolution of stride 2 whose 4×4
+    taps sum the 3×3 taps (at most 2 by 2 of them) that meet the same pixel, with 4/9 of the work.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flipped = F.pad(self.conv.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
+        kernel = F.avg_pool2d(flipped, 2, stride=1, divisor_override=1)
+        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
+
+
+def index_features(index: Tensor, dim: int) -> Tensor:
+    """Sines, then cosines, of DDPM's index (B,), fractions allowed, at frequencies 1 … 1/10000 -> (B, dim)."""
+    half = dim // 2
+    exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=index.device)
+    return sinusoids(index.float(), torch.exp(exponents / max(half - 1, 1)))
+
+
+def pointwise(x: Tensor, *layers: nn.Module) -> Tensor:
+    """Linear layers applied to each pixel, their outputs side by side: as a 1×1 convolution, in half the time."""
+    weight = torch.cat([layer.get_parameter("weight") for layer in layers])
+    bias = torch.cat([layer.get_parameter("bias") for layer in layers])
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """`x` with its channels next to each other in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def initialise(module: nn.Module) -> None:
+    """Ho et al.'s start: uniform weights with variance 1/mean(fan_in, fan_out), biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def silence(module: nn.Module) -> None:
+    """Zero for the last layer of a residual branch, which so starts as the identity."""
+    if isinstance(module, ResBlock):
+        zeroed(module.conv2)
+    elif isinstance(module, Attention):
+        zeroed(module.to_out)
+
+
+def suitable_groups(width: int) -> int:
+    """The most groups, up to Ho's 32, that divide `width` into groups of at least 4 channels; 1 if there are none."""
+    return max([groups for groups in range(1, 33) if width % groups == 0 and width // groups >= 4], default=1)
+
+
+def check(width: int, factors: list[int], blocks: int, attended: list[int], dropout: float, groups: int) -> None:
+    """Raises UnblotError where the options of `DDPMUNet` do not fit together."""
+    if width < 2 or width % 2:
+        raise UnblotError(f"ddpm_unet: width {width} is not an even number of at least 2")
+    if not factors or 0 in factors:
+        raise UnblotError("ddpm_unet: multipliers must be numbers of at least 1 joined by dashes, as 1-2-2-2")
+    if blocks < 1:
+        raise UnblotError(f"ddpm_unet: blocks {blocks} is not at least 1")
+    if max(attended, default=0) >= len(factors):
+        raise UnblotError(f"ddpm_unet: attention at {max(attended)}, but the sizes are 0 to {len(factors) - 1}")
+    if not 0 <= dropout < 1:
+        raise UnblotError(f"ddpm_unet: dropout {dropout} is not in [0, 1)")
+    if groups < 0 or (groups and width % groups):
+        raise UnblotError(f"ddpm_unet: groups {groups} do not divide width {width}; 0 chooses groups that do")

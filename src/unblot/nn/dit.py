@@ -1,0 +1,126 @@
+"""DiT, the diffusion transformer of Peebles & Xie 2023: patches as tokens, adaLN-Zero blocks, fixed positions.
+
+Two small additions for stability: queries and keys are normalised (Henry et al. 2020, Dehghani et al. 2023),
+and the positions are those of the grid at hand, so that one network takes pictures of any size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unblot.errors import UnblotError
+from unblot.nn.layers import LabelEmbedding, TwoLayers, fourier_features, pad_to_multiple, sinusoids, zeroed
+
+FREQUENCIES = 64  # features of the noise level
+
+
+class DiT(nn.Module):
+    """x (B, channels, H, W), log(sigma/alpha) (B,), label (B,) -> (B, out_channels, H, W); any H and W.
+
+    width: channels of a token, a multiple of 4; depth: blocks; patch: side of the square of pixels that is one
+    token; heads: of the attention, a divisor of width; mlp_ratio: hidden channels of a block's two layers, in
+    widths. Raises UnblotError for options that do not fit together.
+    """
+
+    embeds = "log_sigma_over_alpha"
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        size: tuple[int, int],
+        num_classes: int,
+        *,
+        width: int = 192,
+        depth: int = 6,
+        patch: int = 2,
+        heads: int = 4,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        check(width, depth, patch, heads, mlp_ratio)
+        self.patch = patch
+        self.enter = nn.Linear(channels * patch**2, width)
+        self.embed_noise = TwoLayers(FREQUENCIES, width)
+        self.embed_label = LabelEmbedding(num_classes, width) if num_classes else None
+        self.blocks = nn.ModuleList(Block(width, heads, int(mlp_ratio * width)) for _ in range(depth))
+        self.modulate = nn.Linear(width, 2 * width)
+        self.leave = nn.Linear(width, out_channels * patch**2)
+        self.apply(initialise)
+        for layer in (self.modulate, self.leave, *(block.get_submodule("modulate") for block in self.blocks)):
+            zeroed(layer)
+
+    def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        x, crop = pad_to_multiple(x, self.patch)
+        e = self.embed_noise(fourier_features(noise, FREQUENCIES).to(x.dtype))
+        if self.embed_label is not None:
+            e = e + self.embed_label(label, len(x))
+        e = F.silu(e)[:, None]
+        h = F.pixel_unshuffle(x, self.patch).permute(0, 2, 3, 1)  # (B, rows, columns, channels·patch²)
+        rows, columns = h.shape[1:3]
+        h = self.enter(h.flatten(1, 2))
+        h = h + grid_positions(rows, columns, h.shape[-1], h.device).to(h.dtype)
+        for block in self.blocks:
+            h = block(h, e)
+        h = self.leave(modulated(h, *self.modulate(e).chunk(2, dim=-1)))
+        h = h.transpose(1, 2).unflatten(2, (rows, columns))
+        return crop(F.pixel_shuffle(h, self.patch))
+
+
+class Block(nn.Module):
+    """Attention, then two layers, on tokens (B, N, width), modulated and gated by e (B, 1, width); at first silent."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulate = nn.Linear(width, 6 * width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.norm_q, self.norm_k = nn.RMSNorm(width // heads, 1e-6), nn.RMSNorm(width // heads, 1e-6)
+        self.out = nn.Linear(width, width)
+        self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulate(e).chunk(6, dim=-1)
+        h = h + gate_1 * self.attention(modulated(h, scale_1, shift_1))
+        hidden = F.gelu(self.widen(modulated(h, scale_2, shift_2)), approximate="tanh")
+        return h + gate_2 * self.narrow(hidden)
+
+    def attention(self, h: Tensor) -> Tensor:
+        """Every token's mix of all tokens, (B, N, width) -> the same."""
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """adaLN: tokens (B, N, width) normalised, then scaled by 1 + scale and shifted, each (B, 1, width)."""
+    return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale)
+
+
+def grid_positions(rows: int, columns: int, dim: int, device: torch.device) -> Tensor:
+    """Sines and cosines of each place's row, then of its column: (rows·columns, dim), `dim` a multiple of 4."""
+    frequencies = 10000.0 ** -(torch.arange(dim // 4, device=device) / (dim // 4))
+    of_row = sinusoids(torch.arange(rows, device=device), frequencies)[:, None].expand(-1, columns, -1)
+    of_column = sinusoids(torch.arange(columns, device=device), frequencies).expand(rows, -1, -1)
+    return torch.cat([of_row, of_column], dim=-1).flatten(0, 1)
+
+
+def initialise(module: nn.Module) -> None:
+    """The paper's start of linear layers: uniform weights with variance 1/mean(fan_in, fan_out), biases zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def check(width: int, depth: int, patch: int, heads: int, mlp_ratio: float) -> None:
+    """Raises UnblotError where the options of `DiT` do not fit together."""
+    if width < 4 or width % 4:
+        raise UnblotError(f"dit: width {width} is not a multiple of 4")
+    if heads < 1 or width % heads:
+        raise UnblotError(f"dit: heads {heads} do not divide width {width}")
+    if depth < 1:
+        raise UnblotError(f"dit: depth {depth} is not at least 1")
+    if patch < 1:
+        raise UnblotError(f"dit: patch {patch} is not at least 1")
+    if not 1 <= mlp_ratio * width < 1e6:
+        raise UnblotError(f"dit: mlp_ratio {mlp_ratio} is not a number of about 1 to 8")
