@@ -1,0 +1,164 @@
+"""A folder of everything that goes wrong: each file is named with its reason, nothing hangs, nothing is a traceback."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from data_files import BROKEN, encoded
+from unblot.data.batches import open_data
+from unblot.errors import UnblotError
+
+RNG = np.random.default_rng(8)
+NOBODY = 65534
+
+
+def hostile(folder: Path) -> tuple[set[str], set[str]]:
+    """Fills a folder; names of the files that can be used and of those that cannot."""
+    good, bad = set(), set()
+
+    def put(name: str, data: bytes, usable: bool = False) -> None:
+        (folder / name).write_bytes(data)
+        (good if usable else bad).add(name)
+
+    photo = RNG.integers(0, 256, (40, 60, 3), np.uint8)
+    for i in range(8):
+        put(f"plain{i}.jpg", encoded(np.roll(photo, 7 * i, axis=1), "JPEG"), True)
+    turned = Image.Exif()
+    turned[274] = 6
+    put("turned.jpg", encoded(photo, "JPEG", exif=turned), True)
+    put("cmyk.jpg", encoded(Image.fromarray(photo).convert("CMYK"), "JPEG"), True)
+    put("palette.png", encoded(Image.fromarray(photo).quantize(8), "PNG", transparency=0), True)
+    frames = [Image.fromarray(photo[:, i:]).quantize(16) for i in (0, 1)]
+    put("moving.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), True)
+    put("deep.png", encoded(RNG.integers(0, 65536, (30, 30), np.uint16), "PNG"), True)
+    put("猫の写真.png", encoded(photo, "PNG"), True)
+    put("two\nlines.png", encoded(photo, "PNG"), True)
+    put("tiny.bmp", encoded(photo[:1, :1], "BMP"), True)
+    put("long.webp", encoded(np.tile(photo, (1, 20, 1)), "WEBP"), True)
+    tifffile.imwrite(folder / "nan.tif", np.full((20, 20), np.nan, np.float32))
+    bad.add("nan.tif")
+    for i, (what, data) in enumerate(BROKEN.items()):
+        put(f"{what}\n{i}.png" if i == 1 else f"{what}{i}.png", data)
+    os.symlink("b.png", folder / "a.png")
+    os.symlink("a.png", folder / "b.png")
+    os.symlink("gone.png", folder / "dangling.png")
+    os.symlink(folder, folder / "again")
+    (folder / "deeper").mkdir()
+    os.symlink("..", folder / "deeper" / "up")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    (folder / "notes.txt").write_text("no picture, and not called so")
+    return good, bad | {"a.png", "b.png", "dangling.png", "pipe.png"}
+
+
+def test_skipping_names_every_broken_file_once_and_uses_every_other(tmp_path):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    good, bad = hostile(folder)
+    said: list[str] = []
+    data = open_data(str(folder), size=16, on_broken="skip", report=said.append)
+    assert set(data.packed.names) == good
+    assert {b.name for b in data.packed.broken} == bad
+    assert len(data.packed.broken) == len(bad)
+    assert data.shape == (3, 16, 16)
+    told = "\n".join(said)
+    for broken in data.packed.broken:
+        assert broken.reason
+        assert "Traceback" not in broken.reason
+        assert str(broken) in told
+        assert "\n" not in str(broken)
+    assert "zeros\\n1.png" in told
+
+
+def test_by_default_it_stops_with_the_whole_list(tmp_path):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    _, bad = hostile(folder)
+    with pytest.raises(UnblotError, match=f"{len(bad)} pictures cannot be used.*--on-broken skip") as error:
+        open_data(str(folder), size=16)
+    lines = str(error.value).split("\n")
+    assert len(lines) == 1 + len(bad)
+    wanted = {"bomb": "pixels", "text": "it is text", "empty": "empty", "dangling": "No such file", "pipe": "regular"}
+    for start, reason in wanted.items():
+        assert any(line.strip().startswith(start) and reason in line for line in lines), (start, lines)
+
+
+def test_workers_say_the_same_as_one_process(tmp_path, monkeypatch):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    hostile(folder)
+    alone = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "one")
+    monkeypatch.setattr("unblot.data.pack.ALONE", 0)
+    many = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "two", workers=2)
+    assert many.packed.broken == alone.packed.broken
+    assert many.packed.kinds == alone.packed.kinds
+    assert many.fingerprint == alone.fingerprint
+    np.testing.assert_array_equal(many.pictures, alone.pictures)
+
+
+def test_a_zip_of_it_is_read_likewise(tmp_path):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    good, bad = hostile(folder)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in sorted(good | bad):
+            if (folder / name).is_file():
+                archive.write(folder / name, name)
+    data = open_data(str(tmp_path / "x.zip"), size=16, on_broken="skip")
+    assert set(data.packed.names) == good
+    assert {b.name for b in data.packed.broken} == {name for name in bad if (folder / name).is_file()}
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """As root, whom no permission stops, becomes nobody for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_what_may_not_be_read_is_named(tmp_path):
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o755)
+        for name in ("open.png", "shut.png"):
+            (folder / name).write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
+        (folder / "shut").mkdir()
+        (folder / "shut.png").chmod(0)
+        (folder / "shut").chmod(0)
+        (folder / "cache").mkdir()
+        (folder / "cache").chmod(0o777)
+        with without_privileges():
+            data = open_data(str(folder), on_broken="skip", cache=folder / "cache")
+        assert data.packed.names == ["open.png"]
+        assert sorted(data.packed.broken) == [("shut", "Permission denied"), ("shut.png", "Permission denied")]
+    finally:
+        (folder / "shut").chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def test_nothing_but_broken_files_is_an_error_either_way(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    for on_broken in ("stop", "skip"):
+        with pytest.raises(UnblotError, match=r"not one picture.*\n  a\.png: the file is empty"):
+            open_data(str(tmp_path), on_broken=on_broken)
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnblotError, match=r"cannot write the pack.*--cache"):
+        open_data(str(tmp_path), cache=tmp_path / "file")
