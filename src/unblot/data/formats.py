@@ -143,9 +143,8 @@ def _pillow(data: bytes, at_least: int) -> Picture:
         mode, kind = WITH_ALPHA[mode], f"{kind} with transparency"
     width, height = picture.size
     orientation = 1
-    if picture.format == "TIFF" or any(name in picture.info for name in ORIENTATION_IN):
+    if picture.format != "TIFF" and any(name in picture.info for name in ORIENTATION_IN):  # Pillow turns TIFF itself
         orientation = picture.getexif().get(ORIENTATION, 1)
-    turned = orientation if picture.format != "TIFF" else 1  # Pillow turns TIFF by itself
     channels = len(mode) if dtype == "uint8" else 1
     check_size(channels, height, width)
 
@@ -153,7 +152,7 @@ def _pillow(data: bytes, at_least: int) -> Picture:
         if at_least and picture.format == "JPEG":
             picture.draft(None, (at_least, at_least))
         array = np.asarray(picture if picture.mode == mode else picture.convert(mode)).astype(dtype, copy=False)
-        return orient(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), turned)
+        return orient(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), orientation)
 
     height, width = (width, height) if orientation >= 5 else (height, width)
     return Picture(channels, height, width, dtype, mode in ("LA", "RGBA"), kind, values)
