@@ -29,8 +29,10 @@ def test_agrees_with_prdc(pair, k: int) -> None:
 
     x, y = pair()
     peer = compute_prdc(y.numpy(), x.numpy(), nearest_k=k)
-    for name, values in covering(x, y, k=k, k_density=k)._asdict().items():
-        assert float(values.mean()) == pytest.approx(peer[name], rel=1e-4), name
+    found = covering(x, y, k=k, k_density=k)._asdict()
+    for name, value in peer.items():
+        assert float(found[name].mean()) == pytest.approx(value, rel=1e-4), name
+    assert float(found["crowding"].mean()) == pytest.approx(peer["density"], rel=1e-9)
 
 
 def test_of_itself_all_is_covered() -> None:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from unblot.evaluate.pictures import Pictures, shrink
 
 DIMS = 64
-STEPS = 800
-BATCH = 128
+STEPS, EPOCHS, BATCH = 800, 12, 128
+"""As many steps as EPOCHS passes take, between 100 and STEPS. More tell the classes hardly better, but press
+the training pictures of a class together, and held-out pictures then look foreign: on digits the precision of
+real held-out pictures was 0.84 after 100 steps and 0.58 after 800."""
 VERSION = 1
 """Part of the cache's key: raise it when anything here changes what is trained."""
 
@@ -65,17 +67,18 @@ def train_classifier(pictures: Pictures, labels: Tensor, classes: int, cache: Pa
 
 
 def _train(network: Classifier, pictures: Pictures, labels: Tensor) -> None:
-    """A fixed number of steps of AdamW, the learning rate falling to 0; batches are drawn without replacement."""
+    """AdamW with a learning rate that rises and falls to 0; each pass goes through every picture."""
     batch = min(BATCH, len(pictures))
+    steps = min(STEPS, max(100, EPOCHS * len(pictures) // batch))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     order = torch.randperm(len(pictures))
     network.train()
-    for _ in range(STEPS):
+    for _ in range(steps):
         if len(order) < batch:
             order = torch.cat([order, torch.randperm(len(pictures))])
         chosen, order = order[:batch], order[batch:]
-        loss = nn.functional.cross_entropy(network(pictures[chosen.numpy()]), labels[chosen], label_smoothing=0.05)
+        loss = nn.functional.cross_entropy(network(pictures[chosen.numpy()]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -10,17 +10,19 @@ BLOCK = 512
 
 
 class Covering(NamedTuple):
-    """What precision, recall, density and coverage are the means of: one number a picture, float64.
+    """What precision, recall, density (twice) and coverage are the means of: one number a picture, float64.
 
     `precision` (N,): 1 where the sample lies within the reach of a reference picture (its k-th neighbour's distance).
     `recall` (M,): 1 where the reference picture lies within the reach of a sample (Kynkäänniemi et al. 2019).
     `density` (N,): how many reference pictures' reach the sample lies within, over k.
+    `crowding` (M,): the same by reference picture: how many samples lie within its reach, over k, times M/N.
     `coverage` (M,): 1 where a sample lies within the reference picture's reach (Naeem et al. 2020).
     """
 
     precision: Tensor
     recall: Tensor
     density: Tensor
+    crowding: Tensor
     coverage: Tensor
 
 
@@ -37,15 +39,21 @@ def covering(samples: Tensor, reference: Tensor, k: int = 3, k_density: int = 5)
     reach_y, reach_y_density = _reach(y, [k, k_density])
     precision, density = [], []
     recall = torch.zeros(len(y), dtype=torch.bool)
-    coverage = torch.zeros(len(y), dtype=torch.bool)
+    crowding = torch.zeros(len(y), dtype=torch.float64)
     for start in range(0, len(x), BLOCK):
         squared = _squared(x[start : start + BLOCK], y)
         precision.append((squared <= reach_y).any(1))
         within = squared <= reach_y_density
         density.append(within.sum(1) / k_density)
-        coverage |= within.any(0)
+        crowding += within.sum(0)
         recall |= (squared <= reach_x[start : start + BLOCK, None]).any(0)
-    return Covering(torch.cat(precision).double(), recall.double(), torch.cat(density).double(), coverage.double())
+    return Covering(
+        torch.cat(precision).double(),
+        recall.double(),
+        torch.cat(density).double(),
+        crowding * len(y) / (len(x) * k_density),
+        (crowding > 0).double(),
+    )
 
 
 def class_counts(classes: Tensor, num_classes: int) -> Tensor:

@@ -80,7 +80,7 @@ class Measure(NamedTuple):
 def compare_features(features: str, samples: Tensor, reference: Tensor, name: str) -> list[Figure]:
     """Every figure of MEASURES for features (N, d) and (M, d), both in random order.
 
-    features: their name; name: what the reference is, with a hash of it. A figure that the counts cannot bear has no
+    features: their name; name: what the reference is, a word and a hash. A figure that the counts cannot bear has no
     value, but says what it needs.
     """
     dims = samples.shape[1]
@@ -88,7 +88,9 @@ def compare_features(features: str, samples: Tensor, reference: Tensor, name: st
     for names, compute, least, least_reference, pairwise in MEASURES:
         x, y = (samples[:PAIRWISE], reference[:PAIRWISE]) if pairwise else (samples, reference)
         about: dict[str, Any] = _about(features, x, y, name)
-        if needs := _needs(least(dims), len(x), "samples") or _needs(least_reference(dims), len(y), f"{name} pictures"):
+        if needs := _needs(least(dims), len(x), "samples") or _needs(
+            least_reference(dims), len(y), f"{name.split()[0]} pictures"
+        ):
             found += [Figure(n, None, None, None, **about, needs=needs) for n in names]
         else:
             found += [Figure(n, *estimate, **about) for n, estimate in zip(names, compute(x, y), strict=True)]
@@ -128,7 +130,8 @@ def _covering(x: Tensor, y: Tensor) -> list[Estimate]:
     """At equal counts, without which recall and coverage do not compare."""
     count = min(len(x), len(y))
     found = covering(x[:count], y[:count])
-    half = Z95 * float(found.density.std()) / count**0.5
+    # The density is a mean over pairs: both sets' own spread is in its error.
+    half = Z95 * float((found.density.var() + found.crowding.var()) / count) ** 0.5
     density = float(found.density.mean())
     shares = {
         n: (float(getattr(found, n).mean()), *share_interval(int(getattr(found, n).sum()), count)) for n in SHARES
@@ -160,7 +163,7 @@ def class_figures(features: str, samples: Tensor, reference: Tensor, classes: in
     """
     about: dict[str, Any] = _about(features, samples, reference, name)
     least = 10 * classes
-    if needs := _needs(least, len(samples), "samples") or _needs(least, len(reference), f"{name} pictures"):
+    if needs := _needs(least, len(samples), "samples") or _needs(least, len(reference), f"{name.split()[0]} pictures"):
         return [Figure(n, None, None, None, **about, needs=needs) for n in ("class_share_distance", "classes_reached")]
     counts, truth = class_counts(samples, classes), class_counts(reference, classes)
     value = share_distance(counts, truth)

@@ -1,9 +1,10 @@
 """Did the model learn, or copy? Each drawn picture's nearest training picture, and what that distance means."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -11,7 +12,7 @@ from torch.nn.functional import pad
 from unblot.errors import UnblotError
 from unblot.evaluate.distances import Z95
 from unblot.evaluate.neighbours import Form, Forms, as_they_are, nearest
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluate.pictures import Pictures, shrink
 
 NEIGHBOURS = 5
 COPY_RATIO = 1 / 3
@@ -57,7 +58,8 @@ def nearness(pictures: Pictures, training: Pictures, forms: Forms = as_they_are)
         raise UnblotError("looking for copies needs at least 2 different training pictures, there is only 1")
     distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, forms)
     # Distinct pictures: only the first distance can be 0, so that nothing is divided by 0.
-    return Nearness(distances[:, 0], torch.from_numpy(distinct)[where[:, 0]], distances[:, 0] / distances[:, -1])
+    first = distances[:, 0].contiguous()
+    return Nearness(first, torch.from_numpy(distinct)[where[:, 0]], first / distances[:, -1])
 
 
 def forms_of(flip: bool = False, shift: int = 0) -> Forms:
@@ -119,6 +121,20 @@ def copying_z(distance: Tensor, held_out: Tensor, cells: tuple[Tensor, Tensor] |
     if not scores:
         return _mann_whitney_z(distance, held_out)
     return sum(w * z for w, z in zip(weights, scores)) / sum(weights)
+
+
+def cells_of(training: Pictures, sets: Sequence[Pictures], count: int) -> list[Tensor]:
+    """For each set, the region of the space (N,) that each picture lies in: `count` k-means cells of the training set.
+
+    Of at most 10,000 training pictures, and all pictures shrunk to 16 pixels a side.
+    """
+    from sklearn.cluster import KMeans
+
+    def flat(pictures: Pictures) -> np.ndarray:
+        return torch.cat([shrink(chunk, 16).flatten(1) for chunk in pictures.chunks()]).numpy()
+
+    cells = KMeans(count, n_init=1, random_state=0).fit(flat(training.sample(10_000)))
+    return [torch.from_numpy(cells.predict(flat(pictures))).long() for pictures in sets]
 
 
 def _mann_whitney_z(x: Tensor, y: Tensor) -> float:

@@ -1,0 +1,124 @@
+"""Pieces of the report page that are drawn: pictures as data, and small SVG charts that follow the page's colours."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unblot.data.output import as_display, grid, scatter
+from unblot.data.values import ValueMap
+
+
+def image(picture: Image.Image, alt: str) -> str:
+    """A picture as an <img> that holds its own data."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    data = base64.b64encode(file.getvalue()).decode()
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}">'
+
+
+def sheet(stored: np.ndarray, values: ValueMap, alt: str) -> str:
+    """Pictures (N, C, H, W) in a grid, or points in the plane as a plot."""
+    if stored.shape[1:] == (2, 1, 1):
+        return image(scatter(stored, size=420), alt)
+    return image(grid(stored, values), alt)
+
+
+def small(stored: np.ndarray, values: ValueMap, alt: str, side: int = 96) -> str:
+    """One picture (C, H, W), reduced to `side` pixels where it is larger."""
+    shown = Image.fromarray(as_display(stored[None], values)[0])
+    shown.thumbnail((side, side))
+    return image(shown, alt)
+
+
+def whiskers(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> str:
+    """Values with their intervals on one axis: rows of (label, CSS class, figure), each with its number beside it."""
+    ends = [v for _, _, f in rows for v in (f["value"], f["low"], f["high"]) if v is not None]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    span = (high - low) or 1.0
+
+    def x(value: float) -> float:
+        return 4 + 192 * (value - low) / span
+
+    lines, needs = [], []
+    for label, kind, figure in rows:
+        name = f"<span>{escape(label)}</span>"
+        if figure["value"] is None:
+            needs.append(figure["needs"])
+            continue
+        if figure["low"] is None:
+            lines.append(f'<div class="row">{name}<i></i><b>{figure["value"]:.3g}</b></div>')
+            continue
+        at, beside = x(figure["value"]), f" <small>{figure['low']:.3g} to {figure['high']:.3g}</small>"
+        bar = f'<line x1="{x(figure["low"]):.1f}" x2="{x(figure["high"]):.1f}" y1="8" y2="8"/>'
+        dot = f'<line class="dot" x1="{at:.1f}" x2="{at:.1f}" y1="2" y2="14"/>'
+        axis = 'viewBox="0 0 200 16" preserveAspectRatio="none" aria-hidden="true"'
+        svg = f'<svg class="{kind}" {axis}>{bar}{dot}</svg>'
+        lines.append(f'<div class="row">{name}{svg}<b>{figure["value"]:.3g}{beside}</b></div>')
+    missing = [f"<p>It {escape(line)}.</p>" for line in dict.fromkeys(needs)]
+    return "".join(lines + missing)
+
+
+def loss_chart(bins: Sequence[dict[str, float]]) -> str:
+    """Training and held-out loss over the noise level, with bands of 95 %; loss on a logarithmic axis."""
+    width, height, left, bottom, top = 480, 270, 56, 44, 10
+    values = [b[k] for b in bins for k in ("training", "held_out")]
+    low, high = np.log10(max(min(values), 1e-9) / 1.3), np.log10(max(values) * 1.3)
+    xs = [left + 10 + (width - left - 20) * i / (len(bins) - 1) for i in range(len(bins))]
+
+    def y(value: float) -> float:
+        share = (np.log10(max(value, 10**low)) - low) / (high - low)
+        return float(height - bottom - (height - bottom - top) * min(share, 1.0))
+
+    parts = []
+    for tick in _log_ticks(low, high):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    for key in ("training", "held_out"):
+        upper = [f"{x:.1f},{y(b[key] + b[key + '_half']):.1f}" for x, b in zip(xs, bins)]
+        lower = [f"{x:.1f},{y(b[key] - b[key + '_half']):.1f}" for x, b in zip(xs, bins)]
+        line = " ".join(f"{x:.1f},{y(b[key]):.1f}" for x, b in zip(xs, bins))
+        kind = "drawn" if key == "held_out" else "real"
+        parts.append(f'<polygon class="band {kind}" points="{" ".join(upper + lower[::-1])}"/>')
+        parts.append(f'<polyline class="curve {kind}" points="{line}"/>')
+    for i in (0, len(bins) // 2, len(bins) - 1):
+        anchor = ("start", "middle", "end")[(i > 0) + (i == len(bins) - 1)]
+        ratio = f"{np.exp(bins[i]['noise']):.2g}"
+        parts.append(f'<text x="{xs[i]:.1f}" y="{height - bottom + 18}" text-anchor="{anchor}">{ratio}</text>')
+    label = "noise, as a multiple of the picture"
+    parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">{label}</text>')
+    role = f'viewBox="0 0 {width} {height}" role="img" aria-label="loss by noise level"'
+    return f'<svg class="chart" {role}>{"".join(parts)}</svg>'
+
+
+def share_bars(classes: Sequence[str], drawn: Sequence[int], real: Sequence[int], most: int = 40) -> str:
+    """The share of each class among drawn and among training pictures; of many classes those that differ most."""
+    a, b = np.array(drawn) / max(1, sum(drawn)), np.array(real) / max(1, sum(real))
+    chosen = np.sort(np.argsort(-np.abs(a - b), kind="stable")[:most])
+    longest = max(float(a.max()), float(b.max()), 1e-9)
+    rows = []
+    for i in chosen:
+        bars = "".join(
+            f'<div class="bar {kind}" style="width:{100 * share / longest:.1f}%"></div>'
+            for kind, share in (("drawn", a[i]), ("real", b[i]))
+        )
+        rows.append(
+            f'<div class="share"><span>{escape(str(classes[i]))}</span><div>{bars}</div>'
+            f"<b>{a[i]:.1%} <small>real {b[i]:.1%}</small></b></div>"
+        )
+    return f'<div class="shares">{"".join(rows)}</div>'
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between 10**low and 10**high: about as many as fit."""
+    for steps in ((1, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1,)):
+        ticks = [m * 10.0**e for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in steps]
+        inside = [t for t in ticks if 10**low <= t <= 10**high]
+        if len(inside) <= 6:
+            break
+    return inside

@@ -1,0 +1,100 @@
+"""Is the model still learning, or only remembering? Its loss on held-out and training pictures, by noise level."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unblot.data.batches import Dataset
+from unblot.denoiser import Denoiser
+from unblot.evaluate.distances import Z95
+from unblot.losses import Weighting, training_loss
+from unblot.process.levels import log_noise_ratio
+from unblot.process.randomness import normal, picture_generators
+from unblot.process.schedules import Schedule
+
+BINS = 8
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Mean losses at the noise levels of one of BINS equal shares of the training times, the least noise first.
+
+    `noise`: log(sigma/alpha) in the middle. `training`, `held_out`: mean squared error of the network's output,
+    weighted as in training, with the half-widths of their 95 % intervals.
+    """
+
+    noise: float
+    training: float
+    training_half: float
+    held_out: float
+    held_out_half: float
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Losses by noise level, and their gap: the held-out loss over the training loss, less 1.
+
+    `low`, `high`: the gap's 95 % interval. `n_training`, `n_held_out`: pictures looked at.
+    """
+
+    bins: list[Bin]
+    gap: float
+    low: float
+    high: float
+    n_training: int
+    n_held_out: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def loss_by_level(
+    denoiser: Denoiser, dataset: Dataset, schedule: Schedule, weighting: Weighting, pictures: int = 256, seed: int = 0
+) -> Learning:
+    """The loss on up to `pictures` held-out and as many training pictures, each at one level of every bin.
+
+    denoiser: with the averaged weights. schedule, weighting: as in training. Needs held-out pictures.
+    """
+    parts = []
+    for indices in (dataset.train, dataset.held_out):
+        order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:pictures]
+        parts.append(_losses(denoiser, dataset, indices[order.sort().values.numpy()], schedule, weighting, seed))
+    training, held_out = parts
+    middle = log_noise_ratio(schedule((torch.arange(BINS) + 0.5).double() / BINS))
+    bins = [Bin(float(middle[i]), *_mean(training[:, i]), *_mean(held_out[:, i])) for i in range(BINS)]
+    (seen, seen_half), (unseen, unseen_half) = _mean(training.mean(1)), _mean(held_out.mean(1))
+    gap = unseen / seen - 1
+    half = (1 + gap) * math.hypot(seen_half / seen, unseen_half / unseen)
+    return Learning(bins, gap, gap - half, gap + half, len(training), len(held_out))
+
+
+@torch.no_grad()
+def _losses(
+    denoiser: Denoiser, dataset: Dataset, indices: Any, schedule: Schedule, weighting: Weighting, seed: int
+) -> Tensor:
+    """Losses (N, BINS), float64: picture i's level in each bin and its noise follow from (seed, i)."""
+    device = next(denoiser.parameters()).device
+    rows = []
+    for start in range(0, len(indices), BATCH):
+        x0, label = dataset.batch(indices[start : start + BATCH])
+        x0 = x0.to(device)
+        label = None if label is None or not denoiser.num_classes else label.to(device)
+        generators = picture_generators(seed, range(start, start + len(x0)))
+        columns = []
+        for i in range(BINS):
+            u = torch.tensor([float(torch.rand((), dtype=torch.float64, generator=g)) for g in generators]).double()
+            level = schedule((i + u).clamp_min(1e-6) / BINS)
+            eps = normal(generators, x0.shape[1:]).to(x0)
+            columns.append(training_loss(denoiser, x0, level, eps, label, weighting(level, denoiser)).double().cpu())
+        rows.append(torch.stack(columns, 1))
+    return torch.cat(rows)
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """The mean and the half-width of its 95 % interval."""
+    return float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values))

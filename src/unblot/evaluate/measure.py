@@ -1,0 +1,263 @@
+"""The four questions, measured: is it good, is it varied, is it new, is it still learning?"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unblot.config import RunConfig, TrainConfig
+from unblot.data.batches import Dataset
+from unblot.data.values import ValueMap
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
+from unblot.evaluate.distances import Z95
+from unblot.evaluate.features import Features, Source, build_features, default_features, extract
+from unblot.evaluate.figures import class_figures, compare_features
+from unblot.evaluate.likelihood import VARIANCES, density, discretised, ode_log_likelihood, variational_bound
+from unblot.evaluate.memorization import (
+    Nearness,
+    cells_of,
+    copying_z,
+    forms_of,
+    nearness,
+    percentiles,
+    share_interval,
+)
+from unblot.evaluate.pictures import CHUNK, Pictures
+from unblot.process.levels import norm
+from unblot.process.randomness import picture_generators
+from unblot.sampling.draw import sampling_levels
+from unblot.sampling.guidance import labelled
+from unblot.sampling.loop import Denoise
+
+PAIRS = 24
+"""Nearest pairs that are shown: the samples with the smallest ratios."""
+
+BOUND_STEPS, BOUND_CALLS, ODE_STEPS = 1000, 32, 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure. `features`: specs into FEATURES, the default for the data where empty.
+
+    `flip`, `shift`: mirrored copies, and copies moved by up to so many pixels, count as copies. `likelihood`, `ode`:
+    held-out and training pictures of each whose bound, and whose likelihood along the ODE, is computed (0: none).
+    """
+
+    features: tuple[str, ...] = ()
+    flip: bool = False
+    shift: int = 0
+    likelihood: int = 64
+    ode: int = 0
+    cache: Path | None = None
+
+
+class Parts(NamedTuple):
+    """What is compared: drawn, training and held-out pictures, all in random order."""
+
+    samples: Pictures
+    training: Pictures
+    held_out: Pictures
+
+
+def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
+    """The pictures of a data set beside drawn ones (N, C, H, W), stored values of the data set's type."""
+    if samples.shape[1:] != dataset.pictures.shape[1:]:
+        raise UnblotError(
+            f"samples of shape {samples.shape[1:]} do not fit pictures of shape {dataset.pictures.shape[1:]};"
+            " draw them from a run that was trained on this data"
+        )
+
+    def encode(stored: np.ndarray) -> np.ndarray:
+        return dataset.values.encode(stored, np.float32)
+
+    rng = np.random.default_rng(0)
+    return Parts(
+        Pictures(samples, encode),
+        Pictures(dataset.pictures, encode, rng.permutation(dataset.train)),
+        Pictures(dataset.pictures, encode, rng.permutation(dataset.held_out)),
+    )
+
+
+# --- is it good, is it varied
+
+
+def figures(parts: Parts, dataset: Dataset, options: Options, note: Callable[[str], None]) -> dict[str, Any]:
+    """Every figure of the samples against training and against held-out pictures, and the floor.
+
+    The floor is the figure of as many training pictures as there are samples, against the held-out ones: what a
+    perfect generator would reach. Plain values: `features`, `rows` and, with labels, `classes`.
+    """
+    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[parts.training.indices])
+    source = Source(parts.training, labels, len(dataset.classes), options.cache)
+    rows: list[dict[str, Any]] = []
+    names, classes = [], {}
+    for features in _features(source, options.features, note):
+        names.append(features.name)
+        found = [extract(features, part.chunks()) if len(part) else torch.empty(0, 1) for part in parts]
+        samples, training, held_out = found
+        for against, x, y in (
+            ("training", samples, training),
+            ("held-out", samples, held_out),
+            ("floor", training[: len(samples)], held_out),
+        ):
+            if not len(y):
+                continue
+            reference = parts.training if against == "training" else parts.held_out
+            name = f"{'training' if against == 'training' else 'held-out'} {reference.hash()}"
+            compared = compare_features(features.name, x, y, name)
+            if features.logits is not None:
+                compared += class_figures(
+                    features.name, _classes(features, x), _classes(features, y), len(dataset.classes), name
+                )
+            rows += [{"against": against, **figure.to_dict()} for figure in compared]
+        if features.logits is not None:
+            classes = {
+                name: torch.bincount(_classes(features, x), minlength=len(dataset.classes)).tolist()
+                for name, x in zip(Parts._fields, found)
+                if len(x)
+            }
+    return {"features": names, "rows": rows, "class_counts": classes}
+
+
+def _features(source: Source, specs: Sequence[str], note: Callable[[str], None]) -> list[Features]:
+    """The features asked for; the default serves, and a line says so, where none of them can be had."""
+    found = []
+    for spec in specs or [default_features(source)]:
+        try:
+            found.append(build_features(spec, source))
+        except UnblotError as error:
+            note(f"{error}")
+    if not found:
+        default = default_features(source)
+        note(f"going on with the default features, {default}")
+        found.append(build_features(default, source))
+    return found
+
+
+@torch.no_grad()
+def _classes(features: Features, found: Tensor) -> Tensor:
+    assert features.logits is not None
+    return features.logits(found).argmax(1)
+
+
+# --- is it new
+
+
+def originality(parts: Parts, options: Options) -> dict[str, Any]:
+    """The share of copies with its interval, how near samples come compared with held-out pictures, nearest pairs."""
+    forms = forms_of(options.flip, options.shift)
+    found = nearness(parts.samples, parts.training, forms)
+    nearest = found.ratio.argsort(stable=True)[:PAIRS].tolist()
+    values = math.prod(parts.samples.shape)
+    result: dict[str, Any] = {
+        "flip": options.flip,
+        "shift": options.shift,
+        "samples": _copies(found),
+        "pairs": [
+            {
+                "sample": i,
+                "training": int(parts.training.indices[found.position[i]]),
+                "ratio": float(found.ratio[i]),
+                "rms_percent": 50 * float(found.distance[i]) / math.sqrt(values),
+                "copy": bool(found.copies()[i]),
+            }
+            for i in nearest
+        ],
+    }
+    if len(parts.held_out):
+        real = nearness(parts.held_out, parts.training, forms)
+        cells = cells_of(parts.training, [parts.samples, parts.held_out], max(1, min(20, len(parts.held_out) // 50)))
+        result |= {
+            "held_out": _copies(real),
+            "median_percentile": float(percentiles(found.distance, real.distance).median()),
+            "copying_z": copying_z(found.distance, real.distance, (cells[0], cells[1])),
+        }
+    return result
+
+
+def _copies(found: Nearness) -> dict[str, Any]:
+    count, total = int(found.copies().sum()), len(found.distance)
+    low, high = share_interval(count, total)
+    return {"copies": count, "count": total, "share": count / total, "low": low, "high": high}
+
+
+# --- how probable
+
+
+def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options: Options) -> dict[str, Any]:
+    """Bits per dimension of held-out and of training pictures, given their labels: means, intervals, and each one's.
+
+    `bound` with its terms; `ode` along the probability-flow ODE, for whole numbers with uniform noise of one step.
+    """
+    discrete = dataset.values.bounded
+    result: dict[str, Any] = {"discrete": discrete, "steps": BOUND_STEPS, "calls": BOUND_CALLS, "ode_steps": ODE_STEPS}
+    for name, indices in (("training", dataset.train), ("held_out", dataset.held_out)):
+        order = np.random.default_rng(0).permutation(indices)
+        result[name] = {
+            "bound": _in_batches(_bound, order[: options.likelihood], config, denoiser, dataset),
+            "ode": _in_batches(_ode, order[: options.ode], config, denoiser, dataset),
+        }
+    return result
+
+
+Terms = dict[str, Tensor]
+
+
+def _in_batches(
+    measure: Callable[..., Terms], pictures: np.ndarray, config: RunConfig, denoiser: Denoiser, dataset: Dataset
+) -> dict[str, Any] | None:
+    """Means and intervals of what `measure` gives for each picture, in bits per dimension, and each one's total."""
+    if len(pictures) < 2:
+        return None
+    device = next(denoiser.parameters()).device
+    parts = []
+    for start in range(0, len(pictures), CHUNK):
+        x0, label = dataset.batch(pictures[start : start + CHUNK])
+        x0 = x0.to(device)
+        label = None if label is None or not denoiser.num_classes else label.to(device)
+        generators = picture_generators(0, range(start, start + len(x0)))
+        parts.append(
+            measure(labelled(denoiser, label), x0, config.train, denoiser.data_std, dataset.values, generators)
+        )
+    terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}
+    means = {}
+    for name, values in terms.items():
+        mean, half = float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values))
+        means[name] = {"value": mean, "low": mean - half, "high": mean + half}
+    return {"terms": means, "count": len(pictures), "pictures": pictures.tolist(), "each": terms["total"].tolist()}
+
+
+def _bound(
+    denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any
+) -> Terms:
+    levels = sampling_levels(train.schedule, train.grid, BOUND_STEPS)
+    with torch.no_grad():
+        learned = denoise(x0, levels.at(0)).var_mix is not None
+    decoder = discretised(_width(values).to(x0.device)) if values.bounded else density
+    variance = VARIANCES["learned" if learned else "beta"]
+    prior_std = norm(levels.at(0), data_std)
+    found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_CALLS, prior_std)
+    return {**found._asdict(), "total": found.total}
+
+
+def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any) -> Terms:
+    levels = sampling_levels(train.schedule, train.grid, ODE_STEPS)
+    levels = levels.at(levels.alpha > 0)
+    prior_std = norm(levels.at(0), data_std)
+    if not values.bounded:
+        return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior_std)}
+    width = _width(values)
+    spread = torch.stack([torch.rand(x0.shape[1:], generator=g) - 0.5 for g in generators])
+    x0 = x0 + (width * spread).to(x0)
+    return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior_std) - width.log().mean()}
+
+
+def _width(values: ValueMap) -> Tensor:
+    """One step of the stored whole numbers in the network's range, (C, 1, 1)."""
+    return torch.tensor(values.scale, dtype=torch.float64).reciprocal().view(-1, 1, 1)

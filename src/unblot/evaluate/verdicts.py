@@ -1,0 +1,218 @@
+"""What the figures of a report say, in words: a sentence for each question, a summary, and runs side by side."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+QUESTIONS = {
+    "good": "Is it good?",
+    "varied": "Is it varied?",
+    "new": "Is it new?",
+    "learning": "Is it still learning?",
+}
+
+MEANINGS = {
+    "frechet_distance": "How far apart the two sets are in average and spread; 0 is the same. Poor pictures, missing"
+    " variety and few samples all raise it.",
+    "frechet_infinity": "The same, extrapolated to infinitely many samples, and so free of their number.",
+    "kernel_distance": "How far apart the two sets are, whatever their sizes; 0 is the same, a little below can happen"
+    " by chance.",
+    "precision": "Share of the pictures that lie where real ones do: quality.",
+    "recall": "Share of the real pictures that lie where the drawn ones do: variety.",
+    "density": "How crowded with real pictures the places of the drawn ones are. About 1 is right; less is poor"
+    " quality, much more is drawing only the typical.",
+    "coverage": "Share of the real pictures that have a drawn one in their neighbourhood: variety.",
+    "class_share_distance": "Share of the pictures that would have to change class for the classes to be as frequent"
+    " as in the data.",
+    "classes_reached": "Number of classes that occur at all.",
+}
+"""What each figure says, in a sentence."""
+
+LOWER_IS_BETTER = ("frechet_distance", "frechet_infinity", "kernel_distance", "class_share_distance")
+
+
+def verdicts(report: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """For each question a `level` (good, middling, bad or unknown) and a `text` that names the figures."""
+    return {"good": _good(report), "varied": _varied(report), "new": _new(report), "learning": _learning(report)}
+
+
+def find(report: dict[str, Any], name: str, against: str) -> dict[str, Any] | None:
+    """The figure `name` of the first features, against training, held-out or floor; None where it has no value."""
+    features = report["figures"]["features"][0]
+    for row in report["figures"]["rows"]:
+        if (row["name"], row["against"], row["features"]) == (name, against, features) and row["value"] is not None:
+            return row
+    return None
+
+
+def number(figure: dict[str, Any] | None) -> str:
+    """A value with its interval, as `1.23 (1.11 to 1.34)`."""
+    if figure is None or figure.get("value") is None:
+        return "–"
+    shown = f"{figure['value']:.3g}"
+    if figure.get("low") is None:
+        return shown
+    return f"{shown} ({figure['low']:.3g} to {figure['high']:.3g})"
+
+
+def _good(report: dict[str, Any]) -> dict[str, str]:
+    name = "frechet_distance" if find(report, "frechet_distance", "floor") else "kernel_distance"
+    called = {"frechet_distance": "Fréchet distance", "kernel_distance": "Kernel distance"}[name]
+    drawn, floor = find(report, name, "held-out"), find(report, name, "floor")
+    if drawn is None or floor is None:
+        text = "There are too few samples or held-out pictures to say; the figures below tell how many it takes."
+        return {"level": "unknown", "text": text}
+    text = (
+        f"{called} to held-out pictures {number(drawn)}; as many real training pictures reach {number(floor)}"
+        f" ({drawn['features']} features)."
+    )
+    # The kernel distance is unbiased: a perfect model's interval holds 0, also against the many training pictures.
+    kernel = find(report, "kernel_distance", "training")
+    far = (report["originality"] or {}).get("median_percentile", 50.0) > 80
+    if far:
+        text += " The typical drawn picture lies farther from every training picture than most held-out pictures do."
+    if drawn["low"] <= floor["high"] and not far and (kernel is None or kernel["low"] <= 0):
+        return {"level": "good", "text": f"Drawn and real pictures cannot be told apart by their features. {text}"}
+    precision, real = find(report, "precision", "held-out"), find(report, "precision", "floor")
+    if precision is not None and real is not None and precision["value"] >= 0.9 * real["value"]:
+        return {"level": "middling", "text": f"Most pictures pass for real, but on the whole they differ. {text}"}
+    return {"level": "bad", "text": f"Drawn pictures can be told from real ones. {text}"}
+
+
+def _varied(report: dict[str, Any]) -> dict[str, str]:
+    drawn, floor = find(report, "recall", "held-out"), find(report, "recall", "floor")
+    classes = find(report, "classes_reached", "training")
+    reached = ""
+    if classes is not None:
+        reached = f" {classes['value']:.0f} of {len(report['data']['classes'])} classes are reached."
+    if drawn is None or floor is None:
+        return {"level": "unknown", "text": f"There are too few samples or held-out pictures to say.{reached}"}
+    text = f"Recall of held-out pictures {number(drawn)}; real training pictures reach {number(floor)}.{reached}"
+    shares = find(report, "class_share_distance", "training")
+    missing = classes is not None and classes["value"] < len(report["data"]["classes"])
+    if missing or drawn["high"] < 0.7 * floor["value"]:
+        return {"level": "bad", "text": f"Part of the data is never drawn. {text}"}
+    if drawn["high"] < floor["low"]:
+        return {"level": "middling", "text": f"Less varied than real pictures. {text}"}
+    if shares is not None and shares["low"] > 0.1:
+        text += f" {shares['value']:.0%} of the drawn pictures are of classes that are drawn too often."
+        return {"level": "middling", "text": f"Varied, but the classes are out of balance. {text}"}
+    return {"level": "good", "text": f"As varied as real pictures. {text}"}
+
+
+def _new(report: dict[str, Any]) -> dict[str, str]:
+    found = report["originality"]
+    if found is None:
+        return {"level": "unknown", "text": "Copies are not looked for among points in the plane."}
+    drawn, real = found["samples"], found.get("held_out")
+    text = f"{drawn['copies']} of {drawn['count']} drawn pictures are copies of training pictures ({interval(drawn)})"
+    text += f"; of held-out pictures {real['share']:.1%} would be called so." if real else "."
+    if found.get("median_percentile") is not None:
+        nearer = 100 - found["median_percentile"]
+        side, share = ("nearer to", nearer) if nearer >= 50 else ("farther from", 100 - nearer)
+        text += (
+            f" The typical drawn picture is {side} its nearest training picture than {share:.0f} % of held-out pictures"
+            " are to theirs (50 % would be chance)."
+        )
+    allowed = max(0.01, real["high"] if real else 0.0)
+    if drawn["low"] > max(0.5, allowed):
+        return {"level": "bad", "text": f"It copies. {text}"}
+    if drawn["low"] > allowed:
+        return {"level": "bad", "text": f"It copies in part. {text}"}
+    if found.get("copying_z", 0.0) < -3:
+        return {
+            "level": "middling",
+            "text": f"Few outright copies, but it stays too near to the training pictures. {text}",
+        }
+    return {"level": "good", "text": f"It does not copy. {text}"}
+
+
+def interval(share: dict[str, Any]) -> str:
+    """A share in per cent with its interval."""
+    return f"{share['share']:.1%}; 95 % interval {share['low']:.1%} to {share['high']:.1%}"
+
+
+def _learning(report: dict[str, Any]) -> dict[str, str]:
+    found = report["learning"]
+    if found is None:
+        return {"level": "unknown", "text": "Without held-out pictures it cannot be told."}
+    text = (
+        f"The loss on held-out pictures is {abs(found['gap']):.1%} {'higher' if found['gap'] >= 0 else 'lower'} than on"
+        f" training pictures (95 % interval {found['low']:+.1%} to {found['high']:+.1%})."
+    )
+    if found["low"] > 0.25:
+        return {
+            "level": "bad",
+            "text": f"No: it remembers its training pictures. Stop earlier, or give it more pictures. {text}",
+        }
+    if found["low"] > 0:
+        return {"level": "middling", "text": f"It begins to remember; more training gains less and less. {text}"}
+    return {
+        "level": "good",
+        "text": f"Yes: what it learns holds for pictures it never saw; more training can help. {text}",
+    }
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report for the terminal: the questions with their answers, and what could not be had."""
+    lines = [f"{report['run']}: {report['count']} drawn pictures, {report['data']['training']} training and"
+             f" {report['data']['held_out']} held-out pictures of {report['data']['name']}", ""]  # fmt: skip
+    for key, question in QUESTIONS.items():
+        lines += [f"{question:<22} {report['verdicts'][key]['text']}"]
+    bits = bits_per_dim(report, "held_out")
+    if bits is not None:
+        lines += [f"{'How probable?':<22} at most {number(bits)} bits per dimension for held-out pictures"]
+    return "\n".join([*lines, *(f"note: {line}" for line in report["notes"])])
+
+
+def bits_per_dim(report: dict[str, Any], part: str) -> dict[str, Any] | None:
+    """The variational bound of the training or held_out pictures, a mean with its interval; None where not measured."""
+    found = ((report["likelihood"] or {}).get(part) or {}).get("bound")
+    return None if found is None else found["terms"]["total"]
+
+
+def compare(reports: Sequence[dict[str, Any]]) -> str:
+    """Several runs side by side, one a column: figures against held-out pictures, copies, likelihood, loss gap."""
+    rows: list[tuple[str, list[str]]] = [
+        ("run", [r["run"] for r in reports]),
+        ("data", [r["data"]["name"] for r in reports]),
+        ("network", [r["model"]["network"].split(":")[0] for r in reports]),
+        ("parameters", [f"{r['model']['parameters'] / 1e6:.2f} M" for r in reports]),
+        ("steps", [str(r["model"]["steps"]) for r in reports]),
+        ("samples", [str(r["count"]) for r in reports]),
+        ("features", [r["figures"]["features"][0] for r in reports]),
+    ]
+    for name in MEANINGS:
+        found = [find(r, name, "held-out") for r in reports]
+        if any(found):
+            rows.append((name, [number(f) for f in found]))
+            rows.append(("  floor", [number(find(r, name, "floor")) for r in reports]))
+    rows.append(("copies", [_share(r) for r in reports]))
+    rows.append(("bits per dimension", [number(bits_per_dim(r, "held_out")) for r in reports]))
+    rows.append(("held-out loss, gap", [f"{r['learning']['gap']:+.1%}" if r["learning"] else "–" for r in reports]))
+    widths = [max(len(column[i]) for _, column in rows) for i in range(len(reports))]
+    first = max(len(name) for name, _ in rows)
+    lines = [
+        "  ".join([f"{name:<{first}}", *(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True))]).rstrip()
+        for name, cells in rows
+    ]
+    return "\n".join(lines + [f"note: {line}" for line in _caveats(reports)])
+
+
+def _share(report: dict[str, Any]) -> str:
+    found = report["originality"]
+    return (
+        "–"
+        if found is None
+        else number({k: round(found["samples"][k], 5) for k in ("low", "high")} | {"value": found["samples"]["share"]})
+    )
+
+
+def _caveats(reports: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """Why columns may not be comparable."""
+    for what, key in (("data", "fingerprint"), ("numbers of held-out pictures", "held_out")):
+        if len({r["data"][key] for r in reports}) > 1:
+            yield f"the runs have different {what}: their figures do not compare"
+    if len({r["figures"]["features"][0] for r in reports}) > 1:
+        yield "the figures come from different features: they do not compare"
+    if len({r["count"] for r in reports}) > 1:
+        yield "the numbers of samples differ: Fréchet distance, recall and coverage do not compare"
