@@ -22,12 +22,13 @@ from unblot.losses import WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.presets import resolve
 from unblot.process.parameterizations import PARAMETERIZATIONS
-from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.process.schedules import SCHEDULES
 from unblot.run import CONFIG, create, load_model, new_folder, read_config, refuse_full, write_json
-from unblot.sampling.draw import available_device, draw
+from unblot.sampling.draw import available_device, draw, sampling_levels
+from unblot.sampling.grids import GRIDS
 from unblot.sampling.loop import Progress
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import build, canonical
+from unblot.specs import canonical
 from unblot.training.ema import EMAS
 from unblot.training.engine import DECAYS, Trainer
 from unblot.training.loop import run_training
@@ -43,7 +44,7 @@ SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig 
     "weighting": WEIGHTINGS,
     "decay": DECAYS,
     "ema": EMAS,
-    "levels": SCHEDULES,
+    "grid": GRIDS,
     "solver": SOLVERS,
 }
 
@@ -105,7 +106,7 @@ class Run:
         label: str | int | Sequence[str | int] | None = None,
         guidance: float = 1.0,
         solver: str | None = None,
-        levels: str | None = None,
+        grid: str | None = None,
         batch_size: int = 64,
         on_step: Callable[[Progress], None] | None = None,
     ) -> Pictures:
@@ -122,7 +123,8 @@ class Run:
         choices: dict[str, Any] = {
             "steps": train.sampling_steps if steps is None else steps,
             "solver": canonical(SOLVERS, solver or train.solver, "solver"),
-            "levels": levels or train.levels,
+            "schedule": train.schedule,
+            "grid": canonical(GRIDS, grid or train.grid, "grid"),
             "seed": seed,
             "guidance": guidance,
         }
@@ -204,9 +206,8 @@ def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunCo
     config = resolve(facts, choices)
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
-    for levels in (config.schedule, config.levels):  # a pair that cannot work is refused before the first step
-        noisiest = sampling_levels(build(SCHEDULES, levels, "levels"), 1).at(0)
-        PARAMETERIZATIONS[config.parameterization](noisiest, config.data_std)
+    levels = sampling_levels(config.schedule, config.grid, config.sampling_steps)
+    PARAMETERIZATIONS[config.parameterization](levels.at(0), config.data_std)  # refuses pairs that cannot work
     return RunConfig(source, facts, config, unblot.__version__)
 
 

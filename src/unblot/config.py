@@ -23,6 +23,7 @@ SCHEDULES = (
     "linear, scaled_linear, cosine, sigmoid, linear_zero_snr, scaled_linear_zero_snr, edm:mean=-1.2,std=1.2, karras, "
     "flow or flow_logit_normal"
 )
+GRIDS = "time, trailing, karras:rho=7, log_snr or listed"
 SOLVERS = (
     "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, "
     "unipc, deis, ipndm, edm_churn, restart or adaptive"
@@ -74,7 +75,7 @@ class TrainConfig(Checked):
     clip_norm: float = option("gradients are scaled down to this norm", "optimisation", low=1e-6, default=1.0)
     ema: str = option("average of the weights: power:std=0.05 or decay:rate=0.9999", "optimisation")
 
-    levels: str = option(f"noise levels of sampling: {SCHEDULES}", "sampling")
+    grid: str = option(f"where sampling steps: {GRIDS}", "sampling")
     solver: str = option(f"solver of sampling: {SOLVERS}", "sampling")
     sampling_steps: int = option("steps from noise to picture", "sampling", low=1)
 
@@ -95,7 +96,7 @@ class SampleConfig(Checked):
     seed: int = option("picture i follows from the seed and i alone", "pictures", low=0, default=0)
     steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
     solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
-    levels: str | None = option(f"noise levels: {SCHEDULES}", "sampling", default=None)
+    grid: str | None = option(f"where to step: {GRIDS}", "sampling", default=None)
     guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
     batch_size: int = option("pictures drawn at a time", "run", low=1, default=64)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")

@@ -24,7 +24,7 @@ def describe(path: Path) -> str:
                     f"weighting {train.weighting}"),
         ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
                      f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"),
-        ("sampling", f"{train.solver}, {train.sampling_steps} steps on levels {train.levels}"),
+        ("sampling", f"{train.solver}, {train.sampling_steps} steps on grid {train.grid}"),
         ("preset", f"{train.preset}, unblot {config.version}"),
     ]  # fmt: skip
     metrics = read_metrics(path) if path.is_dir() else []

@@ -30,7 +30,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "warmup": 0.05,
         "decay": "cosine",
         "ema": "power:std=0.05",
-        "levels": "karras",
+        "grid": "karras",
         "solver": "dpmpp_2m",
         "sampling_steps": 20,
     }
@@ -52,7 +52,7 @@ def ddpm(data: DataFacts) -> dict[str, Any]:
         "warmup": 0.05,
         "decay": "none",
         "ema": "decay:rate=0.9999",
-        "levels": "linear",
+        "grid": "time",
         "solver": "ddpm",
         "sampling_steps": 1000,
     }

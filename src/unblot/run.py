@@ -33,17 +33,12 @@ CHECKPOINTS, SAMPLES, REPORT = "checkpoints", "samples", "report"
 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
-    """The run's denoiser with fresh weights, in channels_last."""
+    """The run's denoiser with fresh weights, which follow from the run's seed, in channels_last."""
     train, data = config.train, config.data
-    network = build(
-        NETWORKS,
-        train.network,
-        "network",
-        data.channels,
-        data.channels,
-        (data.height, data.width),
-        len(data.classes),
-    )
+    with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
+        torch.manual_seed(train.seed)
+        size = (data.height, data.width)
+        network = build(NETWORKS, train.network, "network", data.channels, data.channels, size, len(data.classes))
     denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes))
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

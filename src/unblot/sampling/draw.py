@@ -7,9 +7,10 @@ from torch import Tensor
 
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
-from unblot.process.levels import broadcast, norm
+from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
-from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.process.schedules import SCHEDULES
+from unblot.sampling.grids import GRIDS
 from unblot.sampling.guidance import classifier_free
 from unblot.sampling.loop import Progress, pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
@@ -21,7 +22,8 @@ def draw(
     shape: Sequence[int],
     indices: Sequence[int],
     *,
-    levels: str,
+    schedule: str,
+    grid: str,
     solver: str,
     steps: int,
     seed: int = 0,
@@ -32,22 +34,25 @@ def draw(
 ) -> Iterator[Tensor]:
     """Batches (b, *shape) of the pictures numbered `indices`, in the network's range, on the denoiser's device.
 
-    levels, solver: specs into SCHEDULES and SOLVERS; labels: (len(indices),) int64 on the CPU or None. Picture i
-    follows from (seed, i) and its label alone. Raises UnblotError for steps < 1 or a bad spec.
+    schedule, grid, solver: specs into SCHEDULES, GRIDS and SOLVERS; labels: (len(indices),) int64 on the CPU or None.
+    Picture i follows from (seed, i) and its label alone. Raises UnblotError for a bad spec.
     """
-    if steps < 1:
-        raise UnblotError(f"sampling needs at least 1 step, not {steps}")
-    grid = sampling_levels(build(SCHEDULES, levels, "levels"), steps)
+    levels = sampling_levels(schedule, grid, steps)
     rule = build(SOLVERS, solver, "solver")
     device = next(denoiser.parameters()).device
-    prior_std = norm(grid.at(0), denoiser.data_std)
+    prior_std = norm(levels.at(0), denoiser.data_std)
     for first in range(0, len(indices), batch_size):
         part = slice(first, first + batch_size)
         noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
         label = None if labels is None else labels[part].to(device)
         denoise = denoiser if label is None else classifier_free(denoiser, label, guidance)
         x_T = noise()
-        yield sample(denoise, broadcast(prior_std, x_T) * x_T, grid, rule, noise, on_step)
+        yield sample(denoise, broadcast(prior_std, x_T) * x_T, levels, rule, noise, on_step)
+
+
+def sampling_levels(schedule: str, grid: str, steps: int) -> NoiseLevel:
+    """The levels (steps + 1,) that a grid chooses of a schedule, noisiest first. Raises UnblotError for a bad spec."""
+    return build(GRIDS, grid, "grid")(build(SCHEDULES, schedule, "schedule"), steps)
 
 
 def available_device(name: str) -> torch.device:

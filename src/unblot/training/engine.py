@@ -42,9 +42,7 @@ class Trainer:
         self.group = join_group()
         self.device = available_device(train.device)
         self.dataset = dataset.to(self.device) if self.device.type != "cpu" else dataset
-        with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
-            torch.manual_seed(train.seed)
-            self.denoiser = build_denoiser(config).to(self.device)
+        self.denoiser = build_denoiser(config).to(self.device)
         self.ema = Ema(self.denoiser, train.ema)
         self.optimizer = torch.optim.AdamW(
             self.denoiser.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=train.weight_decay, fused=True
