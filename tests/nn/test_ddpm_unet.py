@@ -106,3 +106,18 @@ def test_groups_divide_the_width_and_have_four_channels_or_more(width):
     assert width % groups == 0
     assert groups == 1 or width // groups >= 4
     assert groups == 32 or width < 128
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_map_inside_stays_in_channels_last(channels):
+    """A layer that fell back to the other format would give the same numbers, more slowly."""
+    net = DDPMUNet(channels, channels, (16, 16), 0, **CONFIGS["small"])
+    seen = []
+    for module in net.modules():
+        if not isinstance(module, nn.Linear) and next(module.children(), None) is None:
+            module.register_forward_hook(lambda module, given, y: seen.append(y) if y.ndim == 4 else None)
+    x, index, _ = batch(channels, 16, 16, 0, torch.float32)
+    net(x, index, None)
+    assert len(seen) > 40
+    wide = [y for y in seen if y.shape[1] > 1]
+    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in wide)

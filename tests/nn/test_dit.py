@@ -51,7 +51,7 @@ def test_a_token_is_one_patch():
 
 
 def test_attention_does_not_grow_with_its_weights():
-    """Queries and keys are normalised: larger ones give the same attention (Dehghani et al. 2023)."""
+    """Queries and keys are normalised: larger ones give the same attention (Karras et al. 2024)."""
     torch.manual_seed(0)
     block = Block(32, 4, 64).eval()
     tokens = torch.randn(2, 10, 32)

@@ -1,7 +1,7 @@
 """DiT, the diffusion transformer of Peebles & Xie 2023: patches as tokens, adaLN-Zero blocks, fixed positions.
 
-Two small additions for stability: queries and keys are normalised (Henry et al. 2020, Dehghani et al. 2023),
-and the positions are those of the grid at hand, so that one network takes pictures of any size.
+Two small additions for stability and reach: queries and keys have unit magnitude (as in Karras et al.
+2024), and the positions are those of the grid at hand, so that one network takes pictures of any size.
 """
 
 import torch
@@ -75,7 +75,6 @@ class Block(nn.Module):
         self.heads = heads
         self.modulate = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.norm_q, self.norm_k = nn.RMSNorm(width // heads, 1e-6), nn.RMSNorm(width // heads, 1e-6)
         self.out = nn.Linear(width, width)
         self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
@@ -88,7 +87,8 @@ class Block(nn.Module):
     def attention(self, h: Tensor) -> Tensor:
         """Every token's mix of all tokens, (B, N, width) -> the same."""
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v)
+        q, k = (F.rms_norm(vectors, vectors.shape[-1:], eps=1e-6) for vectors in (q, k))
+        mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
