@@ -49,17 +49,24 @@ def test_loaded_again_it_draws_the_same(run):
 
 def test_labels_by_name_by_index_and_in_turns():
     classes = ("cat", "dog", "7")
-    assert api.choose_labels(None, classes, 2) is None
-    assert api.choose_labels("dog", classes, 2) == [1, 1]
-    assert api.choose_labels(2, classes, 1) == [2]
-    assert api.choose_labels("7,cat", classes, 3) == [2, 0, 2]
-    assert api.choose_labels(["cat", 1], classes, 3) == [0, 1, 0]
-    assert api.choose_labels("all", classes, 4) == [0, 1, 2, 0]
+    assert api.choose_labels(None, classes, range(2)) is None
+    assert api.choose_labels("dog", classes, range(2)) == [1, 1]
+    assert api.choose_labels(2, classes, range(1)) == [2]
+    assert api.choose_labels("7,cat", classes, range(3)) == [2, 0, 2]
+    assert api.choose_labels(["cat", 1], classes, range(3)) == [0, 1, 0]
+    assert api.choose_labels("all", classes, range(4)) == [0, 1, 2, 0]
     for wrong in ("bird", 3, "-1"):
         with pytest.raises(UnblotError, match="no class"):
-            api.choose_labels(wrong, classes, 1)
+            api.choose_labels(wrong, classes, range(1))
     with pytest.raises(UnblotError, match="without labels"):
-        api.choose_labels("cat", (), 1)
+        api.choose_labels("cat", (), range(1))
+
+
+def test_a_later_part_of_a_draw_is_that_part(run):
+    whole = run.sample(9, label="3,5", seed=2)
+    part = run.sample(4, first=5, label="3,5", seed=2)
+    assert np.array_equal(part.array, whole.array[5:])
+    assert part.labels == whole.labels[5:]
 
 
 def test_unknown_choices_are_named(tmp_path):

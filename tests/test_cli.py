@@ -54,7 +54,8 @@ def test_sample_writes_a_grid_and_single_files_with_their_provenance(run, tmp_pa
     flags = ["--label", "3,7", "--steps", "2", "--solver", "ddim:eta=0.5", "--guidance", "1.5", "--out", str(out)]
     assert main(["sample", str(run), "-n", "4", *flags]) == 0
     assert str(out / "grid.png") in capsys.readouterr().out
-    assert sorted(p.name for p in out.iterdir()) == [*(f"00000{i}.png" for i in range(4)), "grid.png"]
+    names = [*(f"00000{i}.png" for i in range(4)), "grid.png", "manifest.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
     picture = Image.open(out / "000003.png")
     assert (picture.size, picture.mode) == ((8, 8), "L")
     about = json.loads(picture.text["unblot"])

@@ -1,7 +1,6 @@
 """unblot from Python: `run = unblot.train("pictures/")`, `unblot.load("runs/pictures").sample(16, seed=0)`."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +78,18 @@ class Pictures:
         self.grid().save(folder / "grid.png")
         if self.data.kind == "points":
             np.save(folder / "points.npy", self.array[:, :, 0, 0])
-            return folder
+        else:
+            self.save_files(folder)
+        return folder
+
+    def save_files(self, folder: Path) -> None:
+        """Writes one file a picture, named by its index, with its provenance inside."""
         values = ValueMap.from_dict(self.data.values)
         for row, index in enumerate(self.indices):
             about = {**self.provenance, "index": index}
             if self.labels is not None:
                 about["label"] = self.data.classes[self.labels[row]]
             save_picture(folder / f"{index:06d}", self.array[row], values, about)
-        return folder
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Run:
         self,
         n: int = 16,
         *,
+        first: int = 0,
         steps: int | None = None,
         seed: int = 0,
         label: str | int | Sequence[str | int] | None = None,
@@ -110,28 +114,21 @@ class Run:
         batch_size: int = 64,
         on_step: Callable[[Progress], None] | None = None,
     ) -> Pictures:
-        """n new pictures. Picture i follows from (seed, i), its label and the choices alone.
+        """n new pictures, numbered from `first`. Picture i follows from (seed, i), its label and the choices alone.
 
         label: a class by name or index, several that take turns, "all", or None for no label. What is not given is
         taken from the run. Raises UnblotError for values that this run cannot use.
         """
         SampleConfig(n=n, steps=steps, seed=seed, batch_size=batch_size)  # holds the numbers to their ranges
-        train = self.config.train
-        labels = choose_labels(label, self.config.data.classes, n)
+        indices = range(first, first + n)
+        labels = choose_labels(label, self.config.data.classes, indices)
         if guidance != 1 and labels is None:
             raise UnblotError(f"guidance {guidance} pushes towards a label; give one with --label")
-        choices: dict[str, Any] = {
-            "steps": train.sampling_steps if steps is None else steps,
-            "solver": canonical(SOLVERS, solver or train.solver, "solver"),
-            "schedule": train.schedule,
-            "grid": canonical(GRIDS, grid or train.grid, "grid"),
-            "seed": seed,
-            "guidance": guidance,
-        }
+        choices = self.choices(steps=steps, solver=solver, grid=grid, seed=seed, guidance=guidance)
         batches = draw(
             self.denoiser,
             self.config.data.shape,
-            range(n),
+            indices,
             labels=None if labels is None else torch.tensor(labels),
             batch_size=batch_size,
             on_step=on_step,
@@ -140,7 +137,18 @@ class Run:
         values = ValueMap.from_dict(self.config.data.values)
         array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         about = {"generator": f"unblot {unblot.__version__}", "run": self.path.resolve().name, **choices}
-        return Pictures(array, labels, self.config.data, range(n), about)
+        return Pictures(array, labels, self.config.data, indices, about)
+
+    def choices(self, *, steps: int | None, solver: str | None, grid: str | None, **others: Any) -> dict[str, Any]:
+        """How pictures are drawn, written out: what is given, and for the rest what the run says."""
+        train = self.config.train
+        return {
+            "steps": train.sampling_steps if steps is None else steps,
+            "solver": canonical(SOLVERS, solver or train.solver, "solver"),
+            "schedule": train.schedule,
+            "grid": canonical(GRIDS, grid or train.grid, "grid"),
+            **others,
+        }
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
@@ -211,8 +219,8 @@ def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunCo
     return RunConfig(source, facts, config, unblot.__version__)
 
 
-def choose_labels(label: Any, classes: Sequence[str], n: int) -> list[int] | None:
-    """The class index of each of n pictures, for a label as `Run.sample` takes it."""
+def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) -> list[int] | None:
+    """The class index of each of the pictures numbered `indices`, for a label as `Run.sample` takes it."""
     if label is None:
         return None
     if not classes:
@@ -222,7 +230,7 @@ def choose_labels(label: Any, classes: Sequence[str], n: int) -> list[int] | Non
     else:
         wanted = label.split(",") if isinstance(label, str) else [label] if isinstance(label, int) else label
         chosen = [_class_index(w, classes) for w in wanted]
-    return list(itertools.islice(itertools.cycle(chosen), n))
+    return [chosen[i % len(chosen)] for i in indices]
 
 
 def announce(trainer: Trainer, folder: Path) -> str:

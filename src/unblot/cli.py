@@ -113,24 +113,41 @@ def train_command(args: dict[str, Any]) -> None:
 
 
 def sample_command(args: dict[str, Any]) -> None:
-    """Draw new pictures from a trained model: a grid to look at, and one file a picture with the values of the data."""
-    from unblot import api
+    """Draw new pictures from a trained model: a grid to look at, and one file a picture with the values of the data.
 
-    out, overwrite = args.pop("out"), args.pop("overwrite")
-    run = api.load(args.pop("run"), args.pop("device", "auto"))
-    out = _free_folder(out, run.path / "samples" / "draw", overwrite)
-    pictures = run.sample(**args)
-    print(f"{len(pictures.array)} {run.config.data.kind} in {pictures.save(out, overwrite)}, all in {out / 'grid.png'}")
+    From 10,000 pictures on, they are kept in shards of 4,096 instead. A draw that was stopped goes on when it is
+    asked for again with the same --out; torchrun shares it out among processes.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from unblot import api, bulk
+    from unblot.run import new_folder
+    from unblot.training.parallel import join_group
+
+    args = {**dataclasses.asdict(SampleConfig()), **args}
+    n, device, group = args.pop("n"), args.pop("device"), join_group()
+    run = api.load(args.pop("run"), device)
+    out = args.pop("out") or new_folder(run.path / "samples" / "draw")
+    columns = TextColumn("[bold]drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True, quiet=not (group.leads and sys.stderr.isatty()))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=n)
+        bulk.draw_into(out, run, n, group=group, progress=lambda done: bar.advance(task, done), **args)
+    if group.leads:
+        print(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
 
 
 def film_command(args: dict[str, Any]) -> None:
     """Show how pictures come out of noise: a strip and a moving picture of x_t and of the estimate x0_hat."""
     from unblot import api
     from unblot.film import save_film, shoot
+    from unblot.run import new_folder, refuse_full
 
     out, overwrite = args.pop("out"), args.pop("overwrite")
     run = api.load(args.pop("run"), args.pop("device", "auto"))
-    out = _free_folder(out, run.path / "samples" / "film", overwrite)
+    out = out or new_folder(run.path / "samples" / "film")
+    refuse_full(out, overwrite)  # before the work rather than after it
     for path in save_film(run, shoot(run, **args), out, overwrite):
         print(path)
 
@@ -174,16 +191,6 @@ def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
     default = f"a new one in RUN/samples/, {name}, {name}-2, …"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"folder to write into (default: {default})")
     parser.add_argument("--overwrite", action="store_true", help="write into --out even if it holds files")
-
-
-def _free_folder(out: Path | None, default: Path, overwrite: bool) -> Path:
-    """The folder to write into, refused before the work rather than after it."""
-    from unblot.run import new_folder, refuse_full
-
-    if out is None:
-        return new_folder(default)
-    refuse_full(out, overwrite)
-    return out
 
 
 if __name__ == "__main__":

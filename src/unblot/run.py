@@ -101,7 +101,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, written beside its place and moved there."""
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes may write the same file
     temporary.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(temporary, path)
 

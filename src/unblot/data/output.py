@@ -94,6 +94,11 @@ def save_picture(
     return _save_tiff(stem, stored, text)
 
 
+def save_array(path: Path, array: np.ndarray) -> Path:
+    """Writes an array as NPY; the file appears whole or not at all."""
+    return _replace(path, lambda unfinished: _write_npy(unfinished, array))
+
+
 def _save_png(stem: str | os.PathLike[str], stored: np.ndarray, text: str) -> Path:
     """Gray, gray with alpha, RGB or RGBA of 8 bits, or gray of 16, as PNG."""
     info = PngImagePlugin.PngInfo()

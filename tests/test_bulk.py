@@ -1,0 +1,101 @@
+"""Drawing many: the same pictures in one go, after a stop, in shards, and nobody else's files touched."""
+
+import json
+
+import numpy as np
+import pytest
+
+import unblot
+from unblot import UnblotError, bulk
+from unblot.api import Run
+from unblot.training.parallel import Group
+
+CHOICES = {"steps": 2, "seed": 7, "label": "all"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "r"
+    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8}
+    return unblot.train("digits", out=folder, quiet=True, **small)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(bulk, "SHARD", 8)
+    monkeypatch.setattr(bulk, "MANY", 20)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("n", [13, 21], ids=["files", "shards"])
+def test_killed_anywhere_and_asked_again_it_is_the_draw_that_was_not_killed(run, tmp_path, monkeypatch, n):
+    bulk.draw_into(tmp_path / "whole", run, n, batch_size=4, **CHOICES)
+    sample, calls = Run.sample, []
+
+    def dying(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise KeyboardInterrupt
+        return sample(self, *args, **kwargs)
+
+    monkeypatch.setattr(Run, "sample", dying)
+    for _ in range(20):
+        try:
+            bulk.draw_into(tmp_path / "stopped", run, n, batch_size=4, **CHOICES)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_a_picture_that_has_gone_missing_is_drawn_again(run, tmp_path):
+    bulk.draw_into(tmp_path / "a", run, 9, batch_size=4, **CHOICES)
+    before = contents(tmp_path / "a")
+    (tmp_path / "a" / "000006.png").unlink()
+    bulk.draw_into(tmp_path / "a", run, 9, batch_size=4, **CHOICES)
+    assert contents(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize("n", [13, 21], ids=["files", "shards"])
+def test_processes_share_it_out_without_gap_or_difference(run, tmp_path, n):
+    bulk.draw_into(tmp_path / "one", run, n, batch_size=4, **CHOICES)
+    for rank in range(3):
+        bulk.draw_into(tmp_path / "three", run, n, batch_size=4, group=Group(rank, 3), **CHOICES)
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+def test_shards_hold_what_files_hold(run, tmp_path):
+    bulk.draw_into(tmp_path, run, 21, **CHOICES)
+    drawn = run.sample(21, **CHOICES)
+    shards, labels = ([np.load(p) for p in sorted(tmp_path.glob(f"{kind}-*.npy"))] for kind in ("shard", "labels"))
+    assert [len(s) for s in shards] == [8, 8, 5]
+    assert np.array_equal(np.concatenate(shards), drawn.array)
+    assert np.concatenate(labels).tolist() == drawn.labels
+
+
+def test_other_choices_do_not_mix_with_what_is_there(run, tmp_path):
+    bulk.draw_into(tmp_path / "a", run, 5, **CHOICES)
+    for change in ({"seed": 8}, {"label": "3"}, {"steps": 3}):
+        with pytest.raises(UnblotError, match="other choices"):
+            bulk.draw_into(tmp_path / "a", run, 5, **{**CHOICES, **change})
+    bulk.draw_into(tmp_path / "a", run, 3, overwrite=True, **CHOICES)
+    assert sorted(contents(tmp_path / "a")) == ["000000.png", "000001.png", "000002.png", "grid.png", "manifest.json"]
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["n"] == 3
+
+
+def test_overwriting_leaves_other_peoples_files(run, tmp_path):
+    (tmp_path / "mine.txt").write_text("dear")
+    with pytest.raises(UnblotError, match="holds files already"):
+        bulk.draw_into(tmp_path, run, 2, **CHOICES)
+    bulk.draw_into(tmp_path, run, 2, overwrite=True, **CHOICES)
+    assert (tmp_path / "mine.txt").read_text() == "dear"
+
+
+def test_nothing_is_written_for_choices_that_cannot_be(run, tmp_path):
+    for wrong in ({"solver": "ddim:eta=-1"}, {"label": "cat"}, {"steps": 0}):
+        with pytest.raises(UnblotError):
+            bulk.draw_into(tmp_path / "out", run, 2, **{**CHOICES, **wrong})
+    assert not (tmp_path / "out").exists()
