@@ -64,7 +64,7 @@ class TrainConfig(Checked):
     times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
     weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
-    label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.1)
+    label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.15)
 
     steps: int = option("number of training steps", "optimisation", low=1)
     batch_size: int = option("pictures in a step", "optimisation", low=1)

@@ -16,11 +16,11 @@ def default(data: DataFacts) -> dict[str, Any]:
     if data.kind == "points":
         network, steps, batch_size, learning_rate = "mlp", 3000, 512, 2e-3
     else:
-        network, steps, batch_size, learning_rate = _unet_for(data), 3000, 64, 2e-3
+        network, steps, batch_size, learning_rate = _unet_for(data), 3000, 64, 4e-3
     return {
         "network": network,
         "parameterization": "edm",
-        "schedule": "edm",
+        "schedule": "edm:mean=-0.8,std=1.2",
         "times": "stratified",
         "weighting": "none",
         "data_std": data.std,
@@ -81,5 +81,5 @@ def _unet_for(data: DataFacts) -> str:
     """The U-Net that suits the size of the pictures."""
     side = max(data.height, data.width)
     if side <= 12:
-        return "unet:width=64,multipliers=1-2,patch=1"
+        return "unet:width=64,multipliers=1,patch=2,attention="
     return "unet:width=64,multipliers=1-2,patch=2"
