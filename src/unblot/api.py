@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 import unblot
-from unblot.config import DataConfig, DataFacts, RunConfig, SampleConfig
+from unblot.config import DataConfig, DataFacts, EvaluateConfig, RunConfig, SampleConfig
 from unblot.data.batches import Dataset, open_data
 from unblot.data.output import grid, save_picture, scatter
+from unblot.data.pack import cache_folder
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
@@ -21,6 +22,7 @@ from unblot.losses import WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.presets import resolve
 from unblot.process.parameterizations import PARAMETERIZATIONS
+from unblot.process.randomness import epoch_order
 from unblot.process.schedules import SCHEDULES
 from unblot.run import CONFIG, create, load_model, new_folder, read_config, refuse_full, write_json
 from unblot.sampling.draw import available_device, draw, sampling_levels
@@ -195,6 +197,37 @@ def resume(folder: str | Path, *, steps: int | None = None, device: str | None =
     if trainer.group.leads:
         write_json(folder / CONFIG, config.to_dict())
     return _train(folder, trainer, quiet, resuming=True)
+
+
+def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
+    """Measures how good, varied and original what a run draws is; writes RUN/report/ and returns the report.
+
+    choices: fields of `EvaluateConfig`. Pictures are drawn with the labels of training pictures, where it has labels.
+    Raises UnblotError where the data is not what the run was trained on.
+    """
+    from unblot.evaluate.measure import Options
+    from unblot.evaluate.report import evaluate_run
+
+    config = EvaluateConfig(**choices)
+    run = load(path, config.device)
+    dataset = open_data(run.config.source.data, **_reading(run.config.source))
+    label = None
+    if dataset.labels is not None and run.config.data.classes:
+        chosen = epoch_order(config.seed, 0, len(dataset.train))[: config.n].numpy()
+        label = dataset.labels[dataset.train[chosen]].tolist()
+    samples = run.sample(
+        config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
+    )
+    options = Options(
+        tuple(filter(None, config.features.split("+"))),
+        config.flip,
+        config.shift,
+        config.likelihood,
+        config.ode,
+        cache_folder() / "features",
+    )
+    note = (lambda line: None) if quiet else print
+    return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
 
 
 def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:

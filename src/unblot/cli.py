@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unblot import UnblotError, __version__
-from unblot.config import DataConfig, SampleConfig, TrainConfig, field_type
+from unblot.config import DataConfig, EvaluateConfig, SampleConfig, TrainConfig, field_type, flag
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
@@ -43,13 +43,10 @@ def add_flags(parser: argparse.ArgumentParser, config: type, skip: Sequence[str]
             groups[group] = parser.add_argument_group(group)
         shown = field.default not in (None, dataclasses.MISSING)
         default = f" (default: {field.default})" if shown else ""
-        groups[group].add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=field_type(field),
-            default=argparse.SUPPRESS,
-            metavar=METAVARS[field_type(field)],
-            help=field.metadata["help"] + default,
-        )
+        kind = field_type(field)
+        how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": METAVARS[kind]}
+        told = field.metadata["help"] + ("" if kind is bool else default)
+        groups[group].add_argument(flag(field.name), default=argparse.SUPPRESS, help=told, **how)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -73,9 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
     usage = "unblot sample RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
     sample = commands.add_parser("sample", help="draw new pictures", description=sample_command.__doc__, usage=usage)
     _add_run(sample)
-    sample.add_argument("-n", type=int, default=argparse.SUPPRESS, help="number of pictures (default: 16)")
     _add_out(sample, "draw")
-    add_flags(sample, SampleConfig, skip=["n"])
+    add_flags(sample, SampleConfig)
     sample.set_defaults(command=sample_command)
 
     usage = "unblot film RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
@@ -86,6 +82,21 @@ def make_parser() -> argparse.ArgumentParser:
     _add_out(film, "film")
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
     film.set_defaults(command=film_command)
+
+    usage = "unblot evaluate RUN [-n N] [flags]"
+    about = "measure how good, varied and original"
+    evaluate = commands.add_parser("evaluate", help=about, description=evaluate_command.__doc__, usage=usage)
+    _add_run(evaluate)
+    evaluate.add_argument(
+        "-n", type=int, default=argparse.SUPPRESS, help=_help(EvaluateConfig, "n") + " (default: 2000)"
+    )
+    add_flags(evaluate, EvaluateConfig)
+    evaluate.set_defaults(command=evaluate_command)
+
+    about = "put evaluated runs side by side"
+    compare = commands.add_parser("compare", help=about, description=compare_command.__doc__)
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that were evaluated")
+    compare.set_defaults(command=compare_command)
 
     show = commands.add_parser("show", help="say what a run is", description=show_command.__doc__)
     _add_run(show)
@@ -106,7 +117,7 @@ def train_command(args: dict[str, Any]) -> None:
     else:
         fixed = [k for k, v in args.items() if k not in ("steps", "device", "quiet") and v not in (None, False)]
         if data is not None or fixed:
-            given = "DATA" if data is not None else "--" + fixed[0].replace("_", "-")
+            given = "DATA" if data is not None else flag(fixed[0])
             raise UnblotError(f"--resume takes everything from the run; leave out {given} (only --steps may change)")
         run = api.resume(resumed, **{k: v for k, v in args.items() if k in ("steps", "device", "quiet")})
     print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
@@ -150,6 +161,29 @@ def film_command(args: dict[str, Any]) -> None:
     refuse_full(out, overwrite)  # before the work rather than after it
     for path in save_film(run, shoot(run, **args), out, overwrite):
         print(path)
+
+
+def evaluate_command(args: dict[str, Any]) -> None:
+    """Answer four questions about a run with figures, intervals and pictures: is it good, is it varied, is it new, is
+    it still learning? Draws pictures, compares them with the training and the held-out ones, and writes
+    RUN/report/report.html and report.json.
+    """
+    from unblot import api
+    from unblot.evaluate.report import HTML
+    from unblot.evaluate.verdicts import summary
+    from unblot.run import REPORT
+
+    path = args.pop("run")
+    print(summary(api.evaluate(path, **args)))
+    print(f"\nlook at   {path / REPORT / HTML}")
+
+
+def compare_command(args: dict[str, Any]) -> None:
+    """Put evaluated runs side by side: figures against held-out pictures, copies, likelihood, training."""
+    from unblot.evaluate.report import read_report
+    from unblot.evaluate.verdicts import compare
+
+    print(compare([read_report(run) for run in args["runs"]]))
 
 
 def show_command(args: dict[str, Any]) -> None:

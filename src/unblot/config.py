@@ -24,6 +24,7 @@ SCHEDULES = (
     "flow or flow_logit_normal"
 )
 GRIDS = "time, trailing, karras:rho=7, log_snr or listed"
+FEATURES = "classifier, random, pixels, dinov2, inception (default: classifier where there are labels)"
 SOLVERS = (
     "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, "
     "unipc, deis, ipndm, edm_churn, restart or adaptive"
@@ -38,8 +39,7 @@ class Checked:
             value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
             if isinstance(value, int | float) and not low <= value <= high:
                 limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                flag = "-n" if f.name == "n" else "--" + f.name.replace("_", "-")
-                raise UnblotError(f"{flag} must be {limit}, not {value}")
+                raise UnblotError(f"{flag(f.name)} must be {limit}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,22 @@ class SampleConfig(Checked):
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Checked):
+    """Every choice of an evaluation."""
+
+    n: int = option("number of pictures to draw and judge", "what", low=2, default=2000)
+    features: str = option(f"what pictures are compared by, several with +: {FEATURES}", "what", default="")
+    flip: bool = option("mirrored copies of training pictures count as copies", "what", default=False)
+    shift: int = option("so do copies moved by up to so many pixels", "what", low=0, default=0)
+    likelihood: int = option("pictures whose variational bound is computed; 0 for none", "what", low=0, default=64)
+    ode: int = option("pictures whose likelihood along the ODE is computed; 0 for none", "what", low=0, default=0)
+    guidance: float = option("push towards the label when drawing", "drawing", default=1.0)
+    steps: int | None = option("steps from noise to picture", "drawing", low=1, default=None)
+    seed: int = option("of the pictures that are drawn", "drawing", low=0, default=0)
+    device: str = option("cpu, cuda, mps, or auto: the best there is", "drawing", default="auto")
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What a run must know of its data to rebuild the network and to give pictures their values back.
@@ -155,6 +171,11 @@ class RunConfig:
             TrainConfig(**_fields(TrainConfig, top["train"], "config, train")),
             top["version"],
         )
+
+
+def flag(name: str) -> str:
+    """The flag of the command line for a field: `--batch-size`, `-n`."""
+    return "-" + name if len(name) == 1 else "--" + name.replace("_", "-")
 
 
 def field_type(f: dataclasses.Field) -> type:
