@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,8 +56,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"unblot {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    usage = "unblot train [DATA] [--out RUN] [flags]"
-    train = commands.add_parser("train", help="learn from pictures", description=train_command.__doc__, usage=usage)
+    def command(name: str, about: str, does: Callable[[dict[str, Any]], None], usage: str) -> argparse.ArgumentParser:
+        """A command with its line in the list of commands; its function's docstring is its description."""
+        added = commands.add_parser(name, help=about, description=does.__doc__, usage=f"unblot {name} {usage}")
+        added.set_defaults(command=does)
+        return added
+
+    train = command("train", "learn from pictures", train_command, "[DATA] [--out RUN] [flags]")
     train.add_argument("data", nargs="?", metavar="DATA", help=_help(DataConfig, "data") + " (default: digits)")
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: a new one in runs/)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run; only --steps may change")
@@ -65,42 +70,27 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(train, DataConfig, skip=["data"])
     add_flags(train, TrainConfig)
-    train.set_defaults(command=train_command)
 
-    usage = "unblot sample RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
-    sample = commands.add_parser("sample", help="draw new pictures", description=sample_command.__doc__, usage=usage)
+    drawing = "RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
+    sample = command("sample", "draw new pictures", sample_command, drawing)
     _add_run(sample)
     _add_out(sample, "draw")
     add_flags(sample, SampleConfig)
-    sample.set_defaults(command=sample_command)
 
-    usage = "unblot film RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
-    about = "show pictures coming out of noise"
-    film = commands.add_parser("film", help=about, description=film_command.__doc__, usage=usage)
+    film = command("film", "show pictures coming out of noise", film_command, drawing)
     _add_run(film)
-    film.add_argument("-n", type=int, default=4, help="number of pictures (default: 4)")
     _add_out(film, "film")
+    film.add_argument("-n", type=int, default=4, metavar="N", help="number of pictures (default: 4)")
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
-    film.set_defaults(command=film_command)
 
-    usage = "unblot evaluate RUN [-n N] [flags]"
-    about = "measure how good, varied and original"
-    evaluate = commands.add_parser("evaluate", help=about, description=evaluate_command.__doc__, usage=usage)
+    evaluate = command("evaluate", "measure how good, varied and original", evaluate_command, "RUN [-n N] [flags]")
     _add_run(evaluate)
-    evaluate.add_argument(
-        "-n", type=int, default=argparse.SUPPRESS, help=_help(EvaluateConfig, "n") + " (default: 2000)"
-    )
     add_flags(evaluate, EvaluateConfig)
-    evaluate.set_defaults(command=evaluate_command)
 
-    about = "put evaluated runs side by side"
-    compare = commands.add_parser("compare", help=about, description=compare_command.__doc__)
+    compare = command("compare", "put evaluated runs side by side", compare_command, "RUN RUN ...")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that were evaluated")
-    compare.set_defaults(command=compare_command)
 
-    show = commands.add_parser("show", help="say what a run is", description=show_command.__doc__)
-    _add_run(show)
-    show.set_defaults(command=show_command)
+    _add_run(command("show", "say what a run is", show_command, "RUN"))
     return parser
 
 
