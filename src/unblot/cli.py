@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type, skip: Sequence[str]
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        shown = field.default not in (None, dataclasses.MISSING)
+        shown = field.default not in (None, "", dataclasses.MISSING)
         default = f" (default: {field.default})" if shown else ""
         kind = field_type(field)
         how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": METAVARS[kind]}
