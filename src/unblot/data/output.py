@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,19 @@ def as_display(stored: np.ndarray, values: ValueMap) -> np.ndarray:
     """Pictures (N, H, W, 3) uint8 to look at, for stored pictures (N, C, H, W).
 
     8-bit values stay as they are; others are stretched, the network's −1…1 (bounded types) or −1.5…1.5 (floats,
-    three standard deviations) to black and white. One, two or more than four channels: the first one, or three,
-    are shown; four: red, green, blue and alpha, over a checkerboard.
+    three standard deviations) to black and white. Opacity shows a checkerboard. Of three channels or more the first
+    three are red, green and blue; of fewer the first is gray.
     """
     if values.dtype == "uint8":
         shown = stored
     else:
         span = 1.0 if values.bounded else 1.5
         shown = np.clip((values.encode(stored) / span + 1) * 127.5, 0, 255).round().astype(np.uint8)
-    channels = shown.shape[1]
-    if channels < 3:
-        return np.repeat(shown[:, :1], 3, axis=1).transpose(0, 2, 3, 1)
-    colours = shown[:, :3].transpose(0, 2, 3, 1)
-    if channels != 4:
-        return np.ascontiguousarray(colours)
-    alpha = shown[:, 3, :, :, None].astype(np.float32) / 255
+    colours = shown[:, :3] if shown.shape[1] - values.alpha >= 3 else np.repeat(shown[:, :1], 3, axis=1)
+    colours = np.ascontiguousarray(colours.transpose(0, 2, 3, 1))
+    if not values.alpha:
+        return colours
+    alpha = shown[:, -1, :, :, None].astype(np.float32) / 255
     over = colours * alpha + _checkerboard(*shown.shape[2:]) * (1 - alpha)
     return over.round().astype(np.uint8)
 
@@ -61,7 +60,7 @@ def scatter(points: np.ndarray, size: int = 512, extent: float | None = None) ->
 
     Drawn three times as large and reduced, so that the dots are round; many points are smaller and fainter.
     """
-    flat = np.asarray(points, np.float64).reshape(len(points), -1)[:, :2]
+    flat = np.asarray(points, np.float64).reshape(-1, 2)
     flat = flat[np.isfinite(flat).all(axis=1)]
     extent = extent or 1.08 * float(np.abs(flat).max(initial=1e-9))
     fine = 3 * size
@@ -81,50 +80,40 @@ def save_picture(
 ) -> Path:
     """The file written for one stored picture (C, H, W): `stem` and a suffix that its type asks for.
 
-    8-bit of up to four channels and 16-bit gray become PNG, everything else that TIFF can hold TIFF, the rest NPY.
-    Values are written as they are. `provenance` (plain JSON values) stands in the file: a PNG text chunk or the
-    TIFF description, under "unblot". The file appears whole or not at all.
+    PNG for 8 bits of gray or RGB, with or without opacity, for 16-bit gray, and for truth values; TIFF for everything
+    else, with one plane a channel; NPY for 64-bit whole numbers, which TIFF readers do not know. Values are written
+    as they are. `provenance` (plain JSON values) stands in the file under "unblot": in a PNG's text chunk, a TIFF's
+    description. The file appears whole or not at all.
     """
     text = json.dumps(provenance)
-    channels = stored.shape[0]
-    if values.dtype == "uint8" and channels <= 4:
-        return _save_png(stem, stored, text)
-    if values.dtype == "uint16" and channels == 1:
-        return _save_png(stem, stored, text)
-    return _save_tiff(stem, stored, text)
+    colours = stored.shape[0] - values.alpha
+    if (stored.dtype == np.uint8 and colours in (1, 3)) or (stored.dtype in (np.uint16, bool) and stored.shape[0] == 1):
+        return _replace(f"{os.fspath(stem)}.png", lambda path: _write_png(path, stored, text))
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8:
+        return _replace(f"{os.fspath(stem)}.npy", lambda path: _write_npy(path, stored))
+    return _replace(f"{os.fspath(stem)}.tif", lambda path: _write_tiff(path, stored, text))
 
 
-def save_array(path: Path, array: np.ndarray) -> Path:
-    """Writes an array as NPY; the file appears whole or not at all."""
-    return _replace(path, lambda unfinished: _write_npy(unfinished, array))
-
-
-def _save_png(stem: str | os.PathLike[str], stored: np.ndarray, text: str) -> Path:
-    """Gray, gray with alpha, RGB or RGBA of 8 bits, or gray of 16, as PNG."""
+def _write_png(path: Path, stored: np.ndarray, text: str) -> None:
+    """Gray, gray with alpha, RGB or RGBA of 8 bits, gray of 16, or black and white."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt("unblot", text)
     array = stored[0] if stored.shape[0] == 1 else stored.transpose(1, 2, 0)
-    picture = Image.fromarray(np.ascontiguousarray(array))
-    return _replace(Path(f"{os.fspath(stem)}.png"), lambda path: picture.save(path, "PNG", pnginfo=info))
+    Image.fromarray(np.ascontiguousarray(array)).save(path, "PNG", pnginfo=info)
 
 
-def _save_tiff(stem: str | os.PathLike[str], stored: np.ndarray, text: str) -> Path:
-    """Any number of channels of any type as TIFF, one plane a channel (RGB as such); 64-bit whole numbers as NPY."""
+def _write_tiff(path: Path, stored: np.ndarray, text: str) -> None:
+    """Any number of channels, one plane each; colours of 16 bits as such; truth values as 0 and 255."""
     import tifffile
 
-    if stored.dtype.itemsize == 8 and stored.dtype.kind in "iu":
-        return _replace(Path(f"{os.fspath(stem)}.npy"), lambda path: _write_npy(path, stored))
-    colour = stored.shape[0] in (3, 4) and stored.dtype == np.uint16
-    array = stored.transpose(1, 2, 0) if colour else stored
-    return _replace(
-        Path(f"{os.fspath(stem)}.tif"),
-        lambda path: tifffile.imwrite(
-            path,
-            array.astype(np.uint8) * 255 if stored.dtype == bool else array,
-            photometric="rgb" if colour else "minisblack",
-            description=json.dumps({"unblot": json.loads(text)}),
-            metadata=None,
-        ),
+    colour = stored.shape[0] == 3 and stored.dtype == np.uint16
+    tifffile.imwrite(
+        path,
+        stored.astype(np.uint8) * 255 if stored.dtype == bool else stored.transpose(1, 2, 0) if colour else stored,
+        photometric="rgb" if colour else "minisblack",
+        planarconfig=None if colour or len(stored) == 1 else "separate",
+        description=json.dumps({"unblot": json.loads(text)}),
+        metadata=None,
     )
 
 
@@ -134,8 +123,9 @@ def _write_npy(path: Path, stored: np.ndarray) -> None:
         np.save(file, stored, allow_pickle=False)
 
 
-def _replace(path: Path, write: Any) -> Path:
-    """`path`, written under another name first and then moved to its place."""
+def _replace(name: str, write: Callable[[Path], None]) -> Path:
+    """The path of that name, written under another name first and then moved to its place."""
+    path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

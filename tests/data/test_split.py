@@ -1,0 +1,66 @@
+"""The held-out pictures: a fixed share by content, copies together, the same every time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unblot.data.batches import open_data
+from unblot.data.split import AT_LEAST, AT_MOST, digest, split
+from unblot.errors import UnblotError
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=300), st.sampled_from([0, 0.01, 0.05, 0.3]))
+@settings(max_examples=100, deadline=None)
+def test_every_picture_is_on_one_side_and_copies_together(digests, share):
+    digests = np.array(digests, np.int64)
+    train, held_out = split(digests, share)
+    assert sorted([*train, *held_out]) == list(range(len(digests)))
+    assert not set(digests[train]) & set(digests[held_out])
+    assert len(train) > 0
+    if share == 0:
+        assert len(held_out) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted"), [(60000, 3000), (10000, 500), (600, AT_LEAST), (100, 20), (10, 2), (1, 0)]
+)
+def test_the_share_is_five_in_a_hundred_but_at_least_a_few_dozen_of_what_is_not_tiny(count, wanted):
+    digests = np.random.default_rng(count).permutation(10**6)[:count] + 1
+    assert len(split(digests, 0.05)[1]) == wanted
+    assert wanted >= min(AT_LEAST, int(AT_MOST * count))
+
+
+def test_order_has_no_influence_and_more_pictures_move_few():
+    rng = np.random.default_rng(2)
+    digests = rng.integers(1, 2**62, 5000)
+    held_out = set(digests[split(digests, 0.05)[1]])
+    assert set(rng.permutation(digests)[split(digests, 0.05)[1]]) != held_out  # indices alone say nothing
+    shuffled = rng.permutation(digests)
+    assert set(shuffled[split(shuffled, 0.05)[1]]) == held_out
+    more = np.append(digests, rng.integers(1, 2**62, 500))
+    assert len(held_out & set(more[split(more, 0.05)[1]])) > 0.85 * len(held_out)
+
+
+def test_a_digest_is_of_the_values():
+    a = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    b = a.copy()
+    b[2, 1, 1] += 1
+    assert digest(a) == digest(np.asfortranarray(a)) > 0
+    assert digest(a) != digest(b)
+
+
+def test_copies_of_a_picture_in_a_data_set_are_on_one_side(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (300, 6, 6), np.uint8)
+    np.save(tmp_path / "x.npy", np.concatenate([pictures, pictures[:150], pictures[:50]]))
+    data = open_data(str(tmp_path / "x.npy"), held_out=0.1)
+    sides = [{data.pictures[i].tobytes() for i in part} for part in (data.train, data.held_out)]
+    assert not sides[0] & sides[1]
+    assert 45 <= len(data.held_out) <= 55
+    assert len(open_data(str(tmp_path / "x.npy"), held_out=0).held_out) == 0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])
+def test_shares_that_make_no_sense_are_refused(share):
+    with pytest.raises(UnblotError, match="held-out share"):
+        open_data("digits", held_out=share)
