@@ -14,7 +14,7 @@ from typing import Any
 from unblot.data import tiff
 from unblot.data.labels import TABLES, labels_from_folders, labels_from_shards, labels_from_table
 from unblot.data.listing import Broken, Item, Listing, Source, file_origin, printable
-from unblot.data.reading import Reader, reason_of
+from unblot.data.reading import Reader
 from unblot.errors import UnblotError
 
 PICTURES = (
@@ -23,7 +23,8 @@ PICTURES = (
 )
 PAGED = (".tif", ".tiff")
 BESIDE = (".cls", ".json")  # WebDataset's labels
-LISTED = (*PICTURES, *BESIDE)
+LISTED = {*PICTURES, *BESIDE}
+NAMES = ("utf-8", "surrogateescape")  # how file names that are no UTF-8 become bytes again
 
 
 def folder(path: str, *, pages: str = "pictures") -> Source:
@@ -90,46 +91,52 @@ def shard_paths(path: str) -> list[str]:
 
 
 def _walk(path: str) -> tuple[list[Item], list[Broken], str, Counter[str]]:
-    """Pictures and tables below a folder by name, what cannot be looked at, a hash of all that, and what else is there.
+    """Pictures, tables and labels below a folder, what cannot be looked at, a hash of all that, and what else there is.
 
-    Links to folders are followed, each folder once, so that a loop of links ends.
+    Links to folders are followed, each folder once, so that a loop of links ends. The order is that of the names.
     """
     items: list[Item] = []
     broken: list[Broken] = []
     others: Counter[str] = Counter()
-    lines: list[str] = []
+    told = hashlib.sha256()
     seen: set[tuple[int, int]] = set()
-    waiting = [""]
+    waiting = [""]  # names of folders, "" or ending in a slash
     while waiting:
         below = waiting.pop()
+        deeper: list[str] = []
         try:
             status = os.stat(os.path.join(path, below))
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            entries = list(os.scandir(os.path.join(path, below)))
+            entries = sorted(os.scandir(os.path.join(path, below)), key=lambda entry: entry.name)
         except OSError as error:
-            broken.append(Broken(below or path, error.strerror or str(error)))
+            broken.append(Broken(below.rstrip("/") or path, error.strerror or str(error)))
             continue
         for entry in entries:
-            name = os.path.join(below, entry.name)
+            base = entry.name
             try:
-                if entry.is_dir():
-                    if not entry.name.startswith((".", "__MACOSX")):
-                        waiting.append(name)
-                elif _wanted(entry.name):
-                    status = entry.stat()
-                    if not stat.S_ISREG(status.st_mode):
-                        raise UnblotError("it is no regular file")
-                    items.append(Item(name, size=status.st_size))
-                    lines.append(f"{name!r} {status.st_size} {status.st_mtime_ns}")
-                elif not entry.name.startswith("."):
-                    others[_suffix(entry.name)] += 1
-            except (OSError, UnblotError) as error:
-                if _suffix(entry.name) in PICTURES:
-                    broken.append(Broken(name, reason_of(error)))
-    told = sorted(lines) + sorted(map(str, broken))
-    return sorted(items), sorted(broken), hashlib.sha256("\n".join(told).encode()).hexdigest(), others
+                if base[0] == "." or base == "__MACOSX":
+                    continue
+                if not _wanted(base):
+                    if entry.is_dir():
+                        deeper.append(f"{below}{base}/")
+                    else:
+                        others[_suffix(base)] += 1
+                    continue
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    items.append(Item(below + base, size=status.st_size))
+                    told.update(f"{below}{base!r} {status.st_size} {status.st_mtime_ns}\n".encode(*NAMES))
+                elif stat.S_ISDIR(status.st_mode):
+                    deeper.append(f"{below}{base}/")
+                else:
+                    broken.append(Broken(below + base, "it is no regular file"))
+            except OSError as error:
+                broken.append(Broken(below + base, error.strerror or str(error)))
+        waiting += reversed(deeper)
+    told.update(repr(broken).encode(*NAMES))
+    return items, broken, told.hexdigest(), others
 
 
 def _listing(
@@ -193,7 +200,7 @@ def _plain_tar(path: str, scratch: Path) -> str:
         opener = next((o for magic, o in _compressions() if head.startswith(magic)), None)
         if opener is None:
             return path
-        plain = scratch / f"{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.tar"
+        plain = scratch / f"{hashlib.sha256(path.encode(*NAMES)).hexdigest()[:16]}.tar"
         if not plain.exists():
             scratch.mkdir(parents=True, exist_ok=True)
             part = plain.with_suffix(".part")
@@ -218,8 +225,7 @@ def _compressions() -> tuple[tuple[bytes, Callable[..., Any]], ...]:
 def _wanted(name: str) -> bool:
     """Whether a file is called as pictures, tables or labels are, and is not hidden."""
     base = name.rpartition("/")[2]
-    hidden = base.startswith(".") or name.startswith("__MACOSX")
-    return not hidden and (_suffix(base) in LISTED or base in TABLES)
+    return (_suffix(base) in LISTED or base in TABLES) and base[0] != "." and not name.startswith("__MACOSX")
 
 
 def _suffix(name: str) -> str:
