@@ -93,10 +93,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, written beside its place and moved there."""
+    """A safetensors file, written beside its place and moved there. Raises UnblotError where it cannot be written."""
     temporary = path.with_name(path.name + ".part")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as e:
+        temporary.unlink(missing_ok=True)
+        raise UnblotError(f"{str(path)!r} could not be written ({e}); what was saved before is whole") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -117,6 +117,11 @@ def _write_tiff(path: Path, stored: np.ndarray, text: str) -> None:
     )
 
 
+def save_array(path: str | os.PathLike[str], array: np.ndarray) -> Path:
+    """Writes an array as NPY; the file appears whole or not at all."""
+    return _replace(os.fspath(path), lambda unfinished: _write_npy(unfinished, array))
+
+
 def _write_npy(path: Path, stored: np.ndarray) -> None:
     """np.save to exactly this path."""
     with open(path, "wb") as file:

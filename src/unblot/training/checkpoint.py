@@ -7,6 +7,7 @@ A checkpoint is written under another name, flushed to disk and then renamed: on
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -27,12 +28,16 @@ def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str
     place = run / CHECKPOINTS / f"{step:08d}"
     temporary = place.with_name(place.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_tensors(temporary / TENSORS, tensors, {})
-    digest = checksum(temporary / TENSORS)
-    write_json(temporary / STATE, {**state, "step": step, "sha256": digest})
-    for file in temporary.iterdir():
-        _flush(file)
+    try:
+        temporary.mkdir(parents=True)
+        write_tensors(temporary / TENSORS, tensors, {})
+        digest = checksum(temporary / TENSORS)
+        write_json(temporary / STATE, {**state, "step": step, "sha256": digest})
+        for file in temporary.iterdir():
+            _flush(file)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if place.exists():
         shutil.rmtree(place)
     os.replace(temporary, place)
@@ -62,8 +67,6 @@ def load_newest(run: Path, warn=print) -> tuple[dict[str, Tensor], dict[str, Any
 
 def load(run: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of the checkpoint of a step, verified by checksum. Raises UnblotError where damaged."""
-    import json
-
     place = run / CHECKPOINTS / f"{step:08d}"
     try:
         state = json.loads((place / STATE).read_text())
