@@ -164,3 +164,21 @@ def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
     monkeypatch.setattr(engine.Trainer, "_losses", narrow)
     assert trainer.take_step().loss.item() == pytest.approx(expected, rel=1e-5)
     assert trainer.micro_batch == 6
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(straight, tmp_path, monkeypatch):
+    from unblot import run
+
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "save_file", full)
+    with pytest.raises(UnblotError, match="No space left on device"):
+        api.resume(folder, steps=16, quiet=True)
+    assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
+    assert not list(folder.rglob("*.part"))
