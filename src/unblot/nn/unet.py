@@ -9,15 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unblot.nn.layers import LabelEmbedding, fourier_features, pad_to_multiple, zeroed
+from unblot.errors import UnblotError
+from unblot.nn.layers import LabelEmbedding, fourier_features, numbers, pad_to_multiple, zeroed
 
 FREQUENCIES = 64  # features of the noise level
 HEAD = 32  # channels of an attention head
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """The integers of an option such as "1-2-2"; () for an empty one."""
-    return tuple(int(part) for part in text.split("-") if part)
 
 
 class UNet(nn.Module):
@@ -25,7 +21,8 @@ class UNet(nn.Module):
 
     width: channels of the first level after folding; multipliers: times `width` for each level, each level half as
     large as the one before; blocks: residual blocks a level on the way down (one more on the way up);
-    patch: side of the square of pixels folded into channels; attention: levels with self-attention, 0 the first.
+    patch: side of the square of pixels folded into channels; attention: levels with self-attention, 0 the first (the
+    block in the middle always has it).
     """
 
     embeds = "log_sigma_over_alpha"
@@ -45,8 +42,10 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        widths = [width * m for m in numbers(multipliers)]
-        attended = numbers(attention)
+        if min(width, blocks, patch) < 1:
+            raise UnblotError(f"a unet needs width, blocks and patch of 1 or more, not {width}, {blocks} and {patch}")
+        widths = [width * m for m in numbers("multipliers", multipliers)]
+        attended = numbers("attention", attention)
         dim = 4 * width
         self.patch = patch
         self.multiple = patch * 2 ** (len(widths) - 1)
