@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from unblot.api import Pictures, Run
 from unblot.config import SampleConfig
 from unblot.data.output import save_array
 from unblot.errors import UnblotError
 from unblot.run import refuse_full, write_json
+from unblot.trained import Pictures, Run
 from unblot.training.parallel import Group
 
 MANIFEST, GRID = "manifest.json", "grid.png"

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from unblot.api import Run
 from unblot.data.output import grid, scatter
 from unblot.data.values import ValueMap
 from unblot.run import refuse_full
 from unblot.sampling.loop import Progress
+from unblot.trained import Run
 
 FRAME_MS = 120
 LAST_FRAME_MS = 2000
