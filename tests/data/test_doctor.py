@@ -82,7 +82,7 @@ def test_a_set_in_which_everything_is_there_twice_does_not_hide_it(found):
 
 def test_recoloured_pictures_are_no_copies():
     pictures = scenes(40)
-    other = np.clip(pictures.astype(int) + [60, -60, 0], 0, 255).astype(np.uint8)
+    other = np.clip(pictures.astype(int) + np.array([60, -60, 0]), 0, 255).astype(np.uint8)
     assert copies.near_copies(thumbs(np.concatenate([pictures, other]).transpose(0, 3, 1, 2))) == []
 
 
