@@ -102,16 +102,15 @@ def make(kind: str, folder: Path) -> str:
         path = path.with_suffix(".tif")
         tifffile.imwrite(path, PICTURES, photometric="minisblack")
     elif kind == "huggingface":
-        datasets = pytest.importorskip("datasets")
-        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list(NAMES)))
-        rows = {"image": [Image.fromarray(p) for p in PICTURES], "label": LABELS.tolist()}
-        datasets.Dataset.from_dict(rows, features).save_to_disk(path)
+        pytest.importorskip("datasets")
+        write_folder(path / "train")
         return f"hf:{path}"
     return str(path)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_every_source_gives_its_pictures_labels_and_the_same_again(kind, tmp_path):
+def test_every_source_gives_its_pictures_labels_and_the_same_again(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     spec = make(kind, tmp_path)
     assert kind_of(spec) == kind
     data = open_data(spec)
@@ -126,7 +125,7 @@ def test_every_source_gives_its_pictures_labels_and_the_same_again(kind, tmp_pat
     assert (y is None) == (data.labels is None)
     if kind in BUILT_IN:
         return
-    order = np.argsort(LABELS, kind="stable") if kind in ("folder", "zip", "tar") else np.arange(6)
+    order = np.argsort(LABELS, kind="stable") if kind in ("folder", "zip", "tar", "huggingface") else np.arange(6)
     np.testing.assert_array_equal(data.pictures[:, 0], PICTURES[order])
     if kind not in ("npy", "tiff"):
         np.testing.assert_array_equal(data.labels, LABELS[order])
