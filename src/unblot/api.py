@@ -1,13 +1,22 @@
 """unblot from Python: `run = unblot.train("pictures/")`, `unblot.load("runs/pictures").sample(16, seed=0)`."""
 
 import dataclasses
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 import unblot
 from unblot.config import DataConfig, DataFacts, EvaluateConfig, RunConfig
+from unblot.data import doctor
+from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset, open_data
+from unblot.data.doctor import quick_check
+from unblot.data.examination import Examination
 from unblot.data.pack import cache_folder
 from unblot.errors import UnblotError
 from unblot.losses import WEIGHTINGS
@@ -33,6 +42,7 @@ STD_PICTURES = 4096  # enough to know the data's standard deviation to about one
 
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
+    "augment": AUGMENTATIONS,
     "parameterization": PARAMETERIZATIONS,
     "schedule": SCHEDULES,
     "weighting": WEIGHTINGS,
@@ -52,7 +62,10 @@ def train(
     """
     reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
     source = DataConfig(data=data, **reading)
-    dataset = open_data(source.data, **_reading(source))
+    dataset = open_source(source, quiet)
+    for warning in quick_check(dataset):
+        if not quiet:
+            print(f"note: {warning}")
     config = plan(source, dataset, choices)
     folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
     trainer = Trainer(config, dataset)
@@ -70,7 +83,7 @@ def resume(folder: str | Path, *, steps: int | None = None, device: str | None =
     config = read_config(folder)
     changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    dataset = open_data(config.source.data, **_reading(config.source))
+    dataset = open_source(config.source, quiet)
     if dataset.fingerprint != config.data.fingerprint:
         raise UnblotError(
             f"the data {config.source.data!r} is not what run {str(folder)!r} was trained on; put it back as it was, "
@@ -93,7 +106,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
 
     config = EvaluateConfig(**choices)
     run = load(path, config.device)
-    dataset = open_data(run.config.source.data, **_reading(run.config.source))
+    dataset = open_source(run.config.source, quiet)
     label = None
     if dataset.labels is not None and run.config.data.classes:
         chosen = epoch_order(config.seed, 0, len(dataset.train))[: config.n].numpy()
@@ -111,6 +124,53 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     )
     note = (lambda line: None) if quiet else print
     return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
+
+
+def examine(
+    data: str, *, near: bool = True, flipped: bool = False, quiet: bool = False, **choices: Any
+) -> tuple[Examination, Dataset]:
+    """What is in a data set and what is wrong with it, and the data set itself; `choices`: fields of `DataConfig`.
+
+    near, flipped: look for near copies, and for mirrored ones. Broken pictures are reported, not refused.
+    """
+    source = DataConfig(data=data, **{**choices, "on_broken": "skip"})
+    dataset = open_source(source, quiet=True)
+
+    def seconds(dataset: Dataset) -> float:
+        return training_seconds(Trainer(plan(source, dataset, {}), dataset))
+
+    return doctor.examine(
+        dataset, near=near, flipped=flipped, seconds=seconds, report=(lambda line: None) if quiet else _tell
+    ), dataset
+
+
+def training_seconds(trainer: Trainer, trials: int = 3) -> float:
+    """About how long a whole training would take on this machine, from a few steps of it."""
+    trainer.take_step()
+    start = time.perf_counter()
+    for _ in range(trials):
+        trainer.take_step().loss.item()
+    return (time.perf_counter() - start) / trials * trainer.config.train.steps
+
+
+def open_source(source: DataConfig, quiet: bool = False) -> Dataset:
+    """The data set of a configuration, packed if it is not yet; shows how far packing is."""
+    choices = {k: v for k, v in dataclasses.asdict(source).items() if k not in ("data", "unlabelled")}
+    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+    columns = TextColumn("[bold]packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        return open_data(
+            source.data,
+            **choices,
+            labels=not source.unlabelled,
+            report=(lambda line: None) if quiet else _tell,
+            progress=lambda done, count: bar.update(task, completed=done, total=count),
+        )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
@@ -156,8 +216,3 @@ def _train(folder: Path, trainer: Trainer, quiet: bool, resuming: bool = False) 
     if not finished:
         monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
     return load(folder, plan.device)
-
-
-def _reading(source: DataConfig) -> dict[str, Any]:
-    """The keyword arguments of `open_data`."""
-    return {k: v for k, v in dataclasses.asdict(source).items() if k != "data"}

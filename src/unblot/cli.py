@@ -6,6 +6,7 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 import argparse
 import dataclasses
 import errno
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +84,14 @@ def make_parser() -> argparse.ArgumentParser:
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of pictures (default: 4)")
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
 
+    doctor = command("doctor", "say what is in the data, and what is wrong", doctor_command, "DATA [flags]")
+    doctor.add_argument("data", metavar="DATA", help=_help(DataConfig, "data"))
+    doctor.add_argument("--page", type=Path, metavar="FILE", help="write a page of HTML with the pictures in question")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.add_argument("--flipped", action="store_true", help="look for mirrored copies too")
+    doctor.add_argument("--no-near", dest="near", action="store_false", help="do not look for near copies")
+    add_flags(doctor, DataConfig, skip=["data", "on_broken"])
+
     evaluate = command("evaluate", "measure how good, varied and original", evaluate_command, "RUN [-n N] [flags]")
     _add_run(evaluate)
     add_flags(evaluate, EvaluateConfig)
@@ -151,6 +160,21 @@ def film_command(args: dict[str, Any]) -> None:
     refuse_full(out, overwrite)  # before the work rather than after it
     for path in save_film(run, shoot(run, **args), out, overwrite):
         print(path)
+
+
+def doctor_command(args: dict[str, Any]) -> None:
+    """Say what is in a set of pictures, what is broken, which are copies of one another, and what to do about it,
+    before a night is lost: size, whether there are enough pictures, and how long training takes here.
+    """
+    from unblot import api
+    from unblot.data.doctor_page import page, text
+
+    path, as_json = args.pop("page"), args.pop("json")
+    found, dataset = api.examine(args.pop("data"), **args)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
+    if path is not None:
+        path.write_text(page(found, dataset))
+        print(f"\nlook at   {path}", file=sys.stderr)
 
 
 def evaluate_command(args: dict[str, Any]) -> None:

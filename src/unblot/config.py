@@ -23,6 +23,7 @@ SCHEDULES = (
     "linear, scaled_linear, cosine, sigmoid, linear_zero_snr, scaled_linear_zero_snr, edm:mean=-1.2,std=1.2, karras, "
     "flow or flow_logit_normal"
 )
+AUGMENTATIONS = "none, plain:flip=true,shift=2 or non_leaking (for small sets)"
 GRIDS = "time, trailing, karras:rho=7, log_snr or listed"
 FEATURES = "classifier, random, pixels, dinov2, inception (default: classifier where there are labels)"
 SOLVERS = (
@@ -49,6 +50,9 @@ class DataConfig(Checked):
     data: str = option("a folder, archive or array file of pictures, or built-in data", "data", default="digits")
     size: str | None = option("height and width of the pictures, 64 or 48x64", "data", default=None)
     fit: str = option("how to reach --size: crop, pad or stretch", "data", default="crop")
+    colour: str = option("gray, rgb or rgba (default: what is there)", "data", default="")
+    background: str = option("colour to lay transparent pictures over (default: keep opacity)", "data", default="")
+    unlabelled: bool = option("leave out the labels that are there", "data", default=False)
     on_broken: str = option("pictures that cannot be read: stop, or skip them", "data", default="stop")
     held_out: float = option("share of the pictures kept aside to measure on", "data", low=0, high=0.9, default=0.05)
 
@@ -64,6 +68,7 @@ class TrainConfig(Checked):
     times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
     weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
+    augment: str = option(f"changed pictures to train on as well: {AUGMENTATIONS}", "recipe", default="none")
     label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.15)
 
     steps: int = option("number of training steps", "optimisation", low=1)

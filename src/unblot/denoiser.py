@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
@@ -26,20 +27,35 @@ class Denoiser(nn.Module):
     network: maps (c_in·x_t, embedding of the level, label) to F; `network.embeds` says which embedding it takes.
     parameterization: a name in PARAMETERIZATIONS. data_std: the data's standard deviation in the network's range.
     num_classes: labels run over 0 … num_classes − 1, and num_classes itself means "no label"; 0 where there are none.
+    conditions: numbers that say how a picture was augmented, which the network is given as constant channels behind
+    the picture's own, as many as it then has more input channels; zeros wherever none are given, as in sampling.
     """
 
-    def __init__(self, network: nn.Module, parameterization: str, data_std: float = 1.0, num_classes: int = 0):
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterization: str,
+        data_std: float = 1.0,
+        num_classes: int = 0,
+        conditions: int = 0,
+    ):
         super().__init__()
         self.network = network
+        self.conditions = conditions
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
 
-    def output(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Tensor:
-        """The network's raw output F, shape (B, C, H, W); level () or (B,)."""
+    def output(
+        self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None, conditions: Tensor | None = None
+    ) -> Tensor:
+        """The network's raw output F, shape (B, C, H, W); level () or (B,), conditions (B, K) or None."""
         embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
-        c_in = broadcast(1 / norm(level, self.data_std), x_t)
-        return self.network(c_in * x_t, per_picture(embed(level), x_t), label)
+        x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
+        if self.conditions:
+            given = x.new_zeros(len(x), self.conditions) if conditions is None else conditions
+            x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+        return self.network(x, per_picture(embed(level), x_t), label)
 
     def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
         """x0_hat for x_t (B, C, H, W) at a level of shape () or (B,); label (B,) int64, or None for no label."""

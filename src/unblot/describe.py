@@ -21,7 +21,7 @@ def describe(path: Path) -> str:
         ("classes", ", ".join(data.classes) or "none"),
         ("network", f"{train.network} ({parameters / 1e6:.2f} M parameters)"),
         ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "
-                    f"weighting {train.weighting}"),
+                    f"weighting {train.weighting}, augmentation {train.augment}"),
         ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
                      f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"),
         ("sampling", f"{train.solver}, {train.sampling_steps} steps on grid {train.grid}"),

@@ -19,13 +19,14 @@ def training_loss(
     eps: Tensor,
     label: Tensor | None = None,
     weight: Tensor | None = None,
+    conditions: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean squared error between the network's output and its target, per picture, shape (B,).
 
-    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,). With eps-prediction and no weight
-    this is L_simple (Ho et al. 2020, eq. 14).
+    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,); conditions (B, K): how
+    x0 was augmented. With eps-prediction and no weight this is L_simple (Ho et al. 2020, eq. 14).
     """
-    output = denoiser.output(corrupt(x0, level, eps), level, label)
+    output = denoiser.output(corrupt(x0, level, eps), level, label, conditions)
     target = network_target(denoiser.parameterization, level, denoiser.data_std, x0, eps)
     error = (output - target).square().flatten(1).mean(1)  # in x0's dtype, also where the output is bf16
     return error if weight is None else error * per_picture(weight, error)

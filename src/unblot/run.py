@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unblot.config import RunConfig
+from unblot.data.augment import AUGMENTATIONS
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.nn import NETWORKS
@@ -35,11 +36,13 @@ CHECKPOINTS, SAMPLES, REPORT = "checkpoints", "samples", "report"
 def build_denoiser(config: RunConfig) -> Denoiser:
     """The run's denoiser with fresh weights, which follow from the run's seed, in channels_last."""
     train, data = config.train, config.data
+    conditions = build(AUGMENTATIONS, train.augment, "augmentation").conditions
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
         torch.manual_seed(train.seed)
         size = (data.height, data.width)
-        network = build(NETWORKS, train.network, "network", data.channels, data.channels, size, len(data.classes))
-    denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes))
+        inputs = data.channels + conditions
+        network = build(NETWORKS, train.network, "network", inputs, data.channels, size, len(data.classes))
+    denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes), conditions)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

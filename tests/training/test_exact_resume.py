@@ -130,9 +130,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
 def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with_the_reason(tmp_path, monkeypatch):
     losses, rates = engine.Trainer._losses, []
 
-    def poisoned(self, draw):
+    def poisoned(self, batch, rows):
         rates.append(self.rate_scale)
-        return losses(self, draw) * (torch.inf if self.step >= 8 else 1.0)
+        return losses(self, batch, rows) * (torch.inf if self.step >= 8 else 1.0)
 
     monkeypatch.setattr(engine.Trainer, "_losses", poisoned)
     monkeypatch.setattr(loop, "LOST_STEPS", 3)
@@ -140,6 +140,32 @@ def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with
         api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
     assert sorted(set(rates), reverse=True) == [1.0, 0.5, 0.25, 0.125]
     assert checkpoint.steps_saved(tmp_path / "run")[-1] == 8
+
+
+@pytest.mark.parametrize("augment", ["plain:shift=1", "non_leaking:probability=0.9"])
+def test_augmentation_is_the_same_after_a_stop_and_in_parts(tmp_path, augment):
+    whole, parts = trainer_for({**TINY, "augment": augment}), trainer_for({**TINY, "augment": augment})
+    plain = trainer_for(TINY)
+    parts.micro_batch = 7
+    whole.take_step(), plain.take_step()
+    batch, bare = whole._batch(whole.draws.at(1)), plain._batch(plain.draws.at(1))
+    assert torch.equal(batch.eps, bare.eps)
+    assert not torch.equal(batch.x0, bare.x0)
+    parts.step = 1
+    assert torch.equal(parts._batch(parts.draws.at(1)).x0, batch.x0)
+    assert parts.take_step().loss.item() > 0
+
+
+def test_a_model_that_was_told_of_augmentation_draws_pictures_as_they_were(tmp_path):
+    """The conditions change what it predicts, and sampling gives it zeros."""
+    trainer = trainer_for({**TINY, "augment": "non_leaking", "learning_rate": 3e-3})
+    for _ in range(12):
+        trainer.take_step()
+    x, level = torch.randn(2, 1, 8, 8), trainer.draws.at(0).level.at(slice(0, 2))
+    net = trainer.denoiser.eval()
+    zeros = net.output(x, level, None, torch.zeros(2, 9))
+    assert torch.equal(net.output(x, level), zeros)
+    assert not torch.allclose(net.output(x, level, None, torch.ones(2, 9)), zeros)
 
 
 def test_a_batch_in_parts_gives_the_same_step(tmp_path):
@@ -154,10 +180,10 @@ def test_a_batch_in_parts_gives_the_same_step(tmp_path):
 def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
     losses = engine.Trainer._losses
 
-    def narrow(self, draw):
-        if len(draw.pictures) > 6:
+    def narrow(self, batch, rows):
+        if rows.stop - rows.start > 6:
             raise torch.OutOfMemoryError
-        return losses(self, draw)
+        return losses(self, batch, rows)
 
     trainer, plain = trainer_for(TINY), trainer_for(TINY)
     expected = plain.take_step().loss.item()

@@ -22,17 +22,13 @@ TIMES = ("stratified", "index")
 
 class Draw(NamedTuple):
     """The random part of a step for B pictures: positions among the training pictures (B,), levels (B,), noise
-    (B, C, H, W), and which labels are hidden (B,) bool."""
+    (B, C, H, W), which labels are hidden (B,) bool, and the generator of each grain, for what is still to be drawn."""
 
     pictures: Tensor
     level: NoiseLevel
     eps: Tensor
     hidden: Tensor
-
-    def part(self, first: int, n: int) -> "Draw":
-        """The draw of `n` of its pictures."""
-        rows = slice(first, first + n)
-        return Draw(self.pictures[rows], self.level.at(rows), self.eps[rows], self.hidden[rows])
+    generators: list[torch.Generator]
 
 
 @dataclass
@@ -66,13 +62,13 @@ class Draws:
                 f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; use --batch-size "
                 f"{GRAIN * world} or more"
             )
-        grains = [self._grain(step, grain) for grain in numbers]
+        generators = [grain_generator(self.seed, step, grain) for grain in numbers]
+        grains = [self._grain(grain, g) for grain, g in zip(numbers, generators, strict=True)]
         t, eps, hidden = (torch.cat(column) for column in zip(*grains, strict=True))
         whole = self._pictures(step).split(GRAIN)
-        return Draw(torch.cat([whole[grain] for grain in numbers]), self.schedule(t), eps, hidden)
+        return Draw(torch.cat([whole[grain] for grain in numbers]), self.schedule(t), eps, hidden, generators)
 
-    def _grain(self, step: int, grain: int) -> tuple[Tensor, Tensor, Tensor]:
-        g = grain_generator(self.seed, step, grain)
+    def _grain(self, grain: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         first = grain * GRAIN
         n = min(GRAIN, self.batch_size - first)
         if self.times == "index":

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from unblot.config import RunConfig, TrainConfig
+from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
 from unblot.errors import UnblotError
 from unblot.losses import WEIGHTINGS, training_loss
+from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import SCHEDULES
 from unblot.run import build_denoiser
 from unblot.sampling.draw import available_device
 from unblot.specs import build
-from unblot.training.draws import Draw, Draws
+from unblot.training.draws import GRAIN, Draw, Draws
 from unblot.training.ema import Ema
 from unblot.training.parallel import join_group, sum_gradients, sum_over
 
@@ -31,6 +33,17 @@ class Outcome(NamedTuple):
     loss: Tensor
     grad_norm: Tensor
     lost: Tensor
+
+
+class Batch(NamedTuple):
+    """What goes into a step: pictures and noise (B, C, H, W), levels (B,), labels (B,) or None, and what augmentation
+    did to each picture (B, K)."""
+
+    x0: Tensor
+    level: NoiseLevel
+    eps: Tensor
+    label: Tensor | None
+    conditions: Tensor
 
 
 class Trainer:
@@ -56,6 +69,7 @@ class Trainer:
             train.times,
             train.label_dropout,
         )
+        self.augment = build(AUGMENTATIONS, train.augment, "augmentation")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         self.autocast = wants_bf16(train.precision, self.device)
         self.step = 0
@@ -90,11 +104,13 @@ class Trainer:
 
         Where memory runs out, half as many pictures go through the network at a time, from then on.
         """
+        batch = self._batch(draw)
         while True:
             total = torch.zeros((), device=self.device)
             try:
                 for first in range(0, len(draw.pictures), self.micro_batch):
-                    loss = self._losses(draw.part(first, self.micro_batch)).sum() / self.config.train.batch_size
+                    rows = slice(first, first + self.micro_batch)
+                    loss = self._losses(batch, rows).sum() / self.config.train.batch_size
                     loss.backward()
                     total += loss.detach()
                 return total
@@ -105,15 +121,24 @@ class Trainer:
                 self.optimizer.zero_grad()
                 torch.cuda.empty_cache()
 
-    def _losses(self, draw: Draw) -> Tensor:
-        """The weighted loss of each picture, (B,)."""
+    def _batch(self, draw: Draw) -> Batch:
+        """The pictures of a draw, augmented, with their labels, on the device."""
         x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
-        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, draw.eps))
+        grains = zip(x0.split(GRAIN), draw.generators, strict=True)
+        x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in grains), strict=True))
         if label is not None:
             label = torch.where(draw.hidden.to(label.device), self.denoiser.num_classes, label).to(self.device)
-        weight = self.weighting(draw.level, self.denoiser)
+        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, draw.eps))
+        return Batch(x0, draw.level, eps, label, conditions.to(self.device))
+
+    def _losses(self, batch: Batch, rows: slice) -> Tensor:
+        """The weighted loss of each of these pictures of the batch, (B,)."""
+        x0, level, eps, label, conditions = batch
+        level = level.at(rows)
+        weight = self.weighting(level, self.denoiser)
+        labels = None if label is None else label[rows]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return training_loss(self.denoiser, x0, draw.level, eps, label, weight)
+            return training_loss(self.denoiser, x0[rows], level, eps[rows], labels, weight, conditions[rows])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
