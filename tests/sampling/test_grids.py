@@ -7,7 +7,7 @@ from oracles import F64
 from unblot.errors import UnblotError
 from unblot.process.schedules import SCHEDULES, flow, linear
 from unblot.process.schedules import karras as karras_schedule
-from unblot.sampling.grids import GRIDS, karras, levels_at, listed, log_snr, spec_of, time, trailing
+from unblot.sampling.grids import GRIDS, by_time, karras, levels_at, listed, log_snr, spec_of, trailing
 from unblot.specs import build
 
 MADE = {name: make() for name, make in GRIDS.items() if name != "listed"}
@@ -57,7 +57,7 @@ def test_trailing_stands_on_whole_indices() -> None:
 
 
 def test_time_is_the_schedule_at_equal_times() -> None:
-    way = time()(flow(), 4)
+    way = by_time()(flow(), 4)
     assert way.sigma.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 

@@ -16,7 +16,7 @@ from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, sampling_le
 Grid = Callable[[Schedule, int], NoiseLevel]  # schedule, steps -> levels (steps + 1,)
 
 
-def time() -> Grid:
+def by_time() -> Grid:
     """The schedule at N + 1 equally spaced times, from 1 to 0."""
     return sampling_levels
 
@@ -69,7 +69,7 @@ def listed(*, ratios: str = "") -> Grid:
 
 
 GRIDS: dict[str, Callable[..., Grid]] = {
-    "time": time,
+    "time": by_time,
     "trailing": trailing,
     "karras": karras,
     "log_snr": log_snr,
