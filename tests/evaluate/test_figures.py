@@ -35,6 +35,9 @@ def test_a_figure_that_the_counts_cannot_bear_says_what_it_needs() -> None:
     assert {f.value for f in figures.values()} == {None}
     assert "needs at least 32 samples, there are 30" in str(figures["frechet_distance"])
     assert "needs at least 80 samples" in str(figures["frechet_infinity"])
+    some = {f.name: f for f in compare_features("pixels-8", normal(60, 8, 0), normal(500, 8, 1), "training 0")}
+    assert some["frechet_distance"].value is not None
+    assert "needs at least 80 samples, there are 60" in str(some["frechet_infinity"])
     assert "needs at least 50 samples" in str(figures["recall"])
     (few, *_) = compare_features("pixels-8", normal(500, 8, 0), normal(20, 8, 1), "held-out 0")
     assert few.needs == "needs at least 32 held-out pictures, there are 20"

@@ -61,39 +61,37 @@ class Figure:
 
 
 Estimate = tuple[float, float, float]  # a value and its 95 % interval
+Least = tuple[int, int]  # the least numbers of samples and of reference pictures
 
 
 class Measure(NamedTuple):
     """How figures come from two sets of features (N, d) and (M, d).
 
-    `compute` gives one estimate for each of `names`; `samples(d)`, `reference(d)`: the least N and M it can bear.
-    `pairwise`: it looks at all pairs, and so at no more than the first PAIRWISE of either set.
+    `names`: the figures, each with the least N and M that it can bear, a function of d. `compute` is called where the
+    first can be borne, and gives an estimate of each, None where it cannot. `pairwise`: it looks at all pairs, and so
+    at no more than the first PAIRWISE of either set.
     """
 
-    names: tuple[str, ...]
-    compute: Callable[[Tensor, Tensor], list[Estimate]]
-    samples: Callable[[int], int]
-    reference: Callable[[int], int]
+    names: dict[str, Callable[[int], Least]]
+    compute: Callable[[Tensor, Tensor], list[Estimate | None]]
     pairwise: bool = False
 
 
 def compare_features(features: str, samples: Tensor, reference: Tensor, name: str) -> list[Figure]:
     """Every figure of MEASURES for features (N, d) and (M, d), both in random order.
 
-    features: their name; name: what the reference is, a word and a hash. A figure that the counts cannot bear has no
-    value, but says what it needs.
+    features: their name; name: what the reference is, a word and a hash. A figure that the counts cannot bear has
+    no value, but says what it needs.
     """
-    dims = samples.shape[1]
     found = []
-    for names, compute, least, least_reference, pairwise in MEASURES:
+    for names, compute, pairwise in MEASURES:
         x, y = (samples[:PAIRWISE], reference[:PAIRWISE]) if pairwise else (samples, reference)
-        about: dict[str, Any] = _about(features, x, y, name)
-        if needs := _needs(least(dims), len(x), "samples") or _needs(
-            least_reference(dims), len(y), f"{name.split()[0]} pictures"
-        ):
-            found += [Figure(n, None, None, None, **about, needs=needs) for n in names]
-        else:
-            found += [Figure(n, *estimate, **about) for n, estimate in zip(names, compute(x, y), strict=True)]
+        about = _about(features, x, y, name)
+        needs = [_needs(least(x.shape[1]), x, y, name) for least in names.values()]
+        estimates = [None] * len(names) if needs[0] else compute(x, y)
+        for figure, estimate, needed in zip(names, estimates, needs, strict=True):
+            value, low, high = estimate or (None, None, None)
+            found.append(Figure(figure, value, low, high, **about, needs=needed))
     return found
 
 
@@ -101,32 +99,32 @@ def _about(features: str, samples: Tensor, reference: Tensor, name: str) -> dict
     return {"features": features, "n_samples": len(samples), "n_reference": len(reference), "reference": name}
 
 
-def _needs(least: int, count: int, what: str) -> str:
-    return f"needs at least {least} {what}, there are {count}" if count < least else ""
+def _needs(least: Least, samples: Tensor, reference: Tensor, name: str) -> str:
+    """What is missing, in words; nothing where nothing is."""
+    for needed, there, what in zip(least, (samples, reference), ("samples", f"{name.split()[0]} pictures")):
+        if len(there) < needed:
+            return f"needs at least {needed} {what}, there are {len(there)}"
+    return ""
 
 
-def _frechet(x: Tensor, y: Tensor) -> list[Estimate]:
-    value, half = frechet_distance(x, y), Z95 * _frechet_error(x, y)
-    return [(value, max(0.0, value - half), value + half)]
-
-
-def _frechet_infinity(x: Tensor, y: Tensor) -> list[Estimate]:
+def _frechet(x: Tensor, y: Tensor) -> list[Estimate | None]:
+    value = frechet_distance(x, y)
+    error = frechet_error(x, y, RESAMPLES if x.shape[1] <= WIDE else RESAMPLES_WIDE)
+    distance = (value, max(0.0, value - Z95 * error), value + Z95 * error)
+    if len(x) < _for_a_line(x.shape[1])[0]:
+        return [distance, None]
     # To first order the sampling error is that of the distance itself; the extrapolation adds its own.
-    value, error = frechet_infinity(x, y)
-    half = Z95 * math.hypot(error, _frechet_error(x, y))
-    return [(value, value - half, value + half)]
+    infinite, extrapolation = frechet_infinity(x, y)
+    half = Z95 * math.hypot(error, extrapolation)
+    return [distance, (infinite, infinite - half, infinite + half)]
 
 
-def _frechet_error(x: Tensor, y: Tensor) -> float:
-    return frechet_error(x, y, RESAMPLES if x.shape[1] <= WIDE else RESAMPLES_WIDE)
-
-
-def _kernel(x: Tensor, y: Tensor) -> list[Estimate]:
+def _kernel(x: Tensor, y: Tensor) -> list[Estimate | None]:
     value, error = kernel_distance(x, y)
     return [(value, value - Z95 * error, value + Z95 * error)]
 
 
-def _covering(x: Tensor, y: Tensor) -> list[Estimate]:
+def _covering(x: Tensor, y: Tensor) -> list[Estimate | None]:
     """At equal counts, without which recall and coverage do not compare."""
     count = min(len(x), len(y))
     found = covering(x[:count], y[:count])
@@ -146,13 +144,25 @@ def _covering(x: Tensor, y: Tensor) -> list[Estimate]:
 
 SHARES = ("precision", "recall", "coverage")
 
+
+def _for_a_covariance(dims: int) -> Least:
+    """A covariance of d dimensions means little from fewer than a few times d members."""
+    return 4 * dims, 4 * dims
+
+
+def _for_a_line(dims: int) -> Least:
+    """The extrapolation reads a line through distances of a tenth of the samples and more."""
+    return 10 * dims, 4 * dims
+
+
+def _for_neighbours(dims: int) -> Least:
+    return 50, 50
+
+
 MEASURES = [
-    # A covariance of d dimensions means little from fewer than a few times d members; the extrapolation reads a line
-    # through distances of a tenth of the samples and more, and each of these has to bear one.
-    Measure(("frechet_distance",), _frechet, lambda d: 4 * d, lambda d: 4 * d),
-    Measure(("frechet_infinity",), _frechet_infinity, lambda d: 10 * d, lambda d: 4 * d),
-    Measure(("kernel_distance",), _kernel, lambda d: 50, lambda d: 50, pairwise=True),
-    Measure(("precision", "recall", "density", "coverage"), _covering, lambda d: 50, lambda d: 50, pairwise=True),
+    Measure({"frechet_distance": _for_a_covariance, "frechet_infinity": _for_a_line}, _frechet),
+    Measure({"kernel_distance": _for_neighbours}, _kernel, pairwise=True),
+    Measure(dict.fromkeys(("precision", "recall", "density", "coverage"), _for_neighbours), _covering, pairwise=True),
 ]
 
 
@@ -161,9 +171,8 @@ def class_figures(features: str, samples: Tensor, reference: Tensor, classes: in
 
     Needs 10 of either set for each class. The interval of the distance is a bootstrap over both sets.
     """
-    about: dict[str, Any] = _about(features, samples, reference, name)
-    least = 10 * classes
-    if needs := _needs(least, len(samples), "samples") or _needs(least, len(reference), f"{name.split()[0]} pictures"):
+    about = _about(features, samples, reference, name)
+    if needs := _needs((10 * classes, 10 * classes), samples, reference, name):
         return [Figure(n, None, None, None, **about, needs=needs) for n in ("class_share_distance", "classes_reached")]
     counts, truth = class_counts(samples, classes), class_counts(reference, classes)
     value = share_distance(counts, truth)

@@ -38,7 +38,7 @@ from unblot.sampling.loop import Denoise
 PAIRS = 24
 """Nearest pairs that are shown: the samples with the smallest ratios."""
 
-BOUND_STEPS, BOUND_CALLS, ODE_STEPS = 1000, 32, 64
+BOUND_STEPS, BOUND_CALLS, ODE_STEPS = 1000, 20, 64
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""A GAN, a VAE and this package's model, each trained for a given time with a given number of parameters.
+
+The rivals' recipes: the non-saturating GAN loss with the R1 gradient penalty (Goodfellow et al. 2014; Mescheder et al.
+2018), spread of the batch as a feature of the discriminator (Karras et al. 2018) and averaged generator weights; a VAE
+with a learned noise level (Rybkin et al. 2021) and a factor beta on its KL term (Higgins et al. 2017). Learning
+rates fall to zero over the time given. What is tuned of each, R1's gamma and beta, is the caller's `strength`. Both are
+perceptrons: convolutions of as many parameters take ten times as long a step at 8x8 pixels, and were worse for it.
+"""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from unblot import api
+from unblot.config import DataConfig
+from unblot.data.batches import open_data
+from unblot.sampling.draw import draw
+from unblot.training.engine import Trainer
+
+RATE = 1e-3
+
+
+class Trained(NamedTuple):
+    """`draw(n)` gives new pictures (n, C, H, W) in the network's range; parameters of all that was trained."""
+
+    draw: Callable[[int], Tensor]
+    parameters: int
+    seconds: float
+    steps: int
+
+
+class BatchSpread(nn.Module):
+    """Appends the standard deviation over the batch, averaged over all features, to each row (B, F)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = (x - x.mean(0)).square().mean(0).add(1e-8).sqrt().mean()
+        return torch.cat([x, spread.expand(len(x), 1)], 1)
+
+
+def perceptron(inputs: int, outputs: int, width: int, spread: bool = False) -> nn.Module:
+    """From rows (B, inputs) to (B, outputs) by three hidden layers; `spread`: with the batch's spread as a feature."""
+    sizes = [inputs, width, width, width]
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
+    return nn.Sequential(nn.Flatten(), *layers, *[BatchSpread()] * spread, nn.Linear(width + spread, outputs))
+
+
+def count(*modules: nn.Module) -> int:
+    """Parameters of all modules."""
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def fitting(build: Callable[[int], tuple[nn.Module, ...]], parameters: int) -> tuple[nn.Module, ...]:
+    """The modules of that width whose parameters come nearest to the number given."""
+    with torch.device("meta"):  # counted without making them
+        width = min(range(4, 1200, 2), key=lambda width: abs(count(*build(width)) - parameters))
+    return build(width)
+
+
+def gan(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: float) -> Trained:
+    """A GAN; strength: gamma of R1."""
+    torch.manual_seed(seed)
+    shape, values = pictures.shape[1:], pictures[0].numel()
+    latent, batch = (8, 256) if shape[1] == 1 else (64, 64)
+    generator, critic = fitting(lambda w: (perceptron(latent, values, w), perceptron(values, 1, w, True)), parameters)
+    average, taken = copy.deepcopy(generator), 0
+    optimizers = [torch.optim.Adam(m.parameters(), lr=RATE, betas=(0.0, 0.99), fused=True) for m in (generator, critic)]
+
+    flat = pictures.flatten(1)
+
+    def step(done: float) -> None:
+        _set_rate(optimizers, RATE * (1 - done))
+        real = flat[torch.randint(len(flat), (batch,))].requires_grad_()
+        fake = generator(torch.randn(batch, latent))
+        real_score = critic(real)
+        (slope,) = torch.autograd.grad(real_score.sum(), real, create_graph=True)
+        loss = softplus(-real_score).mean() + softplus(critic(fake.detach())).mean()
+        loss = loss + strength / 2 * slope.square().sum(1).mean()
+        _descend(optimizers[1], loss)
+        _descend(optimizers[0], softplus(-critic(generator(torch.randn(batch, latent)))).mean())
+        nonlocal taken
+        taken += 1
+        with torch.no_grad():
+            for kept, live in zip(average.parameters(), generator.parameters()):
+                kept.lerp_(live, max(0.002, 10 / (10 + taken)))
+
+    took, steps = run_for(seconds, step)
+
+    def drawn(n: int) -> Tensor:
+        return average(torch.randn(n, latent)).view(-1, *shape)
+
+    return Trained(lambda n: _in_parts(drawn, n), count(generator, critic), took, steps)
+
+
+def vae(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: float) -> Trained:
+    """A VAE; strength: beta."""
+    torch.manual_seed(seed)
+    shape, values = pictures.shape[1:], pictures[0].numel()
+    latent, batch = (4, 256) if shape[1] == 1 else (24, 64)
+    decoder, encoder = fitting(lambda w: (perceptron(latent, values, w), perceptron(values, 2 * latent, w)), parameters)
+    log_std = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.Adam([*decoder.parameters(), *encoder.parameters(), log_std], lr=RATE, fused=True)
+
+    flat = pictures.flatten(1)
+
+    def step(done: float) -> None:
+        _set_rate([optimizer], RATE * (1 - done))
+        real = flat[torch.randint(len(flat), (batch,))]
+        mean, log_var = encoder(real).chunk(2, 1)
+        log_var = log_var.clamp(-12, 8)
+        z = mean + (log_var / 2).exp() * torch.randn_like(mean)
+        missed = (decoder(z) - real).square().sum(1)
+        noise = log_std.clamp_min(-5)
+        fit = missed / 2 * torch.exp(-2 * noise) + values * noise
+        divergence = (mean.square() + log_var.exp() - 1 - log_var).sum(1) / 2
+        _descend(optimizer, (fit + strength * divergence).mean())
+
+    took, steps = run_for(seconds, step)
+    # Points carry the noise of the data; of a picture the mean is what one would look at.
+    noise = float(log_std.detach().clamp_min(-5).exp()) if shape[1] == 1 else 0.0
+
+    def drawn(n: int) -> Tensor:
+        found = decoder(torch.randn(n, latent)).view(-1, *shape)
+        return found + noise * torch.randn_like(found)
+
+    return Trained(lambda n: _in_parts(drawn, n), count(decoder, encoder) + 1, took, steps)
+
+
+def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: int = 0) -> Trained:
+    """This package's default recipe, with as many steps as fit into the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "data.npy", pictures.numpy())
+        source = DataConfig(data=str(Path(folder) / "data.npy"), held_out=0)
+        dataset = open_data(source.data, held_out=0, cache=folder, options={"layout": "NCHW"})
+        choices = {"network": network, "seed": seed, "device": "cpu"} | (
+            {"batch_size": batch_size} if batch_size else {}
+        )
+        trial = Trainer(api.plan(source, dataset, {**choices, "steps": 1000}), dataset)
+        _, done = run_for(min(3.0, seconds / 10), lambda _: trial.take_step())
+        start = time.perf_counter()
+        for _ in range(max(2, done // 2)):
+            trial.take_step()
+        steps = max(2, int(seconds * max(2, done // 2) / (time.perf_counter() - start)))
+        config = api.plan(source, dataset, {**choices, "steps": steps})
+        trainer = Trainer(config, dataset)
+        start = time.perf_counter()
+        for _ in range(steps):
+            trainer.take_step()
+        took = time.perf_counter() - start
+        values = dataset.values
+    train = config.train
+
+    def drawn(n: int) -> Tensor:
+        with trainer.averaged():
+            found = torch.cat(
+                list(
+                    draw(
+                        trainer.denoiser,
+                        config.data.shape,
+                        range(n),
+                        schedule=train.schedule,
+                        grid=train.grid,
+                        solver=train.solver,
+                        steps=train.sampling_steps,
+                        seed=seed,
+                        batch_size=500,
+                    )
+                )
+            )
+        return torch.from_numpy(values.decode(found.numpy())).float()
+
+    return Trained(drawn, count(trainer.denoiser), took, steps)
+
+
+def run_for(seconds: float, step: Callable[[float], object]) -> tuple[float, int]:
+    """Takes steps until the time is over, each told what share of it is gone; seconds taken, and steps."""
+    start, steps = time.perf_counter(), 0
+    while (gone := time.perf_counter() - start) < seconds:
+        step(gone / seconds)
+        steps += 1
+    return time.perf_counter() - start, steps
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+@torch.no_grad()
+def _in_parts(drawn: Callable[[int], Tensor], n: int, size: int = 1000) -> Tensor:
+    return torch.cat([drawn(min(size, n - start)) for start in range(0, n, size)])
