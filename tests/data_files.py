@@ -1,7 +1,9 @@
 """Picture files for tests, sound and broken."""
 
 import io
+import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -45,10 +47,49 @@ BROKEN = {
     "bomb": bomb(),
     "bomb.ppm": b"P5 20000 20000 255\n" + bytes(100),
     "cut jpeg": encoded(np.tile(RGB, (20, 20, 1)), "JPEG")[:-900],
-    "cut png": encoded(np.tile(RGB, (20, 20, 1)), "PNG")[:-900],
+    "cut png": encoded(RNG.integers(0, 256, (50, 50, 3), np.uint8), "PNG")[:4000],
     "cut early": encoded(RGB, "PNG")[:30],
     "cut tiff": tiff_of(RGB[..., 0].astype(np.uint16))[:-60],
     "cut float": tiff_of(RNG.random((70, 70), np.float32), compression="zlib")[:-900],
     "no pixels": b"P5 0 4 255\n",
     "words": tiff_of(np.ones((7, 9), np.complex64)),
 }
+
+
+def hostile(folder: Path) -> tuple[set[str], set[str]]:
+    """Fills a folder; names of the files that can be used and of those that cannot."""
+    good, bad = set(), set()
+
+    def put(name: str, data: bytes, usable: bool = False) -> None:
+        (folder / name).write_bytes(data)
+        (good if usable else bad).add(name)
+
+    photo = RNG.integers(0, 256, (40, 60, 3), np.uint8)
+    for i in range(8):
+        put(f"plain{i}.jpg", encoded(np.roll(photo, 7 * i, axis=1), "JPEG"), True)
+    turned = Image.Exif()
+    turned[274] = 6
+    put("turned.jpg", encoded(photo, "JPEG", exif=turned), True)
+    put("cmyk.jpg", encoded(Image.fromarray(photo).convert("CMYK"), "JPEG"), True)
+    put("palette.png", encoded(Image.fromarray(photo).quantize(8), "PNG", transparency=0), True)
+    frames = [Image.fromarray(photo[:, i:]).quantize(16) for i in (0, 1)]
+    put("moving.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), True)
+    put("deep.png", encoded(RNG.integers(0, 65536, (30, 30), np.uint16), "PNG"), True)
+    put("猫の写真.png", encoded(photo, "PNG"), True)
+    put("two\nlines.png", encoded(photo, "PNG"), True)
+    put("tiny.bmp", encoded(photo[:1, :1], "BMP"), True)
+    put("long.webp", encoded(np.tile(photo, (1, 20, 1)), "WEBP"), True)
+    tifffile.imwrite(folder / "nan.tif", np.full((20, 20), np.nan, np.float32))
+    bad.add("nan.tif")
+    for i, (what, data) in enumerate(BROKEN.items()):
+        put(f"{what}\n{i}.png" if i == 1 else f"{what}{i}.png", data)
+    os.symlink("b.png", folder / "a.png")
+    os.symlink("a.png", folder / "b.png")
+    os.symlink("gone.png", folder / "dangling.png")
+    os.symlink(folder, folder / "again")
+    (folder / "deeper").mkdir()
+    os.symlink("..", folder / "deeper" / "up")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    (folder / "notes.txt").write_text("no picture, and not called so")
+    return good, bad | {"a.png", "b.png", "dangling.png", "pipe.png"}

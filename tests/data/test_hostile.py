@@ -9,54 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
-from data_files import BROKEN, encoded
+from data_files import encoded, hostile
 from unblot.data.batches import open_data
 from unblot.errors import UnblotError
 
 RNG = np.random.default_rng(8)
 NOBODY = 65534
-
-
-def hostile(folder: Path) -> tuple[set[str], set[str]]:
-    """Fills a folder; names of the files that can be used and of those that cannot."""
-    good, bad = set(), set()
-
-    def put(name: str, data: bytes, usable: bool = False) -> None:
-        (folder / name).write_bytes(data)
-        (good if usable else bad).add(name)
-
-    photo = RNG.integers(0, 256, (40, 60, 3), np.uint8)
-    for i in range(8):
-        put(f"plain{i}.jpg", encoded(np.roll(photo, 7 * i, axis=1), "JPEG"), True)
-    turned = Image.Exif()
-    turned[274] = 6
-    put("turned.jpg", encoded(photo, "JPEG", exif=turned), True)
-    put("cmyk.jpg", encoded(Image.fromarray(photo).convert("CMYK"), "JPEG"), True)
-    put("palette.png", encoded(Image.fromarray(photo).quantize(8), "PNG", transparency=0), True)
-    frames = [Image.fromarray(photo[:, i:]).quantize(16) for i in (0, 1)]
-    put("moving.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), True)
-    put("deep.png", encoded(RNG.integers(0, 65536, (30, 30), np.uint16), "PNG"), True)
-    put("猫の写真.png", encoded(photo, "PNG"), True)
-    put("two\nlines.png", encoded(photo, "PNG"), True)
-    put("tiny.bmp", encoded(photo[:1, :1], "BMP"), True)
-    put("long.webp", encoded(np.tile(photo, (1, 20, 1)), "WEBP"), True)
-    tifffile.imwrite(folder / "nan.tif", np.full((20, 20), np.nan, np.float32))
-    bad.add("nan.tif")
-    for i, (what, data) in enumerate(BROKEN.items()):
-        put(f"{what}\n{i}.png" if i == 1 else f"{what}{i}.png", data)
-    os.symlink("b.png", folder / "a.png")
-    os.symlink("a.png", folder / "b.png")
-    os.symlink("gone.png", folder / "dangling.png")
-    os.symlink(folder, folder / "again")
-    (folder / "deeper").mkdir()
-    os.symlink("..", folder / "deeper" / "up")
-    os.mkfifo(folder / "pipe.png")
-    (folder / "folder.png").mkdir()
-    (folder / "notes.txt").write_text("no picture, and not called so")
-    return good, bad | {"a.png", "b.png", "dangling.png", "pipe.png"}
 
 
 def test_skipping_names_every_broken_file_once_and_uses_every_other(tmp_path):

@@ -65,7 +65,7 @@ def test_it_holds_what_the_files_hold(folder, undisturbed):
             values = reader.open(Item(undisturbed.names[i])).values()
             assert np.abs(values.mean() - undisturbed.pictures[i].mean()) < 6
     assert undisturbed.kinds == {"8-bit RGB 24x24": COUNT - 1}
-    assert any("cropped to 16x16" in note for note in undisturbed.notes)
+    assert any("cropped to height 16, width 16" in note for note in undisturbed.notes)
 
 
 def test_it_is_found_again_and_only_for_the_same_files_and_options(folder, tmp_path, undisturbed, monkeypatch):

@@ -147,7 +147,8 @@ def _listing(
     if not pictures and not broken:
         known = f"{others.total()} other files ({', '.join(list(others)[:5])})" if others else "nothing"
         raise UnblotError(f"no pictures in {printable(path)!r}, only {known}; known are {' '.join(PICTURES)}")
-    notes = [f"{n} files {suffix or 'without a suffix'} are no pictures: left out" for suffix, n in others.items()]
+    left = ", ".join(f"{suffix or 'without a suffix'} ({n})" for suffix, n in others.items())
+    notes = [f"other files left out: {left}"] if left else []
     with Reader(root) as reader:
         if pages == "pictures":
             pictures = _pages_apart(reader, pictures)

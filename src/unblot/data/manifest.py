@@ -82,8 +82,8 @@ def _notes(form: Form, wish: Wish, kinds: dict[str, int]) -> list[str]:
     size = f"{form.width}x{form.height}"
     others = {kind: n for kind, n in kinds.items() if kind.split(" ")[-1] != size}
     if others:
-        told = f"{sum(others.values())} pictures of other sizes: {DONE[form.fit]} to {form.height}x{form.width}"
-        notes.append(told + ("" if wish.size else " (height x width), which --size can change"))
+        told = f"{DONE[form.fit]} to height {form.height}, width {form.width} (--size, --fit)"
+        notes.append(f"{sum(others.values())} of {sum(kinds.values())} pictures are of other sizes: {told}")
     modes: Counter[str] = Counter()
     for kind, n in kinds.items():
         modes[kind.rpartition(" ")[0]] += n

@@ -143,4 +143,5 @@ def reason_of(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(f"{error or type(error).__name__}".split())[:200]
+    told = " ".join(f"{error}".split())[:200] or type(error).__name__
+    return f"it is damaged or cut off ({told})"
