@@ -1,6 +1,7 @@
 """The film of a picture coming out of noise: x_t and x0_hat after every step, as a strip and as a moving picture."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from unblot.trained import Run
 
 FRAME_MS = 120
 LAST_FRAME_MS = 2000
-STRIP_FRAMES = 10
+STRIP_FRAMES, FILM_FRAMES = 10, 60
 
 
 class Frame(NamedTuple):
@@ -43,16 +44,24 @@ def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool =
     """Writes `strip.png` and `film.gif`: above x_t, below x0_hat. Returns the paths."""
     refuse_full(folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
-    columns = [stack([picture(run, part) for part in frames[i]], vertical=True) for i in chosen]
+    columns = [stack([picture(run, part) for part in frames[i]], vertical=True) for i in telling(frames, STRIP_FRAMES)]
     strip, film = folder / "strip.png", folder / "film.gif"
     stack(columns, vertical=False).save(strip)
-    # Not more than a hundred frames: a thousand steps would make a film of two minutes.
-    keep = np.unique(np.linspace(0, len(frames) - 1, min(100, len(frames))).round().astype(int))
-    moments = [stack([picture(run, part) for part in frames[i]], vertical=False) for i in keep]
+    # A thousand steps would make a film of two minutes.
+    moments = [stack([picture(run, part) for part in frames[i]], vertical=False) for i in telling(frames, FILM_FRAMES)]
     durations = [FRAME_MS] * (len(moments) - 1) + [LAST_FRAME_MS]
     moments[0].save(film, save_all=True, append_images=moments[1:], duration=durations, loop=0)
     return [strip, film]
+
+
+def telling(frames: Sequence[Frame], count: int) -> list[int]:
+    """At most `count` frames, from the first to the last, between which x_t changes about equally much.
+
+    Equal numbers of steps would show pure noise over and over: most grids step closely where little is to be seen.
+    """
+    changes = [np.abs(b.x - a.x).mean() for a, b in pairwise(frames)]
+    way = np.concatenate([[0.0], np.cumsum(changes)])
+    return np.unique(np.searchsorted(way, np.linspace(0, way[-1], count)).clip(0, len(frames) - 1)).tolist()
 
 
 def picture(run: Run, x: np.ndarray) -> Image.Image:
