@@ -191,8 +191,10 @@ def field_type(f: dataclasses.Field) -> type:
 
 
 def _fields(cls: type, raw: Any, where: str) -> dict[str, Any]:
-    names = {f.name for f in dataclasses.fields(cls)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        odd = sorted(set(raw) ^ names) if isinstance(raw, dict) else [type(raw).__name__]
-        raise UnblotError(f"{where}: fields missing or unknown: {', '.join(odd)}; it was written by another version")
+    """The values of a stored configuration; a field that is newer than it takes its default."""
+    fields = dataclasses.fields(cls)
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+    if not isinstance(raw, dict) or not needed <= set(raw) <= {f.name for f in fields}:
+        odd = sorted(set(raw) - {f.name for f in fields} | needed - set(raw)) if isinstance(raw, dict) else [raw]
+        raise UnblotError(f"{where}: fields missing or unknown: {odd}; it was written by another version of unblot")
     return raw
