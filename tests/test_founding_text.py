@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from oracles import F64
+from oracles import F64, SmallNetwork
 from unblot.denoiser import Denoiser
 from unblot.losses import training_loss
 from unblot.process.levels import NoiseLevel
@@ -18,22 +18,6 @@ alphas = 1 - betas
 alphas_cum = torch.cumprod(alphas, dim=0)
 alphas_cum_s = torch.sqrt(alphas_cum)
 alphas_cum_sm = torch.sqrt(1 - alphas_cum)
-
-
-class Model(nn.Module):
-    """A small network of (x, t) with t = 0 … 999, float like Ho's."""
-
-    embeds = "ddpm_index"
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.first, self.last = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        time = (t / 1000).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]).to(x.dtype)
-        return self.last(torch.tanh(self.first(torch.cat([x, time], dim=1)))) + 0.9 * x
 
 
 def ours(t: Tensor) -> NoiseLevel:
@@ -52,7 +36,7 @@ def test_loss(dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(0)
     x0, noise = (torch.randn(64, 1, 8, 8, generator=g, dtype=F64).to(dtype) for _ in range(2))
     t = torch.cat([torch.tensor([0, 1, 998, 999]), torch.randint(0, 1000, (60,), generator=g)])
-    model = Model().to(dtype)
+    model = SmallNetwork().to(dtype)
 
     s, sm = alphas_cum_s[t].view(-1, 1, 1, 1).to(dtype), alphas_cum_sm[t].view(-1, 1, 1, 1).to(dtype)
     literal = ((noise - model(s * x0 + sm * noise, t)) ** 2).mean()
@@ -64,7 +48,7 @@ def test_loss(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_ancestral_sampling(dtype: torch.dtype) -> None:
     """Ho et al. 2020, algorithm 2, with both choices of the variance that its section 3.2 names."""
-    model = Model().to(dtype)
+    model = SmallNetwork().to(dtype)
     steps = sampling_levels(SCHEDULES["linear"](), 1000)
     previous = torch.cat([torch.ones(1, dtype=F64), alphas_cum[:-1]])
     variances = {"beta": betas, "posterior": (1 - previous) / (1 - alphas_cum) * betas}

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from oracles import F64, no_noise, order_of
+from oracles import F64, SmallNetwork, no_noise, order_of
 from unblot.denoiser import Denoiser
 from unblot.process.levels import NoiseLevel, log_snr, transition
 from unblot.process.schedules import linear
@@ -29,25 +29,7 @@ SHAPE = (3, 1, 6, 6)
 N = 20
 
 
-class Network(nn.Module):
-    """A small network of (x, t): the exact eps_hat of data N(0, ¼), bent by convolutions."""
-
-    embeds = "ddpm_index"
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.first, self.last = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        time = (t / 1000).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]).to(x.dtype)
-        alpha, sigma = (number.float().view(-1, 1, 1, 1) for number in linear()((t.double() + 1) / 1000))
-        bent = self.last(torch.tanh(self.first(torch.cat([x, time], dim=1))))
-        return sigma * x / (alpha**2 / 4 + sigma**2) + 0.3 * sigma * bent
-
-
-NETWORK = Network()
+NETWORK = SmallNetwork()
 
 
 def start() -> Tensor:
