@@ -93,3 +93,13 @@ def hostile(folder: Path) -> tuple[set[str], set[str]]:
     (folder / "folder.png").mkdir()
     (folder / "notes.txt").write_text("no picture, and not called so")
     return good, bad | {"a.png", "b.png", "dangling.png", "pipe.png"}
+
+
+def scenes(count: int, side: int = 32) -> np.ndarray:
+    """Pictures (count, side, side, 3) that are smooth as photographs are: noise that falls off with frequency."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]) * side
+    spectrum = np.fft.fft2(RNG.standard_normal((count, 3, side, side))) / np.maximum(frequency, 0.7) ** 1.5
+    gray = np.fft.ifft2(spectrum).real
+    gray = 0.7 * gray.mean(axis=1, keepdims=True) + 0.3 * gray
+    gray = gray / gray.std(axis=(1, 2, 3), keepdims=True)
+    return np.clip(127 + 50 * gray, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

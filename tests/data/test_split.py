@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from data_files import encoded, scenes
+from unblot.data import copies
 from unblot.data.batches import open_data
 from unblot.data.split import AT_LEAST, AT_MOST, digest, split
 from unblot.errors import UnblotError
@@ -58,6 +61,24 @@ def test_copies_of_a_picture_in_a_data_set_are_on_one_side(tmp_path):
     assert not sides[0] & sides[1]
     assert 45 <= len(data.held_out) <= 55
     assert len(open_data(str(tmp_path / "x.npy"), held_out=0).held_out) == 0
+
+
+def test_recompressed_and_rescaled_copies_are_on_one_side_too(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i, picture in enumerate(scenes(200)):
+        (folder / f"{i:03}.png").write_bytes(encoded(picture, "PNG"))
+        (folder / f"{i:03} again.jpg").write_bytes(encoded(picture, "JPEG", quality=60))
+        (folder / f"{i:03} larger.png").write_bytes(encoded(Image.fromarray(picture).resize((48, 48)), "PNG"))
+    data = open_data(str(folder), held_out=0.2)
+    sides = [{data.packed.names[i][:3] for i in part} for part in (data.train, data.held_out)]
+    assert 110 <= len(data.held_out) <= 130
+    assert len(sides[0] & sides[1]) <= 2
+    again = open_data(str(folder), held_out=0.2)
+    np.testing.assert_array_equal(again.held_out, data.held_out)
+    monkeypatch.setattr(copies, "FAMILIES", 10)
+    other = open_data(str(folder), held_out=0.2, cache=tmp_path / "other")
+    np.testing.assert_array_equal(other.packed.families, other.packed.digests)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])

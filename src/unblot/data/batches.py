@@ -111,7 +111,7 @@ def open_data(
         raise UnblotError(_told(packed.broken, "mend them, or leave them out with --on-broken skip"))
     if packed.broken:
         report(_told(packed.broken, "left out"))
-    train, out = split(packed.digests, held_out)
+    train, out = split(packed.families, held_out)
     return Dataset(
         source.name,
         packed.pictures,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from unblot.data.values import ValueMap
 
@@ -21,6 +20,8 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of thumbnails (N, SI
     "flip_vertical": lambda t: t[:, ::-1],
     "quarter": lambda t: np.rot90(t, 1, (1, 2)),
 }
+FAMILIES = 20_000  # pictures up to which near copies are kept on one side of the held-out split
+VALUES = 4_000_000  # of pictures that are looked at together
 BLOCK = 1024  # rows of the table of distances in memory at a time
 
 
@@ -38,19 +39,39 @@ class Thumbnails(NamedTuple):
 
 def thumbnails(pictures: np.ndarray, values: ValueMap, indices: np.ndarray) -> Thumbnails:
     """Thumbnails of the chosen pictures of (N, C, H, W)."""
-    colour = np.empty((len(indices), values.channels, SIDE, SIDE), np.float32)
+    _, channels, height, width = pictures.shape
+    colour = np.empty((len(indices), channels, SIDE, SIDE), np.float32)
     deviation = np.empty(len(indices), np.float32)
-    for row, index in enumerate(indices.tolist()):
-        x = values.encode(np.asarray(pictures[index]), np.float32)
-        deviation[row] = (x - x.mean(axis=(1, 2), keepdims=True)).std()
-        for channel, plane in enumerate(x):
-            small = Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BOX)
-            colour[row, channel] = np.asarray(small)
-    gray = colour[:, : values.channels - values.alpha or 1].mean(axis=1).reshape(len(indices), -1)
+    step = max(1, VALUES // (channels * height * width))
+    for start in range(0, len(indices), step):
+        x = values.encode(np.asarray(pictures[indices[start : start + step]]), np.float32)
+        colour[start : start + step] = _means(height) @ x @ _means(width).T
+        spread = x - x.mean(axis=(2, 3), keepdims=True)
+        deviation[start : start + step] = np.sqrt(np.square(spread).mean(axis=(1, 2, 3)))
+    gray = colour[:, : channels - values.alpha or 1].mean(axis=1).reshape(len(indices), -1)
     gray = gray - gray.mean(axis=1, keepdims=True)
     length = np.linalg.norm(gray, axis=1, keepdims=True)
     flat = (deviation < FLAT)[:, None] | (length < 1e-6)
     return Thumbnails(np.where(flat, 0, gray / np.maximum(length, 1e-6)), colour, deviation)
+
+
+def _means(length: int) -> np.ndarray:
+    """The matrix (SIDE, length) that takes the means of SIDE equal parts of a row."""
+    edges = np.linspace(0, length, SIDE + 1)
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(overlap, 0) * SIDE / length).astype(np.float32)
+
+
+def families(pictures: np.ndarray, values: ValueMap, digests: np.ndarray) -> np.ndarray:
+    """For each picture (N,) int64 a number that it shares with its exact copies and, in sets of at most FAMILIES
+    pictures, with its near copies: the smallest digest among them."""
+    firsts, inverse = np.unique(digests, return_index=True, return_inverse=True)[1:]
+    shared = digests[firsts].copy()
+    if len(firsts) <= FAMILIES and pictures.shape[2:] != (1, 1):
+        for group in near_copies(thumbnails(pictures, values, firsts)):
+            shared[group] = shared[group].min()
+    return shared[inverse.reshape(-1)]
 
 
 def exact_copies(digests: np.ndarray) -> list[list[int]]:

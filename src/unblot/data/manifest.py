@@ -20,13 +20,15 @@ DONE = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}
 class Pack:
     """All usable pictures of a source in one form.
 
-    pictures: (N, C, H, W) of the stored type. digests: (N,) int64, of each picture's values. labels: (N,) int64
+    pictures: (N, C, H, W) of the stored type. digests: (N,) int64, of each picture's values. families: (N,) int64, the
+    same number for copies of one picture. labels: (N,) int64
     indices into `classes`, or None. names: of each picture, for people. kinds: how many there were of each kind and
     size of original, as "8-bit RGB 640x480". notes: what a person should know.
     """
 
     pictures: np.ndarray
     digests: np.ndarray
+    families: np.ndarray
     labels: np.ndarray | None
     classes: tuple[str, ...]
     names: list[str]
@@ -41,7 +43,7 @@ def load_pack(folder: Path) -> Pack | None:
     try:
         told = json.loads((folder / "manifest.json").read_text())
         pictures = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False)
-        digests = np.load(folder / "digests.npy", allow_pickle=False)
+        digests, families = np.load(folder / "digests.npy", allow_pickle=False)
         if not len(pictures) == len(digests) == len(told["names"]):
             raise ValueError
     except (OSError, ValueError, KeyError):
@@ -51,6 +53,7 @@ def load_pack(folder: Path) -> Pack | None:
     return Pack(
         pictures,
         digests,
+        families,
         None if told["labels"] is None else np.array(told["labels"], np.int64),
         tuple(told["classes"]),
         told["names"],

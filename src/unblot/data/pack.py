@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from unblot.data import pool, values
+from unblot.data import copies, pool, values
 from unblot.data.form import Colourful, Form, Wish, choose_form
 from unblot.data.formats import Picture
 from unblot.data.journal import Journal, OnDisk
@@ -28,7 +28,7 @@ from unblot.data.reading import Decoded, Reader, decode_array, decode_items, rea
 from unblot.data.worker import write_rows
 from unblot.errors import UnblotError
 
-VERSION = 1  # of what a pack holds: a pack of another version is made anew
+VERSION = 2  # of what a pack holds: a pack of another version is made anew
 SAMPLE = 512  # headers read to choose the form
 TASK_PICTURES, TASK_BYTES = 256, 4_000_000  # that are decoded together
 ALONE = 64  # so few files are decoded without starting workers
@@ -193,7 +193,9 @@ def _in_memory(listing: Listing, wish: Wish, progress: Progress) -> Pack:
     pictures = rows if len(kept) == count else rows[kept]
     digests = np.array(result.digests, np.int64)
     told = describe(listing, form, wish, digests, dict(result.broken), Counter(result.kinds))
-    return Pack(pictures, digests[kept], values=values.fit(pictures, form.alpha), **told)
+    fitted = values.fit(pictures, form.alpha)
+    families = copies.families(pictures, fitted, digests[kept])
+    return Pack(pictures, digests[kept], families, values=fitted, **told)
 
 
 def _finish(listing: Listing, journal: Journal, wish: Wish, part: Path) -> None:
@@ -203,9 +205,12 @@ def _finish(listing: Listing, journal: Journal, wish: Wish, part: Path) -> None:
         raise _nothing_usable([Broken(name_of(listing, i), why) for i, why in sorted(journal.broken.items())])
     told = describe(listing, journal.form, wish, journal.digests, journal.broken, journal.kinds)
     ready = journal.ready()
-    told["values"] = values.fit(OnDisk(ready), journal.form.alpha).to_dict()
+    fitted = values.fit(OnDisk(ready), journal.form.alpha)
+    told["values"] = fitted.to_dict()
     told["labels"] = None if told["labels"] is None else told["labels"].tolist()
-    np.save(part / "digests.npy", journal.digests[kept])
+    digests = journal.digests[kept]
+    families = copies.families(np.load(ready, mmap_mode="r"), fitted, digests)
+    np.save(part / "digests.npy", np.stack([digests, families]))
     (part / "manifest.json").write_text(json.dumps(told))
     os.replace(ready, part / "pictures.npy")
 

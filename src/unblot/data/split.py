@@ -15,7 +15,7 @@ def digest(picture: np.ndarray) -> int:
 
 
 def split(digests: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (int64, ascending) of training and of held-out pictures; equal digests stay on one side.
+    """Indices (int64, ascending) of training and of held-out pictures; equal digests (N,) stay on one side.
 
     About `share` of the pictures are held out, or AT_LEAST where that is more, but of a small set no more than a
     fifth; none if share is 0. The pictures of lowest digest are taken, so that the order of the files is without
