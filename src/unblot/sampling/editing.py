@@ -133,7 +133,7 @@ def vary(
 ) -> Tensor:
     """Variations of pictures: their inverted noise, turned by `amount` (0 none, 1 wholly) towards fresh noise."""
     x_T = invert(denoise, x0, levels, solver, refinements)
-    return sample(denoise, spherical(x_T, _like(x_T, noise()), amount), levels, solver, _no_noise)
+    return sample(denoise, spherical(x_T, levels.sigma[0] * noise(), amount), levels, solver, _no_noise)
 
 
 def blend(
@@ -176,7 +176,7 @@ def extend(x0: Tensor, side: str, amount: int, fill: Fill) -> Tensor:
 
 
 def spherical(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
-    """Between two noises (B, C, H, W) on the great circle of each picture (Shoemake 1985), so that norms are kept."""
+    """Between two noises (B, C, H, W) on the great circle of each picture (Shoemake 1985), which keeps their norm."""
     share = torch.as_tensor(share, dtype=a.dtype, device=a.device).view(-1, 1, 1, 1)
     dims = (1, 2, 3)
     lengths = [x.square().sum(dims, keepdim=True).sqrt() for x in (a, b)]
@@ -190,12 +190,6 @@ def _last_part(levels: NoiseLevel, strength: float) -> NoiseLevel:
         raise UnblotError(f"strength is a share of the steps, above 0 and up to 1, not {strength}")
     steps = len(levels.sigma) - 1
     return levels.at(slice(steps - max(1, round(strength * steps)), None))
-
-
-def _like(x: Tensor, noise: Tensor) -> Tensor:
-    """Fresh noise with the norm that x has, picture by picture."""
-    dims = (1, 2, 3)
-    return noise * (x.square().sum(dims, keepdim=True) / noise.square().sum(dims, keepdim=True)).sqrt()
 
 
 def _check_mask(known: Tensor, mask: Tensor) -> None:
