@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -214,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed.pop("command")(parsed)
     except UnblotError as e:
         return _fail(str(e))
+    except BrokenPipeError:  # whoever read our output has had enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         full = e.errno in (errno.ENOSPC, errno.EDQUOT)
         return _fail(f"{e}" + ("; free some space, nothing that was saved is lost" if full else ""))
