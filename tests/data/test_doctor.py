@@ -132,7 +132,7 @@ def test_an_examination_tells_what_is_there_and_what_is_wrong(examined):
     assert [name for name, _ in found.broken] == ["small/<b>.png"]
     assert found.seconds == 7200
     advice = " ".join(found.advice)
-    for part in ("--on-broken skip", "133 distinct", "1 exact and 1 near", "Class small", "2.0 hours", "--size"):
+    for part in ("--on-broken skip", "133 distinct", "1 exact, 1 near", "Class small", "2.0 hours", "--size"):
         assert part in advice, part
 
 

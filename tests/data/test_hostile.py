@@ -119,5 +119,5 @@ def test_nothing_but_broken_files_is_an_error_either_way(tmp_path):
 def test_a_cache_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnblotError, match=r"cannot write the pack.*--cache"):
+    with pytest.raises(UnblotError, match=r"cannot write the pack.*UNBLOT_CACHE"):
         open_data(str(tmp_path), cache=tmp_path / "file")

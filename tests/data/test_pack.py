@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_and_no_reason_to_call_pictures_broken(folder, tmp_p
 
     monkeypatch.setattr(pack, "ALONE", COUNT)
     monkeypatch.setattr(pack, "write_rows", full)
-    with pytest.raises(UnblotError, match=r"No space left on device.*--cache"):
+    with pytest.raises(UnblotError, match=r"No space left on device.*UNBLOT_CACHE"):
         packed(folder, tmp_path)
     monkeypatch.setattr(journal.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1000))
     with pytest.raises(UnblotError, match=r"packing needs .* GB"):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from unblot.data.examination import Examination
+from unblot.data.listing import counted
 from unblot.errors import UnblotError
 
 # How many distinct pictures it takes is a matter of their size and variety. For faces of 80x80 pixels a network learns
@@ -12,6 +13,7 @@ FEW, ENOUGH = 1000, 20_000
 SMALL_CLASS = 50  # pictures that a class needs at least
 MANY_COPIES = 0.05  # share of a set
 MANY_FLAT = 0.05
+COMPARABLE = 100  # pictures that it takes to tell whether turned ones look like the others
 HARMLESS = 1.02  # ratio of distances up to which a turn is called harmless
 TURNS = {"flip": "mirrored left to right", "flip_vertical": "mirrored top to bottom", "quarter": "turned by a quarter"}
 
@@ -55,7 +57,7 @@ def advise(found: Examination) -> tuple[str, ...]:
 def _broken(found: Examination) -> str:
     if not found.broken:
         return ""
-    return f"{len(found.broken)} files cannot be used. Mend or remove them, or train with --on-broken skip."
+    return f"{counted(len(found.broken), 'file')} cannot be used. Mend or remove what is broken, or train with --on-broken skip."
 
 
 def _size(found: Examination) -> str:
@@ -89,8 +91,8 @@ def _copies(found: Examination) -> str:
     if not len(again) + near:
         return ""
     return (
-        f"There are {len(again)} exact and {near} near copies of other pictures. Copies are what a model learns by "
-        "heart first; remove those you do not want drawn more often."
+        f"Copies of other pictures: {len(again)} exact, {near} near. Copies are what a model learns by heart first; "
+        "remove those you do not want drawn more often."
     )
 
 
@@ -116,7 +118,7 @@ def _flat(found: Examination) -> str:
 
 def _turns(found: Examination) -> str:
     harmless = [turn for turn, ratio in found.turning.items() if ratio <= HARMLESS]
-    if not found.turning or found.distinct >= ENOUGH:
+    if not found.turning or not COMPARABLE <= found.distinct < ENOUGH:
         return ""
     if not harmless:
         return (

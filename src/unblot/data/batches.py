@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unblot.data.form import Wish, parse_size
-from unblot.data.listing import Broken
+from unblot.data.listing import Broken, counted
 from unblot.data.manifest import Pack
 from unblot.data.pack import Progress, Report, cache_folder, pack
 from unblot.data.sources import open_source
@@ -127,7 +127,7 @@ def open_data(
 
 def _told(broken: Sequence[Broken], way_out: str) -> str:
     """Every broken picture and why, a line each."""
-    return "\n  ".join([f"{len(broken)} pictures cannot be used; {way_out}:", *map(str, broken)])
+    return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
 
 
 def _fingerprint(packed: Pack, labels: bool) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unblot.data.batches import Dataset
 from unblot.data.examination import Examination
-from unblot.data.listing import printable
+from unblot.data.listing import counted, printable
 from unblot.data.output import as_display, grid, scatter
 
 SHEET, SHOWN_GROUPS, SHOWN_LINES = 100, 60, 12
@@ -85,12 +85,12 @@ def problems(found: Examination) -> list[tuple[str, list[str]]]:
     told = []
     if found.broken:
         told.append(
-            (f"{_number(len(found.broken), 'file')} cannot be used", [f"{name}: {why}" for name, why in found.broken])
+            (f"{counted(len(found.broken), 'file')} cannot be used", [f"{name}: {why}" for name, why in found.broken])
         )
     for title, groups in _copies(found):
         told.append((title, [" = ".join(group) for group in groups]))
     if found.constant:
-        told.append((f"{_number(len(found.constant), 'picture')} of one value, or nearly", list(found.constant)))
+        told.append((f"{counted(len(found.constant), 'picture')} of one value, or nearly", list(found.constant)))
     return told
 
 
@@ -106,11 +106,11 @@ def page(found: Examination, data: Dataset) -> str:
     if found.classes:
         body.append("<h2>Classes</h2>" + _bars(found.classes))
     if found.broken:
-        body.append(f"<h2>{_number(len(found.broken), 'file')} cannot be used</h2>" + _table(found.broken))
+        body.append(f"<h2>{counted(len(found.broken), 'file')} cannot be used</h2>" + _table(found.broken))
     for title, groups in _copies(found):
         body.append(f"<h2>{escape(title)}</h2>" + _groups(groups, data, index))
     if found.constant:
-        title = f"<h2>{_number(len(found.constant), 'picture')} of one value, or nearly</h2>"
+        title = f"<h2>{counted(len(found.constant), 'picture')} of one value, or nearly</h2>"
         body.append(title + _groups([(name,) for name in found.constant], data, index))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -131,7 +131,7 @@ def contact_sheet(data: Dataset, count: int = SHEET) -> Image.Image:
 def _copies(found: Examination) -> list[tuple[str, Sequence[tuple[str, ...]]]]:
     """Titles and groups of exact, near and mirrored copies."""
     kinds = (("exact", found.exact), ("near", found.near or ()), ("mirrored", found.flipped or ()))
-    return [(f"{_number(len(groups), 'group')} of {kind} copies", groups) for kind, groups in kinds if groups]
+    return [(f"{counted(len(groups), 'group')} of {kind} copies", groups) for kind, groups in kinds if groups]
 
 
 def _groups(groups: Sequence[tuple[str, ...]], data: Dataset, index: Mapping[str, int]) -> str:
@@ -179,11 +179,6 @@ def _bars(counts: Mapping[str, int]) -> str:
         bar = f"<span class='bar' style='width:{14 * n / most:.2f}rem'></span>"
         rows.append(f"<tr><th>{escape(name)}</th><td>{n}</td><td>{bar}</td></tr>")
     return "<table>" + "".join(rows) + "</table>"
-
-
-def _number(n: int, what: str) -> str:
-    """A number of things: "1 file", "2 files"."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _counts(counts: Mapping[str, int], most: int = 12) -> str:

@@ -15,8 +15,7 @@ FITS = ("crop", "pad", "stretch")
 COLOURS = {"gray": 1, "rgb": 3, "rgba": 4}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601, as Pillow's "L"
 AS_IT_IS = 128 * 128  # pixels: up to here pictures of one size keep it unless asked
-PROPOSED = 64  # pixels on the shorter side otherwise: what a person's machine trains in reasonable time
-STEPS = (8, 16, 24, 32, 48, 64)
+STEPS = (8, 16, 24, 32, 48, 64)  # pixels on the shorter side otherwise: what a person's machine trains in good time
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,12 @@ def propose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """(height, width) to train on, for the pictures' own sizes.
 
     Pictures of one size of at most AS_IT_IS pixels keep it. Otherwise the shorter side is the largest of STEPS that
-    nine pictures in ten reach; the shape is square unless nine in ten have the same one within a twentieth.
+    four pictures in five reach; the shape is square unless nine in ten have the same one within a twentieth.
     """
     if len(set(sizes)) == 1 and sizes[0][0] * sizes[0][1] <= AS_IT_IS:
         return sizes[0]
     height, width = np.array(sizes, float).T
-    shorter = float(np.quantile(np.minimum(height, width), 0.1))
+    shorter = float(np.quantile(np.minimum(height, width), 0.2))
     side = max([s for s in STEPS if s <= shorter], default=max(1, int(shorter)))
     aspect = np.log(height / width)
     common = float(np.median(aspect))

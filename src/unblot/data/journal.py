@@ -64,7 +64,7 @@ class Journal:
             told = (
                 f"packing needs {needed / 1e9:.1f} GB in {str(work.parent.parent)!r}, where {free / 1e9:.1f} are free"
             )
-            raise UnblotError(f"{told}; give a smaller --size or another --cache")
+            raise UnblotError(f"{told}; give a smaller --size, or set UNBLOT_CACHE to another folder")
         np.lib.format.open_memmap(journal.rows, mode="w+", dtype=np.dtype(form.dtype), shape=shape)
         journal._lines.write_text(json.dumps([count, form]) + "\n")
         return journal

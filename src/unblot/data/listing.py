@@ -95,6 +95,11 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 file", "2 files"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def class_names(raw: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Label indices (N,) int64 and class names, sorted (as numbers where all are), for one label a picture."""
     try:

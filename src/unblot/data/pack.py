@@ -107,12 +107,14 @@ def _make(source: Source, wish: Wish, part: Path, report: Report, progress: Prog
 def _fill(listing: Listing, journal: Journal, progress: Progress, workers: int) -> None:
     """Decodes all pictures that the journal misses. Raises Colourful where its form has no room for colour."""
     count, missing = len(listing), journal.missing()
-    progress(count - len(missing), count)
+    done = count - len(missing)
+    progress(done, count)
     for result in _results(listing, journal, missing, workers):
         if result.colourful:
             raise Colourful
         journal.add(result)
-        progress(int(journal.done.sum()), count)
+        done += len(result.digests)
+        progress(done, count)
 
 
 def _results(listing: Listing, journal: Journal, missing: np.ndarray, workers: int) -> Iterator[Decoded]:
@@ -224,4 +226,4 @@ def _nothing_usable(broken: Sequence[Broken]) -> UnblotError:
 def _cannot_write(path: Path, error: OSError) -> UnblotError:
     """The error that tells why a pack cannot be written."""
     told = f"cannot write the pack in {str(path.parent)!r}: {error.strerror or error}"
-    return UnblotError(f"{told}; choose another place with --cache")
+    return UnblotError(f"{told}; set UNBLOT_CACHE to another folder")

@@ -41,7 +41,7 @@ class Worker:
         answer = self._ask(task)
         timer.cancel()
         if isinstance(answer, dict):
-            raise UnblotError(f"cannot write the pack: {answer['cannot write']}; choose another place with --cache")
+            raise UnblotError(f"cannot write the pack: {answer['cannot write']}; set UNBLOT_CACHE to another folder")
         return None if answer is None else Decoded(*answer)
 
     def close(self) -> None:
