@@ -57,7 +57,7 @@ def advise(found: Examination) -> tuple[str, ...]:
 def _broken(found: Examination) -> str:
     if not found.broken:
         return ""
-    return f"{counted(len(found.broken), 'file')} cannot be used. Mend or remove what is broken, or train with --on-broken skip."
+    return f"{counted(len(found.broken), 'file')} cannot be used. Mend or remove them, or train with --on-broken skip."
 
 
 def _size(found: Examination) -> str:
