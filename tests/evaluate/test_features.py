@@ -1,5 +1,7 @@
 """Every entry of FEATURES: the same figures in any batches, its scale, its refusals; and the classifier's cache."""
 
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,29 @@ def test_what_cannot_be_had_is_told_in_one_line_that_names_the_way_out(source: S
         build_features("classifier", source._replace(labels=None))
     with pytest.raises(UnblotError, match="unknown features 'vgg'"):
         build_features("vgg", source)
+
+
+class FakeModel(torch.nn.Module):
+    """Stands for DINOv2: the class token is the mean colour of what it is shown."""
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> "FakeModel":
+        assert name == "folder"
+        return cls()
+
+    def forward(self, pixel_values: Tensor) -> types.SimpleNamespace:
+        assert pixel_values.shape[1:] == (3, 224, 224)
+        return types.SimpleNamespace(last_hidden_state=pixel_values.mean((2, 3))[:, None])
+
+
+def test_dinov2_is_shown_what_it_was_trained_on(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(AutoModel=FakeModel))
+    features = build_features("dinov2:model=folder", source)
+    grey = extract(features, [torch.full((2, 1, 8, 8), 0.5)])
+    expected = (0.75 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(grey, expected.expand(2, 3), atol=1e-4, rtol=0)
+    five = extract(features, [torch.full((2, 5, 8, 8), 0.5)])
+    torch.testing.assert_close(five, grey)
 
 
 def test_the_default_follows_the_data(source: Source) -> None:

@@ -27,10 +27,10 @@ MEANINGS = {
 }
 """What each figure says, in a sentence."""
 
-LOWER_IS_BETTER = ("frechet_distance", "frechet_infinity", "kernel_distance", "class_share_distance")
+Answer = dict[str, str]  # `level` and `text`
 
 
-def verdicts(report: dict[str, Any]) -> dict[str, dict[str, str]]:
+def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
     """For each question a `level` (good, middling, bad or unknown) and a `text` that names the figures."""
     return {"good": _good(report), "varied": _varied(report), "new": _new(report), "learning": _learning(report)}
 
@@ -54,13 +54,18 @@ def number(figure: dict[str, Any] | None) -> str:
     return f"{shown} ({figure['low']:.3g} to {figure['high']:.3g})"
 
 
-def _good(report: dict[str, Any]) -> dict[str, str]:
+def _answer(level: str, *sentences: str) -> Answer:
+    return {"level": level, "text": " ".join(filter(None, sentences))}
+
+
+def _good(report: dict[str, Any]) -> Answer:
     name = "frechet_distance" if find(report, "frechet_distance", "floor") else "kernel_distance"
     called = {"frechet_distance": "Fréchet distance", "kernel_distance": "Kernel distance"}[name]
     drawn, floor = find(report, name, "held-out"), find(report, name, "floor")
     if drawn is None or floor is None:
-        text = "There are too few samples or held-out pictures to say; the figures below tell how many it takes."
-        return {"level": "unknown", "text": text}
+        return _answer(
+            "unknown", "There are too few samples or held-out pictures; the figures below tell how many it takes."
+        )
     text = (
         f"{called} to held-out pictures {number(drawn)}; as many real training pictures reach {number(floor)}"
         f" ({drawn['features']} features)."
@@ -68,62 +73,56 @@ def _good(report: dict[str, Any]) -> dict[str, str]:
     # The kernel distance is unbiased: a perfect model's interval holds 0, also against the many training pictures.
     kernel = find(report, "kernel_distance", "training")
     far = (report["originality"] or {}).get("median_percentile", 50.0) > 80
-    if far:
-        text += " The typical drawn picture lies farther from every training picture than most held-out pictures do."
+    farther = "The typical drawn picture lies farther from every training picture than most held-out pictures do."
     if drawn["low"] <= floor["high"] and not far and (kernel is None or kernel["low"] <= 0):
-        return {"level": "good", "text": f"Drawn and real pictures cannot be told apart by their features. {text}"}
+        return _answer("good", "Drawn and real pictures cannot be told apart by their features.", text)
     precision, real = find(report, "precision", "held-out"), find(report, "precision", "floor")
     if precision is not None and real is not None and precision["value"] >= 0.9 * real["value"]:
-        return {"level": "middling", "text": f"Most pictures pass for real, but on the whole they differ. {text}"}
-    return {"level": "bad", "text": f"Drawn pictures can be told from real ones. {text}"}
+        return _answer("middling", "Most pictures pass for real, but on the whole they differ.", text, farther * far)
+    return _answer("bad", "Drawn pictures can be told from real ones.", text, farther * far)
 
 
-def _varied(report: dict[str, Any]) -> dict[str, str]:
+def _varied(report: dict[str, Any]) -> Answer:
     drawn, floor = find(report, "recall", "held-out"), find(report, "recall", "floor")
-    classes = find(report, "classes_reached", "training")
-    reached = ""
+    classes, reached = find(report, "classes_reached", "training"), ""
     if classes is not None:
-        reached = f" {classes['value']:.0f} of {len(report['data']['classes'])} classes are reached."
+        reached = f"{classes['value']:.0f} of {len(report['data']['classes'])} classes are reached."
     if drawn is None or floor is None:
-        return {"level": "unknown", "text": f"There are too few samples or held-out pictures to say.{reached}"}
-    text = f"Recall of held-out pictures {number(drawn)}; real training pictures reach {number(floor)}.{reached}"
+        return _answer("unknown", "There are too few samples or held-out pictures to say.", reached)
+    text = f"Recall of held-out pictures {number(drawn)}; real training pictures reach {number(floor)}."
     shares = find(report, "class_share_distance", "training")
     missing = classes is not None and classes["value"] < len(report["data"]["classes"])
     if missing or drawn["high"] < 0.7 * floor["value"]:
-        return {"level": "bad", "text": f"Part of the data is never drawn. {text}"}
+        return _answer("bad", "Part of the data is never drawn.", text, reached)
     if drawn["high"] < floor["low"]:
-        return {"level": "middling", "text": f"Less varied than real pictures. {text}"}
+        return _answer("middling", "Less varied than real pictures.", text, reached)
     if shares is not None and shares["low"] > 0.1:
-        text += f" {shares['value']:.0%} of the drawn pictures are of classes that are drawn too often."
-        return {"level": "middling", "text": f"Varied, but the classes are out of balance. {text}"}
-    return {"level": "good", "text": f"As varied as real pictures. {text}"}
+        often = f"{shares['value']:.0%} of the drawn pictures are of classes that are drawn too often."
+        return _answer("middling", "Varied, but the classes are out of balance.", text, reached, often)
+    return _answer("good", "As varied as real pictures.", text, reached)
 
 
-def _new(report: dict[str, Any]) -> dict[str, str]:
+def _new(report: dict[str, Any]) -> Answer:
     found = report["originality"]
     if found is None:
-        return {"level": "unknown", "text": "Copies are not looked for among points in the plane."}
+        return _answer("unknown", "Copies are not looked for among points in the plane.")
     drawn, real = found["samples"], found.get("held_out")
     text = f"{drawn['copies']} of {drawn['count']} drawn pictures are copies of training pictures ({interval(drawn)})"
     text += f"; of held-out pictures {real['share']:.1%} would be called so." if real else "."
-    if found.get("median_percentile") is not None:
+    allowed = max(0.01, real["high"] if real else 0.0)
+    typical = ""
+    if real:
         nearer = 100 - found["median_percentile"]
         side, share = ("nearer to", nearer) if nearer >= 50 else ("farther from", 100 - nearer)
-        text += (
-            f" The typical drawn picture is {side} its nearest training picture than {share:.0f} % of held-out pictures"
+        typical = (
+            f"The typical drawn picture is {side} its nearest training picture than {share:.0f} % of held-out pictures"
             " are to theirs (50 % would be chance)."
         )
-    allowed = max(0.01, real["high"] if real else 0.0)
-    if drawn["low"] > max(0.5, allowed):
-        return {"level": "bad", "text": f"It copies. {text}"}
     if drawn["low"] > allowed:
-        return {"level": "bad", "text": f"It copies in part. {text}"}
+        return _answer("bad", "It copies." if drawn["low"] > 0.5 else "It copies in part.", text, typical)
     if found.get("copying_z", 0.0) < -3:
-        return {
-            "level": "middling",
-            "text": f"Few outright copies, but it stays too near to the training pictures. {text}",
-        }
-    return {"level": "good", "text": f"It does not copy. {text}"}
+        return _answer("middling", "Few copies, but it stays too near to the training pictures.", text, typical)
+    return _answer("good", "It does not copy.", text, typical)
 
 
 def interval(share: dict[str, Any]) -> str:
@@ -131,25 +130,19 @@ def interval(share: dict[str, Any]) -> str:
     return f"{share['share']:.1%}; 95 % interval {share['low']:.1%} to {share['high']:.1%}"
 
 
-def _learning(report: dict[str, Any]) -> dict[str, str]:
+def _learning(report: dict[str, Any]) -> Answer:
     found = report["learning"]
     if found is None:
-        return {"level": "unknown", "text": "Without held-out pictures it cannot be told."}
-    text = (
-        f"The loss on held-out pictures is {abs(found['gap']):.1%} {'higher' if found['gap'] >= 0 else 'lower'} than on"
-        f" training pictures (95 % interval {found['low']:+.1%} to {found['high']:+.1%})."
-    )
+        return _answer("unknown", "Without held-out pictures it cannot be told.")
+    ends = f"95 % interval {found['low']:+.1%} to {found['high']:+.1%}"
+    text = f"The loss on held-out pictures differs from that on training pictures by {found['gap']:+.1%} ({ends})."
+    if found["gap"] > 1:
+        text = f"The loss on held-out pictures is {1 + found['gap']:.1f} times that on training pictures."
     if found["low"] > 0.25:
-        return {
-            "level": "bad",
-            "text": f"No: it remembers its training pictures. Stop earlier, or give it more pictures. {text}",
-        }
+        return _answer("bad", "It remembers its training pictures. Stop earlier, or give it more pictures.", text)
     if found["low"] > 0:
-        return {"level": "middling", "text": f"It begins to remember; more training gains less and less. {text}"}
-    return {
-        "level": "good",
-        "text": f"Yes: what it learns holds for pictures it never saw; more training can help. {text}",
-    }
+        return _answer("middling", "It begins to remember; more training gains less and less.", text)
+    return _answer("good", "What it learns holds for pictures it never saw; more training can help.", text)
 
 
 def summary(report: dict[str, Any]) -> str:
