@@ -35,7 +35,7 @@ def digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def mnist(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """60,000 training pictures and 2,000 of the test pictures."""
     with np.load(FOLDER / "mnist.npz", allow_pickle=False) as file:
-        return file["x_train"][:, None], _split(file["x_test"][:, None], 2000, seed)[1]
+        return _split(file["x_train"][:, None], 0, seed)[0], _split(file["x_test"][:, None], 2000, seed)[1]
 
 
 def cifar10(seed: int) -> tuple[np.ndarray, np.ndarray]:

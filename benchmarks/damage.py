@@ -158,11 +158,14 @@ def load(data: str) -> tuple[Labelled, Labelled]:
     folder = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
     with np.load(folder / "mnist.npz", allow_pickle=False) as file:
         parts = {name: torch.from_numpy(file[name]) for name in file.files}
-    training, held_out = (
-        Labelled(parts[f"x_{part}"][:, None].float() / 127.5 - 1, parts[f"y_{part}"].long())
-        for part in ("train", "test")
-    )
-    return Labelled(training.pictures[:10_000], training.labels[:10_000]), held_out
+    training, held_out = (_drawn(parts[f"x_{name}"], parts[f"y_{name}"], 10_000) for name in ("train", "test"))
+    return training, held_out
+
+
+def _drawn(pictures: Tensor, labels: Tensor, count: int) -> Labelled:
+    """`count` of the pictures in random order; the files may be sorted."""
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(pictures)))[:count]
+    return Labelled(pictures[order][:, None].float() / 127.5 - 1, labels[order].long())
 
 
 def run(bench: Bench) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
 
     rng = np.random.default_rng(0)
     return Parts(
-        Pictures(samples, encode),
+        Pictures(samples, encode, rng.permutation(len(samples))),
         Pictures(dataset.pictures, encode, rng.permutation(dataset.train)),
         Pictures(dataset.pictures, encode, rng.permutation(dataset.held_out)),
     )
@@ -161,7 +161,7 @@ def originality(parts: Parts, options: Options) -> dict[str, Any]:
         "samples": _copies(found),
         "pairs": [
             {
-                "sample": i,
+                "sample": int(parts.samples.indices[i]),
                 "training": int(parts.training.indices[found.position[i]]),
                 "ratio": float(found.ratio[i]),
                 "rms_percent": 50 * float(found.distance[i]) / math.sqrt(values),
