@@ -53,6 +53,7 @@ class DataConfig(Checked):
     colour: str = option("gray, rgb or rgba (default: what is there)", "data", default="")
     background: str = option("colour to lay transparent pictures over (default: keep opacity)", "data", default="")
     unlabelled: bool = option("leave out the labels that are there", "data", default=False)
+    pages: str = option("the pages of a TIFF: pictures or channels", "data", default="")
     on_broken: str = option("pictures that cannot be read: stop, or skip them", "data", default="stop")
     held_out: float = option("share of the pictures kept aside to measure on", "data", low=0, high=0.9, default=0.05)
 

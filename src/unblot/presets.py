@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,8 +79,11 @@ def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
 
 
 def _unet_for(data: DataFacts) -> str:
-    """The U-Net that suits the size of the pictures."""
+    """The U-Net that suits the size of the pictures: folded until the map is at most 20 wide, as measured to 32."""
     side = max(data.height, data.width)
     if side <= 12:
         return "unet:width=64,multipliers=1,patch=2,attention="
-    return "unet:width=64,multipliers=1-2,patch=2"
+    if side <= 40:
+        return "unet:width=48,multipliers=1-2,patch=2"
+    patch = 2 ** math.ceil(math.log2(side / 20))
+    return f"unet:width=96,multipliers=1-2,patch={patch}"
