@@ -163,7 +163,7 @@ class Judge:
 
 
 MODELS: dict[str, Callable[..., Trained]] = {"gan": gan, "vae": vae}
-STRENGTHS = {"gan": (1.0, 10.0, 100.0), "vae": (0.1, 0.3, 1.0, 3.0)}
+STRENGTHS = {"gan": (0.01, 0.1, 1.0, 10.0), "vae": (0.1, 0.3, 1.0, 3.0)}
 TASKS: dict[str, tuple[Callable[[int, int], Task], int, int]] = {  # how to make it, samples, width of our network
     "gaussians": (gaussians, 2500, 64),
     "digits": (digits, 2500, 32),

@@ -148,11 +148,11 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         start = time.perf_counter()
         for _ in range(max(2, done // 2)):
             trial.take_step()
-        steps = max(2, int(seconds * max(2, done // 2) / (time.perf_counter() - start)))
-        config = api.plan(source, dataset, {**choices, "steps": steps})
-        trainer = Trainer(config, dataset)
-        start = time.perf_counter()
-        for _ in range(steps):
+        speed = max(2, done // 2) / (time.perf_counter() - start)
+        # The recipe needs its number of steps beforehand; should they take longer than was seen, time decides.
+        config = api.plan(source, dataset, {**choices, "steps": max(2, int(0.95 * seconds * speed))})
+        trainer, start = Trainer(config, dataset), time.perf_counter()
+        while trainer.step < config.train.steps and time.perf_counter() - start < seconds:
             trainer.take_step()
         took = time.perf_counter() - start
         values = dataset.values
@@ -177,7 +177,7 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
             )
         return torch.from_numpy(values.decode(found.numpy())).float()
 
-    return Trained(drawn, count(trainer.denoiser), took, steps)
+    return Trained(drawn, count(trainer.denoiser), took, trainer.step)
 
 
 def run_for(seconds: float, step: Callable[[float], object]) -> tuple[float, int]:
