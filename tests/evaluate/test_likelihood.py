@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -180,4 +179,4 @@ def test_likelihood_marks_an_anomaly() -> None:
     bound = variational_bound(gaussian(0.0, STD), x0, levels, VARIANCES["beta"], density, generators)
     assert int(bound.total.argmax()) == 40
     assert int(ode_log_likelihood(gaussian(0.0, STD), x0, levels, generators).argmin()) == 40
-    assert np.isfinite(bound.total).all()
+    assert bound.total.isfinite().all()

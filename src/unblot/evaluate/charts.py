@@ -22,10 +22,10 @@ def image(picture: Image.Image, alt: str) -> str:
     return f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}">'
 
 
-def sheet(stored: np.ndarray, values: ValueMap, alt: str) -> str:
-    """Pictures (N, C, H, W) in a grid, or points in the plane as a plot."""
+def sheet(stored: np.ndarray, values: ValueMap, alt: str, extent: float) -> str:
+    """Pictures (N, C, H, W) in a grid, or points in the plane as a plot of the square of ±extent."""
     if stored.shape[1:] == (2, 1, 1):
-        return image(scatter(stored, size=420), alt)
+        return image(scatter(stored, size=512, extent=extent), alt)
     return image(grid(stored, values), alt)
 
 

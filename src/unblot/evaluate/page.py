@@ -67,10 +67,11 @@ def _head(report: dict[str, Any]) -> str:
 
 
 def _look(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
-    count = SHOWN_POINTS if report["data"]["kind"] == "points" else SHOWN
-    chosen = np.sort(np.random.default_rng(0).permutation(dataset.train)[:count])
-    drawn = sheet(samples[:count], dataset.values, "drawn pictures")
-    real = sheet(np.asarray(dataset.pictures[chosen]), dataset.values, "training pictures")
+    count = min(SHOWN_POINTS if report["data"]["kind"] == "points" else SHOWN, len(samples), len(dataset.train))
+    chosen = np.asarray(dataset.pictures[np.sort(np.random.default_rng(0).permutation(dataset.train)[:count])])
+    extent = 1.15 * float(np.abs(chosen).max())
+    drawn = sheet(samples[:count], dataset.values, "drawn pictures", extent)
+    real = sheet(chosen, dataset.values, "training pictures", extent)
     return _section(
         "See for yourself",
         "The first drawn ones, not the best, beside training ones taken at random.",

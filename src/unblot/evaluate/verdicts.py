@@ -32,7 +32,10 @@ Answer = dict[str, str]  # `level` and `text`
 
 def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
     """For each question a `level` (good, middling, bad or unknown) and a `text` that names the figures."""
-    return {"good": _good(report), "varied": _varied(report), "new": _new(report), "learning": _learning(report)}
+    answers = {"good": _good(report), "varied": _varied(report), "new": _new(report), "learning": _learning(report)}
+    if report["data"]["kind"] == "points":
+        return {key: {k: v.replace("picture", "point") for k, v in answer.items()} for key, answer in answers.items()}
+    return answers
 
 
 def find(report: dict[str, Any], name: str, against: str) -> dict[str, Any] | None:
