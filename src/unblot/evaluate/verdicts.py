@@ -77,9 +77,13 @@ def _good(report: dict[str, Any]) -> Answer:
     kernel = find(report, "kernel_distance", "training")
     far = (report["originality"] or {}).get("median_percentile", 50.0) > 80
     farther = "The typical drawn picture lies farther from every training picture than most held-out pictures do."
-    if drawn["low"] <= floor["high"] and not far and (kernel is None or kernel["low"] <= 0):
-        return _answer("good", "Drawn and real pictures cannot be told apart by their features.", text)
     precision, real = find(report, "precision", "held-out"), find(report, "precision", "floor")
+    apart = drawn["low"] > floor["high"] or (kernel is not None and kernel["low"] > 0)
+    if precision is not None and real is not None:
+        text += f" Precision {number(precision)}, of real ones {number(real)}."
+        apart = apart or precision["high"] < real["low"]
+    if not apart and not far:
+        return _answer("good", "Drawn and real pictures cannot be told apart by their features.", text)
     if precision is not None and real is not None and precision["value"] >= 0.9 * real["value"]:
         return _answer("middling", "Most pictures pass for real, but on the whole they differ.", text, farther * far)
     return _answer("bad", "Drawn pictures can be told from real ones.", text, farther * far)
