@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from unblot.data.output import grid, scatter
+from unblot.data.output import sheet
 from unblot.data.values import ValueMap
 from unblot.run import refuse_full
 from unblot.sampling.loop import Progress
@@ -67,10 +67,7 @@ def telling(frames: Sequence[Frame], count: int) -> list[int]:
 def picture(run: Run, x: np.ndarray) -> Image.Image:
     """Pictures in the network's range (N, C, H, W) as one image to look at."""
     values = ValueMap.from_dict(run.config.data.values)
-    stored = values.decode(x)
-    if run.config.data.kind == "points":
-        return scatter(stored)
-    return grid(stored, values, columns=max(1, round(len(x) ** 0.5)))
+    return sheet(values.decode(x), values, columns=max(1, round(len(x) ** 0.5)))
 
 
 def stack(images: Sequence[Image.Image], vertical: bool, gap: int = 4) -> Image.Image:
@@ -78,7 +75,7 @@ def stack(images: Sequence[Image.Image], vertical: bool, gap: int = 4) -> Image.
     width, height = images[0].size
     n = len(images)
     size = (width, n * (height + gap) - gap) if vertical else (n * (width + gap) - gap, height)
-    sheet = Image.new("RGB", size, "white")
+    whole = Image.new("RGB", size, "white")
     for i, image in enumerate(images):
-        sheet.paste(image, (0, i * (height + gap)) if vertical else (i * (width + gap), 0))
-    return sheet
+        whole.paste(image, (0, i * (height + gap)) if vertical else (i * (width + gap), 0))
+    return whole

@@ -11,7 +11,7 @@ from PIL import Image
 
 import unblot
 from unblot.config import DataFacts, RunConfig, SampleConfig
-from unblot.data.output import grid, save_picture, scatter
+from unblot.data.output import save_picture, sheet
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
@@ -38,9 +38,7 @@ class Pictures:
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """All of them as one picture to look at."""
-        if self.data.kind == "points":
-            return scatter(self.array)
-        return grid(self.array, ValueMap.from_dict(self.data.values), columns=columns)
+        return sheet(self.array, ValueMap.from_dict(self.data.values), columns)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes `grid.png` and one file a picture (for points in the plane: one `points.npy`); returns the folder.

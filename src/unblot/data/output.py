@@ -55,6 +55,11 @@ def grid(
     return Image.fromarray(sheet)
 
 
+def sheet(stored: np.ndarray, values: ValueMap, columns: int | None = None) -> Image.Image:
+    """Stored values (N, C, H, W) as one picture to look at: a grid of pictures, or a plot of points in the plane."""
+    return scatter(stored) if stored.shape[1:] == (2, 1, 1) else grid(stored, values, columns=columns)
+
+
 def scatter(points: np.ndarray, size: int = 512, extent: float | None = None) -> Image.Image:
     """A plot of points (N, 2) or (N, 2, 1, 1) in a square of ±extent (the data's own if None), y upwards.
 

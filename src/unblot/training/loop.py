@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unblot.data.output import grid, scatter
+from unblot.data.output import sheet
 from unblot.errors import UnblotError
 from unblot.run import METRICS, MODEL, SAMPLES, save_model
 from unblot.sampling.draw import draw
@@ -134,9 +134,8 @@ def _preview(folder: Path, trainer: Trainer) -> Path:
         )
         array = torch.cat(list(drawn)).cpu().numpy()
     stored = trainer.dataset.values.decode(array)
-    image = scatter(stored) if config.data.kind == "points" else grid(stored, trainer.dataset.values, columns=10)
     path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
-    image.save(path)
+    sheet(stored, trainer.dataset.values, columns=10).save(path)
     return path
 
 
