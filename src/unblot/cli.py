@@ -1,12 +1,8 @@
-"""The command line: thin commands over `unblot.api`, with flags made from the fields of the configuration.
-
-Everything heavy is imported inside the commands, so that `--help` answers at once.
-"""
+"""The command line: flags made from the fields of the configuration, and one line for every error."""
 
 import argparse
 import dataclasses
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unblot import UnblotError, __version__
+from unblot.commands import (
+    compare_command,
+    doctor_command,
+    evaluate_command,
+    film_command,
+    sample_command,
+    show_command,
+    train_command,
+)
 from unblot.config import DataConfig, EvaluateConfig, SampleConfig, TrainConfig, field_type, flag
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
@@ -102,110 +107,6 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_run(command("show", "say what a run is", show_command, "RUN"))
     return parser
-
-
-def train_command(args: dict[str, Any]) -> None:
-    """Learn from pictures: a folder, an archive or array file, or built-in data (digits, moons, rings, gaussians).
-
-    Whatever is not given is decided by the preset and the data, and written into the run folder.
-    """
-    from unblot import api
-
-    resumed, data = args.pop("resume"), args.pop("data")
-    if resumed is None:
-        run = api.train(data or "digits", **args)
-    else:
-        fixed = [k for k, v in args.items() if k not in ("steps", "device", "quiet") and v not in (None, False)]
-        if data is not None or fixed:
-            given = "DATA" if data is not None else flag(fixed[0])
-            raise UnblotError(f"--resume takes everything from the run; leave out {given} (only --steps may change)")
-        run = api.resume(resumed, **{k: v for k, v in args.items() if k in ("steps", "device", "quiet")})
-    print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
-
-
-def sample_command(args: dict[str, Any]) -> None:
-    """Draw new pictures from a trained model: a grid to look at, and one file a picture with the values of the data.
-
-    From 10,000 pictures on, they are kept in shards of 4,096 instead. A draw that was stopped goes on when it is
-    asked for again with the same --out; torchrun shares it out among processes.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from unblot import api, bulk
-    from unblot.run import new_folder
-    from unblot.training.parallel import join_group
-
-    args = {**dataclasses.asdict(SampleConfig()), **args}
-    n, device, group = args.pop("n"), args.pop("device"), join_group()
-    run = api.load(args.pop("run"), device)
-    out = args.pop("out") or new_folder(run.path / "samples" / "draw")
-    columns = TextColumn("[bold]drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True, quiet=not (group.leads and sys.stderr.isatty()))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=n)
-        bulk.draw_into(out, run, n, group=group, progress=lambda done: bar.advance(task, done), **args)
-    if group.leads:
-        print(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
-
-
-def film_command(args: dict[str, Any]) -> None:
-    """Show how pictures come out of noise: a strip and a moving picture of x_t and of the estimate x0_hat."""
-    from unblot import api
-    from unblot.film import save_film, shoot
-    from unblot.run import new_folder, refuse_full
-
-    out, overwrite = args.pop("out"), args.pop("overwrite")
-    run = api.load(args.pop("run"), args.pop("device", "auto"))
-    out = out or new_folder(run.path / "samples" / "film")
-    refuse_full(out, overwrite)  # before the work rather than after it
-    for path in save_film(run, shoot(run, **args), out, overwrite):
-        print(path)
-
-
-def doctor_command(args: dict[str, Any]) -> None:
-    """Say what is in a set of pictures, what is broken, which are copies of one another, and what to do about it,
-    before a night is lost: size, whether there are enough pictures, and how long training takes here.
-    """
-    from unblot import api
-    from unblot.data.doctor_page import page, text
-
-    path, as_json = args.pop("page"), args.pop("json")
-    found, dataset = api.examine(args.pop("data"), **args)
-    print(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
-    if path is not None:
-        path.write_text(page(found, dataset))
-        print(f"\nlook at   {path}", file=sys.stderr)
-
-
-def evaluate_command(args: dict[str, Any]) -> None:
-    """Answer four questions about a run with figures, intervals and pictures: is it good, is it varied, is it new, is
-    it still learning? Draws pictures, compares them with the training and the held-out ones, and writes
-    RUN/report/report.html and report.json.
-    """
-    from unblot import api
-    from unblot.evaluate.report import HTML
-    from unblot.evaluate.verdicts import summary
-    from unblot.run import REPORT
-
-    path = args.pop("run")
-    print(summary(api.evaluate(path, **args)))
-    print(f"\nlook at   {path / REPORT / HTML}")
-
-
-def compare_command(args: dict[str, Any]) -> None:
-    """Put evaluated runs side by side: figures against held-out pictures, copies, likelihood, training."""
-    from unblot.evaluate.report import read_report
-    from unblot.evaluate.verdicts import compare
-
-    print(compare([read_report(run) for run in args["runs"]]))
-
-
-def show_command(args: dict[str, Any]) -> None:
-    """Say what a run is: its data, network, process, how it was trained, and how the loss went."""
-    from unblot.describe import describe
-
-    print(describe(args["run"]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
