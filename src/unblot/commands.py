@@ -1,6 +1,6 @@
 """What each command of the command line does: from parsed flags to calls of `unblot.api`, and what is printed.
 
-The docstring of each is the text of its `--help`. Everything heavy is imported inside, so that the help answers at once.
+The docstring of each is the text of its `--help`. Heavy imports stand inside, so that the help answers at once.
 """
 
 import dataclasses
