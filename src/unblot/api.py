@@ -31,10 +31,12 @@ from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import canonical
 from unblot.trained import Pictures, Run, choose_labels, load
+from unblot.training.draws import NOISES
 from unblot.training.ema import EMAS
 from unblot.training.engine import DECAYS, Trainer
 from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
+from unblot.training.optimizers import OPTIMIZERS
 
 __all__ = ["Pictures", "Run", "choose_labels", "evaluate", "load", "plan", "resume", "train"]
 
@@ -47,6 +49,8 @@ SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig 
     "schedule": SCHEDULES,
     "weighting": WEIGHTINGS,
     "decay": DECAYS,
+    "noise": NOISES,
+    "optimizer": OPTIMIZERS,
     "ema": EMAS,
     "grid": GRIDS,
     "solver": SOLVERS,

@@ -67,6 +67,7 @@ class TrainConfig(Checked):
     parameterization: str = option("what the network predicts: eps, x0, v, edm or flow", "recipe")
     schedule: str = option(f"noise levels to train on: {SCHEDULES}", "recipe")
     times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
+    noise: str = option("noise of a picture: independent, or assigned to one nearby", "recipe", default="independent")
     weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
     augment: str = option(f"changed pictures to train on as well: {AUGMENTATIONS}", "recipe", default="none")
@@ -77,7 +78,10 @@ class TrainConfig(Checked):
     learning_rate: float = option("highest learning rate", "optimisation", low=0)
     warmup: float = option("share of the steps in which the learning rate rises", "optimisation", low=0, high=1)
     decay: str = option("how the learning rate then falls: cosine, linear or none", "optimisation")
-    weight_decay: float = option("weight decay of AdamW", "optimisation", low=0, default=0.0)
+    optimizer: str = option(
+        "adamw:beta1=0.9,beta2=0.99 or muon:momentum=0.95,scale=0.2", "optimisation", default="adamw"
+    )
+    weight_decay: float = option("share of the weights taken off, times the rate", "optimisation", low=0, default=0.0)
     clip_norm: float = option("gradients are scaled down to this norm", "optimisation", low=1e-6, default=1.0)
     ema: str = option("average of the weights: power:std=0.05 or decay:rate=0.9999", "optimisation")
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from unblot.errors import UnblotError
 from unblot.process.schedules import flow, linear
-from unblot.training.draws import GRAIN, Draws
+from unblot.training.draws import GRAIN, NOISES, Draws
 
 
 def draws(**changes):
@@ -78,3 +78,16 @@ def test_noise_is_normal_and_labels_are_hidden_as_often_as_asked():
     draw = d.at(0)
     assert stats.kstest(draw.eps.flatten().numpy(), "norm").pvalue > 0.01
     assert stats.binomtest(int(draw.hidden.sum()), 5000, 0.25).pvalue > 0.01
+
+
+def test_assigned_noise_is_the_same_noise_nearer_by_and_stays_in_its_grain():
+    draw = draws(batch_size=40, shape=(1, 4, 4)).at(0)
+    x0 = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    eps = NOISES["assigned"]()(x0, draw.eps)
+    for before, after, pictures in zip(draw.eps.split(GRAIN), eps.split(GRAIN), x0.split(GRAIN), strict=True):
+        rows = [row.flatten().tolist() for row in before]
+        assert sorted(rows) == sorted(row.flatten().tolist() for row in after)
+        least = min(((pictures - before.roll(k, 0)) ** 2).sum() for k in range(len(before)))
+        assert ((pictures - after) ** 2).sum() < least
+    assert torch.equal(NOISES["assigned"]()(x0[16:32], draw.eps[16:32]), eps[16:32])
+    assert torch.equal(NOISES["independent"]()(x0, draw.eps), draw.eps)

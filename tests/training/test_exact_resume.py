@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unblot import UnblotError, api
-from unblot.run import METRICS, MODEL
+from unblot.run import METRICS, MODEL, read_tensors
 from unblot.training import checkpoint, engine, loop
 
 TINY = {
@@ -54,6 +54,26 @@ def test_interrupted_and_resumed_is_the_same_run(straight, tmp_path, monkeypatch
         assert (folder / name).read_bytes() == (straight / name).read_bytes(), name
     newest = f"checkpoints/{TINY['steps']:08d}/state.safetensors"
     assert (folder / newest).read_bytes() == (straight / newest).read_bytes()
+
+
+@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"noise": "assigned"}])
+def test_every_way_of_training_resumes_exactly(tmp_path, choices):
+    choices = {**TINY, "preview_every": 0, **choices}
+    api.train("digits", out=tmp_path / "straight", quiet=True, **choices)
+    whole = trainer_for(choices)
+    for _ in range(5):
+        whole.take_step()
+    again = trainer_for(choices)
+    again.restore({name: t.clone().contiguous() for name, t in whole.tensors().items()}, whole.step)
+    while again.step < choices["steps"]:
+        again.take_step()
+    assert_same_model(again, tmp_path / "straight")
+
+
+def assert_same_model(trainer, folder):
+    weights = read_tensors(folder / MODEL)[0]
+    assert weights.keys() == trainer.ema.weights.keys()
+    assert all(torch.equal(weights[name], p) for name, p in trainer.ema.weights.items())
 
 
 def test_steps_after_the_newest_checkpoint_are_taken_again(straight, tmp_path):

@@ -4,6 +4,7 @@ A batch is cut into grains of GRAIN pictures. All that is random in a grain come
 (seed, step, grain), so that a batch is the same however many processes share it out, and after a resume.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -88,3 +89,36 @@ class Draws:
             parts.append(part)
             start, missing = start + len(part), missing - len(part)
         return torch.cat(parts)
+
+
+# --- which noise goes to which picture
+
+
+def independent() -> Callable[[Tensor, Tensor], Tensor]:
+    """The noise as it was drawn."""
+    return lambda x0, eps: eps
+
+
+def assigned() -> Callable[[Tensor, Tensor], Tensor]:
+    """The noise of each grain shared out among its pictures so that the sum of squared distances is least.
+
+    Immiscible diffusion (Li et al. 2024), minibatch optimal transport (Pooladian et al. 2023), with minibatches of one
+    grain. Each noise is still normal, but no longer independent of its picture.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    def assign(x0: Tensor, eps: Tensor) -> Tensor:
+        """x0, eps: (B, C, H, W), in grains; returns eps in another order within each grain, on the CPU."""
+        parts = []
+        for pictures, noise in zip(x0.cpu().split(GRAIN), eps.split(GRAIN), strict=True):
+            _, order = linear_sum_assignment(-(pictures.flatten(1) @ noise.flatten(1).T).numpy())
+            parts.append(noise[torch.from_numpy(order)])
+        return torch.cat(parts)
+
+    return assign
+
+
+NOISES: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
+    "independent": independent,
+    "assigned": assigned,
+}

@@ -18,8 +18,9 @@ from unblot.process.schedules import SCHEDULES
 from unblot.run import build_denoiser
 from unblot.sampling.draw import available_device
 from unblot.specs import build
-from unblot.training.draws import GRAIN, Draw, Draws
+from unblot.training.draws import GRAIN, NOISES, Draw, Draws
 from unblot.training.ema import Ema
+from unblot.training.optimizers import Optimizer
 from unblot.training.parallel import join_group, sum_gradients, sum_over
 
 
@@ -57,9 +58,7 @@ class Trainer:
         self.dataset = dataset.to(self.device) if self.device.type != "cpu" else dataset
         self.denoiser = build_denoiser(config).to(self.device)
         self.ema = Ema(self.denoiser, train.ema)
-        self.optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=train.weight_decay, fused=True
-        )
+        self.optimizer = Optimizer(self.denoiser, train.optimizer, train.weight_decay)
         self.draws = Draws(
             train.seed,
             train.batch_size,
@@ -69,6 +68,7 @@ class Trainer:
             train.times,
             train.label_dropout,
         )
+        self.noise = build(NOISES, train.noise, "noise")
         self.augment = build(AUGMENTATIONS, train.augment, "augmentation")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         self.autocast = wants_bf16(train.precision, self.device)
@@ -84,16 +84,12 @@ class Trainer:
         """
         self.denoiser.train()
         rate = self.rate_scale * learning_rate(self.config.train, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         loss = self._gradients(self.draws.at(self.step, self.group.rank, self.group.world))
         sum_gradients(self.group, self.denoiser.parameters())
         sum_over(self.group, loss)
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm)
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
-        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # the fused optimiser leaves out such a step
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.step(rate, bad)
         self.lost = torch.where(bad, self.lost + 1, 0)
         self.step += 1
         self.ema.update(self.denoiser, self.step)
@@ -126,9 +122,10 @@ class Trainer:
         x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
         grains = zip(x0.split(GRAIN), draw.generators, strict=True)
         x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in grains), strict=True))
+        eps = self.noise(x0, draw.eps)
         if label is not None:
             label = torch.where(draw.hidden.to(label.device), self.denoiser.num_classes, label).to(self.device)
-        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, draw.eps))
+        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
         return Batch(x0, draw.level, eps, label, conditions.to(self.device))
 
     def _losses(self, batch: Batch, rows: slice) -> Tensor:
@@ -153,11 +150,10 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint must hold, by name."""
-        moments = self.optimizer.state_dict()["state"]
         return {
             **{f"weights/{name}": p for name, p in self.denoiser.named_parameters()},
             **{f"ema/{name}": p for name, p in self.ema.weights.items()},
-            **{f"optimizer/{i}/{key}": value for i, state in moments.items() for key, value in state.items()},
+            **{f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()},
         }
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -168,15 +164,7 @@ class Trainer:
             parts[kind][rest] = tensor
         _assign(self.denoiser, parts["weights"])
         self.ema.load(parts["ema"])
-        parameters = list(self.denoiser.parameters())
-        state: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(parameters))}
-        for name, tensor in parts["optimizer"].items():
-            index, _, key = name.partition("/")
-            parameter = parameters[int(index)]
-            # Moments must lie in memory as their weights do: the fused optimiser goes through both in memory order.
-            moment = tensor.shape == parameter.shape
-            state[int(index)][key] = torch.empty_like(parameter).copy_(tensor) if moment else tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.optimizer.load(parts["optimizer"])
         self.step = step
         self.lost = torch.zeros_like(self.lost)
 
