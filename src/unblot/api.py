@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from unblot.presets import resolve
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.randomness import epoch_order
 from unblot.process.schedules import SCHEDULES
-from unblot.run import CONFIG, create, new_folder, read_config, write_json
+from unblot.run import CONFIG, create, locked, new_folder, read_config, write_json
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
@@ -34,6 +35,7 @@ from unblot.trained import Pictures, Run, choose_labels, load
 from unblot.training.draws import NOISES
 from unblot.training.ema import EMAS
 from unblot.training.engine import DECAYS, Trainer
+from unblot.training.loggers import services
 from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
 from unblot.training.optimizers import OPTIMIZERS
@@ -70,12 +72,14 @@ def train(
     for warning in quick_check(dataset):
         if not quiet:
             print(f"note: {warning}")
+    services(choices.get("log_to", ""))
     config = plan(source, dataset, choices)
     folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
     trainer = Trainer(config, dataset)
-    if trainer.group.leads:
-        create(folder, config, overwrite)
-    return _train(folder, trainer, quiet)
+    with locked(folder) if trainer.group.leads else nullcontext():
+        if trainer.group.leads:
+            create(folder, config, overwrite)
+        return _train(folder, trainer, quiet)
 
 
 def resume(folder: str | Path, *, steps: int | None = None, device: str | None = None, quiet: bool = False) -> Run:
@@ -94,9 +98,10 @@ def resume(folder: str | Path, *, steps: int | None = None, device: str | None =
             "or train a new run"
         )
     trainer = Trainer(config, dataset)
-    if trainer.group.leads:
-        write_json(folder / CONFIG, config.to_dict())
-    return _train(folder, trainer, quiet, resuming=True)
+    with locked(folder) if trainer.group.leads else nullcontext():
+        if trainer.group.leads:
+            write_json(folder / CONFIG, config.to_dict())
+        return _train(folder, trainer, quiet, resuming=True)
 
 
 def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
@@ -214,7 +219,7 @@ def announce(trainer: Trainer, folder: Path) -> str:
 
 def _train(folder: Path, trainer: Trainer, quiet: bool, resuming: bool = False) -> Run:
     plan = trainer.config.train
-    monitor = Monitor(folder, plan.steps, plan.batch_size, quiet, silent=not trainer.group.leads)
+    monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.leads)
     monitor.note(announce(trainer, folder))
     finished = run_training(folder, trainer, monitor, resuming)
     if not finished:

@@ -93,6 +93,13 @@ class TrainConfig(Checked):
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
     precision: str = option("fp32, bf16, or auto: bf16 on a GPU that has it", "run", default="auto")
     log_every: int = option("steps between two lines of metrics", "run", low=1, default=10)
+    held_out_every: int | None = option(
+        "steps between two measurements of the held-out loss (default: some 30 in a run); 0 for none",
+        "run",
+        low=0,
+        default=None,
+    )
+    log_to: str = option("send the numbers to wandb, trackio or wandb+trackio as well", "run", default="")
     preview_every: int = option("steps between two preview grids; 0 for none", "run", low=0)
     checkpoint_every: int = option("steps between two checkpoints", "run", low=1)
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from unblot.run import METRICS, load_model, read_metrics
+from unblot.training.metrics import HELD_OUT, STEP, mean_loss, of_kind
 
 LOSSES = 5  # shown from a run's metrics
+SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the averaged weights
 
 
 def describe(path: Path) -> str:
@@ -30,12 +32,22 @@ def describe(path: Path) -> str:
     metrics = read_metrics(path) if path.is_dir() else []
     if metrics:
         rows.append(("reached", f"step {metrics[-1]['step']} of {train.steps} ({METRICS})"))
-        rows.append(("loss", _losses(metrics)))
+        rows.append(("loss", _losses(of_kind(metrics, STEP))))
+    if measured := of_kind(metrics, HELD_OUT):
+        rows += [(side, _measured(measured, key)) for side, key in SIDES.items() if measured[-1][key]]
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
 def _losses(metrics: list[dict[str, Any]]) -> str:
     """The mean loss in a few equal parts of the run, which single steps are too noisy to show."""
     parts = np.array_split(np.arange(len(metrics)), min(LOSSES, len(metrics)))
-    means = [np.mean([metrics[i]["loss"] for i in part]) for part in parts]
+    finite = [[metrics[i]["loss"] for i in part if metrics[i]["loss"] is not None] for part in parts]
+    means = [np.mean(losses) if losses else np.nan for losses in finite]
     return ", ".join(f"{mean:.4f} to step {metrics[part[-1]]['step']}" for mean, part in zip(means, parts, strict=True))
+
+
+def _measured(metrics: list[dict[str, Any]], side: str) -> str:
+    """The measured loss at a few steps of the run."""
+    chosen = np.unique(np.linspace(0, len(metrics) - 1, LOSSES).round().astype(int))
+    told = [(mean_loss(metrics[i], side), metrics[i]["step"]) for i in chosen]
+    return ", ".join(f"{'not finite' if loss is None else format(loss, '.4f')} at step {step}" for loss, step in told)

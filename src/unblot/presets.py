@@ -75,7 +75,16 @@ def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
         raise UnblotError(f"unknown choice {unknown[0]!r}; choose among {', '.join(sorted(known))}")
     decided = {**PRESETS[preset](data), **choices}
     fifth = max(1, decided["steps"] // 5)
-    return TrainConfig(**{"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided})
+    decided = {"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided}
+    if decided.get("held_out_every") is None:
+        decided["held_out_every"] = measurements_every(decided["steps"], decided["batch_size"])
+    return TrainConfig(**decided)
+
+
+def measurements_every(steps: int, batch_size: int) -> int:
+    """Steps between two measurements of the held-out loss: some thirty in a run, fewer where a step is so small that
+    the least of them would take more than some 2 % of the time."""
+    return max(1, steps // 30, 1800 // batch_size)
 
 
 def _unet_for(data: DataFacts) -> str:

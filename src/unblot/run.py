@@ -2,7 +2,8 @@
 
     config.json          every choice, and what the data is
     model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
-    metrics.jsonl        one JSON object a line
+    metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
+    training.log         what was said while it trained, with times
     checkpoints/         everything needed to go on
     samples/  report/    pictures drawn on the way; the evaluation
 
@@ -13,10 +14,12 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -31,6 +34,7 @@ from unblot.specs import build
 
 CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, REPORT = "checkpoints", "samples", "report"
+BEST, LOG, LOCK, WANDB_ID = "best.safetensors", "training.log", ".lock", "wandb.id"
 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
@@ -48,16 +52,33 @@ def build_denoiser(config: RunConfig) -> Denoiser:
 
 def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
     """A new run folder with its config.json. Raises UnblotError where one stands already and `overwrite` is False."""
-    if folder.exists() and not overwrite and any(folder.iterdir()):
+    if folder.exists() and not overwrite and any(p.name != LOCK for p in folder.iterdir()):
         raise UnblotError(
             f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
             "or replace it with --overwrite"
         )
-    for part in (CHECKPOINTS, SAMPLES, REPORT, MODEL, METRICS, "tensorboard"):
+    for part in (CHECKPOINTS, SAMPLES, REPORT, MODEL, METRICS, BEST, LOG, WANDB_ID, "tensorboard"):
         _remove(folder / part)
     for part in (SAMPLES, CHECKPOINTS):
         (folder / part).mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, config.to_dict())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within it no other process trains in this run folder, which is made where there is none.
+
+    The lock ends with the process, however that ends. Raises UnblotError where another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UnblotError(
+            f"run folder {str(folder)!r} is in training by another process; wait for its end, stop it, or "
+            "choose another folder with --out"
+        ) from None
 
 
 def save_model(path: Path, config: RunConfig, weights: Mapping[str, Tensor]) -> None:
@@ -148,4 +169,5 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    whole, _, _ = path.read_text().rpartition("\n")  # a line that is being written may stand at the end
+    return [json.loads(line) for line in whole.splitlines()]

@@ -10,6 +10,7 @@ from unblot.run import METRICS, MODEL, read_tensors
 from unblot.training import checkpoint, engine, loop
 
 TINY = {
+    "held_out_every": 4,
     "network": "unet:width=16,multipliers=1,blocks=1,attention=",
     "steps": 12,
     "batch_size": 24,  # not a multiple of the grain

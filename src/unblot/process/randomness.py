@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unblot.errors import UnblotError
 
-PICTURE, GRAIN, EPOCH = 1, 2, 3  # purposes: streams with the same numbers but another purpose are independent
+PICTURE, GRAIN, EPOCH, MEASURE = 1, 2, 3, 4  # purposes: streams of the same numbers but another are independent
 
 
 def generator(seed: int, *path: int) -> torch.Generator:

@@ -1,11 +1,12 @@
 """Checkpoints: all that a run needs to go on exactly, in one folder a step.
 
     checkpoints/00001000/state.safetensors     weights, their average, the optimiser's moments
-    checkpoints/00001000/state.json            step, checksum of the tensors, lines of metrics written so far
+    checkpoints/00001000/state.json            step, checksum of the tensors, length of the metrics, held-out loss
 
 A checkpoint is written under another name, flushed to disk and then renamed: one that can be seen is whole.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,11 +21,11 @@ from unblot.errors import UnblotError
 from unblot.run import CHECKPOINTS, read_tensors, write_json, write_tensors
 
 TENSORS, STATE = "state.safetensors", "state.json"
-KEEP = 2  # newest checkpoints kept
+KEEP = 2  # newest checkpoints kept, besides the one of least held-out loss
 
 
 def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Writes checkpoint `step`, then deletes all but the newest few. `state` holds plain JSON values."""
+    """Writes checkpoint `step`, then deletes all but the newest few and the best. `state` holds plain JSON values."""
     place = run / CHECKPOINTS / f"{step:08d}"
     temporary = place.with_name(place.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -42,7 +43,7 @@ def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str
         shutil.rmtree(place)
     os.replace(temporary, place)
     _flush(place.parent)
-    for old in steps_saved(run)[:-KEEP]:
+    for old in set(steps_saved(run)[:-KEEP]) - {best_saved(run)}:
         shutil.rmtree(run / CHECKPOINTS / f"{old:08d}")
     return place
 
@@ -50,6 +51,16 @@ def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str
 def steps_saved(run: Path) -> list[int]:
     """The steps that have a checkpoint, oldest first."""
     return sorted(int(p.name) for p in (run / CHECKPOINTS).glob("*") if p.name.isdigit())
+
+
+def best_saved(run: Path) -> int | None:
+    """The step of the checkpoint of least held-out loss, as last measured before it; None where it was not measured."""
+    known = {}
+    for step in steps_saved(run):
+        with contextlib.suppress(OSError, ValueError):
+            known[step] = json.loads((run / CHECKPOINTS / f"{step:08d}" / STATE).read_text()).get("held_out_loss")
+    losses = {step: loss for step, loss in known.items() if loss is not None}
+    return min(losses, key=lambda step: losses[step]) if losses else None
 
 
 def load_newest(run: Path, warn=print) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,7 +1,5 @@
 """The loop round the engine: it shows a run, saves it, goes back when it has gone wrong, and stops it well."""
 
-import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,12 +11,13 @@ import torch
 
 from unblot.data.output import sheet
 from unblot.errors import UnblotError
-from unblot.run import METRICS, MODEL, SAMPLES, save_model
+from unblot.run import MODEL, SAMPLES, save_model
 from unblot.sampling.draw import draw
 from unblot.training import checkpoint
-from unblot.training.engine import Outcome, Trainer, learning_rate
+from unblot.training.engine import Trainer
 from unblot.training.monitor import Monitor
 from unblot.training.parallel import sum_over, wait_for_all
+from unblot.training.record import Record, culprits
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
 LOST_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
@@ -32,77 +31,78 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
     Raises UnblotError where the loss stays not finite.
     """
     train = trainer.config.train
+    record = Record(folder, trainer, monitor)
     if resume:
-        _go_back(folder, trainer, monitor)
-    elif trainer.group.leads:
-        (folder / METRICS).write_text("")
+        _go_back(folder, trainer, record)
+    else:
+        record.metrics.restart()
     wait_for_all(trainer.group)
     monitor.begin(trainer.step)
+    record.begin()
     with monitor, _interruptible() as interrupted:
         if not resume:
-            _save(folder, trainer)
+            _save(folder, trainer, record)
         while trainer.step < train.steps and not _any(trainer, interrupted()):
             outcome = trainer.take_step()
             if trainer.step % train.log_every == 0 or trainer.step == train.steps:
                 if outcome.lost >= LOST_STEPS:
-                    _recover(folder, trainer, monitor)
+                    _recover(folder, trainer, record)
                     continue
-                _log(folder, trainer, outcome)
-                monitor.step(
-                    trainer.step, outcome.loss.item(), trainer.rate_scale * learning_rate(train, trainer.step - 1)
-                )
+                record.step(outcome)
+            record.measure()
             if train.preview_every and trainer.step % train.preview_every == 0 and trainer.group.leads:
-                monitor.note(f"preview: {_preview(folder, trainer)}")
+                monitor.note(f"preview: {_preview(folder, trainer, record)}")
             if trainer.step % train.checkpoint_every == 0 and not outcome.lost:
-                _save(folder, trainer)
-        _save(folder, trainer)
+                _save(folder, trainer, record)
+        _save(folder, trainer, record)
+        if trainer.group.leads:
+            record.finish()
     return trainer.step >= train.steps
 
 
-def _log(folder: Path, trainer: Trainer, outcome: Outcome) -> None:
-    """One line of metrics. No times in it: a run and its repetition write the same file."""
-    line = {"step": trainer.step, "loss": outcome.loss.item(), "grad_norm": outcome.grad_norm.item()}
-    if trainer.group.leads:
-        with (folder / METRICS).open("a") as lines:
-            lines.write(json.dumps(line) + "\n")
-
-
-def _save(folder: Path, trainer: Trainer) -> None:
+def _save(folder: Path, trainer: Trainer, record: Record) -> None:
     """The averaged model, and a checkpoint that knows how long the metrics were."""
     if trainer.group.leads:
-        metrics = folder / METRICS
-        with metrics.open("rb") as lines:
-            os.fsync(lines.fileno())
+        metrics_bytes = record.metrics.flushed()
         save_model(folder / MODEL, trainer.config, trainer.ema.weights)
-        state = {"rate_scale": trainer.rate_scale, "metrics_bytes": metrics.stat().st_size}
+        state = {
+            "rate_scale": trainer.rate_scale,
+            "metrics_bytes": metrics_bytes,
+            "held_out_loss": record.newest_held_out(),
+        }
         checkpoint.save(folder, trainer.step, trainer.tensors(), state)
     wait_for_all(trainer.group)
 
 
-def _go_back(folder: Path, trainer: Trainer, monitor: Monitor) -> None:
+def _go_back(folder: Path, trainer: Trainer, record: Record) -> None:
     """Takes up the newest whole checkpoint; lines of metrics after it are about to be written again."""
-    tensors, state = checkpoint.load_newest(folder, monitor.note)
-    trainer.restore(tensors, state["step"])
+    tensors, state = checkpoint.load_newest(folder, record.monitor.note)
+    try:
+        trainer.restore(tensors, state["step"])
+    except (KeyError, RuntimeError) as e:
+        reason = " ".join(str(e).split())[:160]
+        raise UnblotError(
+            f"the checkpoints of {str(folder)!r} do not fit its config.json; put that back as it was written ({reason})"
+        ) from None
     trainer.rate_scale = state["rate_scale"]
-    if trainer.group.leads:
-        os.truncate(folder / METRICS, state["metrics_bytes"])
+    if not record.metrics.go_back(state["metrics_bytes"]):
+        record.monitor.note(f"note: lines are missing in {record.metrics.path}")
 
 
-def _recover(folder: Path, trainer: Trainer, monitor: Monitor) -> None:
+def _recover(folder: Path, trainer: Trainer, record: Record) -> None:
     """Goes back to the newest checkpoint with half the learning rate. Raises UnblotError after a few times."""
     failed = trainer.step
     scale = trainer.rate_scale / 2
     rate = trainer.config.train.learning_rate * scale
-    pictures = trainer.draws.at(failed - 1).pictures.tolist()[:8]
-    what = f"the loss was not finite for {LOST_STEPS} steps up to step {failed}"
+    what = f"the loss was not finite for {LOST_STEPS} steps up to step {failed}; {culprits(trainer)}"
     if scale < 0.5**RATE_CUTS:
         raise UnblotError(
-            f"{what}, and lower learning rates did not help; the last batch had the training pictures {pictures} "
-            "and others: look at their values, or train anew with a lower --learning-rate"
+            f"{what}; lower learning rates did not help: look at the values of these pictures, or train anew with a "
+            "lower --learning-rate"
         )
-    _go_back(folder, trainer, monitor)
+    _go_back(folder, trainer, record)
     trainer.rate_scale = scale
-    monitor.note(f"{what}; back to step {trainer.step} with learning rate {rate:.2g}")
+    record.monitor.note(f"{what}; back to step {trainer.step} with learning rate {rate:.2g}")
 
 
 def _any(trainer: Trainer, flag: bool) -> bool:
@@ -114,7 +114,7 @@ def _any(trainer: Trainer, flag: bool) -> bool:
     return bool(raised)
 
 
-def _preview(folder: Path, trainer: Trainer) -> Path:
+def _preview(folder: Path, trainer: Trainer, record: Record) -> Path:
     """A grid of pictures from the averaged weights, always from the same noise; returns where it was written."""
     config = trainer.config
     classes = len(config.data.classes)
@@ -132,10 +132,11 @@ def _preview(folder: Path, trainer: Trainer) -> Path:
             seed=config.train.seed,
             labels=labels,
         )
-        array = torch.cat(list(drawn)).cpu().numpy()
-    stored = trainer.dataset.values.decode(array)
+        pictures = torch.cat(list(drawn)).cpu()
+    stored = trainer.dataset.values.decode(pictures.numpy())
     path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
     sheet(stored, trainer.dataset.values, columns=10).save(path)
+    record.preview(pictures, labels)
     return path
 
 

@@ -1,0 +1,102 @@
+"""What a run writes down of itself and says to people: its metrics, measurements, warnings, and how it went."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unblot.run import BEST, save_model
+from unblot.training import checkpoint
+from unblot.training.colour import Colours
+from unblot.training.engine import Outcome, Trainer, learning_rate
+from unblot.training.heldout import HeldOut
+from unblot.training.metrics import HELD_OUT, Metrics, mean_loss, of_kind
+from unblot.training.monitor import Monitor
+from unblot.training.outlook import summary
+from unblot.training.watch import RECENT, Watch, turned
+
+
+class Record:
+    """Keeps the metrics of a run in training and its monitor up to date; every process of the run has one."""
+
+    def __init__(self, folder: Path, trainer: Trainer, monitor: Monitor):
+        self.folder, self.trainer, self.monitor = folder, trainer, monitor
+        self.metrics = Metrics(folder, trainer.group.leads)
+        self.held_out = HeldOut(trainer) if trainer.config.train.held_out_every else None
+        self.colours: Colours | None = None
+        self.watch = Watch()
+        self.started, self.first = time.perf_counter(), 0
+
+    def begin(self) -> None:
+        """The run is about to go on; warnings that hold already were told."""
+        self.started, self.first = time.perf_counter(), self.trainer.step
+        self.watch = Watch(self.metrics.lines)
+
+    def step(self, outcome: Outcome) -> None:
+        """Writes down what a step did, and now and then looks whether all is well."""
+        train, step = self.trainer.config.train, self.trainer.step
+        loss = outcome.loss.item()
+        self.metrics.write({"step": step, "loss": loss, "grad_norm": outcome.grad_norm.item()})
+        self.monitor.step(step, loss, self.trainer.rate_scale * learning_rate(train, step - 1))
+        if step // train.log_every % RECENT == 0:
+            self._warn()
+
+    def measure(self) -> None:
+        """Measures the held-out loss where it is time to; all processes come here after the same steps."""
+        every, step = self.trainer.config.train.held_out_every, self.trainer.step
+        if self.held_out and every and (step % every == 0 or step == self.trainer.config.train.steps):
+            self.metrics.write(self.held_out.measure())
+            self.monitor.measured(self.metrics.lines[-1])
+            self._warn()
+
+    def preview(self, pictures: Tensor, labels: Tensor | None) -> None:
+        """Compares the colours of a preview, (n, C, H, W) in the network's range, with the training pictures'."""
+        self.colours = self.colours or Colours(self.trainer.dataset, labels)
+        self.metrics.write(self.colours.compare(self.trainer.step, pictures))
+        self._warn()
+
+    def newest_held_out(self) -> float | None:
+        """The held-out loss as it was last measured, None where it was not."""
+        measured = of_kind(self.metrics.lines, HELD_OUT)
+        return mean_loss(measured[-1], "held_out") if measured else None
+
+    def finish(self) -> None:
+        """Says how it went; of a run that has overfitted, keeps the best weights that there are a checkpoint of."""
+        (self.folder / BEST).unlink(missing_ok=True)
+        if turned(self.metrics.lines) is not None:
+            best = checkpoint.best_saved(self.folder)
+            if best is not None:
+                averaged = _averaged(checkpoint.load(self.folder, best)[0])
+                save_model(self.folder / BEST, self.trainer.config, averaged)
+        taken = self.trainer.step - self.first
+        seconds = time.perf_counter() - self.started
+        for line in summary(self.folder, self.trainer.config, self.metrics.lines, seconds, taken):
+            self.monitor.note(line)
+
+    def _warn(self) -> None:
+        for line in self.watch.look(self.metrics.lines):
+            self.monitor.note(f"warning: {line}")
+
+
+def _averaged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The averaged weights among the tensors of a checkpoint."""
+    return {name.removeprefix("ema/"): tensor for name, tensor in tensors.items() if name.startswith("ema/")}
+
+
+def culprits(trainer: Trainer, most: int = 8) -> str:
+    """The training pictures of the last step's batch, by name: those whose own loss is not finite, if only some are."""
+    draw = trainer.draws.at(trainer.step - 1)
+    with torch.no_grad():
+        batch = trainer._batch(draw)
+        rows = [slice(i, i + trainer.micro_batch) for i in range(0, len(batch.x0), trainer.micro_batch)]
+        bad = ~torch.isfinite(torch.cat([trainer._losses(batch, part) for part in rows])).cpu()
+    some = 0 < int(bad.sum()) < len(bad)
+    chosen = trainer.dataset.train[draw.pictures[bad] if some else draw.pictures].tolist()
+    packed = trainer.dataset.packed
+    name: Callable[[int], str] = (lambda i: packed.names[i]) if packed else str
+    names = ", ".join(name(i) for i in chosen[:most]) + (
+        f" and {len(chosen) - most} more" if len(chosen) > most else ""
+    )
+    return f"the loss of {names} was not finite" if some else f"the last batch held {names}"
