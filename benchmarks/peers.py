@@ -1,0 +1,242 @@
+"""unblot and its peers on MNIST: same pictures, same machine, same seconds, one after another; who draws best?
+
+Each contestant trains for --minutes without labels, in a process of its own, and keeps its averaged weights every
+--every minutes; making snapshots is not counted. Then every snapshot is drawn from in the same way: 20 steps of
+dpmpp_2m on the karras grid, of the schedule that the network was trained on, since the 1000 steps of the peers' own
+sampling take hours; a check with 100 steps of DDIM stands beside it. Judged is the Fréchet distance to the 10,000 test
+pictures, in the features of a classifier trained on the training pictures; the floor is that of
+as many real training pictures. The learning rate of unblot falls to the end of its plan: its figures before the end are
+those of the average at that time, as it is.
+
+What is done is kept in --out: run the same command again to go on after a stop. The environment is that of
+peers-requirements.txt; the data: mnist.npz in $UNBLOT_DATA, by default ../shared/data.
+Usage: python benchmarks/peers.py --out DIR [--minutes 10] [--every 2] [--pictures 2000] [--measure-only]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contestants import CONTESTANTS, FRAME, train
+from measure import machine, matrix_product, seconds, summary
+from peers_table import chart, table
+from speed import equal_networks
+from unblot.errors import UnblotError
+from unblot.evaluate.distances import frechet_distance
+from unblot.evaluate.features import Features, Source, build_features, extract
+from unblot.evaluate.pictures import Pictures
+from unblot.process.schedules import SCHEDULES
+from unblot.sampling.draw import draw
+
+DATA = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mnist.npz"
+STEPS, CHECK_STEPS = 20, 100
+
+
+def main() -> None:
+    args = arguments()
+    mnist = np.load(DATA)
+    if args.train:
+        torch.manual_seed(0)
+        pictures = torch.from_numpy(mnist["x_train"])
+        train(args.train, pictures, args.out / args.train, 60 * args.minutes, 60 * args.every)
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = args.contestants.split(",")
+    print(plan(args, names), flush=True)
+    if not args.measure_only:
+        for name in names:
+            run_training(name, args)
+    trained = {name: args.out / name / "training.json" for name in names}
+    report = {name: json.loads(path.read_text()) for name, path in trained.items() if path.exists()}
+    rate = product_rate()
+    result = {"minutes": args.minutes, "matrix_product_gflops": round(rate, 1), "contestants": report}
+    for figures in report.values():
+        figures["share_of_matrix_product_rate"] = round(figures["gflops"] / figures.get("product_gflops", rate), 3)
+    print(measuring_plan(args, report), flush=True)
+    judge = Judge(mnist)
+    result["floor"] = {n: judge.floor(n) for n in sorted({args.pictures, args.between, args.check} - {0})}
+    for name, figures in report.items():
+        try:
+            measure(name, figures, judge, args)
+        except (RuntimeError, OSError, ValueError, UnblotError) as error:
+            figures["failed"] = str(error)
+            print(f"{name}: could not be measured: {error}", flush=True)
+        write(args.out, {**result, "machine": machine()})
+    if not args.measure_only:
+        result |= equal_networks()
+    write(args.out, {**result, "machine": machine()})
+    print(table(result), flush=True)
+    chart(result, args.out / "peers.svg")
+    print(f"figures in {args.out / 'peers.json'}, curves in {args.out / 'peers.svg'}")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for snapshots, drawn pictures and figures")
+    parser.add_argument("--minutes", type=float, default=10, help="of training, for each contestant")
+    parser.add_argument("--every", type=float, default=2, help="minutes between two snapshots")
+    parser.add_argument("--pictures", type=int, default=2000, help="drawn from the last snapshot of each")
+    parser.add_argument("--between", type=int, default=500, help="drawn from each snapshot before; 0 for none")
+    parser.add_argument("--check", type=int, default=300, help="drawn with 100 steps of DDIM as well; 0 for none")
+    parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="joined by commas")
+    parser.add_argument("--measure-only", action="store_true", help="measure what is trained already")
+    parser.add_argument("--train", choices=CONTESTANTS, help=argparse.SUPPRESS)  # what the processes are started with
+    return parser.parse_args()
+
+
+def plan(args: argparse.Namespace, names: list[str]) -> str:
+    """What is about to happen and how long it takes, in a few lines."""
+    training = 0.0 if args.measure_only else args.minutes * len(names)
+    done = [name for name in names if (args.out / name / "training.json").exists()]
+    kept = f" ({', '.join(done)} kept from before)" if done else ""
+    return (
+        f"training: {', '.join(names)}, {args.minutes:g} min each, {training:g} min in all{kept}, "
+        f"{torch.get_num_threads()} threads\n"
+        f"measuring: {args.pictures} pictures at the end, {args.between} every {args.every:g} min before, "
+        f"{args.check} with {CHECK_STEPS} steps of DDIM; its time is told when the speeds are known"
+    )
+
+
+def run_training(name: str, args: argparse.Namespace) -> None:
+    """Trains a contestant in its own process; what it could not do is said, and the others go on."""
+    path = args.out / name / "training.json"
+    if path.exists():
+        return
+    before = product_rate()
+    flags = ["--train", name, "--out", args.out, "--minutes", args.minutes, "--every", args.every]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, flags)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    (args.out / name).mkdir(exist_ok=True)
+    (args.out / name / "log.txt").write_text(done.stdout)
+    if done.returncode or not path.exists():
+        print(f"{name}: failed, see {args.out / name / 'log.txt'}: {done.stdout.strip().splitlines()[-1:]}", flush=True)
+        return
+    figures = json.loads(path.read_text())
+    figures["product_gflops"] = round((before + product_rate()) / 2, 1)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    print(
+        f"{name}: {figures['steps']} steps of {figures['batch']}, {figures['pictures_per_second']} pictures/s, "
+        f"{figures['parameters'] / 1e6:.2f} M parameters, {time.perf_counter() - start:.0f} s in all",
+        flush=True,
+    )
+
+
+def product_rate() -> float:
+    """The machine's fp32 matrix-product rate now, in 10^9 operations a second."""
+    product, operations = matrix_product()
+    return operations / summary(seconds({"product": product}, rounds=5)["product"])["median"] / 1e9
+
+
+def measuring_plan(args: argparse.Namespace, report: dict[str, Any]) -> str:
+    """How long measuring is about to take: one evaluation is a third of a picture's training step."""
+    total = 0.0
+    for figures in report.values():
+        drawn = STEPS * (args.pictures + args.between * (len(figures["snapshots"]) - 1)) + CHECK_STEPS * args.check
+        total += drawn / (3 * figures["pictures_per_second"])
+    return f"measuring takes about {total / 60 + 0.5:.1f} min more"
+
+
+class Judge:
+    """Fréchet distances to the test pictures, in the features of a classifier of the training pictures."""
+
+    def __init__(self, mnist: Any):
+        def encode(stored: np.ndarray) -> np.ndarray:
+            return stored.astype(np.float32) / 127.5 - 1
+
+        self.train = Pictures(mnist["x_train"][:, None], encode)
+        labels = torch.from_numpy(mnist["y_train"].astype(np.int64))
+        self.features: Features = build_features("classifier", Source(self.train, labels, 10))
+        self.test = extract(self.features, Pictures(mnist["x_test"][:, None], encode).chunks())
+
+    def distance(self, pictures: Tensor) -> float:
+        """Of pictures (N, 1, 28, 28) in [-1, 1], rounded to bytes first, as all real ones are."""
+        rounded = ((pictures.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        return round(frechet_distance(extract(self.features, [rounded]), self.test), 3)
+
+    def floor(self, count: int) -> float:
+        """Of as many real training pictures."""
+        return round(frechet_distance(extract(self.features, self.train.sample(count).chunks()), self.test), 3)
+
+
+def measure(name: str, figures: dict[str, Any], judge: Judge, args: argparse.Namespace) -> None:
+    """Adds the Fréchet distance of each snapshot to the figures of a contestant, the last snapshot first."""
+    *between, last = figures["snapshots"]
+    last["pictures"], last["frechet"] = args.pictures, judge.distance(drawn(name, last["file"], args.pictures, args))
+    print(f"{name}: {last['frechet']} after {last['seconds']:.0f} s", flush=True)
+    if args.check:
+        first = drawn(name, last["file"], args.pictures, args)[: args.check]
+        checked = drawn(name, last["file"], args.check, args, "ddim", "time", CHECK_STEPS)
+        figures["check"] = {
+            "pictures": args.check,
+            f"dpmpp_2m_{STEPS}": judge.distance(first),
+            f"ddim_{CHECK_STEPS}": judge.distance(checked),
+        }
+    for snapshot in between if args.between else []:
+        snapshot["pictures"] = args.between
+        snapshot["frechet"] = judge.distance(drawn(name, snapshot["file"], args.between, args))
+        print(f"{name}: {snapshot['frechet']} after {snapshot['seconds']:.0f} s", flush=True)
+
+
+def drawn(
+    name: str,
+    file: str,
+    count: int,
+    args: argparse.Namespace,
+    solver: str = "dpmpp_2m",
+    grid: str = "",
+    steps: int = STEPS,
+) -> Tensor:
+    """Pictures (count, 1, 28, 28) of a snapshot; kept on disk, so that they are drawn once."""
+    kept = args.out / name / f"{Path(file).stem}-{solver}-{steps}-{count}.npy"
+    if kept.exists():
+        return torch.from_numpy(np.load(kept, allow_pickle=False))
+    denoiser, schedule, shape = CONTESTANTS[name].load(args.out / name / file)
+    found = torch.cat(
+        list(
+            draw(
+                denoiser,
+                shape,
+                range(count),
+                schedule=schedule,
+                grid=grid or karras_of(schedule),
+                solver=solver,
+                steps=steps,
+                batch_size=100,
+            )
+        )
+    )
+    found = found[..., FRAME:-FRAME, FRAME:-FRAME] if shape[1] == 28 + 2 * FRAME else found
+    np.save(kept.with_suffix(".part.npy"), found.numpy())
+    kept.with_suffix(".part.npy").replace(kept)
+    return found
+
+
+def karras_of(schedule: str) -> str:
+    """The karras grid down to the least noise that the schedule was trained on: index 1 of 1000, if it has indices."""
+    if schedule.split(":")[0] not in ("linear", "sigmoid"):
+        return "karras"
+    level = SCHEDULES[schedule.split(":")[0]]()(torch.tensor([1e-3], dtype=torch.float64))
+    return f"karras:low={float(level.sigma / level.alpha):.6f}"
+
+
+def write(folder: Path, result: dict[str, Any]) -> None:
+    """peers.json, whole at any time."""
+    part = folder / "peers.json.part"
+    part.write_text(json.dumps(result, indent=2) + "\n")
+    part.replace(folder / "peers.json")
+
+
+if __name__ == "__main__":
+    main()
