@@ -281,10 +281,11 @@ def test_workers_end_with_the_iteration(folder, tmp_path):
     form = reading.Form(3, 16, 16, "uint8", False, "crop", (0, 0, 0), False)
     work = journal.Journal.start(tmp_path / "work", COUNT, form)
     job = {"root": str(folder), "pages": "pictures", "form": form, "path": str(work.rows), "offset": 128}
-    tasks = [(i, [Item(f"p{i:04}.png")]) for i in range(COUNT)]
-    results = pool.decode_all(job, tasks, 2)
-    next(results)
-    results.close()
+    tasks = ((i, [Item(f"p{i:04}.png")]) for i in range(COUNT))
+    with pool.started(3) as idle:
+        results = pool.decode_all(job, tasks, COUNT, 2, idle)
+        next(results)
+        results.close()
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     assert not children.exists() or not any("worker" in _command(pid) for pid in children.read_text().split())
 

@@ -10,10 +10,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from unblot.data import pool
 from unblot.data.form import Wish, parse_size
 from unblot.data.listing import Broken, counted
 from unblot.data.manifest import Pack
-from unblot.data.pack import Progress, Report, cache_folder, pack
+from unblot.data.pack import Progress, Report, cache_folder, is_new, pack
 from unblot.data.sources import open_source
 from unblot.data.split import split
 from unblot.data.values import ValueMap
@@ -103,8 +104,10 @@ def open_data(
         raise UnblotError(f"a held-out share of {held_out} makes no sense; give 0 or more, less than 1")
     wish = Wish(parse_size(size), fit, colour, background)
     given = dict(options or {}) | ({"pages": pages} if pages else {})
-    source, stamp = open_source(spec, given)
-    packed = pack(source, stamp, wish, Path(cache or cache_folder()), report, progress, workers)
+    packs = Path(cache or cache_folder())
+    with pool.started((workers or pool.cores()) if is_new(spec, wish, packs) else 0) as idle:
+        source, stamp = open_source(spec, given)
+        packed = pack(source, stamp, wish, packs, report, progress, workers, idle)
     for note in packed.notes:
         report(note)
     if packed.broken and on_broken == "stop":

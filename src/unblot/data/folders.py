@@ -29,10 +29,10 @@ NAMES = ("utf-8", "surrogateescape")  # how file names that are no UTF-8 become 
 
 def folder(path: str, *, pages: str = "pictures") -> Source:
     """A folder of pictures; classes from its subfolders, or from labels.csv or metadata.csv in it."""
-    items, broken, told, others = _walk(path)
+    found, broken, told, others = _walk(path)
 
     def load(_: Path) -> Listing:
-        return _listing(path, path, items, broken, others, pages)
+        return _listing(path, path, found, broken, others, pages)
 
     return Source(Path(os.path.abspath(path)).name, [os.path.abspath(path), told], load)
 
@@ -95,7 +95,7 @@ def _walk(path: str) -> tuple[list[Item], list[Broken], str, Counter[str]]:
 
     Links to folders are followed, each folder once, so that a loop of links ends. The order is that of the names.
     """
-    items: list[Item] = []
+    found: list[Item] = []
     broken: list[Broken] = []
     others: Counter[str] = Counter()
     told = hashlib.sha256()
@@ -103,57 +103,72 @@ def _walk(path: str) -> tuple[list[Item], list[Broken], str, Counter[str]]:
     waiting = [""]  # names of folders, "" or ending in a slash
     while waiting:
         below = waiting.pop()
+        files: list[tuple[str, int, int]] = []
         deeper: list[str] = []
+        failed: list[Broken] = []
         try:
             status = os.stat(os.path.join(path, below))
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(os.path.join(path, below)), key=lambda entry: entry.name)
+            with os.scandir(os.path.join(path, below)) as entries:
+                for entry in entries:  # one at a time: each keeps its status
+                    try:
+                        _look_at(entry, files, deeper, others)
+                    except OSError as error:
+                        failed.append(Broken(below + entry.name, error.strerror or str(error)))
         except OSError as error:
-            broken.append(Broken(below.rstrip("/") or path, error.strerror or str(error)))
-            continue
-        for entry in entries:
-            base = entry.name
-            try:
-                if base[0] == "." or base == "__MACOSX":
-                    continue
-                if not _wanted(base):
-                    if entry.is_dir():
-                        deeper.append(f"{below}{base}/")
-                    else:
-                        others[_suffix(base)] += 1
-                    continue
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    items.append(Item(below + base, size=status.st_size))
-                    told.update(f"{below}{base!r} {status.st_size} {status.st_mtime_ns}\n".encode(*NAMES))
-                elif stat.S_ISDIR(status.st_mode):
-                    deeper.append(f"{below}{base}/")
-                else:
-                    broken.append(Broken(below + base, "it is no regular file"))
-            except OSError as error:
-                broken.append(Broken(below + base, error.strerror or str(error)))
-        waiting += reversed(deeper)
-    told.update(repr(broken).encode(*NAMES))
-    return items, broken, told.hexdigest(), others
+            failed.append(Broken(below.rstrip("/") or path, error.strerror or str(error)))
+        files.sort()
+        found += [Item(below + base, "", -1, size) for base, size, _ in files]
+        told.update(repr((below, files)).encode())
+        broken += sorted(failed)
+        waiting += [f"{below}{base}/" for base in sorted(deeper, reverse=True)]
+    told.update(repr(broken).encode())
+    return found, broken, told.hexdigest(), others
+
+
+def _look_at(
+    entry: os.DirEntry[str], files: list[tuple[str, int, int]], deeper: list[str], others: Counter[str]
+) -> None:
+    """Notes a wanted file (name, size, time), a folder's name, or the suffix of another file.
+
+    Raises OSError for what is called as a picture is and cannot be used.
+    """
+    base = entry.name
+    if base[0] == "." or base == "__MACOSX":
+        return
+    suffix = _suffix(base)
+    if suffix in LISTED or base in TABLES:
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            files.append((base, status.st_size, status.st_mtime_ns))
+        elif stat.S_ISDIR(status.st_mode):
+            deeper.append(base)
+        else:
+            raise OSError("it is no regular file")
+    elif entry.is_dir():
+        deeper.append(base)
+    else:
+        others[suffix] += 1
 
 
 def _listing(
     root: str, path: str, found: list[Item], broken: list[Broken], others: Counter[str], pages: str
 ) -> Listing:
     """The pictures among what was found, pages of TIFF files apart, with labels from a table, shards or subfolders."""
-    pictures = [item for item in found if _suffix(item.name) in PICTURES]
+    pictures = [item for item in found if _ends(item, PICTURES)]
+    beside = [item for item in found if not _ends(item, PICTURES)] if len(pictures) < len(found) else []
     if not pictures and not broken:
-        known = f"{others.total()} other files ({', '.join(list(others)[:5])})" if others else "nothing"
+        known = f"{others.total()} other files ({', '.join(sorted(others)[:5])})" if others else "nothing"
         raise UnblotError(f"no pictures in {printable(path)!r}, only {known}; known are {' '.join(PICTURES)}")
-    left = ", ".join(f"{suffix or 'without a suffix'} ({n})" for suffix, n in others.items())
+    left = ", ".join(f"{suffix or 'without a suffix'} ({n})" for suffix, n in sorted(others.items()))
     notes = [f"other files left out: {left}"] if left else []
     with Reader(root) as reader:
         if pages == "pictures":
             pictures = _pages_apart(reader, pictures)
-        tables = [i for i in found if os.path.basename(i.name) in TABLES]
-        labelled = labels_from_table(reader, tables, pictures) or labels_from_shards(reader, found, pictures)
+        tables = [i for i in beside if os.path.basename(i.name) in TABLES]
+        labelled = labels_from_table(reader, tables, pictures) or labels_from_shards(reader, beside, pictures)
     labelled = labelled or labels_from_folders(pictures)
     return Listing(
         root,
@@ -171,7 +186,7 @@ def _pages_apart(reader: Reader, pictures: list[Item]) -> list[Item]:
     apart = []
     for item in pictures:
         count = 1
-        if _suffix(item.name) in PAGED:
+        if _ends(item, PAGED):
             with contextlib.suppress(OSError, UnblotError):  # told when it is decoded
                 count = tiff.count(reader.read(item))
         apart += [item] if count == 1 else [item._replace(page=page) for page in range(count)]
@@ -227,6 +242,11 @@ def _wanted(name: str) -> bool:
     """Whether a file is called as pictures, tables or labels are, and is not hidden."""
     base = name.rpartition("/")[2]
     return (_suffix(base) in LISTED or base in TABLES) and base[0] != "." and not name.startswith("__MACOSX")
+
+
+def _ends(item: Item, suffixes: tuple[str, ...]) -> bool:
+    """Whether an item's name has one of these suffixes."""
+    return item.name.lower().endswith(suffixes)
 
 
 def _suffix(name: str) -> str:

@@ -35,12 +35,12 @@ def labels_from_folders(pictures: list[Item]) -> Labelled:
 
     A level of folders called train, test and so on is passed over.
     """
-    parts = [item.name.replace(os.sep, "/").split("/")[:-1] for item in pictures]
-    for level in range(min(map(len, parts), default=0)):
-        names = [p[level] for p in parts]
-        kinds = set(names)
+    folders = [item.name.rpartition("/")[0] for item in pictures]
+    parts = {folder: folder.split("/") if folder else [] for folder in set(folders)}
+    for level in range(min(map(len, parts.values()), default=0)):
+        kinds = {p[level] for p in parts.values()}
         if len(kinds) > 1 and not {k.lower() for k in kinds} <= SPLITS:
-            labels, classes = class_names(names)
+            labels, classes = class_names([parts[folder][level] for folder in folders])
             return Labelled(pictures, labels, classes, notes=[f"{len(classes)} classes from the subfolders"])
     return Labelled(pictures)
 

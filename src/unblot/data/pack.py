@@ -5,7 +5,9 @@ is called `….part`. A process that is killed leaves the part, from which the n
 gets its name.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -13,7 +15,9 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -35,6 +39,7 @@ ALONE = 64  # so few files are decoded without starting workers
 IN_MEMORY = 2**26  # bytes: smaller arrays are read, not packed
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
+DecodeAll = Callable[[dict[str, Any], Iterator[pool.Task], int], Iterator[Decoded]]
 
 
 def cache_folder() -> Path:
@@ -44,15 +49,22 @@ def cache_folder() -> Path:
 
 
 def pack(
-    source: Source, stamp: str, wish: Wish, cache: Path, report: Report, progress: Progress, workers: int = 0
+    source: Source,
+    stamp: str,
+    wish: Wish,
+    cache: Path,
+    report: Report,
+    progress: Progress,
+    workers: int = 0,
+    idle: list[pool.Worker] | None = None,
 ) -> Pack:
     """The pack of a source in the form wished for: found in the cache, gone on with, or made.
 
     stamp: what `open_source` gave. progress(done, count) is called as pictures are done. workers: processes that
-    decode, 0 for one a core. Small arrays are read, not packed. Raises UnblotError where nothing is usable and where
-    the pack cannot be written.
+    decode, 0 for one a core. idle: some that are started already. Small arrays are read, not packed. Raises
+    UnblotError where nothing is usable and where the pack cannot be written.
     """
-    key = hashlib.sha256(json.dumps([VERSION, stamp, asdict(wish)]).encode()).hexdigest()[:32]
+    key = f"{_asked(source.origin[:1], wish)}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
     final, part = cache / "packs" / key, cache / "packs" / f"{key}.part"
     if (found := load_pack(final)) is not None:
         return found
@@ -69,7 +81,8 @@ def pack(
     with lock:
         if (found := load_pack(final)) is not None:
             return found
-        made = _make(source, wish, part, report, progress, workers or pool.cores())
+        decode_all = partial(pool.decode_all, count=workers or pool.cores(), idle=[] if idle is None else idle)
+        made = _make(source, wish, part, report, progress, decode_all)
         if made is not None:
             shutil.rmtree(part, ignore_errors=True)
             return made
@@ -79,7 +92,31 @@ def pack(
     return packed
 
 
-def _make(source: Source, wish: Wish, part: Path, report: Report, progress: Progress, workers: int) -> Pack | None:
+def is_new(path: str, wish: Wish, cache: Path) -> bool:
+    """Whether a path is a folder of more than ALONE files that was never packed so: one can get ready to decode."""
+    if not os.path.isdir(path) or any((cache / "packs").glob(f"{_asked([os.path.abspath(path)], wish)}-*")):
+        return False
+    return next(itertools.islice(_files(path), ALONE, None), None) is not None
+
+
+def _files(path: str) -> Iterator[str]:
+    """The paths of the files below a folder, each when it is asked for."""
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path)
+            else:
+                yield entry.path
+
+
+def _asked(origin: list[Any], wish: Wish) -> str:
+    """How the names of all packs begin that are of one place and one wish, whatever lay there."""
+    return hashlib.sha256(json.dumps([VERSION, origin, asdict(wish)]).encode()).hexdigest()[:16]
+
+
+def _make(
+    source: Source, wish: Wish, part: Path, report: Report, progress: Progress, decode_all: DecodeAll
+) -> Pack | None:
     """Makes the pack in the folder `part`; a small array instead becomes a pack in memory, which is given back."""
     if (part / "pictures.npy").exists():  # moved there last: all that was missing is the part's name
         return None
@@ -92,24 +129,24 @@ def _make(source: Source, wish: Wish, part: Path, report: Report, progress: Prog
     try:
         journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), _form(listing, wish))
         try:
-            _fill(listing, journal, progress, workers)
+            _fill(listing, journal, progress, decode_all)
         except Colourful:
             report("some pictures are in colour after all: starting again in colour")
             form = journal.form._replace(channels=3 + journal.form.alpha)
             journal = Journal.start(work, len(listing), form)
-            _fill(listing, journal, progress, workers)
+            _fill(listing, journal, progress, decode_all)
         _finish(listing, journal, wish, part)
     except OSError as error:
         raise _cannot_write(part, error) from None
     return None
 
 
-def _fill(listing: Listing, journal: Journal, progress: Progress, workers: int) -> None:
+def _fill(listing: Listing, journal: Journal, progress: Progress, decode_all: DecodeAll) -> None:
     """Decodes all pictures that the journal misses. Raises Colourful where its form has no room for colour."""
     count, missing = len(listing), journal.missing()
     done = count - len(missing)
     progress(done, count)
-    for result in _results(listing, journal, missing, workers):
+    for result in _results(listing, journal, missing, decode_all):
         if result.colourful:
             raise Colourful
         journal.add(result)
@@ -117,7 +154,7 @@ def _fill(listing: Listing, journal: Journal, progress: Progress, workers: int) 
         progress(done, count)
 
 
-def _results(listing: Listing, journal: Journal, missing: np.ndarray, workers: int) -> Iterator[Decoded]:
+def _results(listing: Listing, journal: Journal, missing: np.ndarray, decode_all: DecodeAll) -> Iterator[Decoded]:
     """What becomes of the missing pictures, in parts, their rows written: by this process or by workers."""
     if listing.array:
         array = listing.array
@@ -126,10 +163,10 @@ def _results(listing: Listing, journal: Journal, missing: np.ndarray, workers: i
             yield _written(journal, *decode_array(start, array.rows(start, stop), journal.form))
         return
     items, offset = listing.items, OnDisk(journal.rows).offset
-    tasks = [(a, items[a:b]) for a, b in _runs(missing, lambda i: _cost(items[i]))]
+    tasks = ((a, items[a:b]) for a, b in _runs(missing, lambda i: _cost(items[i])))
     if len(missing) > ALONE and not listing.read:
         job = {"root": listing.root, "pages": listing.pages, "form": journal.form}
-        yield from pool.decode_all(job | {"path": str(journal.rows), "offset": offset}, tasks, workers)
+        yield from decode_all(job | {"path": str(journal.rows), "offset": offset}, tasks, len(missing))
         return
     with Reader(listing.root, listing.pages, listing.read) as reader:
         for start, some in tasks:
@@ -148,11 +185,12 @@ def _runs(indices: np.ndarray, cost: Callable[[int], float]) -> Iterator[tuple[i
     previous = -1
     total = 0.0
     for index in indices.tolist():
-        total += cost(index)
+        added = cost(index)
+        total += added
         if start is None or index != previous + 1 or total > 1:
             if start is not None:
                 yield start, previous + 1
-            start, total = index, cost(index)
+            start, total = index, added
         previous = index
     if start is not None:
         yield start, previous + 1

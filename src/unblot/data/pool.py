@@ -1,12 +1,13 @@
 """Decoding with all cores: tasks shared out among worker processes, surviving whatever a decoder does."""
 
+import contextlib
 import json
 import os
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from unblot.data.listing import Item
@@ -23,23 +24,26 @@ def cores() -> int:
 
 
 class Worker:
-    """One worker process for a job. Raises UnblotError where it cannot be started."""
+    """One worker process, started and not waited for. Raises UnblotError where it cannot be started."""
 
-    def __init__(self, job: dict[str, Any]):
+    def __init__(self) -> None:
         env = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "unblot.data.worker"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
-        )
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+            )
+        except OSError as error:
+            raise _cannot_start(error.strerror or str(error)) from None
+
+    def begin(self, job: dict[str, Any]) -> None:
+        """Tells it the job. Raises UnblotError if it does not answer."""
         if self._ask(job) != "ready":
-            raise UnblotError(f"cannot start the worker process {' '.join(command)!r}")
+            raise _cannot_start("it ended at once")
 
     def ask(self, task: Task) -> Decoded | None:
-        """What became of a task; None if the process died of it, or was still at it after PATIENCE seconds."""
-        timer = threading.Timer(PATIENCE, self.process.kill)
-        timer.start()
+        """What became of a task; None if the process died of it or was ended."""
         answer = self._ask(task)
-        timer.cancel()
         if isinstance(answer, dict):
             raise UnblotError(f"cannot write the pack: {answer['cannot write']}; set UNBLOT_CACHE to another folder")
         return None if answer is None else Decoded(*answer)
@@ -61,48 +65,68 @@ class Worker:
             return None
 
 
-def decode_all(job: dict[str, Any], tasks: Sequence[Task], count: int) -> Iterator[Decoded]:
+@contextlib.contextmanager
+def started(count: int) -> Iterator[list[Worker]]:
+    """So many workers, which get ready while it is found out what for; those that nobody takes are ended."""
+    idle: list[Worker] = []
+    try:
+        for _ in range(count):
+            idle.append(Worker())
+        yield idle
+    finally:
+        for worker in idle:
+            worker.close()
+
+
+def decode_all(
+    job: dict[str, Any], tasks: Iterator[Task], missing: int, count: int, idle: list[Worker]
+) -> Iterator[Decoded]:
     """What became of every task, in the order in which they are done, from `count` worker processes.
 
-    A task that kills its worker is tried again picture by picture, so that only the guilty one is broken. Raises
-    UnblotError when workers cannot be started or cannot write. No worker outlives the iteration.
+    missing: how many pictures the tasks have together. idle: workers that are started already, taken from the list.
+    A task that kills its worker, or that it is still at when nobody has answered for PATIENCE seconds, is tried again
+    picture by picture, so that only the guilty one is broken. Raises UnblotError when workers cannot be started or
+    cannot write. No worker outlives the iteration.
     """
-    crew = _Crew(job, tasks)
+    crew = _Crew(job, tasks, idle)
     for _ in range(count):
         threading.Thread(target=crew.drive, daemon=True).start()
-    missing = sum(len(items) for _, items in tasks)
     try:
         while missing:
-            answer = crew.done.get()
+            try:
+                answer = crew.done.get(timeout=PATIENCE)
+            except queue.Empty:
+                crew.end_workers()
+                continue
             if isinstance(answer, BaseException):
                 raise answer
             missing -= len(answer.digests)
             yield answer
     finally:
-        crew.stop()
+        crew.over = True
+        crew.end_workers()
 
 
 class _Crew:
     """What the threads share, each of which drives one worker process."""
 
-    def __init__(self, job: dict[str, Any], tasks: Sequence[Task]):
-        self.job, self.tasks, self.lock, self.over = job, iter(tasks), threading.Lock(), False
+    def __init__(self, job: dict[str, Any], tasks: Iterator[Task], idle: list[Worker]):
+        self.job, self.tasks, self.idle, self.lock, self.over = job, tasks, idle, threading.Lock(), False
         self.workers: set[Worker] = set()
         self.done: queue.SimpleQueue[Decoded | BaseException] = queue.SimpleQueue()
 
     def drive(self) -> None:
         """One thread's life: takes tasks and has them done, until there are none or something goes wrong."""
         try:
-            worker = self._replace(None)
+            worker = self._begin()
             while (task := self._take()) is not None:
                 worker = self._have_done(task, worker)
         except BaseException as error:
             self.done.put(error)
 
-    def stop(self) -> None:
-        """Ends all workers, and lets none be started."""
+    def end_workers(self) -> None:
+        """Ends all workers; those that were at a task are replaced unless it is over."""
         with self.lock:
-            self.over = True
             for worker in self.workers:
                 worker.close()
 
@@ -110,16 +134,14 @@ class _Crew:
         with self.lock:
             return None if self.over else next(self.tasks, None)
 
-    def _replace(self, dead: Worker | None) -> Worker:
-        """A new worker, instead of one that died."""
-        worker = Worker(self.job)
+    def _begin(self) -> Worker:
+        """A worker that knows the job: one that is idle, or a new one."""
         with self.lock:
-            if dead:
-                self.workers.discard(dead)
-                dead.close()
+            worker = self.idle.pop() if self.idle else Worker()
             self.workers.add(worker)
             if self.over:
                 worker.close()
+        worker.begin(self.job)
         return worker
 
     def _have_done(self, task: Task, worker: Worker) -> Worker:
@@ -128,7 +150,8 @@ class _Crew:
         if answer is not None or self.over:
             self.done.put(answer or Decoded(task[0], [], [], {}))
             return worker
-        worker = self._replace(worker)
+        worker.close()
+        worker = self._begin()
         start, items = task
         if len(items) == 1:
             self.done.put(Decoded(start, [0], [(start, "its decoder crashed or hung")], {}))
@@ -136,3 +159,8 @@ class _Crew:
         for i, item in enumerate(items):
             worker = self._have_done((start + i, [item]), worker)
         return worker
+
+
+def _cannot_start(why: str) -> UnblotError:
+    """The error that tells that there is no worker."""
+    return UnblotError(f"cannot start the worker process '{sys.executable} -m unblot.data.worker': {why}")

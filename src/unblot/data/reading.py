@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -40,7 +39,7 @@ class Reader:
     """Reads items below a root, or row by row through `read`, keeping archives open. A context manager."""
 
     def __init__(self, root: str, pages: str = "pictures", read: Callable[[int], bytes] | None = None):
-        self.root, self.pages, self._row = root, pages, read
+        self.pages, self._row, self._below = pages, read, os.path.join(root, "")
         self._stack: tuple[Item, tiff.Stack] | None = None
         self._archives: dict[str, Any] = {}
 
@@ -62,7 +61,7 @@ class Reader:
         if self._row:
             return self._row(item.offset)
         if not item.place:
-            return self._read_file(os.path.join(self.root, item.name))
+            return self._read_file(self._below + item.name, item.size)
         if item.offset >= 0:
             tar = self._archive(item.place, lambda: open(item.place, "rb"))  # noqa: SIM115
             tar.seek(item.offset)
@@ -78,7 +77,7 @@ class Reader:
             return open_picture(self.read(item), self.pages, at_least)
         file = item._replace(page=0)
         if self._stack is None or self._stack[0] != file:  # the pages of a file come one after another
-            path = os.path.join(self.root, item.name)
+            path = self._below + item.name
             self._stack = file, tiff.Stack(io.BytesIO(self.read(item)) if item.place else path)
         return tiff_picture(self._stack[1], item.page)
 
@@ -89,14 +88,11 @@ class Reader:
         return self._archives[place]
 
     @staticmethod
-    def _read_file(path: str) -> bytes:
-        """A regular file's bytes; a pipe or a device would make the reader wait for ever."""
+    def _read_file(path: str, size: int) -> bytes:
+        """The bytes of what was a regular file when it was listed; nothing that it has become can keep one waiting."""
         file = os.open(path, OPEN)
         try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnblotError("it is no regular file")
-            return os.read(file, min(status.st_size, MAX_BYTES))
+            return os.read(file, size if size >= 0 else os.fstat(file).st_size)
         finally:
             os.close(file)
 

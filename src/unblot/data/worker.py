@@ -26,7 +26,7 @@ def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
 
 def main() -> None:
     """Reads a job (one line), says that it is there, then answers tasks (start, items) with what became of them."""
-    job = json.loads(sys.stdin.readline())
+    job = json.loads(sys.stdin.readline() or sys.exit())
     form = Form(*job["form"])
     print(json.dumps("ready"), flush=True)
     with Reader(job["root"], job["pages"]) as reader:
