@@ -1,6 +1,7 @@
 """The pack: found again, gone on with after any kind of death, the same array whatever happened."""
 
 import os
+import queue
 import random
 import shutil
 import signal
@@ -305,3 +306,53 @@ def test_rows_are_written_where_they_belong(tmp_path):
     found = np.load(path)
     np.testing.assert_array_equal(found[4:7], rows)
     assert not found[[0, 1, 2, 3, 7, 8]].any()
+
+
+def test_workers_start_early_only_for_a_folder_of_many_files_that_was_never_packed_so(folder, tmp_path, monkeypatch):
+    started: list[int] = []
+    was = pool.started
+    monkeypatch.setattr(pool, "started", lambda count: started.append(count) or was(count))
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "a.png").write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
+    for place, size in ((few, 16), (folder, 16), (folder, 16), (folder, 8)):
+        open_data(str(place), size=size, on_broken="skip", workers=2, cache=tmp_path / "cache")
+    assert started == [0, 2, 0, 2]
+
+
+def test_a_decoder_that_hangs_is_ended_and_breaks_only_its_picture(folder, tmp_path, monkeypatch):
+    waited: list[float] = []
+    hangs = tmp_path / "hangs"
+
+    class Impatient(queue.SimpleQueue):
+        """Runs out of patience as soon as nobody but the hanging decoder can have anything to say."""
+
+        def get(self, block=True, timeout=None):
+            while self.empty():
+                if hangs.exists():
+                    hangs.unlink()
+                    waited.append(timeout)
+                    raise queue.Empty
+                time.sleep(0.01)
+            return super().get()
+
+    killer = Path(tmp_path / "bin" / "sitecustomize.py")
+    killer.parent.mkdir()
+    killer.write_text(
+        "import pathlib, sys, time\n"
+        "if 'unblot.data.worker' in ' '.join(sys.orig_argv):\n"
+        "    from unblot.data import reading\n"
+        "    was = reading.Reader.read\n"
+        "    def read(self, item):\n"
+        "        if '0077' in item.name:\n"
+        f"            pathlib.Path({str(hangs)!r}).touch()\n"
+        "            time.sleep(1000)\n"
+        "        return was(self, item)\n"
+        "    reading.Reader.read = read\n"
+    )
+    monkeypatch.setattr(pool.queue, "SimpleQueue", Impatient)
+    monkeypatch.syspath_prepend(str(killer.parent))
+    made = packed(folder, tmp_path / "cache", workers=1)
+    assert made.broken[0] == ("p0077.png", "its decoder crashed or hung")
+    assert len(made.pictures) == COUNT - 2
+    assert waited == [pool.PATIENCE] * 2
