@@ -36,7 +36,7 @@ def refused(capsys, *argv) -> str:
     assert code == 2
     assert told.count("\n") == 1, told
     assert "Traceback" not in told
-    assert re.match(r"unblot( \w+)?: error: ", told)
+    assert re.match(r"unblot( \w+)*: error: ", told)
     return told
 
 

@@ -13,13 +13,14 @@ from unblot import UnblotError, __version__
 from unblot.commands import (
     compare_command,
     doctor_command,
+    edit_command,
     evaluate_command,
     film_command,
     sample_command,
     show_command,
     train_command,
 )
-from unblot.config import DataConfig, EvaluateConfig, SampleConfig, TrainConfig, field_type, flag
+from unblot.config import DataConfig, EditConfig, EvaluateConfig, SampleConfig, TrainConfig, field_type, flag
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
@@ -28,6 +29,35 @@ DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and 
 
 The model, and everything about how it came to be, is in the run folder."""
 
+
+EDITS: dict[str, tuple[str, tuple[tuple[str, dict[str, Any]], ...]]] = {  # what it does, and flags of its own
+    "fill": (
+        "draw the masked part of a picture to fit the rest, which stays as it is",
+        (("--mask", {"metavar": "FILE", "help": "white: to be made anew (default: the transparent pixels)"}),),
+    ),
+    "extend": (
+        "go on beyond the border of a picture, which stays as it is",
+        tuple(
+            (f"--{side}", {"type": int, "metavar": "N", "help": f"pixels to add on the {side}"})
+            for side in ("left", "right", "top", "bottom")
+        ),
+    ),
+    "enlarge": (
+        "draw the large pictures that a small one may have been",
+        (("--factor", {"type": int, "metavar": "N", "help": "first make pictures of the run's size N times smaller"}),),
+    ),
+    "colour": ("draw the colours that a gray picture may have had (one in colour is made gray first)", ()),
+    "rework": (
+        "redraw a picture from a noise level: coarse features stay, fine ones are new",
+        (("--strength", {"type": float, "metavar": "X", "help": "share of the steps, 0 to 1 (default: 0.5)"}),),
+    ),
+    "vary": (
+        "draw variations of a picture",
+        (("--amount", {"type": float, "metavar": "X", "help": "0 none, 1 another picture (default: 0.3)"}),),
+    ),
+    "blend": ("draw pictures on the way between two", ()),
+    "reconstruct": ("find the noise that a picture is drawn from, draw it again, and say what was lost", ()),
+}
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 
@@ -89,6 +119,23 @@ def make_parser() -> argparse.ArgumentParser:
     _add_out(film, "film")
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of pictures (default: 4)")
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
+
+    edit = command("edit", "work on your own pictures", edit_command, "KIND RUN PICTURES ... [flags]")
+    kinds = edit.add_subparsers(prog="unblot edit", metavar="KIND", required=True, dest="kind", parser_class=Parser)
+    for kind, (about, flags) in EDITS.items():
+        what = "A B" if kind == "blend" else "PICTURES ..."
+        one = kinds.add_parser(
+            kind,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            usage=f"unblot edit {kind} RUN {what} [flags]",
+        )
+        _add_run(one)
+        one.add_argument("pictures", nargs=2 if kind == "blend" else "+", metavar="PICTURES", help="files or folders")
+        for name, how in flags:
+            one.add_argument(name, default=argparse.SUPPRESS, **how)
+        _add_out(one, kind)
+        add_flags(one, EditConfig, skip=["n"] if kind == "reconstruct" else [])
 
     doctor = command("doctor", "say what is in the data, and what is wrong", doctor_command, "DATA [flags]")
     doctor.add_argument("data", metavar="DATA", help=_help(DataConfig, "data"))

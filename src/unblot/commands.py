@@ -57,6 +57,26 @@ def sample_command(args: dict[str, Any]) -> None:
         print(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
 
 
+def edit_command(args: dict[str, Any]) -> None:
+    """Work on your own pictures with a trained model. Pictures are files, folders or arrays, of the size and colours
+    that the model draws; what is known of them is kept to the last bit. Writes one file a result, and a sheet.
+    """
+    from unblot import api
+    from unblot.edit_files import edit_files
+    from unblot.run import new_folder, refuse_full
+
+    kind, out, overwrite = args.pop("kind"), args.pop("out"), args.pop("overwrite")
+    run = api.load(args.pop("run"), args.pop("device", "auto"))
+    out = out or new_folder(run.path / "samples" / kind)
+    refuse_full(out, overwrite)  # before the work rather than after it
+    edited = edit_files(run, kind, args.pop("pictures"), **args)
+    edited.save(out, overwrite)
+    if edited.errors is not None:
+        for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
+            print(f"{name}: root mean square error {error:.3g}")
+    print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'grid.png'}")
+
+
 def film_command(args: dict[str, Any]) -> None:
     """Show how pictures come out of noise: a strip and a moving picture of x_t and of the estimate x0_hat."""
     from unblot import api

@@ -120,6 +120,24 @@ class SampleConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EditConfig(Checked):
+    """The choices that all ways of working on pictures share. Fields that stay None suit the way, or the run."""
+
+    n: int = option("number of results for each picture", "results", low=1, default=4)
+    label: str | None = option("class by name or number; several (0,1,2) or all take turns", "results", default=None)
+    seed: int = option("result i follows from the seed and i alone", "results", low=0, default=0)
+    fit: str = option(
+        "bring pictures of another size, colours or depth to the run's: crop, pad or stretch", "results", default=""
+    )
+    steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
+    solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
+    grid: str | None = option(f"where to step: {GRIDS}", "sampling", default=None)
+    guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
+    batch_size: int = option("results made at a time", "run", low=1, default=64)
+    device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Checked):
     """Every choice of an evaluation."""
 

@@ -281,14 +281,43 @@ def test_extending_keeps_the_picture_and_asks_for_what_is_new(side: str, axis: i
         assert (int(edge) == 0) == (side in ("left", "top"))
         return torch.where(mask, known, 7.0)
 
-    x = extend(DATA, side, 3, fill_with_sevens)
+    x = extend(DATA, fill_with_sevens, **{side: 3})
     assert x.shape[axis] == 7
     assert torch.equal(x.narrow(axis, first, 4), DATA)
     assert float(x.sum() - DATA.sum()) == pytest.approx(7.0 * 8 * 2 * 4 * 3)
     assert seen == [2, 1]
 
 
+def test_extending_on_all_sides_draws_every_pixel_once_beside_known_ones() -> None:
+    drawn = torch.zeros(8, 2, 4 + 3 + 2, 4 + 1 + 6)
+    parts: list[Tensor] = []
+
+    def count(known: Tensor, mask: Tensor) -> Tensor:
+        assert float(mask.double().mean()) >= 0.5  # at least half of a window is known already
+        parts.append(~mask)
+        return torch.where(mask, known, known + 1)
+
+    x = extend(DATA, count, left=1, right=6, top=3, bottom=2)
+    assert x.shape == drawn.shape
+    assert torch.equal(x[..., 3:7, 1:5], DATA)
+    assert float(x.sum() - DATA.sum()) == pytest.approx(drawn.numel() - DATA.numel())  # each went from 0 to 1
+    assert sum(int(part.sum()) for part in parts) == drawn.numel() - DATA.numel()
+
+
 def test_an_impossible_extension_is_refused() -> None:
-    for side, amount in (("up", 3), ("left", 0)):
-        with pytest.raises(UnblotError, match="grow left"):
-            extend(DATA, side, amount, lambda known, mask: known)
+    for sides in ({}, {"left": 0}, {"left": -1, "right": 3}):
+        with pytest.raises(UnblotError, match="grow by 1 pixel"):
+            extend(DATA, lambda known, mask: known, **sides)
+
+
+def test_graying_takes_weights() -> None:
+    """Brightness of three channels, given and imposed."""
+    weights = torch.tensor([0.3, 0.6, 0.1], dtype=F64)
+    x, y = seeded_noise((2, 3, 4, 4), 3)(), seeded_noise((2, 1, 4, 4), 4)()
+    operator = graying(weights)
+    torch.testing.assert_close(operator.measure(x)[:, 0], torch.einsum("c,bchw->bhw", weights, x))
+    torch.testing.assert_close(operator.measure(operator.impose(x, y)), y)
+    change = operator.impose(x, y) - x
+    torch.testing.assert_close(
+        change / weights.view(1, 3, 1, 1), (change / weights.view(1, 3, 1, 1))[:, :1].expand(-1, 3, -1, -1)
+    )

@@ -37,11 +37,13 @@ def as_display(stored: np.ndarray, values: ValueMap) -> np.ndarray:
     return over.round().astype(np.uint8)
 
 
-def grid(
-    stored: np.ndarray, values: ValueMap, columns: int | None = None, scale: int | None = None, gap: int = 2
-) -> Image.Image:
+def grid(stored: np.ndarray, values: ValueMap, columns: int | None = None, scale: int | None = None) -> Image.Image:
     """A sheet of pictures (N, C, H, W), row by row; tiny ones are enlarged by whole pixels so that one can see them."""
-    shown = as_display(stored, values)
+    return tile(as_display(stored, values), columns, scale)
+
+
+def tile(shown: np.ndarray, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Image.Image:
+    """A sheet of pictures to look at (N, H, W, 3) uint8, row by row."""
     count, height, width, _ = shown.shape
     columns = columns or max(1, math.ceil(math.sqrt(count * height / width)))
     columns = min(columns, count)

@@ -5,11 +5,13 @@ of a picture is in the result exactly. Levels are a grid, noisiest first, that e
 noise at its first level.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt
@@ -150,29 +152,34 @@ def blend(
     return sample(denoise, spherical(x_a, x_b, share), levels, solver, _no_noise)
 
 
-def extend(x0: Tensor, side: str, amount: int, fill: Fill) -> Tensor:
-    """Pictures made larger by `amount` pixels beyond one side: "left", "right", "top" or "bottom".
+def extend(x0: Tensor, fill: Fill, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:
+    """Pictures made larger by so many pixels beyond each side.
 
     A window of the pictures' own size moves outwards by up to half of itself at a time; what is new in it is drawn by
-    `fill`, a function of the known pixels and their mask.
+    `fill`, a function of the known pixels and their mask, both (B, C, H, W).
     """
-    if side not in ("left", "right", "top", "bottom") or amount < 1:
-        raise UnblotError(f"pictures grow left, right, top or bottom by 1 pixel or more, not {side!r} by {amount}")
-    axis, before = (-1 if side in ("left", "right") else -2), side in ("left", "top")
-    whole = x0.flip(axis) if before else x0  # so that there is one case: growing at the end
-    length = x0.shape[axis]
-    while amount > 0:
-        grown = min(amount, max(1, length // 2))
-        window = whole.narrow(axis, whole.shape[axis] - length + grown, length - grown)
-        blank = torch.zeros_like(whole.narrow(axis, 0, grown))
-        known = torch.cat([window, blank], axis)
-        mask = torch.cat([torch.ones_like(window), blank], axis).bool()
-        if before:
-            filled = fill(known.flip(axis), mask.flip(axis)).flip(axis)
-        else:
-            filled = fill(known, mask)
-        whole, amount = torch.cat([whole, filled.narrow(axis, length - grown, grown)], axis), amount - grown
-    return whole.flip(axis) if before else whole
+    if min(left, right, top, bottom) < 0 or max(left, right, top, bottom) < 1:
+        raise UnblotError(
+            f"pictures grow by 1 pixel or more on some side, not left {left}, right {right}, top {top}, bottom {bottom}"
+        )
+    height, width = x0.shape[2:]
+    whole = F.pad(x0, (left, right, top, bottom))
+    known = F.pad(torch.ones_like(x0, dtype=torch.bool), (left, right, top, bottom))
+    down, across = _windows(top, bottom, height), _windows(left, right, width)
+    for y, x in sorted(itertools.product(down, across), key=lambda at: abs(at[0] - top) + abs(at[1] - left)):
+        window = (..., slice(y, y + height), slice(x, x + width))
+        if not bool(known[window].all()):
+            whole[window] = fill(whole[window], known[window])
+            known[window] = True
+    return whole
+
+
+def _windows(before: int, after: int, length: int) -> list[int]:
+    """Where windows begin along one axis: over the picture itself, and outwards in steps of at most half of it."""
+    step = max(1, length // 2)
+    back = [max(0, before - k * step) for k in range(1, math.ceil(before / step) + 1)]
+    on = [before + min(after, k * step) for k in range(1, math.ceil(after / step) + 1)]
+    return [before, *back, *on]
 
 
 def spherical(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:

@@ -52,9 +52,20 @@ def averaging(factor: int) -> Operator:
     return Operator(measure, impose)
 
 
-def graying() -> Operator:
-    """The mean of the channels. Its inverse is colouring."""
-    return Operator(lambda x: x.mean(1, keepdim=True), lambda x, y: x + (y - x.mean(1, keepdim=True)))
+def graying(weights: Tensor | None = None) -> Operator:
+    """The weighted sum of the channels, weights (C,), or their mean. Its inverse is colouring."""
+
+    def along(x: Tensor) -> Tensor:
+        w = x.new_full((x.shape[1],), 1 / x.shape[1]) if weights is None else weights.to(x)
+        return w.view(1, -1, 1, 1)
+
+    def measure(x: Tensor) -> Tensor:
+        return (along(x) * x).sum(1, keepdim=True)
+
+    def impose(x: Tensor, y: Tensor) -> Tensor:
+        return x + along(x) / along(x).square().sum() * (y - measure(x))
+
+    return Operator(measure, impose)
 
 
 def projected(denoise: Denoise, operator: Operator, y: Tensor) -> Denoise:
