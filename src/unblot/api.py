@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import unblot
-from unblot.config import DataConfig, DataFacts, EvaluateConfig, RunConfig
+from unblot.config import DataConfig, DataFacts, DistillConfig, EvaluateConfig, RunConfig
 from unblot.data import doctor
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset, open_data
@@ -26,12 +26,13 @@ from unblot.presets import resolve
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.randomness import epoch_order
 from unblot.process.schedules import SCHEDULES
-from unblot.run import CONFIG, create, locked, new_folder, read_config, write_json
+from unblot.run import CONFIG, create, load_model, locked, new_folder, read_config, write_json
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import canonical
 from unblot.trained import Pictures, Run, choose_labels, load
+from unblot.training.distill import keep_teacher, student_config, teacher_of
 from unblot.training.draws import NOISES
 from unblot.training.ema import EMAS
 from unblot.training.engine import DECAYS, Trainer
@@ -40,7 +41,7 @@ from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
 from unblot.training.optimizers import OPTIMIZERS
 
-__all__ = ["Pictures", "Run", "choose_labels", "evaluate", "load", "plan", "resume", "train"]
+__all__ = ["Pictures", "Run", "choose_labels", "distill", "evaluate", "load", "plan", "resume", "train"]
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
 
@@ -91,17 +92,36 @@ def resume(folder: str | Path, *, steps: int | None = None, device: str | None =
     config = read_config(folder)
     changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    dataset = open_source(config.source, quiet)
-    if dataset.fingerprint != config.data.fingerprint:
-        raise UnblotError(
-            f"the data {config.source.data!r} is not what run {str(folder)!r} was trained on; put it back as it was, "
-            "or train a new run"
-        )
-    trainer = Trainer(config, dataset)
+    dataset = _data_of(config, folder, quiet)
+    trainer = Trainer(config, dataset, None if config.distill is None else teacher_of(folder, config.distill))
     with locked(folder) if trainer.group.leads else nullcontext():
         if trainer.group.leads:
             write_json(folder / CONFIG, config.to_dict())
         return _train(folder, trainer, quiet, resuming=True)
+
+
+def distill(
+    path: str | Path, *, out: str | Path | None = None, overwrite: bool = False, quiet: bool = False, **choices: Any
+) -> Run:
+    """Makes a model that takes 1 to 4 evaluations for a picture out of a trained run, and returns its run.
+
+    choices: fields of `DistillConfig`, and of `TrainConfig` for the training. out: the new run folder, by default one
+    beside the first. Raises UnblotError for a run that was distilled itself, or whose data has changed.
+    """
+    path = Path(path)
+    wanted = {f.name: choices.pop(f.name) for f in dataclasses.fields(DistillConfig) if f.name in choices}
+    run_of_teacher, teacher = load_model(path)
+    config = student_config(run_of_teacher, path, DistillConfig(**wanted), choices)
+    place = path if path.is_dir() else path.parent
+    folder = Path(out) if out is not None else new_folder(place.with_name(f"{place.resolve().name}-distilled"))
+    if folder.resolve() == place.resolve():
+        raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another --out")
+    trainer = Trainer(config, _data_of(config, path, quiet), teacher)
+    with locked(folder) if trainer.group.leads else nullcontext():
+        if trainer.group.leads:
+            create(folder, config, overwrite)
+            keep_teacher(folder, path)
+        return _train(folder, trainer, quiet)
 
 
 def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
@@ -176,6 +196,17 @@ def open_source(source: DataConfig, quiet: bool = False) -> Dataset:
             report=(lambda line: None) if quiet else _tell,
             progress=lambda done, count: bar.update(task, completed=done, total=count),
         )
+
+
+def _data_of(config: RunConfig, folder: Path, quiet: bool) -> Dataset:
+    """The data that a run was trained on. Raises UnblotError where it is not what it was."""
+    dataset = open_source(config.source, quiet)
+    if dataset.fingerprint != config.data.fingerprint:
+        raise UnblotError(
+            f"the data {config.source.data!r} is not what run {str(folder)!r} was trained on; put it back as it was, "
+            "or train a new run"
+        )
+    return dataset
 
 
 def _tell(line: str) -> None:

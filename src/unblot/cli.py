@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from unblot import UnblotError, __version__
 from unblot.commands import (
     compare_command,
+    distill_command,
     doctor_command,
     edit_command,
     evaluate_command,
@@ -20,7 +21,16 @@ from unblot.commands import (
     show_command,
     train_command,
 )
-from unblot.config import DataConfig, EditConfig, EvaluateConfig, SampleConfig, TrainConfig, field_type, flag
+from unblot.config import (
+    DataConfig,
+    DistillConfig,
+    EditConfig,
+    EvaluateConfig,
+    SampleConfig,
+    TrainConfig,
+    field_type,
+    flag,
+)
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
@@ -69,21 +79,26 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = ()) -> None:
-    """One flag for each field of a configuration class; those that are not given stay out of the parsed arguments."""
-    groups: dict[str, Any] = {}
+def add_flags(
+    parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = (), groups: Sequence[str] = ()
+) -> None:
+    """One flag for each field of a configuration class, or of these groups of it alone.
+
+    Those that are not given stay out of the parsed arguments.
+    """
+    added: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        if field.name in skip:
-            continue
         group = field.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
+        if field.name in skip or (groups and group not in groups):
+            continue
+        if group not in added:
+            added[group] = parser.add_argument_group(group)
         shown = field.default not in (None, "", dataclasses.MISSING)
         default = f" (default: {field.default})" if shown else ""
         kind = field_type(field)
         how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": METAVARS[kind]}
         told = field.metadata["help"] + ("" if kind is bool else default)
-        groups[group].add_argument(flag(field.name), default=argparse.SUPPRESS, help=told, **how)
+        added[group].add_argument(flag(field.name), default=argparse.SUPPRESS, help=told, **how)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -113,6 +128,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_run(sample)
     _add_out(sample, "draw")
     add_flags(sample, SampleConfig)
+
+    distill = command("distill", "make a model of few evaluations of a run", distill_command, "RUN [--out RUN] [flags]")
+    _add_run(distill)
+    distill.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: a new one beside RUN)")
+    distill.add_argument("--overwrite", action="store_true", help="replace the run that stands in --out")
+    distill.add_argument("--quiet", action="store_true", help="show nothing while training")
+    add_flags(distill, DistillConfig, skip=["teacher", "sha256"])
+    add_flags(distill, TrainConfig, groups=["optimisation", "run"])
 
     film = command("film", "show pictures coming out of noise", film_command, drawing)
     _add_run(film)

@@ -77,6 +77,18 @@ def edit_command(args: dict[str, Any]) -> None:
     print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'grid.png'}")
 
 
+def distill_command(args: dict[str, Any]) -> None:
+    """Make a model that takes 1 to 4 evaluations for a picture out of a trained run, by training on from it.
+
+    The new run is used as any other, with nothing more to choose: unblot sample, evaluate, show, train --resume. What
+    is not given is taken from the run, or decided here (a third of its steps, half its learning rate).
+    """
+    from unblot import api
+
+    run = api.distill(args.pop("run"), **args)
+    print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
+
+
 def film_command(args: dict[str, Any]) -> None:
     """Show how pictures come out of noise: a strip and a moving picture of x_t and of the estimate x0_hat."""
     from unblot import api

@@ -66,7 +66,7 @@ class TrainConfig(Checked):
     network: str = option("unet, ddpm_unet, dit or mlp, with options as in unet:width=64,blocks=2", "recipe")
     parameterization: str = option("what the network predicts: eps, x0, v, edm or flow", "recipe")
     schedule: str = option(f"noise levels to train on: {SCHEDULES}", "recipe")
-    times: str = option("how levels are drawn: stratified, or index (as DDPM draws them)", "recipe")
+    times: str = option("how levels are drawn: stratified, index (as DDPM draws them) or grid", "recipe")
     noise: str = option("noise of a picture: independent, or assigned to one nearby", "recipe", default="independent")
     weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
@@ -153,6 +153,17 @@ class EvaluateConfig(Checked):
     device: str = option("cpu, cuda, mps, or auto: the best there is", "drawing", default="auto")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(Checked):
+    """What a model of few evaluations was made from, and how. teacher, sha256: a run, its model's hash."""
+
+    evaluations: int = option("evaluations a picture is to take afterwards", "distillation", low=1, high=4, default=2)
+    guidance: float = option("guidance to put into the model; 1 is none", "distillation", default=1.0)
+    teacher_steps: int = option("steps of the teacher for one of the new model", "distillation", low=1, default=5)
+    teacher: str = option("", "", default="")
+    sha256: str = option("", "", default="")
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What a run must know of its data to rebuild the network and to give pictures their values back.
@@ -190,6 +201,7 @@ class RunConfig:
     data: DataFacts
     train: TrainConfig
     version: str
+    distill: DistillConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -205,6 +217,7 @@ class RunConfig:
             DataFacts(**{**data, "classes": tuple(data["classes"])}),
             TrainConfig(**_fields(TrainConfig, top["train"], "config, train")),
             top["version"],
+            DistillConfig(**_fields(DistillConfig, top["distill"], "config, distill")) if top.get("distill") else None,
         )
 
 

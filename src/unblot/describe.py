@@ -29,6 +29,11 @@ def describe(path: Path) -> str:
         ("sampling", f"{train.solver}, {train.sampling_steps} steps on grid {train.grid}"),
         ("preset", f"{train.preset}, unblot {config.version}"),
     ]  # fmt: skip
+    if config.distill is not None:
+        about = config.distill
+        rows.append(
+            ("distilled", f"from {about.teacher}, to {about.evaluations} evaluations, guidance {about.guidance:g}")
+        )
     metrics = read_metrics(path) if path.is_dir() else []
     if metrics:
         rows.append(("reached", f"step {metrics[-1]['step']} of {train.steps} ({METRICS})"))

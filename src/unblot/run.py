@@ -2,6 +2,7 @@
 
     config.json          every choice, and what the data is
     model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
+    teacher.safetensors  of a distilled run: the model that it was made from
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
     training.log         what was said while it trained, with times
     checkpoints/         everything needed to go on
@@ -32,7 +33,7 @@ from unblot.errors import UnblotError
 from unblot.nn import NETWORKS
 from unblot.specs import build
 
-CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.jsonl"
+CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 CHECKPOINTS, SAMPLES, REPORT = "checkpoints", "samples", "report"
 BEST, LOG, LOCK, WANDB_ID = "best.safetensors", "training.log", ".lock", "wandb.id"
 
@@ -57,7 +58,7 @@ def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
             f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
             "or replace it with --overwrite"
         )
-    for part in (CHECKPOINTS, SAMPLES, REPORT, MODEL, METRICS, BEST, LOG, WANDB_ID, "tensorboard"):
+    for part in (CHECKPOINTS, SAMPLES, REPORT, MODEL, TEACHER, METRICS, BEST, LOG, WANDB_ID, "tensorboard"):
         _remove(folder / part)
     for part in (SAMPLES, CHECKPOINTS):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -91,9 +92,7 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
 
     Raises UnblotError for a missing, truncated or foreign file, or one whose weights do not fit its config.
     """
-    path = path / MODEL if path.is_dir() else path
-    if not path.is_file():
-        raise UnblotError(f"no model at {str(path)!r}; give a run folder or a model.safetensors")
+    path = model_file(path)
     weights, header = read_tensors(path)
     if "unblot" not in header:
         raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
@@ -105,6 +104,14 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
         reason = " ".join(str(e).split())[:200]
         raise UnblotError(f"{str(path)!r} is damaged: weights and config do not fit ({reason})") from None
     return config, denoiser.eval()
+
+
+def model_file(path: Path) -> Path:
+    """The model file of a run folder, or the file itself. Raises UnblotError where there is none."""
+    path = path / MODEL if path.is_dir() else path
+    if not path.is_file():
+        raise UnblotError(f"no model at {str(path)!r}; give a run folder or a model.safetensors")
+    return path
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -115,6 +115,11 @@ class Run:
     def choices(self, *, steps: int | None, solver: str | None, grid: str | None, **others: Any) -> dict[str, Any]:
         """How pictures are drawn, written out: what is given, and for the rest what the run says."""
         train = self.config.train
+        if self.config.distill and not (steps in (None, train.sampling_steps) and solver is None and grid is None):
+            raise UnblotError(
+                f"this run was distilled to draw in {train.sampling_steps} steps at levels of its own; leave out "
+                f"--steps, --solver and --grid, or sample its teacher, {self.config.distill.teacher}"
+            )
         return {
             "steps": train.sampling_steps if steps is None else steps,
             "solver": canonical(SOLVERS, solver or train.solver, "solver"),

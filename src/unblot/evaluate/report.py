@@ -108,10 +108,12 @@ def evaluate(
         report["originality"] = timed("originality", lambda: measure.originality(parts, options))
     else:
         noted("copies are not looked for among points in the plane: any two points of one place are alike")
-    if options.likelihood or options.ode:
+    if config.distill is None and (options.likelihood or options.ode):
         found = timed("likelihood", lambda: measure.likelihood(config, denoiser, dataset, options))
         report["likelihood"] = found
-    if len(dataset.held_out) > 1:
+    if config.distill is not None:
+        noted("a distilled run is no denoiser: it has no likelihood and no loss by noise level; its teacher has")
+    elif len(dataset.held_out) > 1:
         learning = timed("learning", lambda: loss_by_level(denoiser, dataset, schedule, weighting))
         report["learning"] = learning.to_dict()
     else:

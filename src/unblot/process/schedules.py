@@ -183,6 +183,19 @@ def sampling_levels(schedule: Schedule, steps: int) -> NoiseLevel:
     return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 
 
+def only_at(levels: NoiseLevel) -> Schedule:
+    """The staircase through `levels` (N + 1,), noisiest first: uniform times fall on each of the first N alike.
+
+    The last level, the clean one, stands at t = 0 alone.
+    """
+
+    def schedule(t: Tensor) -> NoiseLevel:
+        steps = len(levels.sigma) - 1
+        return levels.at(steps - (t.double() * steps).ceil().long())
+
+    return schedule
+
+
 def ddpm_index(level: NoiseLevel) -> Tensor:
     """DDPM's index t in 0 … 999 (fractional between them) of the level with the same signal-to-noise ratio.
 

@@ -18,7 +18,7 @@ from unblot.process.schedules import Schedule
 
 GRAIN = 16  # pictures
 INDICES = 1000  # DDPM's T
-TIMES = ("stratified", "index")
+TIMES = ("stratified", "index", "grid")
 
 
 class Draw(NamedTuple):
@@ -36,7 +36,8 @@ class Draw(NamedTuple):
 class Draws:
     """The draw of every step of a run. Every picture comes once in each pass over the `count` training pictures.
 
-    times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly.
+    times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly; "grid"
+    is stratified, over a schedule that `only_at` made of the levels that sampling visits.
     """
 
     seed: int

@@ -11,13 +11,15 @@ from torch import Tensor
 from unblot.config import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
+from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.losses import WEIGHTINGS, training_loss
 from unblot.process.levels import NoiseLevel
-from unblot.process.schedules import SCHEDULES
+from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.run import build_denoiser
-from unblot.sampling.draw import available_device
+from unblot.sampling.draw import available_device, sampling_levels
 from unblot.specs import build
+from unblot.training.distill import distillation
 from unblot.training.draws import GRAIN, NOISES, Draw, Draws
 from unblot.training.ema import Ema
 from unblot.training.optimizers import Optimizer
@@ -50,13 +52,18 @@ class Batch(NamedTuple):
 class Trainer:
     """All the state of a run in training: denoiser, average, optimiser, steps taken, and a factor on the rate."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset):
+    def __init__(self, config: RunConfig, dataset: Dataset, teacher: Denoiser | None = None):
+        """teacher: what a distilled run starts as and learns from."""
         train = config.train
         self.config = config
         self.group = join_group()
         self.device = available_device(train.device)
         self.dataset = dataset.to(self.device) if self.device.type != "cpu" else dataset
         self.denoiser = build_denoiser(config).to(self.device)
+        self.distilling = None
+        if teacher is not None:
+            self.denoiser.load_state_dict(teacher.state_dict())
+            self.distilling = distillation(teacher.to(self.device), config)
         self.ema = Ema(self.denoiser, train.ema)
         self.optimizer = Optimizer(self.denoiser, train.optimizer, train.weight_decay)
         self.draws = Draws(
@@ -64,12 +71,13 @@ class Trainer:
             train.batch_size,
             len(dataset.train),
             config.data.shape,
-            build(SCHEDULES, train.schedule, "schedule"),
+            training_schedule(train),
             train.times,
             train.label_dropout,
         )
         self.noise = build(NOISES, train.noise, "noise")
-        self.augment = build(AUGMENTATIONS, train.augment, "augmentation")
+        # What a teacher was taught with changed pictures, it knows: its student sees them as they are.
+        self.augment = build(AUGMENTATIONS, train.augment if teacher is None else "none", "augmentation")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         self.autocast = wants_bf16(train.precision, self.device)
         self.step = 0
@@ -132,9 +140,11 @@ class Trainer:
         """The weighted loss of each of these pictures of the batch, (B,)."""
         x0, level, eps, label, conditions = batch
         level = level.at(rows)
-        weight = self.weighting(level, self.denoiser)
         labels = None if label is None else label[rows]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            if self.distilling is not None:
+                return self.distilling(self.denoiser, x0[rows], level, eps[rows], labels)
+            weight = self.weighting(level, self.denoiser)
             return training_loss(self.denoiser, x0[rows], level, eps[rows], labels, weight, conditions[rows])
 
     @contextmanager
@@ -167,6 +177,13 @@ class Trainer:
         self.optimizer.load(parts["optimizer"])
         self.step = step
         self.lost = torch.zeros_like(self.lost)
+
+
+def training_schedule(train: TrainConfig) -> Schedule:
+    """The schedule that training draws from: the run's own, or, for times "grid", the levels that sampling visits."""
+    if train.times == "grid":
+        return only_at(sampling_levels(train.schedule, train.grid, train.sampling_steps))
+    return build(SCHEDULES, train.schedule, "schedule")
 
 
 def learning_rate(train: TrainConfig, step: int) -> float:

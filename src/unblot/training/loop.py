@@ -120,15 +120,16 @@ def _preview(folder: Path, trainer: Trainer, record: Record) -> Path:
     classes = len(config.data.classes)
     indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
     labels = torch.tensor(indices) % classes if classes else None
+    how: dict[str, Any] = {"grid": "karras", "solver": "dpmpp_2m", "steps": PREVIEW_STEPS}
+    if config.distill is not None:  # which draws well in its own way alone
+        how = {"grid": config.train.grid, "solver": config.train.solver, "steps": config.train.sampling_steps}
     with trainer.averaged():
         drawn = draw(
             trainer.denoiser,
             config.data.shape,
             indices,
             schedule=config.train.schedule,
-            grid="karras",
-            solver="dpmpp_2m",
-            steps=PREVIEW_STEPS,
+            **how,
             seed=config.train.seed,
             labels=labels,
         )
