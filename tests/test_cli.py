@@ -43,6 +43,17 @@ def refused(capsys, *argv) -> str:
 # --- what works
 
 
+def test_distill_makes_a_run_of_few_evaluations(run, tmp_path, capsys):
+    out = tmp_path / "few"
+    assert main(["distill", str(run), "--evaluations", "1", "--steps", "2", "--out", str(out), "--quiet"]) == 0
+    assert f"unblot sample {out}" in capsys.readouterr().out
+    assert main(["sample", str(out), "-n", "2"]) == 0
+    assert main(["show", str(out)]) == 0
+    assert "for 1 evaluations a picture" in capsys.readouterr().out
+    assert "--evaluations must be from 1 to 4, not 0" in refused(capsys, "distill", run, "--evaluations", "0")
+    assert "leave out --steps" in refused(capsys, "sample", out, "--steps", "8")
+
+
 def test_train_leaves_a_run_and_names_what_to_look_at(run, capsys):
     assert {p.name for p in run.iterdir()} >= {"config.json", "model.safetensors", "metrics.jsonl", "samples"}
     lines = (run / "metrics.jsonl").read_text().splitlines()

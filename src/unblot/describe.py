@@ -32,7 +32,10 @@ def describe(path: Path) -> str:
     if config.distill is not None:
         about = config.distill
         rows.append(
-            ("distilled", f"from {about.teacher}, to {about.evaluations} evaluations, guidance {about.guidance:g}")
+            (
+                "distilled",
+                f"from {about.teacher}, for {about.evaluations} evaluations a picture, guidance {about.guidance:g}",
+            )
         )
     metrics = read_metrics(path) if path.is_dir() else []
     if metrics:
