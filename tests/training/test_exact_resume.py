@@ -7,7 +7,7 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.run import METRICS, MODEL, read_tensors
-from unblot.training import checkpoint, engine, loop
+from unblot.training import checkpoint, engine, record
 
 TINY = {
     "held_out_every": 4,
@@ -156,7 +156,7 @@ def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with
         return losses(self, batch, rows) * (torch.inf if self.step >= 8 else 1.0)
 
     monkeypatch.setattr(engine.Trainer, "_losses", poisoned)
-    monkeypatch.setattr(loop, "LOST_STEPS", 3)
+    monkeypatch.setattr(record, "LOST_STEPS", 3)
     with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*--learning-rate"):
         api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
     assert sorted(set(rates), reverse=True) == [1.0, 0.5, 0.25, 0.125]

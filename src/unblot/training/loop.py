@@ -17,10 +17,9 @@ from unblot.training import checkpoint
 from unblot.training.engine import Trainer
 from unblot.training.monitor import Monitor
 from unblot.training.parallel import sum_over, wait_for_all
-from unblot.training.record import Record, culprits
+from unblot.training.record import Record
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
-LOST_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
 
 
@@ -28,7 +27,7 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
     """Trains to the run's last step, keeping the run folder up to date. True when it came to the end.
 
     Ctrl-C finishes the step, saves and returns False. `resume` goes on from the newest whole checkpoint.
-    Raises UnblotError where the loss stays not finite.
+    Raises UnblotError where the loss stays not finite or far too large.
     """
     train = trainer.config.train
     record = Record(folder, trainer, monitor)
@@ -41,18 +40,19 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
     record.begin()
     with monitor, _interruptible() as interrupted:
         if not resume:
+            record.measure()
             _save(folder, trainer, record)
         while trainer.step < train.steps and not _any(trainer, interrupted()):
             outcome = trainer.take_step()
             if trainer.step % train.log_every == 0 or trainer.step == train.steps:
-                if outcome.lost >= LOST_STEPS:
-                    _recover(folder, trainer, record)
-                    continue
                 record.step(outcome)
+                if wrong := record.gone_wrong(outcome):
+                    _recover(folder, trainer, record, wrong)
+                    continue
             record.measure()
             if train.preview_every and trainer.step % train.preview_every == 0 and trainer.group.leads:
                 monitor.note(f"preview: {_preview(folder, trainer, record)}")
-            if trainer.step % train.checkpoint_every == 0 and not outcome.lost:
+            if trainer.step % train.checkpoint_every == 0 and not outcome.lost and record.sound():
                 _save(folder, trainer, record)
         _save(folder, trainer, record)
         if trainer.group.leads:
@@ -89,16 +89,14 @@ def _go_back(folder: Path, trainer: Trainer, record: Record) -> None:
         record.monitor.note(f"note: lines are missing in {record.metrics.path}")
 
 
-def _recover(folder: Path, trainer: Trainer, record: Record) -> None:
+def _recover(folder: Path, trainer: Trainer, record: Record, what: str) -> None:
     """Goes back to the newest checkpoint with half the learning rate. Raises UnblotError after a few times."""
-    failed = trainer.step
     scale = trainer.rate_scale / 2
     rate = trainer.config.train.learning_rate * scale
-    what = f"the loss was not finite for {LOST_STEPS} steps up to step {failed}; {culprits(trainer)}"
     if scale < 0.5**RATE_CUTS:
         raise UnblotError(
-            f"{what}; lower learning rates did not help: look at the values of these pictures, or train anew with a "
-            "lower --learning-rate"
+            f"{what}; halving the learning rate {RATE_CUTS} times did not help: train anew with one far below "
+            f"{rate:.2g} (--learning-rate), and look at the values of the pictures (unblot doctor)"
         )
     _go_back(folder, trainer, record)
     trainer.rate_scale = scale

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from unblot.run import METRICS, read_metrics
+from unblot.run import METRICS
 
 Line = dict[str, Any]
 STEP, HELD_OUT, PREVIEW = "loss", "training", "preview"  # the key that tells the kind
@@ -37,12 +37,12 @@ class Metrics:
 
     def go_back(self, size: int) -> bool:
         """Keeps the first `size` bytes, as a checkpoint knows them. False where some of those are missing."""
-        there = self.path.stat().st_size if self.path.exists() else 0
+        kept = self.path.read_bytes()[:size] if self.path.exists() else b""  # not what stands there: the leader cuts it
+        self.lines = [json.loads(line) for line in kept.splitlines() if line.endswith(b"}")]
         if self.leads:
             self.path.touch()
-            os.truncate(self.path, min(size, there))
-        self.lines = read_metrics(self.path.parent)
-        return there >= size
+            os.truncate(self.path, len(kept))
+        return len(kept) == size
 
     def write(self, line: Line) -> None:
         """Adds a line."""

@@ -15,8 +15,13 @@ LAST = 0.5  # the part of the run that is extrapolated from
 LITTLE = 0.01  # a gain below it is little
 
 
-def summary(folder: Path, config: RunConfig, lines: Sequence[Line], seconds: float, taken: int) -> list[str]:
-    """Lines for people: what was done (`taken` steps in `seconds`), the losses, and whether more time would help."""
+def summary(
+    folder: Path, config: RunConfig, lines: Sequence[Line], seconds: float, taken: int, rate_scale: float = 1.0
+) -> list[str]:
+    """Lines for people: what was done (`taken` steps in `seconds`), the losses, and whether more time would help.
+
+    rate_scale: what the learning rate was multiplied by after the run had gone wrong.
+    """
     steps = of_kind(lines, STEP)
     if not steps:
         return []
@@ -29,6 +34,9 @@ def summary(folder: Path, config: RunConfig, lines: Sequence[Line], seconds: flo
         told[0] += f"; {skipped} of {len(steps)} logged steps were skipped as not finite"
     if of_kind(lines, HELD_OUT):
         told.append(f"loss      {losses(lines)}")
+    if rate_scale < 1:
+        lower = f"{config.train.learning_rate * rate_scale:.2g}"
+        told.append(f"rate      lowered to {lower} on the way: a new run with --learning-rate {lower} would do better")
     return [*told, f"more time {more_time(lines, folder)}"]
 
 
@@ -54,7 +62,8 @@ def more_time(lines: Sequence[Line], folder: Path) -> str:
     command = f"unblot train --resume {folder} --steps {2 * steps}"
     gain = gain_of_twice(lines)
     if gain is None:
-        why = "without held-out pictures" if of_kind(lines, HELD_OUT) else "without measurements"
+        measured = of_kind(lines, HELD_OUT)
+        why = "without held-out pictures" if measured and not measured[-1]["held_out"] else "from so few measurements"
         return f"may help, {why} it cannot be told; go on with: {command}"
     if gain < LITTLE:
         return (

@@ -12,10 +12,12 @@ from unblot.training import checkpoint
 from unblot.training.colour import Colours
 from unblot.training.engine import Outcome, Trainer, learning_rate
 from unblot.training.heldout import HeldOut
-from unblot.training.metrics import HELD_OUT, Metrics, mean_loss, of_kind
+from unblot.training.metrics import HELD_OUT, STEP, Metrics, mean_loss, of_kind
 from unblot.training.monitor import Monitor
 from unblot.training.outlook import summary
-from unblot.training.watch import RECENT, Watch, turned
+from unblot.training.watch import DIVERGED_LINES, RECENT, Watch, diverged, turned
+
+LOST_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
 
 
 class Record:
@@ -57,6 +59,29 @@ class Record:
         self.metrics.write(self.colours.compare(self.trainer.step, pictures))
         self._warn()
 
+    def gone_wrong(self, outcome: Outcome) -> str | None:
+        """Why the run must go back, None where it need not: steps lost in a row, or a loss that has diverged."""
+        if outcome.lost >= LOST_STEPS:
+            at = f"{LOST_STEPS} steps up to step {self.trainer.step}"
+            return f"the loss was not finite for {at}; {culprits(self.trainer)}"
+        if diverged(self._recent_losses(), self._untrained()):
+            loss, untrained = outcome.loss.item(), self._untrained()
+            told = f"the loss is {loss:.3g} at step {self.trainer.step}, of an untrained network {untrained:.3g}"
+            return f"{told}: the learning rate is too high"
+        return None
+
+    def sound(self) -> bool:
+        """Whether the last logged loss is none that a run would go back for."""
+        return not diverged(self._recent_losses(), self._untrained(), in_a_row=1)
+
+    def _recent_losses(self) -> list[float | None]:
+        return [line["loss"] for line in of_kind(self.metrics.lines[-3 * DIVERGED_LINES :], STEP)]
+
+    def _untrained(self) -> float | None:
+        """The loss of the weights that the run started with, as measured before its first step."""
+        first = self.metrics.lines[0] if self.metrics.lines else {}
+        return mean_loss(first, "training") if HELD_OUT in first and first["step"] == 0 else None
+
     def newest_held_out(self) -> float | None:
         """The held-out loss as it was last measured, None where it was not."""
         measured = of_kind(self.metrics.lines, HELD_OUT)
@@ -70,9 +95,9 @@ class Record:
             if best is not None:
                 averaged = _averaged(checkpoint.load(self.folder, best)[0])
                 save_model(self.folder / BEST, self.trainer.config, averaged)
-        taken = self.trainer.step - self.first
+        taken, scale = self.trainer.step - self.first, self.trainer.rate_scale
         seconds = time.perf_counter() - self.started
-        for line in summary(self.folder, self.trainer.config, self.metrics.lines, seconds, taken):
+        for line in summary(self.folder, self.trainer.config, self.metrics.lines, seconds, taken, scale):
             self.monitor.note(line)
 
     def _warn(self) -> None:
@@ -93,7 +118,7 @@ def culprits(trainer: Trainer, most: int = 8) -> str:
         rows = [slice(i, i + trainer.micro_batch) for i in range(0, len(batch.x0), trainer.micro_batch)]
         bad = ~torch.isfinite(torch.cat([trainer._losses(batch, part) for part in rows])).cpu()
     some = 0 < int(bad.sum()) < len(bad)
-    chosen = trainer.dataset.train[draw.pictures[bad] if some else draw.pictures].tolist()
+    chosen = trainer.dataset.train[(draw.pictures[bad] if some else draw.pictures).numpy()].tolist()
     packed = trainer.dataset.packed
     name: Callable[[int], str] = (lambda i: packed.names[i]) if packed else str
     names = ", ".join(name(i) for i in chosen[:most]) + (

@@ -18,6 +18,7 @@ STANDARD_ERRORS = 4.0  # that a change must exceed
 RISE = 0.01  # least rise of the held-out loss that is worth a word
 RECENT, BEFORE = 30, 100  # lines of training steps: looked at, and compared with
 SPIKES, SKIPPED = 3, 3  # among the recent lines
+DIVERGED, DIVERGED_LINES = 3.0, 5  # times the loss of an untrained network; logged steps in a row
 DRIFT = 0.15  # in standard deviations of the channel, or of its standard deviation relative to what it should be
 
 
@@ -94,12 +95,23 @@ def rate_too_high(lines: Sequence[Line]) -> str | None:
         ends = range(RECENT, len(losses) - RECENT + 1, RECENT)
         least = min(float(np.median(losses[end - RECENT : end])) for end in ends)
         now, (_, spread) = float(np.median(losses[-RECENT:])), _middle(losses[-RECENT:])
-        if now - least > max(math.log(1.5), 6 * spread / math.sqrt(RECENT)):
+        if now - least > max(math.log(1.5), 10 * spread / math.sqrt(RECENT)):
             return (
                 f"learning rate too high? the loss has risen from {math.exp(least):.4g} to {math.exp(now):.4g} up to "
                 f"step {steps[-1]['step']}; {way_out}"
             )
     return None
+
+
+def diverged(losses: Sequence[float | None], untrained: float | None, in_a_row: int = DIVERGED_LINES) -> bool:
+    """Whether the last logged losses are all far above that of a network which has learned nothing (None: not known).
+
+    Not a warning but a reason to go back: weights that far off do not come back in good time.
+    """
+    last = losses[-in_a_row:]
+    if untrained is None or len(last) < in_a_row:
+        return False
+    return all(loss is not None and loss > DIVERGED * untrained for loss in last)
 
 
 def _logs(lines: Sequence[Line], key: str) -> np.ndarray:
@@ -116,19 +128,20 @@ def _middle(values: np.ndarray) -> tuple[float, float]:
 def colour_drift(lines: Sequence[Line]) -> str | None:
     """The colours of the last two previews are off in the same way, by more than chance explains and the eye misses.
 
-    Not before the third preview: young models draw in odd colours.
+    Not before the fourth preview, nor while it becomes less: young models draw in odd colours.
     """
     previews = [line["preview"] for line in of_kind(lines, PREVIEW)]
-    if len(previews) < 3:
+    if len(previews) < 4:
         return None
     last, now = previews[-2:]
     for off, words in (("mean", ("darker", "brighter")), ("std", ("with less contrast", "with more contrast"))):
-        for channel, shift in enumerate(now[f"{off}_off"]):
+        for channel in range(len(now["mean"])):
             both = [(p[f"{off}_off"][channel], p[f"{off}_z"][channel]) for p in (last, now)]
             if any(value is None for pair in both for value in pair):
                 continue
-            signs = {math.copysign(1, o) for o, _ in both}
-            if len(signs) == 1 and all(abs(o) > DRIFT and abs(z) > STANDARD_ERRORS for o, z in both):
+            (before, _), (shift, _) = both
+            stays = shift * before > 0 and abs(shift) > 0.8 * abs(before)
+            if stays and all(abs(o) > DRIFT and abs(z) > STANDARD_ERRORS for o, z in both):
                 which = f" in channel {channel}" if len(now["mean"]) > 1 else ""
                 return (
                     f"colour drift: previews are {words[shift > 0]} than the training pictures{which} ({off} "
