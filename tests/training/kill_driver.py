@@ -56,7 +56,7 @@ def main(folder: Path, kills: int) -> None:
         while reached(folder) < target:
             done, status = os.waitpid(pid, os.WNOHANG)
             assert not done, f"a child ended by itself with {status}"
-            time.sleep(0.001)
+            time.sleep(0.01)
         time.sleep(dice.random() * 0.05)
         os.kill(pid, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
