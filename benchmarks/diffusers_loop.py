@@ -17,17 +17,17 @@ from torch.nn.functional import mse_loss
 from unblot.nn.ddpm_unet import suitable_groups
 
 
-def unet(channels: int, size: int, widths: tuple[int, ...], blocks: int = 2, **options: Any) -> UNet2DModel:
-    """UNet2DModel with attention at the last size but one, as its training script has it; `options` are its own.
+def unet(channels: int, size: int, widths: tuple[int, ...], attention: int = -2, **options: Any) -> UNet2DModel:
+    """UNet2DModel with attention at one size, the last but one in its training script; `options` are its own.
 
     Groups of norms: the default's 32, fewer where under 4 channels a group would be left.
     """
-    attended = [level == len(widths) - 2 for level in range(len(widths))]
+    attended = [level == attention % len(widths) for level in range(len(widths))]
     return UNet2DModel(
         sample_size=size,
         in_channels=channels,
         out_channels=channels,
-        layers_per_block=blocks,
+        layers_per_block=2,
         block_out_channels=widths,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attended),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)),

@@ -11,13 +11,20 @@ from typing import Any
 import torch
 
 
-def seconds(work: dict[str, Callable[[], Any]], rounds: int = 7, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each piece of work in each round. They take turns, so that a drift of the machine meets all alike."""
+def seconds(
+    work: dict[str, Callable[[], Any]], rounds: int = 7, warm_up: int = 2, wait: Callable[[], Any] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round. They take turns, so that a drift of the machine meets all alike.
+
+    wait: returns when a device has done all that it was given.
+    """
     taken: dict[str, list[float]] = {name: [] for name in work}
     for i in range(warm_up + rounds):
         for name, do in work.items():
+            wait()
             start = time.perf_counter()
             do()
+            wait()
             if i >= warm_up:
                 taken[name].append(time.perf_counter() - start)
     return taken
@@ -28,9 +35,11 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def matrix_product(size: int = 2048) -> tuple[Callable[[], Any], float]:
-    """An fp32 matrix product, and the floating-point operations it takes: the yardstick of this machine."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matrix_product(
+    size: int = 2048, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Callable[[], Any], float]:
+    """A matrix product, and the floating-point operations it takes: the yardstick of this machine."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return lambda: a @ b, 2.0 * size**3
 
 
@@ -42,6 +51,7 @@ def machine() -> dict[str, Any]:
         "cpu": next(
             (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
         ),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -115,7 +115,7 @@ def equal_networks(batch: int = 64, rounds: int = 7) -> dict[str, Any]:
     work: dict[str, Callable[[], Any]] = {
         "ours": training_step(ours, batch, shape),
         "theirs": peer_network,
-        "our step": engine_step(batch, shape),
+        "our step": engine(batch, shape, preset="ddpm", network=EQUAL).take_step,
         "their step": DiffusersLoop(twin(), torch.randn(256, *shape), batch).step,
     }
     taken = seconds(work, rounds)
@@ -135,16 +135,16 @@ def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
     return {k: round(v, 3) for k, v in summary(ratios).items()} | {"seconds": round(statistics.median(ours), 4)}
 
 
-def engine_step(batch: int, shape: tuple[int, int, int], **choices: Any) -> Callable[[], Any]:
-    """A step of this package's engine on random pictures of this shape, `--preset ddpm` but for the choices."""
+def engine(batch: int, shape: tuple[int, int, int], **choices: Any) -> Trainer:
+    """This package's engine on random pictures of this shape, its output layers not zero."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "data.npy")
         np.save(path, np.random.default_rng(0).integers(0, 256, (max(256, batch), *shape), np.uint8))
         dataset = open_data(path, held_out=0, cache=folder, options={"layout": "NCHW"})
-        chosen = {"preset": "ddpm", "network": EQUAL, "batch_size": batch, "steps": 100000, **choices}
+        chosen = {"batch_size": batch, "steps": 1_000_000, **choices}
         trainer = Trainer(api.plan(DataConfig(data=path, held_out=0), dataset, chosen), dataset)
     fill_zeros(trainer.denoiser)
-    return trainer.take_step
+    return trainer
 
 
 if __name__ == "__main__":

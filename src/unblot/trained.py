@@ -13,7 +13,7 @@ import unblot
 from unblot.config import DataFacts, RunConfig, SampleConfig
 from unblot.data.output import save_picture, sheet
 from unblot.data.values import ValueMap
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
 from unblot.run import load_model, refuse_full
 from unblot.sampling.draw import available_device, draw
@@ -108,7 +108,10 @@ class Run:
             **choices,
         )
         values = ValueMap.from_dict(self.config.data.values)
-        array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
+        device = next(self.denoiser.parameters()).device
+        precision = self.config.train.precision if device.type == "cuda" else "fp32"  # as trained, where it can be
+        with mixed_precision(precision, device):
+            array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         about = {"generator": f"unblot {unblot.__version__}", "run": self.path.resolve().name, **choices}
         return Pictures(array, labels, self.config.data, indices, about)
 

@@ -12,22 +12,15 @@ from unblot.errors import UnblotError
 def test_a_batch_is_the_encoded_pictures_and_their_labels(spec):
     data = open_data(spec)
     indices = data.train[[5, 3, 3, 60]]
-    for source in (data, data.to("cpu")):
-        for chosen in (indices, torch.from_numpy(indices)):
-            x, y = source.batch(chosen)
-            assert (x.dtype, tuple(x.shape)) == (torch.float32, (4, *data.shape))
-            np.testing.assert_allclose(x.numpy(), data.values.encode(data.pictures[indices]), atol=1e-6)
-            if data.labels is None:
-                assert y is None
-            else:
-                assert y.dtype == torch.int64
-                np.testing.assert_array_equal(y.numpy(), data.labels[indices])
-
-
-def test_only_small_sets_go_to_the_device():
-    data = open_data("digits")
-    assert data.to("cpu").on_device is not None
-    assert data.to("cpu", limit_bytes=1000).on_device is None
+    for chosen in (indices, torch.from_numpy(indices)):
+        x, y = data.batch(chosen)
+        assert (x.dtype, tuple(x.shape)) == (torch.float32, (4, *data.shape))
+        np.testing.assert_allclose(x.numpy(), data.values.encode(data.pictures[indices]), atol=1e-6)
+        if data.labels is None:
+            assert y is None
+        else:
+            assert y.dtype == torch.int64
+            np.testing.assert_array_equal(y.numpy(), data.labels[indices])
 
 
 def test_data_are_the_same_wherever_and_whenever_they_are_opened():

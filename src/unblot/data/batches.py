@@ -3,9 +3,9 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ class Dataset:
     train: np.ndarray
     held_out: np.ndarray
     packed: Pack | None = None
-    on_device: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -55,18 +54,8 @@ class Dataset:
         """Pictures (B, C, H, W) float32 in the network's range and their labels (B,) int64, for B indices."""
         index = np.asarray(indices)
         labels = None if self.labels is None else torch.from_numpy(self.labels[index])
-        if self.on_device is not None:
-            chosen = torch.from_numpy(index).to(self.on_device.device)
-            return self.on_device[chosen], None if labels is None else labels.to(self.on_device.device)
         encoded = self.values.encode(np.asarray(self.pictures[index]), np.float32)
         return torch.from_numpy(encoded), labels
-
-    def to(self, device: torch.device | str, limit_bytes: int = 2**30) -> Self:
-        """The same data set with all pictures encoded and kept on the device, if that takes at most limit_bytes."""
-        if self.pictures.size * 4 > limit_bytes:
-            return self
-        every = self.values.encode(np.asarray(self.pictures), np.float32)
-        return replace(self, on_device=torch.from_numpy(every).to(device))
 
 
 def open_data(

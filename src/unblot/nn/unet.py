@@ -125,7 +125,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
-        tokens = F.layer_norm(x.permute(0, 2, 3, 1), (c,)).reshape(b, height * width, c)
+        tokens = pixel_norm(x).permute(0, 2, 3, 1).reshape(b, height * width, c)
         q, k, v = self.qkv(tokens).view(b, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, height, width, c)
         return x + self.out(mixed).permute(0, 3, 1, 2)
@@ -143,5 +143,9 @@ class Upsample(nn.Module):
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """Zero mean and unit variance over the channels of each pixel, (B, C, H, W) in channels_last."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
+    """Zero mean and unit variance over the channels of each pixel, (B, C, H, W) in channels_last.
+
+    In the precision of x: autocast would write float32, twice the memory, where the kernel sums in float32 anyway.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)

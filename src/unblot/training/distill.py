@@ -45,6 +45,7 @@ LEFT = {
     "log_to",
     "device",
     "precision",
+    "compile",
 }  # not a teacher's to say
 RHO = 7.0  # of the teacher's steps within a segment, as in Karras et al. 2022
 

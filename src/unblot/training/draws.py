@@ -84,9 +84,11 @@ class Draws:
         start, parts, missing = step * self.batch_size, [], self.batch_size
         while missing:
             epoch, offset = divmod(start, self.count)
-            if self._order[0] != epoch:
-                self._order = epoch, epoch_order(self.seed, epoch, self.count)
-            part = self._order[1][offset : offset + missing]
+            passing, order = self._order  # read once: another thread may be at another pass
+            if passing != epoch:
+                order = epoch_order(self.seed, epoch, self.count)
+                self._order = epoch, order
+            part = order[offset : offset + missing]
             parts.append(part)
             start, missing = start + len(part), missing - len(part)
         return torch.cat(parts)

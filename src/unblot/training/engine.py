@@ -11,7 +11,7 @@ from torch import Tensor
 from unblot.config import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
 from unblot.losses import WEIGHTINGS, training_loss
 from unblot.process.levels import NoiseLevel
@@ -19,9 +19,11 @@ from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.run import build_denoiser
 from unblot.sampling.draw import available_device, sampling_levels
 from unblot.specs import build
+from unblot.training.compiling import compile_where_it_pays
 from unblot.training.distill import distillation
 from unblot.training.draws import GRAIN, NOISES, Draw, Draws
 from unblot.training.ema import Ema
+from unblot.training.feed import Feed
 from unblot.training.optimizers import Optimizer
 from unblot.training.parallel import join_group, sum_gradients, sum_over
 
@@ -40,13 +42,25 @@ class Outcome(NamedTuple):
 
 class Batch(NamedTuple):
     """What goes into a step: pictures and noise (B, C, H, W), levels (B,), labels (B,) or None, and what augmentation
-    did to each picture (B, K)."""
+    did to each picture (B, K). Levels are on the CPU, as everywhere."""
 
     x0: Tensor
     level: NoiseLevel
     eps: Tensor
     label: Tensor | None
     conditions: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on the device, without a wait for it."""
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in memory that a GPU reads by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        label = None if self.label is None else change(self.label)
+        return Batch(change(self.x0), self.level, change(self.eps), label, change(self.conditions))
 
 
 class Trainer:
@@ -58,7 +72,7 @@ class Trainer:
         self.config = config
         self.group = join_group()
         self.device = available_device(train.device)
-        self.dataset = dataset.to(self.device) if self.device.type != "cpu" else dataset
+        self.dataset = dataset
         self.denoiser = build_denoiser(config).to(self.device)
         self.distilling = None
         if teacher is not None:
@@ -79,7 +93,10 @@ class Trainer:
         # What a teacher was taught with changed pictures, it knows: its student sees them as they are.
         self.augment = build(AUGMENTATIONS, train.augment if teacher is None else "none", "augmentation")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
-        self.autocast = wants_bf16(train.precision, self.device)
+        mixed_precision(train.precision, self.device)  # refuses what the device has not
+        self.feed = Feed(self._share, self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every step has the same shapes
         self.step = 0
         self.rate_scale = 1.0
         self.lost = torch.zeros((), device=self.device)
@@ -92,7 +109,7 @@ class Trainer:
         """
         self.denoiser.train()
         rate = self.rate_scale * learning_rate(self.config.train, self.step)
-        loss = self._gradients(self.draws.at(self.step, self.group.rank, self.group.world))
+        loss = self._gradients(self.feed.at(self.step).to(self.device))
         sum_gradients(self.group, self.denoiser.parameters())
         sum_over(self.group, loss)
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm)
@@ -103,45 +120,65 @@ class Trainer:
         self.ema.update(self.denoiser, self.step)
         return Outcome(loss, norm, self.lost)
 
-    def _gradients(self, draw: Draw) -> Tensor:
+    def compile(self, note: Callable[[str], None]) -> None:
+        """Lets the network run through torch.compile, where that is asked for or pays."""
+        left = self.config.train.steps - self.step
+        batch = self.feed.at(self.step).to(self.device)
+        self.denoiser.train()
+        try:
+            mode, network = self.config.train.compile, self.denoiser.network
+            compile_where_it_pays(network, mode, self.device, lambda: self._gradients(batch), left, note)
+        finally:
+            self.denoiser.zero_grad()
+
+    def _gradients(self, batch: Batch) -> Tensor:
         """Adds this process's share of the gradients of the batch's mean loss; returns its share of that loss.
 
         Where memory runs out, half as many pictures go through the network at a time, from then on.
         """
-        batch = self._batch(draw)
         while True:
-            total = torch.zeros((), device=self.device)
             try:
-                for first in range(0, len(draw.pictures), self.micro_batch):
-                    rows = slice(first, first + self.micro_batch)
-                    loss = self._losses(batch, rows).sum() / self.config.train.batch_size
-                    loss.backward()
-                    total += loss.detach()
-                return total
+                return self._passes(batch)
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
                     raise UnblotError("one picture does not fit into the memory; use a smaller --network") from None
-                self.micro_batch = -(-self.micro_batch // 2)
-                self.optimizer.zero_grad()
-                torch.cuda.empty_cache()
+            # Out here the failed pass has let go of its memory, which the error held.
+            self.micro_batch = -(-min(self.micro_batch, len(batch.x0)) // 2)
+            self.denoiser.zero_grad()
+            torch.cuda.empty_cache()
+
+    def _passes(self, batch: Batch) -> Tensor:
+        """Forward and backward, as many pictures at a time as fit."""
+        total = torch.zeros((), device=self.device)
+        for first in range(0, len(batch.x0), self.micro_batch):
+            rows = slice(first, first + self.micro_batch)
+            loss = self._losses(batch, rows).sum() / self.config.train.batch_size
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _share(self, step: int) -> Batch:
+        """This process's share of the batch of a step, for `Feed`."""
+        batch = self._batch(self.draws.at(step, self.group.rank, self.group.world))
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _batch(self, draw: Draw) -> Batch:
-        """The pictures of a draw, augmented, with their labels, on the device."""
+        """The pictures of a draw, augmented, with their noise and labels, on the CPU."""
         x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
         grains = zip(x0.split(GRAIN), draw.generators, strict=True)
         x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in grains), strict=True))
         eps = self.noise(x0, draw.eps)
         if label is not None:
-            label = torch.where(draw.hidden.to(label.device), self.denoiser.num_classes, label).to(self.device)
-        x0, eps = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, draw.level, eps, label, conditions.to(self.device))
+            label = torch.where(draw.hidden, self.denoiser.num_classes, label)
+        x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
+        return Batch(x0, draw.level, eps, label, conditions)
 
     def _losses(self, batch: Batch, rows: slice) -> Tensor:
         """The weighted loss of each of these pictures of the batch, (B,)."""
         x0, level, eps, label, conditions = batch
         level = level.at(rows)
         labels = None if label is None else label[rows]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with mixed_precision(self.config.train.precision, self.device):
             if self.distilling is not None:
                 return self.distilling(self.denoiser, x0[rows], level, eps[rows], labels)
             weight = self.weighting(level, self.denoiser)
@@ -154,7 +191,10 @@ class Trainer:
         _assign(self.denoiser, self.ema.weights)
         self.denoiser.eval()
         try:
-            yield
+            with torch.compiler.set_stance(
+                "force_eager"
+            ):  # drawing comes in other batches, each of which would compile
+                yield
         finally:
             _assign(self.denoiser, live)
 
@@ -200,15 +240,6 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "none": lambda done: 1.0,
 }
-
-
-def wants_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16. Never on a CPU, where it was measured to be 400 times slower than float32."""
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UnblotError(f"unknown precision {precision!r}; choose auto, fp32 or bf16")
-    if precision == "bf16" and device.type != "cuda":
-        raise UnblotError(f"precision bf16 needs a CUDA device, not {device.type}; use --precision fp32")
-    return precision != "fp32" and device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
     else:
         record.metrics.restart()
     wait_for_all(trainer.group)
+    trainer.compile(monitor.note)
     monitor.begin(trainer.step)
     record.begin()
     with monitor, _interruptible() as interrupted:
@@ -43,7 +44,9 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
             record.measure()
             _save(folder, trainer, record)
         while trainer.step < train.steps and not _any(trainer, interrupted()):
-            outcome = trainer.take_step()
+            fitting, outcome = trainer.micro_batch, trainer.take_step()
+            if trainer.micro_batch < fitting:
+                monitor.note(f"out of memory: from now on {trainer.micro_batch} pictures at a time, in the same steps")
             if trainer.step % train.log_every == 0 or trainer.step == train.steps:
                 record.step(outcome)
                 if wrong := record.gone_wrong(outcome):
@@ -104,9 +107,11 @@ def _recover(folder: Path, trainer: Trainer, record: Record, what: str) -> None:
 
 
 def _any(trainer: Trainer, flag: bool) -> bool:
-    """Whether the flag is up in any process, so that all stop after the same step."""
+    """Whether the flag is up in any process, so that all stop after the same step; several ask it now and then."""
     if trainer.group.world == 1:
         return flag
+    if trainer.step % trainer.config.train.log_every:
+        return False  # asking waits for the device
     raised = torch.tensor(float(flag), device=trainer.device)
     sum_over(trainer.group, raised)
     return bool(raised)

@@ -1,0 +1,58 @@
+"""What only a GPU can show; left out where there is none."""
+
+import pytest
+import torch
+
+from unblot import api
+from unblot.training import engine
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+CHOICES = {"network": "unet:width=32,multipliers=1-2,blocks=1", "steps": 50, "batch_size": 64, "device": "cuda"}
+
+
+def trainer_for(choices):
+    dataset = api.open_data("digits")
+    return engine.Trainer(api.plan(api.DataConfig(data="digits"), dataset, choices), dataset)
+
+
+@pytest.mark.parametrize("augment", ["none", "non_leaking"])
+def test_a_step_never_waits_for_the_device(augment):
+    trainer = trainer_for({**CHOICES, "augment": augment})
+    for _ in range(3):
+        trainer.take_step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        outcomes = [trainer.take_step() for _ in range(3)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(outcome.loss) for outcome in outcomes)
+
+
+def test_the_losses_are_those_of_a_cpu():
+    on_gpu, on_cpu = trainer_for({**CHOICES, "precision": "fp32"}), trainer_for({**CHOICES, "device": "cpu"})
+    for _ in range(5):
+        torch.testing.assert_close(on_gpu.take_step().loss.cpu(), on_cpu.take_step().loss, rtol=2e-3, atol=2e-3)
+
+
+def test_bf16_learns_what_float32_learns():
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        trainer = trainer_for({**CHOICES, "precision": precision})
+        losses[precision] = torch.stack([trainer.take_step().loss for _ in range(50)])[-20:].mean().item()
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_the_step_is_whole(monkeypatch):
+    trainer, plain = trainer_for({**CHOICES, "precision": "fp32"}), trainer_for({**CHOICES, "precision": "fp32"})
+    losses = trainer._losses
+
+    def short(batch, rows):
+        if rows.stop - rows.start > 16:
+            raise torch.OutOfMemoryError("made up")
+        return losses(batch, rows)
+
+    monkeypatch.setattr(trainer, "_losses", short)
+    torch.testing.assert_close(trainer.take_step().loss, plain.take_step().loss)
+    assert trainer.micro_batch == 16
