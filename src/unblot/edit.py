@@ -235,6 +235,7 @@ class Way:
         progress: Callable[[int], None] = lambda done: None,
     ) -> Self:
         """Choices as in `Run.sample`. Raises UnblotError for what this run cannot use."""
+        run.need_denoiser("editing")
         EditConfig(n=count, steps=steps, seed=seed, batch_size=batch_size)  # holds the numbers to their ranges
         train, labels = run.config.train, choose_labels(label, run.config.data.classes, range(count))
         if guidance != 1 and labels is None:

@@ -115,6 +115,14 @@ class Run:
         about = {"generator": f"unblot {unblot.__version__}", "run": self.path.resolve().name, **choices}
         return Pictures(array, labels, self.config.data, indices, about)
 
+    def need_denoiser(self, what: str) -> None:
+        """Raises UnblotError for a distilled run, which knows a few noise levels only and cannot do `what`."""
+        if self.config.distill is not None:
+            raise UnblotError(
+                f"{what} needs a denoiser of every noise level, and this run was distilled; use its teacher, "
+                f"{self.config.distill.teacher!r}"
+            )
+
     def choices(self, *, steps: int | None, solver: str | None, grid: str | None, **others: Any) -> dict[str, Any]:
         """How pictures are drawn, written out: what is given, and for the rest what the run says."""
         train = self.config.train

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oracles import F64, gaussian, gaussian_flow, ideal
-from unblot import UnblotError, api
+from unblot import UnblotError, api, edit
 from unblot.config import DistillConfig
 from unblot.denoiser import Denoised, Denoiser
 from unblot.process.levels import NoiseLevel, norm
@@ -167,6 +167,16 @@ def test_a_distilled_run_samples_in_its_own_steps_with_nothing_said(straight, te
     for odd in ({"steps": 3}, {"solver": "heun"}, {"grid": "karras"}):
         with pytest.raises(UnblotError, match="leave out --steps, --solver and --grid"):
             run.sample(4, **odd)
+    with pytest.raises(UnblotError, match="editing needs a denoiser of every noise level"):
+        edit.vary(run, run.sample(1).array)
+
+
+def test_a_distilled_run_is_evaluated_without_what_only_a_denoiser_has(straight):
+    report = api.evaluate(straight, n=60, features="pixels", quiet=True)
+    assert report["figures"]["rows"]
+    assert (report["likelihood"], report["learning"]) == (None, None)
+    assert "distilled" in report["verdicts"]["learning"]["text"]
+    assert any("distilled" in note for note in report["notes"])
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])

@@ -97,6 +97,7 @@ def evaluate(
             "parameters": sum(p.numel() for p in denoiser.parameters()),
             "steps": config.train.steps,
             "preset": config.train.preset,
+            "distilled": config.distill is not None,
         },
         "count": len(samples),
         "figures": timed("figures", lambda: measure.figures(parts, dataset, options, noted)),

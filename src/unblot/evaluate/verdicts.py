@@ -139,6 +139,8 @@ def interval(share: dict[str, Any]) -> str:
 
 def _learning(report: dict[str, Any]) -> Answer:
     found = report["learning"]
+    if found is None and report["model"].get("distilled"):
+        return _answer("unknown", "It was distilled: what it can learn is its teacher's to say.")
     if found is None:
         return _answer("unknown", "Without held-out pictures it cannot be told.")
     ends = f"95 % interval {found['low']:+.1%} to {found['high']:+.1%}"
