@@ -1,13 +1,20 @@
 """Drawing many: the same pictures in one go, after a stop, in shards, and nobody else's files touched."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import unblot
 from unblot import UnblotError, bulk
 from unblot.api import Run
+from unblot.sampling.draw import sampling_levels
 from unblot.training.parallel import Group
 
 CHOICES = {"steps": 2, "seed": 7, "label": "all"}
@@ -67,6 +74,50 @@ def test_processes_share_it_out_without_gap_or_difference(run, tmp_path, n):
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
+def test_a_draw_killed_for_real_and_gone_on_with_by_two_processes_is_the_same(run, tmp_path):
+    command = ["-m", "unblot.cli", "sample", str(run.path), "-n", "300", "--steps", "2", "--batch-size", "5"]
+    command += ["--seed", "7", "--out", str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    drawing = subprocess.Popen([sys.executable, *command], env=environment)
+    while not len(list(tmp_path.glob("killed/0*.png"))) > 20:
+        assert drawing.poll() is None
+        time.sleep(0.01)
+    drawing.send_signal(signal.SIGKILL)
+    assert drawing.wait() == -signal.SIGKILL
+    left = tmp_path / "killed" / ".000299.png.1.tmp"  # as by a process that was killed while it wrote
+    left.write_bytes(b"half")
+    there = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("killed/0*.png")}
+    assert len(there) < 300
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
+    done = subprocess.run(two, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole = run.sample(300, steps=2, seed=7).array[:, 0].astype(int)
+    for i, alone in enumerate(whole):
+        drawn = np.asarray(Image.open(tmp_path / "killed" / f"{i:06d}.png")).astype(int)
+        assert np.abs(drawn - alone).max() <= 1  # another batch, one grey level
+    assert len(list(tmp_path.glob("killed/0*.png"))) == 300
+    assert not left.exists()
+    assert there.items() <= {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("killed/0*.png")}.items()
+
+
+def test_picture_i_is_the_same_alone_and_in_a_bulk_draw(run, tmp_path):
+    bulk.draw_into(tmp_path, run, 13, batch_size=4, **CHOICES)
+    for i in (0, 7, 12):
+        drawn = np.asarray(Image.open(tmp_path / f"{i:06d}.png")).astype(int)
+        alone = run.sample(1, first=i, batch_size=1, **CHOICES).array[0, 0].astype(int)
+        assert np.abs(drawn - alone).max() <= 1
+
+
+def test_overwriting_by_several_processes_loses_nothing(run, tmp_path):
+    """Whoever is first to write, the files of an earlier draw go before."""
+    bulk.draw_into(tmp_path / "a", run, 13, batch_size=4, **CHOICES)
+    command = ["-m", "unblot.cli", "sample", str(run.path), "-n", "9", "--steps", "2", "--batch-size", "1"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
+    done = subprocess.run([*two, "--out", str(tmp_path / "a"), "--overwrite"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "a").glob("0*.png")) == [f"{i:06d}.png" for i in range(9)]
+
+
 def test_shards_hold_what_files_hold(run, tmp_path):
     bulk.draw_into(tmp_path, run, 21, **CHOICES)
     drawn = run.sample(21, **CHOICES)
@@ -92,6 +143,19 @@ def test_overwriting_leaves_other_peoples_files(run, tmp_path):
         bulk.draw_into(tmp_path, run, 2, **CHOICES)
     bulk.draw_into(tmp_path, run, 2, overwrite=True, **CHOICES)
     assert (tmp_path / "mine.txt").read_text() == "dear"
+
+
+def test_manifest_and_files_say_how_each_picture_came_about(run, tmp_path):
+    bulk.draw_into(tmp_path, run, 3, seed=7, steps=4, solver="ddim:eta=0.5", grid="karras")
+    drawn = json.loads((tmp_path / "manifest.json").read_text())["drawn"]
+    told = {"run": run.path.name, "seed": 7, "steps": 4, "solver": "ddim:eta=0.5"}
+    assert told.items() <= drawn.items()
+    assert drawn["schedule"].startswith("edm")
+    levels = sampling_levels(drawn["schedule"], drawn["grid"], 4)
+    assert drawn["levels"] == pytest.approx((levels.sigma / levels.alpha).tolist(), rel=1e-5)
+    about = json.loads(Image.open(tmp_path / "000002.png").text["unblot"])
+    levels_told = {name: drawn[name] for name in ("schedule", "grid", "steps")}
+    assert (told | levels_told | {"index": 2}).items() <= about.items()
 
 
 def test_nothing_is_written_for_choices_that_cannot_be(run, tmp_path):

@@ -1,6 +1,7 @@
 """Drawing any number of pictures into a folder: in flat memory, on several processes, and on after a stop.
 
-    manifest.json                what is drawn, and how; a second call with the same choices goes on
+    manifest.json                what is drawn, and how (run, seed, solver, levels); a second call with the same
+                                 choices goes on
     000000.png …                 one file a picture, its provenance inside
     shard-000000.npy …           or, for many, SHARD pictures a file, (n, C, H, W), with labels-000000.npy beside
     grid.png                     the first pictures, to look at
@@ -11,6 +12,7 @@ Every file appears whole or not at all, so that what is missing after a stop is 
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,8 +24,9 @@ from unblot.config import SampleConfig
 from unblot.data.output import save_array
 from unblot.errors import UnblotError
 from unblot.run import refuse_full, write_json
+from unblot.sampling.draw import sampling_levels
 from unblot.trained import Pictures, Run
-from unblot.training.parallel import Group
+from unblot.training.parallel import Group, wait_for_all
 
 MANIFEST, GRID = "manifest.json", "grid.png"
 OURS = re.compile(r"\d{6,}\.(png|tif|npy)|(shard|labels)-\d{6,}\.npy|manifest\.json|grid\.png")
@@ -57,17 +60,49 @@ def draw_into(
     size = SHARD if shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
     shown: list[Pictures] = []
+    begun = False
+
+    def begin(first: Pictures | None = None) -> None:
+        nonlocal begun
+        if not begun:
+            if group.leads and first is not None:
+                _begin(folder, {**manifest, "drawn": _told(first)}, clear=overwrite)
+            wait_for_all(group)  # nobody writes before the first one has made room
+        begun = True
+
     for unit in units[group.rank :: group.world]:
-        names = {f"shard-{unit[0] // SHARD:06d}"} if shards else {f"{i:06d}" for i in unit}
+        names = _names(unit, shards)
         if not names <= there:
             pictures = run.sample(len(unit), first=unit[0], batch_size=batch_size, **choices)
             if unit[0] < SHOWN:
                 shown.append(pictures)
-            _begin(folder, manifest, overwrite and unit is units[0])
+            begin(pictures)
             _write(folder, pictures, shards)
         progress(len(unit))
+    begin()
+    _sweep(folder, {name for unit in units[group.rank :: group.world] for name in _names(unit, shards)})
     if group.leads:
         _grid(run, min(n, SHOWN), shown, batch_size, choices).save(folder / GRID)
+
+
+def _told(pictures: Pictures) -> dict[str, Any]:
+    """How the pictures are drawn, every choice made, with the levels (sigma/alpha) that it leads to."""
+    about = pictures.provenance
+    levels = sampling_levels(about["schedule"], about["grid"], about["steps"])
+    ratios = [float(f"{ratio:.6g}") for ratio in (levels.sigma / levels.alpha).tolist()]
+    return {**about, "levels": [ratio if math.isfinite(ratio) else "infinity" for ratio in ratios]}
+
+
+def _names(unit: range, shards: bool) -> set[str]:
+    """The stems of the files that say that these pictures are there."""
+    return {f"shard-{unit[0] // SHARD:06d}"} if shards else {f"{i:06d}" for i in unit}
+
+
+def _sweep(folder: Path, names: set[str]) -> None:
+    """Removes what a process that was killed while it wrote one of these files has left."""
+    for path in folder.glob(".*.tmp"):
+        if path.name[1:].split(".")[0].replace("labels-", "shard-") in names:
+            path.unlink(missing_ok=True)
 
 
 def fingerprint(run: Run) -> str:
@@ -84,7 +119,8 @@ def _present(folder: Path, manifest: dict[str, Any], overwrite: bool) -> set[str
     if overwrite or not path.exists():
         refuse_full(folder, overwrite)
         return set()
-    if json.loads(path.read_text()) != json.loads(json.dumps(manifest)):
+    there = json.loads(path.read_text())
+    if {k: v for k, v in there.items() if k != "drawn"} != json.loads(json.dumps(manifest)):
         raise UnblotError(
             f"{str(folder)!r} holds pictures of another model or of other choices (see its {MANIFEST}); choose another "
             "--out, or give --overwrite"

@@ -114,7 +114,7 @@ def enlarge(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> Edite
 
 def colour(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
     """n pictures in colour each, whose brightness (the mean of other than three channels) is `gray` (P, 1, H, W)."""
-    values, channels = _values(run), run.config.data.channels
+    values, channels = values_of(run), run.config.data.channels
     weights = gray_weights(channels - values.alpha)
     if len(weights) == 1:
         raise UnblotError("this run's pictures are gray: colouring needs a run that was trained on colour")
@@ -191,7 +191,7 @@ def _made(
     rows: Tensor | None = None,
 ) -> Edited:
     """n results for each of the pictures, beside which they are shown; rows: what `work` makes each result of."""
-    values, count = _values(run), len(pictures) * n
+    values, count = values_of(run), len(pictures) * n
     rows = torch.arange(count) // n if rows is None else rows
     names = choices.pop("names", None) or [f"picture-{i}" for i in range(len(pictures))]
     way = Way.of(run, count, **choices)
@@ -281,7 +281,7 @@ def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True) -> Tensor:
     wanted = run.config.data.shape
     if pictures.ndim != 4 or pictures.shape[1] != wanted[0] or (fixed_size and pictures.shape[1:] != wanted):
         raise UnblotError(f"pictures of shape {pictures.shape} are no (P, {', '.join(map(str, wanted))}) of this run")
-    return torch.from_numpy(_values(run).encode(pictures, np.float32)).to(_device(run))
+    return torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(_device(run))
 
 
 def _checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
@@ -291,7 +291,8 @@ def _checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     return np.broadcast_to(unknown.astype(bool), (len(pictures), 1, *pictures.shape[2:])).copy()
 
 
-def _values(run: Run) -> ValueMap:
+def values_of(run: Run) -> ValueMap:
+    """The map between the run's stored values and the network's range."""
     return ValueMap.from_dict(run.config.data.values)
 
 

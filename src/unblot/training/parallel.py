@@ -58,5 +58,5 @@ def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
 
 def wait_for_all(group: Group) -> None:
     """Returns when every process has come here."""
-    if group.world > 1:
+    if group.world > 1 and dist.is_initialized():
         dist.barrier()
