@@ -4,9 +4,10 @@
     python benchmarks/bulk.py --run runs/digits --steps 3 --out bulk.json
 
 `unblot sample RUN -n 100000` is killed with SIGKILL after each of the given shares of its shards and started again,
-until it ends by itself. memory: peak resident MB of the processes, beside that of a draw of a tenth as many; complete: as
-many rows in the shards as asked for; distinct: different pictures among them, by hash of their values; equal: whether
-some whole shards are, bit for bit, what a draw that nobody disturbed gives; pictures/s: of the undisturbed tenth.
+until it ends by itself. memory: peak resident MB of the processes, beside that of a draw of a tenth as many;
+complete: as many rows in the shards as asked for; distinct: different pictures among them, by hash of their values;
+equal: whether some whole shards are, bit for bit, what a draw that nobody disturbed gives; pictures/s: of the
+undisturbed tenth.
 """
 
 import argparse
