@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from unblot.errors import UnblotError
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import build, canonical, options_of, parse
+from unblot.specs import build, canonical, options_of, parse, several
 
 
 def thing(*args: int, width: int = 3, rate: float = 0.5, deep: bool = False, kind: str = "a") -> tuple:
@@ -29,6 +29,12 @@ def test_a_canonical_spec_says_all_and_stays_as_it_is(width: int, rate: float, d
     assert parse(TABLE, spec, "thing") == ("thing", {"width": width, "rate": rate, "deep": deep, "kind": kind})
     assert canonical(TABLE, spec, "thing") == spec
     assert canonical(TABLE, "thing", "thing") == "thing:width=3,rate=0.5,deep=False,kind=a"
+
+
+def test_several_specs_are_joined_by_plus() -> None:
+    both = "thing:width=3,rate=1e+20,deep=False,kind=a+plain"
+    assert canonical(TABLE, "thing:rate=1e+20+plain", "thing") == canonical(TABLE, both, "thing") == both
+    assert several(both) == [both.removesuffix("+plain"), "plain"]
 
 
 @pytest.mark.parametrize("table", [SCHEDULES, SOLVERS])

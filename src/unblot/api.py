@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import unblot
-from unblot.config import DataConfig, DataFacts, DistillConfig, EvaluateConfig, RunConfig
+from unblot.config import DataConfig, DataFacts, DistillConfig, EmaConfig, EvaluateConfig, RunConfig
 from unblot.data import doctor
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset, open_data
@@ -26,7 +26,7 @@ from unblot.presets import resolve
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.randomness import epoch_order
 from unblot.process.schedules import SCHEDULES
-from unblot.run import CONFIG, create, load_model, locked, new_folder, read_config, write_json
+from unblot.run import CONFIG, MODEL, create, load_model, locked, new_folder, read_config, save_model, write_json
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
@@ -40,8 +40,9 @@ from unblot.training.loggers import services
 from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
 from unblot.training.optimizers import OPTIMIZERS
+from unblot.training.posthoc import Row, Snapshots
 
-__all__ = ["Pictures", "Run", "choose_labels", "distill", "evaluate", "load", "plan", "resume", "train"]
+__all__ = ["Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume", "train"]
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
 
@@ -153,6 +154,27 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     )
     note = (lambda line: None) if quiet else print
     return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
+
+
+def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: None, **choices: Any) -> Run:
+    """Puts another average of the weights into a run's model.safetensors: of a given length, or the best.
+
+    choices: fields of `EmaConfig`; `report` is told of each length that was measured. The run's checkpoints and
+    snapshots stay as they are, so that any other can be had later. Raises UnblotError for a run without snapshots.
+    """
+    from unblot.evaluate.lengths import best
+
+    path, config = Path(path), EmaConfig(**choices)
+    snapshots, run = Snapshots(path), load(path, config.device)
+    std = config.std
+    if std is None:
+        dataset = open_source(run.config.source, quiet=True)
+        std = best(run.config.train, run.denoiser, dataset, snapshots, config, cache_folder(), report)
+    weights = snapshots.weights(std)
+    chosen = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema=f"power:std={std}"))
+    with locked(path):
+        save_model(path / MODEL, chosen, weights)
+    return load(path, config.device)
 
 
 def examine(

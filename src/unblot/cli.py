@@ -15,6 +15,7 @@ from unblot.commands import (
     distill_command,
     doctor_command,
     edit_command,
+    ema_command,
     evaluate_command,
     film_command,
     sample_command,
@@ -25,6 +26,7 @@ from unblot.config import (
     DataConfig,
     DistillConfig,
     EditConfig,
+    EmaConfig,
     EvaluateConfig,
     SampleConfig,
     TrainConfig,
@@ -171,6 +173,10 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "measure how good, varied and original", evaluate_command, "RUN [-n N] [flags]")
     _add_run(evaluate)
     add_flags(evaluate, EvaluateConfig)
+
+    ema = command("ema", "find the best average of the weights", ema_command, "RUN [--std S] [--by distance]")
+    ema.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    add_flags(ema, EmaConfig)
 
     compare = command("compare", "put evaluated runs side by side", compare_command, "RUN RUN ...")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that were evaluated")

@@ -141,6 +141,26 @@ def compare_command(args: dict[str, Any]) -> None:
     print(compare([read_report(run) for run in args["runs"]]))
 
 
+def ema_command(args: dict[str, Any]) -> None:
+    """Rebuild the average of the weights with another length from the snapshots that a run kept, and put it into
+    RUN/model.safetensors. Without --std every length is tried, and the one with the lowest held-out loss (or distance
+    of drawn pictures) is taken. The snapshots remain: any other length can be had afterwards.
+    """
+    from unblot import api
+    from unblot.run import MODEL
+    from unblot.training.posthoc import Row
+
+    name = "distance" if args.get("by") == "distance" else "held-out loss"
+
+    def show(row: Row) -> None:
+        print(f"{row.std:<6} {row.figure:>14.5f} {row.error:>14.1%}")
+
+    if args.get("std") is None:
+        print(f"{'length':<6} {name:>14} {'profile off by':>14}")
+    run = api.choose_ema(args.pop("run"), report=show, **args)
+    print(f"{run.path / MODEL} has the average {run.config.train.ema} now")
+
+
 def show_command(args: dict[str, Any]) -> None:
     """Say what a run is: its data, network, process, how it was trained, and how the loss went."""
     from unblot.describe import describe

@@ -83,7 +83,10 @@ class TrainConfig(Checked):
     )
     weight_decay: float = option("share of the weights taken off, times the rate", "optimisation", low=0, default=0.0)
     clip_norm: float = option("gradients are scaled down to this norm", "optimisation", low=1e-6, default=1.0)
-    ema: str = option("average of the weights: power:std=0.05 or decay:rate=0.9999", "optimisation")
+    ema: str = option(
+        "averages of the weights, joined by +, of which the first draws: power:std=0.05 or decay:rate=0.9999",
+        "optimisation",
+    )
 
     grid: str = option(f"where sampling steps: {GRIDS}", "sampling")
     solver: str = option(f"solver of sampling: {SOLVERS}", "sampling")
@@ -163,6 +166,17 @@ class DistillConfig(Checked):
     teacher_steps: int = option("steps of the teacher for one of the new model", "distillation", low=1, default=5)
     teacher: str = option("", "", default="")
     sha256: str = option("", "", default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig(Checked):
+    """Every choice of looking for the best average of the weights."""
+
+    std: float | None = option("length to take, as a share of the run (default: the best)", "what", default=None)
+    by: str = option("what the best is judged by: the held-out loss, or distance", "what", default="loss")
+    n: int = option("pictures to draw for a distance", "what", low=2, default=500)
+    seed: int = option("of noise and of drawn pictures", "what", low=0, default=0)
+    device: str = option("cpu, cuda, mps, or auto: the best there is", "what", default="auto")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "learning_rate": learning_rate,
         "warmup": 0.05,
         "decay": "cosine",
-        "ema": "power:std=0.05",
+        "ema": "power:std=0.05+power:std=0.1",
         "grid": "karras",
         "solver": "dpmpp_2m",
         "sampling_steps": 20,

@@ -6,6 +6,7 @@
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
     training.log         what was said while it trained, with times
     checkpoints/         everything needed to go on
+    snapshots/           averages of the weights on the way, from which others are rebuilt
     samples/  report/    pictures drawn on the way; the evaluation
 
 Files are written under another name and then renamed, so that a reader never sees half of one.
@@ -34,7 +35,7 @@ from unblot.nn import NETWORKS
 from unblot.specs import build
 
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
-CHECKPOINTS, SAMPLES, REPORT = "checkpoints", "samples", "report"
+CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"
 BEST, LOG, LOCK, WANDB_ID = "best.safetensors", "training.log", ".lock", "wandb.id"
 
 
@@ -58,7 +59,7 @@ def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
             f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
             "or replace it with --overwrite"
         )
-    for part in (CHECKPOINTS, SAMPLES, REPORT, MODEL, TEACHER, METRICS, BEST, LOG, WANDB_ID, "tensorboard"):
+    for part in (CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS, MODEL, TEACHER, METRICS, BEST, LOG, WANDB_ID, "tensorboard"):
         _remove(folder / part)
     for part in (SAMPLES, CHECKPOINTS):
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ parameters are its options: their names, types and defaults are read from its si
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -39,8 +40,19 @@ def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tupl
 
 
 def canonical(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
-    """The spec with every option written out, so that it means the same after a default has changed."""
-    name, options = parse(table, spec, kind)
+    """The spec with every option written out, so that it means the same after a default has changed.
+
+    Several that are joined by + are written out one by one.
+    """
+    return "+".join(_written(*parse(table, part, kind)) for part in several(spec))
+
+
+def several(spec: str) -> list[str]:
+    """The specs that one spec joins by +; the + of a number such as 1e+9 is none."""
+    return re.split(r"\+(?=[a-z])", spec)
+
+
+def _written(name: str, options: dict[str, Any]) -> str:
     return name + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
 
 

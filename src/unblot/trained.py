@@ -20,7 +20,7 @@ from unblot.sampling.draw import available_device, draw
 from unblot.sampling.grids import GRIDS
 from unblot.sampling.loop import Progress
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import canonical
+from unblot.specs import canonical, several
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Run:
         precision = self.config.train.precision if device.type == "cuda" else "fp32"  # as trained, where it can be
         with mixed_precision(precision, device):
             array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
-        about = {"generator": f"unblot {unblot.__version__}", "run": self.path.resolve().name, **choices}
+        run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
+        about = {"generator": f"unblot {unblot.__version__}", **run, **choices}
         return Pictures(array, labels, self.config.data, indices, about)
 
     def need_denoiser(self, what: str) -> None:

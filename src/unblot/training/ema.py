@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from unblot.specs import build
+from unblot.specs import build, parse, several
 
 Keep = Callable[[int], float]  # step (1, 2, …) -> share of the old average that is kept
 
@@ -39,20 +39,41 @@ def power_exponent(std: float) -> float:
     return (low + high) / 2
 
 
+def power_std(spec: str) -> float:
+    """The width of a spec's profile, 0 where it is not a power function."""
+    name, options = parse(EMAS, spec, "ema")
+    return options["std"] if name == "power" else 0.0
+
+
 class Ema:
-    """The running average of a module's parameters, held in float32 under their own names."""
+    """Running averages of a module's parameters, held in float32 under their own names.
+
+    spec: one entry of EMAS or several joined by +. `weights` is the first, the one that a model draws with.
+    """
 
     def __init__(self, module: nn.Module, spec: str):
-        self.keep = build(EMAS, spec, "ema")
-        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self.specs = several(spec)
+        self.keeps = [build(EMAS, part, "ema") for part in self.specs]
+        self.averages = [{name: p.detach().clone() for name, p in module.named_parameters()} for _ in self.specs]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The first average."""
+        return self.averages[0]
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Takes in the parameters after step `step` (1, 2, …)."""
-        torch._foreach_lerp_(list(self.weights.values()), list(module.parameters()), 1 - self.keep(step))
+        live: list[Tensor] = list(module.parameters())
+        for keep, average in zip(self.keeps, self.averages, strict=True):
+            torch._foreach_lerp_(list(average.values()), live, 1 - keep(step))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All averages, as checkpoints name them: the first `ema/name`, the second `ema1/name`, and so on."""
+        return {f"ema{i or ''}/{name}": p for i, a in enumerate(self.averages) for name, p in a.items()}
 
     @torch.no_grad()
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Puts saved averages in place of the present ones."""
-        for name, weight in self.weights.items():
-            weight.copy_(weights[name])
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts what `tensors` gave in place of the present averages."""
+        for name, average in self.tensors().items():
+            average.copy_(tensors[name])

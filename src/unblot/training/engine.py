@@ -1,6 +1,7 @@
 """The training engine: all the state of a run in training, and the step that changes it."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -202,18 +203,18 @@ class Trainer:
         """Everything a checkpoint must hold, by name."""
         return {
             **{f"weights/{name}": p for name, p in self.denoiser.named_parameters()},
-            **{f"ema/{name}": p for name, p in self.ema.weights.items()},
+            **self.ema.tensors(),
             **{f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()},
         }
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Takes up the state that `tensors` gave after step `step`."""
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
             parts[kind][rest] = tensor
         _assign(self.denoiser, parts["weights"])
-        self.ema.load(parts["ema"])
+        self.ema.load(tensors)
         self.optimizer.load(parts["optimizer"])
         self.step = step
         self.lost = torch.zeros_like(self.lost)

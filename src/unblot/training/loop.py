@@ -13,7 +13,7 @@ from unblot.data.output import sheet
 from unblot.errors import UnblotError
 from unblot.run import MODEL, SAMPLES, save_model
 from unblot.sampling.draw import draw
-from unblot.training import checkpoint
+from unblot.training import checkpoint, posthoc
 from unblot.training.engine import Trainer
 from unblot.training.monitor import Monitor
 from unblot.training.parallel import sum_over, wait_for_all
@@ -55,6 +55,8 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
             record.measure()
             if train.preview_every and trainer.step % train.preview_every == 0 and trainer.group.leads:
                 monitor.note(f"preview: {_preview(folder, trainer, record)}")
+            if trainer.group.leads and posthoc.due(trainer.step, train.steps):
+                posthoc.keep(folder, trainer.step, train.steps, trainer.ema)
             if trainer.step % train.checkpoint_every == 0 and not outcome.lost and record.sound():
                 _save(folder, trainer, record)
         _save(folder, trainer, record)
@@ -88,6 +90,8 @@ def _go_back(folder: Path, trainer: Trainer, record: Record) -> None:
             f"the checkpoints of {str(folder)!r} do not fit its config.json; put that back as it was written ({reason})"
         ) from None
     trainer.rate_scale = state["rate_scale"]
+    if trainer.group.leads:
+        posthoc.forget_after(folder, trainer.step)
     if not record.metrics.go_back(state["metrics_bytes"]):
         record.monitor.note(f"note: lines are missing in {record.metrics.path}")
 

@@ -1,0 +1,82 @@
+"""Another length of average, put into a run that is done."""
+
+import shutil
+
+import pytest
+import torch
+
+from unblot import UnblotError, api, cli
+from unblot.evaluate import lengths
+from unblot.run import MODEL, read_config, read_tensors
+from unblot.training import checkpoint, posthoc
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    api.train("digits", out=folder, quiet=True, preview_every=0, **TINY)
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def test_a_length_is_put_into_the_model_and_the_first_one_comes_back(copy):
+    before = read_tensors(copy / MODEL)[0]
+    config = (copy / "config.json").read_bytes()
+    chosen = api.choose_ema(copy, std=0.12)
+    assert chosen.config.train.ema == "power:std=0.12"
+    assert chosen.sample(2, steps=2).provenance["ema"] == "power:std=0.12"
+    changed = read_tensors(copy / MODEL)[0]
+    assert any(not torch.equal(changed[name], w) for name, w in before.items())
+    api.choose_ema(copy, std=0.05)
+    again = read_tensors(copy / MODEL)[0]
+    assert all(torch.equal(again[name], w) for name, w in before.items())
+    assert (copy / "config.json").read_bytes() == config
+
+
+def test_the_second_average_is_the_one_that_was_tracked(copy):
+    api.choose_ema(copy, std=0.1)
+    saved = checkpoint.load(copy, TINY["steps"])[0]
+    weights = read_tensors(copy / MODEL)[0]
+    assert all(torch.equal(saved[f"ema1/{name}"], w) for name, w in weights.items())
+
+
+@pytest.mark.parametrize("by", ["loss", "distance"])
+def test_the_best_length_is_the_one_with_the_lowest_figure(copy, monkeypatch, by):
+    monkeypatch.setattr(lengths, "LENGTHS", (0.05, 0.2))
+    rows = []
+    chosen = api.choose_ema(copy, by=by, n=20, report=rows.append)
+    best = min(rows, key=lambda row: row.figure)
+    assert [row.std for row in rows] == [0.05, 0.2]
+    assert chosen.config.train.ema == f"power:std={best.std}"
+    if by == "loss":  # after so few steps the shorter one has learned more
+        assert rows[0].figure < rows[1].figure
+
+
+def test_snapshots_are_taken_again_after_going_back(run, copy):
+    newest = copy / "checkpoints" / f"{TINY['steps']:08d}"
+    shutil.rmtree(newest)
+    last = f"{TINY['steps']:08d}.safetensors"
+    (copy / posthoc.SNAPSHOTS / last).write_bytes(b"of steps that are taken again")
+    api.resume(copy, quiet=True)
+    for file in (run / posthoc.SNAPSHOTS).iterdir():
+        assert (copy / posthoc.SNAPSHOTS / file.name).read_bytes() == file.read_bytes()
+    assert (copy / MODEL).read_bytes() == (run / MODEL).read_bytes()
+    assert read_config(copy).train.ema == "power:std=0.05+power:std=0.1"
+
+
+def test_a_run_without_snapshots_and_a_damaged_one_are_one_line(copy, capsys):
+    file = next((copy / posthoc.SNAPSHOTS).iterdir())
+    file.write_bytes(file.read_bytes()[:100])
+    assert cli.main(["ema", str(copy), "--std", "0.1"]) == 2
+    assert "is not a whole" in capsys.readouterr().err
+    shutil.rmtree(copy / posthoc.SNAPSHOTS)
+    assert cli.main(["ema", str(copy)]) == 2
+    assert "has no snapshots" in capsys.readouterr().err
+    with pytest.raises(UnblotError, match="no snapshots"):
+        api.choose_ema(copy, std=0.1)
