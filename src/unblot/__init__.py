@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from unblot.errors import UnblotError
 
 if TYPE_CHECKING:
-    from unblot.api import Pictures, Run, distill, evaluate, load, resume, train
+    from unblot.api import Pictures, Run, distill, evaluate, load, resume, train, tune
 
 __version__ = "0.1.0"
-__all__ = ["Pictures", "Run", "UnblotError", "distill", "evaluate", "load", "resume", "train"]
+__all__ = ["Pictures", "Run", "UnblotError", "distill", "evaluate", "load", "resume", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import unblot
-from unblot.config import DataConfig, DataFacts, DistillConfig, EmaConfig, EvaluateConfig, RunConfig
+from unblot.config import DataConfig, DataFacts, DistillConfig, EmaConfig, EvaluateConfig, RunConfig, TuneConfig
 from unblot.data import doctor
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset, open_data
@@ -41,8 +41,10 @@ from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
 from unblot.training.optimizers import OPTIMIZERS
 from unblot.training.posthoc import Row, Snapshots
+from unblot.tuned import Tuning
 
-__all__ = ["Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume", "train"]
+__all__ = ["Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume"]
+__all__ += ["train", "tune"]
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
 
@@ -175,6 +177,21 @@ def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: 
     with locked(path):
         save_model(path / MODEL, chosen, weights)
     return load(path, config.device)
+
+
+def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None, **choices: Any) -> Tuning:
+    """Finds out how a run samples best, and keeps it: RUN/tuning.json, and a page in RUN/report/.
+
+    choices: fields of `TuneConfig`; `report` is told how it goes on. Raises UnblotError where the data is not what the
+    run was trained on.
+    """
+    from unblot.search import tune_run
+
+    config, path = TuneConfig(**choices), Path(path)
+    run_config = read_config(path)  # a folder: this is where the result is kept
+    run = load(path, config.device)
+    run.need_denoiser("tuning")
+    return tune_run(run, _data_of(run_config, path, quiet=False), config, cache_folder() / "features", report)
 
 
 def examine(

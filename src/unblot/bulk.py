@@ -10,7 +10,6 @@ Every file appears whole or not at all, so that what is missing after a stop is 
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -23,7 +22,7 @@ import numpy as np
 from unblot.config import SampleConfig
 from unblot.data.output import save_array
 from unblot.errors import UnblotError
-from unblot.run import refuse_full, write_json
+from unblot.run import fingerprint, refuse_full, write_json
 from unblot.sampling.draw import sampling_levels
 from unblot.trained import Pictures, Run
 from unblot.training.parallel import Group, wait_for_all
@@ -55,7 +54,10 @@ def draw_into(
     SampleConfig(n=n, batch_size=batch_size)  # holds the numbers to their ranges
     group = group or Group()
     shards = n >= MANY or run.config.data.kind == "points"
-    manifest = {"n": n, "shards": shards, "model": fingerprint(run), **choices}
+    asked = {k: v for k, v in choices.items() if k in ("quality", "evaluations", "steps", "solver", "grid")}
+    setting = dataclasses.asdict(run.setting(**asked))  # tuned or not meanwhile, the draw goes on as it began
+    choices = {k: v for k, v in choices.items() if k not in asked} | setting
+    manifest = {"n": n, "shards": shards, "model": fingerprint(run.denoiser), **choices}
     there = _present(folder, manifest, overwrite)
     size = SHARD if shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
@@ -103,14 +105,6 @@ def _sweep(folder: Path, names: set[str]) -> None:
     for path in folder.glob(".*.tmp"):
         if path.name[1:].split(".")[0].replace("labels-", "shard-") in names:
             path.unlink(missing_ok=True)
-
-
-def fingerprint(run: Run) -> str:
-    """A hash of the model's weights, by which a draw knows whether it goes on with the same model."""
-    digest = hashlib.sha256()
-    for _, weight in sorted(run.denoiser.state_dict().items()):
-        digest.update(weight.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _present(folder: Path, manifest: dict[str, Any], overwrite: bool) -> set[str]:

@@ -21,6 +21,7 @@ from unblot.commands import (
     sample_command,
     show_command,
     train_command,
+    tune_command,
 )
 from unblot.config import (
     DataConfig,
@@ -30,6 +31,7 @@ from unblot.config import (
     EvaluateConfig,
     SampleConfig,
     TrainConfig,
+    TuneConfig,
     field_type,
     flag,
 )
@@ -177,6 +179,10 @@ def make_parser() -> argparse.ArgumentParser:
     ema = command("ema", "find the best average of the weights", ema_command, "RUN [--std S] [--by distance]")
     ema.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     add_flags(ema, EmaConfig)
+
+    tune = command("tune", "find out how a run samples best", tune_command, "RUN [--minutes X] [-n N] [flags]")
+    tune.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    add_flags(tune, TuneConfig)
 
     compare = command("compare", "put evaluated runs side by side", compare_command, "RUN RUN ...")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that were evaluated")

@@ -133,6 +133,27 @@ def evaluate_command(args: dict[str, Any]) -> None:
     print(f"\nlook at   {path / REPORT / HTML}")
 
 
+def tune_command(args: dict[str, Any]) -> None:
+    """Find out how a trained model samples best: which solver, on which levels, for each number of network calls.
+
+    Draws pictures in many ways and measures their distance to real ones; keeps what it found in RUN/tuning.json, and a
+    chart in RUN/report/tuning.html. From then on `unblot sample RUN` takes the cheapest setting within 10 % of the
+    best (--quality good), or what --quality draft (within 50 %), --quality best or --evaluations N ask for.
+    """
+    from rich.console import Console
+
+    from unblot import api
+    from unblot.evaluate.front import table
+    from unblot.run import REPORT
+    from unblot.search import PAGE
+
+    path = args.pop("run")
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status("tuning") as status:
+        tuning = api.tune(path, report=status.update, **args)
+    print(table(tuning.about, tuning.trials))
+    print(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")
+
+
 def compare_command(args: dict[str, Any]) -> None:
     """Put evaluated runs side by side: figures against held-out pictures, copies, likelihood, training."""
     from unblot.evaluate.report import read_report

@@ -26,6 +26,7 @@ SCHEDULES = (
 AUGMENTATIONS = "none, plain:flip=true,shift=2 or non_leaking (for small sets)"
 GRIDS = "time, trailing, karras:rho=7, log_snr or listed"
 FEATURES = "classifier, random, pixels, dinov2, inception (default: classifier where there are labels)"
+QUALITIES = "draft, good or best"
 SOLVERS = (
     "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, "
     "unipc, deis, ipndm, edm_churn, restart or adaptive"
@@ -115,10 +116,21 @@ class SampleConfig(Checked):
     n: int = option("number of pictures", "pictures", low=1, default=16)
     label: str | None = option("class by name or number; several (0,1,2) or all take turns", "pictures", default=None)
     seed: int = option("picture i follows from the seed and i alone", "pictures", low=0, default=0)
+    quality: str | None = option(
+        f"what tuning found: {QUALITIES} (default: good, where tuned)", "sampling", default=None
+    )
+    evaluations: int | None = option("network calls a picture may take", "sampling", low=1, default=None)
     steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
     solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
     grid: str | None = option(f"where to step: {GRIDS}", "sampling", default=None)
-    guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
+    guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "guidance", default=1.0)
+    guidance_low: float = option("no push where sigma/alpha is below", "guidance", low=0, default=0.0)
+    guidance_high: float | None = option("no push where sigma/alpha is above", "guidance", low=0, default=None)
+    guidance_rescale: float = option("share of the contrast to bring back", "guidance", low=0, high=1, default=0.0)
+    autoguide: str | None = option("push away from this weaker run or model instead", "guidance", default=None)
+    threshold: str = option(
+        "hold estimates in range: none, static or dynamic:quantile=0.995", "guidance", default="none"
+    )
     batch_size: int = option("pictures drawn at a time", "run", low=1, default=64)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
 
@@ -176,6 +188,17 @@ class EmaConfig(Checked):
     by: str = option("what the best is judged by: the held-out loss, or distance", "what", default="loss")
     n: int = option("pictures to draw for a distance", "what", low=2, default=500)
     seed: int = option("of noise and of drawn pictures", "what", low=0, default=0)
+    device: str = option("cpu, cuda, mps, or auto: the best there is", "what", default="auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(Checked):
+    """Every choice of a tuning."""
+
+    n: int = option("the most pictures to draw for a figure", "what", low=100, default=2000)
+    minutes: float = option("time to search in", "what", low=0, default=10.0)
+    features: str = option(f"what pictures are compared by: {FEATURES}", "what", default="")
+    seed: int = option("of the pictures that are drawn", "what", low=0, default=0)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "what", default="auto")
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from unblot.run import METRICS, load_model, read_metrics
+from unblot.evaluate.front import told
+from unblot.run import METRICS, fingerprint, load_model, read_metrics
+from unblot.sampling.tuning import choose
 from unblot.training.metrics import HELD_OUT, STEP, mean_loss, of_kind
+from unblot.tuned import DEFAULT, Tuning, read_tuning
 
 LOSSES = 5  # shown from a run's metrics
 SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the averaged weights
@@ -37,6 +40,8 @@ def describe(path: Path) -> str:
                 f"from {about.teacher}, for {about.evaluations} evaluations a picture, guidance {about.guidance:g}",
             )
         )
+    if path.is_dir() and (tuning := read_tuning(path)) is not None:
+        rows.append(("tuned", _tuned(tuning, fingerprint(denoiser))))
     metrics = read_metrics(path) if path.is_dir() else []
     if metrics:
         rows.append(("reached", f"step {metrics[-1]['step']} of {train.steps} ({METRICS})"))
@@ -44,6 +49,14 @@ def describe(path: Path) -> str:
     if measured := of_kind(metrics, HELD_OUT):
         rows += [(side, _measured(measured, key)) for side, key in SIDES.items() if measured[-1][key]]
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _tuned(tuning: Tuning, model: str) -> str:
+    """What a draw takes since the run was tuned."""
+    if tuning.model != model:
+        return "for the model as it was before it was trained on; tune it again"
+    found = choose(tuning.trials, DEFAULT)
+    return f"{told(found.setting)} ({found.evaluations} network calls; quality {DEFAULT})"
 
 
 def _losses(metrics: list[dict[str, Any]]) -> str:

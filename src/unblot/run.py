@@ -5,6 +5,7 @@
     teacher.safetensors  of a distilled run: the model that it was made from
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
     training.log         what was said while it trained, with times
+    tuning.json          how this model samples best, where `unblot tune` has found that out
     checkpoints/         everything needed to go on
     snapshots/           averages of the weights on the way, from which others are rebuilt
     samples/  report/    pictures drawn on the way; the evaluation
@@ -12,6 +13,7 @@
 Files are written under another name and then renamed, so that a reader never sees half of one.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -36,6 +38,7 @@ from unblot.specs import build
 
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"
+TUNING = "tuning.json"
 BEST, LOG, LOCK, WANDB_ID = "best.safetensors", "training.log", ".lock", "wandb.id"
 
 
@@ -52,6 +55,14 @@ def build_denoiser(config: RunConfig) -> Denoiser:
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def fingerprint(denoiser: Denoiser) -> str:
+    """A hash of a model's weights: what was drawn or tuned with these is told from what was with others."""
+    digest = hashlib.sha256()
+    for _, weight in sorted(denoiser.state_dict().items()):
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
     """A new run folder with its config.json. Raises UnblotError where one stands already and `overwrite` is False."""
     if folder.exists() and not overwrite and any(p.name != LOCK for p in folder.iterdir()):
@@ -59,7 +70,8 @@ def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
             f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
             "or replace it with --overwrite"
         )
-    for part in (CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS, MODEL, TEACHER, METRICS, BEST, LOG, WANDB_ID, "tensorboard"):
+    files = MODEL, TEACHER, METRICS, TUNING, BEST, LOG, WANDB_ID
+    for part in (CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS, *files, "tensorboard"):
         _remove(folder / part)
     for part in (SAMPLES, CHECKPOINTS):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -137,8 +149,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, written beside its place and moved there."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, written beside its place and moved there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes may write the same file
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.write_text(text)
     os.replace(temporary, path)
 
 
@@ -166,7 +183,7 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / CONFIG
     try:
         return RunConfig.from_dict(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnblotError(f"no run at {str(folder)!r}: it has no {CONFIG}") from None
     except ValueError as e:
         raise UnblotError(f"{str(path)!r} is damaged ({e})") from None

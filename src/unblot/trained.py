@@ -1,7 +1,8 @@
 """A trained run, and the pictures that it draws."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
 from unblot.run import load_model, refuse_full
 from unblot.sampling.draw import available_device, draw
-from unblot.sampling.grids import GRIDS
+from unblot.sampling.guidance import Guidance
 from unblot.sampling.loop import Progress
-from unblot.sampling.solvers import SOLVERS
-from unblot.specs import canonical, several
+from unblot.sampling.tuning import Setting
+from unblot.specs import several
+from unblot.tuned import choose_setting, read_tuning
+
+GUIDING = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "threshold")
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,17 @@ class Run:
         n: int = 16,
         *,
         first: int = 0,
+        quality: str | None = None,
+        evaluations: int | None = None,
         steps: int | None = None,
         seed: int = 0,
         label: str | int | Sequence[str | int] | None = None,
-        guidance: float = 1.0,
+        guidance: float | Sequence[float] = 1.0,
+        guidance_low: float = 0.0,
+        guidance_high: float | None = None,
+        guidance_rescale: float = 0.0,
+        autoguide: str | Path | None = None,
+        threshold: str = "none",
         solver: str | None = None,
         grid: str | None = None,
         batch_size: int = 64,
@@ -89,20 +100,31 @@ class Run:
     ) -> Pictures:
         """n new pictures, numbered from `first`. Picture i follows from (seed, i), its label and the choices alone.
 
-        label: a class by name or index, several that take turns, "all", or None for no label. What is not given is
-        taken from the run. Raises UnblotError for values that this run cannot use.
+        quality, evaluations, steps, solver, grid: see `tuned.choose_setting`. label: a class by name or index, several
+        that take turns, "all", or None for no label. guidance: a scale, or several that take turns; low and high are
+        the sigma/alpha within which it is on. autoguide: a run or model file to push away from. Raises UnblotError for
+        values that this run cannot use.
         """
-        SampleConfig(n=n, steps=steps, seed=seed, batch_size=batch_size)  # holds the numbers to their ranges
+        config = SampleConfig(  # holds the numbers to their ranges
+            n=n,
+            seed=seed,
+            guidance_low=guidance_low,
+            guidance_high=guidance_high,
+            guidance_rescale=guidance_rescale,
+            autoguide=None if autoguide is None else str(autoguide),
+            threshold=threshold,
+            batch_size=batch_size,
+        )
         indices = range(first, first + n)
         labels = choose_labels(label, self.config.data.classes, indices)
-        if guidance != 1 and labels is None:
-            raise UnblotError(f"guidance {guidance} pushes towards a label; give one with --label")
-        choices = self.choices(steps=steps, solver=solver, grid=grid, seed=seed, guidance=guidance)
+        setting = self.setting(quality=quality, evaluations=evaluations, steps=steps, solver=solver, grid=grid)
+        choices = {**asdict(setting), "schedule": self.config.train.schedule, "seed": seed}
         batches = draw(
             self.denoiser,
             self.config.data.shape,
             indices,
             labels=None if labels is None else torch.tensor(labels),
+            guidance=self._guidance(guidance, config, labels, indices),
             batch_size=batch_size,
             on_step=on_step,
             **choices,
@@ -114,7 +136,8 @@ class Run:
             array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
         about = {"generator": f"unblot {unblot.__version__}", **run, **choices}
-        return Pictures(array, labels, self.config.data, indices, about)
+        unusual = {k: v for k, v in asdict(config).items() if k in GUIDING and v != getattr(SampleConfig, k)}
+        return Pictures(array, labels, self.config.data, indices, {**about, "guidance": guidance, **unusual})
 
     def need_denoiser(self, what: str) -> None:
         """Raises UnblotError for a distilled run, which knows a few noise levels only and cannot do `what`."""
@@ -124,21 +147,44 @@ class Run:
                 f"{self.config.distill.teacher!r}"
             )
 
-    def choices(self, *, steps: int | None, solver: str | None, grid: str | None, **others: Any) -> dict[str, Any]:
-        """How pictures are drawn, written out: what is given, and for the rest what the run says."""
-        train = self.config.train
-        if self.config.distill and not (steps in (None, train.sampling_steps) and solver is None and grid is None):
+    def setting(self, **asked: Any) -> Setting:
+        """How pictures are drawn where `asked` is asked for: see `tuned.choose_setting`.
+
+        Raises UnblotError where a distilled run is asked for anything but its own.
+        """
+        if self.config.distill is None:
+            return choose_setting(self.config.train, read_tuning(self.path, self.denoiser), **asked)
+        own = choose_setting(self.config.train, None)
+        given = {k: v for k, v in asked.items() if v is not None}
+        if not given.items() <= {**asdict(own), "evaluations": own.steps}.items():
             raise UnblotError(
-                f"this run was distilled to draw in {train.sampling_steps} steps at levels of its own; leave out "
-                f"--steps, --solver and --grid, or sample its teacher, {self.config.distill.teacher}"
+                f"this run was distilled to draw in {own.steps} steps at levels of its own; leave out --steps, "
+                f"--solver, --grid, --evaluations and --quality, or sample its teacher, {self.config.distill.teacher}"
             )
-        return {
-            "steps": train.sampling_steps if steps is None else steps,
-            "solver": canonical(SOLVERS, solver or train.solver, "solver"),
-            "schedule": train.schedule,
-            "grid": canonical(GRIDS, grid or train.grid, "grid"),
-            **others,
-        }
+        return own
+
+    def _guidance(
+        self, scale: float | Sequence[float], config: SampleConfig, labels: Any, indices: Sequence[int]
+    ) -> Guidance:
+        """The guidance of the pictures numbered `indices`. Raises UnblotError where this run cannot have it."""
+        weak = None if config.autoguide is None else self._weaker(config.autoguide)
+        if scale != 1 and labels is None and weak is None:
+            raise UnblotError(f"guidance {scale} pushes towards a label; give one with --label")
+        if scale == 1 and weak is not None:
+            raise UnblotError("autoguidance at scale 1 changes nothing; give --guidance above 1, as 1.5")
+        if config.threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
+            raise UnblotError(f"threshold {config.threshold!r} needs values with limits; this run's are floats without")
+        scales = scale if isinstance(scale, int | float) else torch.tensor([scale[i % len(scale)] for i in indices])
+        high = math.inf if config.guidance_high is None else config.guidance_high
+        return Guidance(scales, config.guidance_rescale, config.guidance_low, high, weak, config.threshold)
+
+    def _weaker(self, path: str) -> Denoiser:
+        """The model to push away from, on this one's device. Raises UnblotError where its pictures are others."""
+        config, denoiser = load_model(Path(path))
+        mine, its = ((c.data.shape, len(c.data.classes)) for c in (self.config, config))
+        if mine != its:
+            raise UnblotError(f"{path!r} cannot guide this run: its pictures and classes are {its}, not {mine}")
+        return denoiser.to(next(self.denoiser.parameters()).device)
 
 
 def load(path: str | Path, device: str = "auto") -> Run:

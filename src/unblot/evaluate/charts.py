@@ -76,7 +76,7 @@ def loss_chart(bins: Sequence[dict[str, float]]) -> str:
         return float(height - bottom - (height - bottom - top) * min(share, 1.0))
 
     parts = []
-    for tick in _log_ticks(low, high):
+    for tick in log_ticks(low, high):
         parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
     for key in ("training", "held_out"):
@@ -114,7 +114,7 @@ def share_bars(classes: Sequence[str], drawn: Sequence[int], real: Sequence[int]
     return f'<div class="shares">{"".join(rows)}</div>'
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers between 10**low and 10**high: about as many as fit."""
     for steps in ((1, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1,)):
         ticks = [m * 10.0**e for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in steps]

@@ -1,6 +1,6 @@
 """How far apart two sets of features (N, d) are: Fréchet and kernel distance. All in float64."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,23 @@ def frechet_error(samples: Tensor, reference: Tensor, resamples: int = RESAMPLES
         drawn = (part[again(len(part), rng)] for part in (x, y))
         values.append(frechet(*(_quick_moments(part) for part in drawn)))
     return float(np.std(values, ddof=1))
+
+
+def frechet_spreads(samples: Sequence[Tensor], reference: Moments, resamples: int = RESAMPLES) -> list[float]:
+    """Bootstrap standard deviation of how far the Fréchet distance of each set lies above that of the first.
+
+    samples: sets of features (N, d) whose members belong together (made from the same noise), so that what is by
+    chance in both falls out. The first one's is 0.
+    """
+    rng = np.random.default_rng(0)
+    sets = [(part - reference.mean).float() for part in samples]
+    centred = Moments(torch.zeros_like(reference.mean), reference.cov)
+    values = []
+    for _ in range(resamples):
+        drawn = again(len(sets[0]), rng)
+        values.append([frechet(_quick_moments(part[drawn]), centred) for part in sets])
+    apart = np.array(values)
+    return [float(v) for v in (apart - apart[:, :1]).std(axis=0, ddof=1)]
 
 
 def _quick_moments(x: Tensor) -> Moments:

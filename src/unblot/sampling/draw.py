@@ -11,7 +11,7 @@ from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.grids import GRIDS
-from unblot.sampling.guidance import classifier_free
+from unblot.sampling.guidance import Guidance, guided
 from unblot.sampling.loop import Progress, pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
@@ -28,14 +28,15 @@ def draw(
     steps: int,
     seed: int = 0,
     labels: Tensor | None = None,
-    guidance: float = 1.0,
+    guidance: Guidance | None = None,
     batch_size: int = 64,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Iterator[Tensor]:
     """Batches (b, *shape) of the pictures numbered `indices`, in the network's range, on the denoiser's device.
 
-    schedule, grid, solver: specs into SCHEDULES, GRIDS and SOLVERS; labels: (len(indices),) int64 on the CPU or None.
-    Picture i follows from (seed, i) and its label alone. Raises UnblotError for a bad spec.
+    schedule, grid, solver: specs into SCHEDULES, GRIDS and SOLVERS; labels: (len(indices),) int64 on the CPU or None;
+    guidance: with one scale for all, or one for each of the pictures. Picture i follows from (seed, i), its label and
+    its scale alone. Raises UnblotError for a bad spec.
     """
     levels = sampling_levels(schedule, grid, steps)
     rule = build(SOLVERS, solver, "solver")
@@ -45,7 +46,7 @@ def draw(
         part = slice(first, first + batch_size)
         noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
         label = None if labels is None else labels[part].to(device)
-        denoise = denoiser if label is None else classifier_free(denoiser, label, guidance)
+        denoise = guided(denoiser, label, (guidance or Guidance()).at(part))
         x_T = noise()
         yield sample(denoise, broadcast(prior_std, x_T) * x_T, levels, rule, noise, on_step)
 

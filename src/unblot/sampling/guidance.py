@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,40 @@ from unblot.denoiser import Denoised, Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast
 from unblot.sampling.loop import Denoise
+from unblot.specs import build
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What the estimates are pushed by, and held to; nothing unless it is given.
+
+    scale: a number, or one per picture (B,); 1 is no push. rescale, low, high: as in `classifier_free`. weak: the model
+    to push away from; without one it is the same model without the label. threshold: a spec into THRESHOLDS.
+    """
+
+    scale: Tensor | float = 1.0
+    rescale: float = 0.0
+    low: float = 0.0
+    high: float = math.inf
+    weak: Denoiser | None = None
+    threshold: str = "none"
+
+    def at(self, part: slice) -> "Guidance":
+        """The guidance of a part of the pictures."""
+        return replace(self, scale=self.scale[part]) if isinstance(self.scale, Tensor) else self
+
+
+def guided(denoiser: Denoiser, label: Tensor | None, guidance: Guidance) -> Denoise:
+    """The denoiser with label (B,) or None bound in, guided and thresholded as `guidance` says."""
+    how = {"rescale": guidance.rescale, "low": guidance.low, "high": guidance.high}
+    if guidance.weak is not None:
+        weak = labelled(guidance.weak, label)
+        denoise = autoguidance(labelled(denoiser, label), weak, guidance.scale, **how)
+    elif label is not None:
+        denoise = classifier_free(denoiser, label, guidance.scale, **how)
+    else:
+        denoise = labelled(denoiser, None)
+    return build(THRESHOLDS, guidance.threshold, "threshold", denoise)
 
 
 def labelled(denoiser: Denoiser, label: Tensor | None) -> Denoise:
@@ -65,7 +100,7 @@ def static_threshold(denoise: Denoise, bound: float = 1.0) -> Denoise:
     return lambda x, level: Denoised(denoise(x, level).x0.clamp(-bound, bound))
 
 
-def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, bound: float = 1.0) -> Denoise:
+def dynamic_threshold(denoise: Denoise, bound: float = 1.0, *, quantile: float = 0.995) -> Denoise:
     """x0_hat of each picture held within this quantile of its |values|, which becomes `bound` where it is more.
 
     Keeps strong guidance from saturating (Saharia et al. 2022, section 2.3); for data whose values are bounded.
@@ -80,6 +115,18 @@ def dynamic_threshold(denoise: Denoise, quantile: float = 0.995, bound: float = 
         return Denoised(x0.clamp(-most, most) * (bound / most))
 
     return bounded
+
+
+def no_threshold(denoise: Denoise) -> Denoise:
+    """x0_hat as it is."""
+    return denoise
+
+
+THRESHOLDS: dict[str, Callable[..., Denoise]] = {
+    "none": no_threshold,
+    "static": static_threshold,
+    "dynamic": dynamic_threshold,
+}
 
 
 def _guided(

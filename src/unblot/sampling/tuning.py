@@ -2,7 +2,7 @@
 
 A grid is learned from one fine run of the ODE: a step from any visited level to any other is foretold from what was
 seen there, without a further evaluation, and dynamic programming finds the N steps whose errors sum to the least.
-Settings are then compared by a figure of merit that the caller gives, and those that no other beats are the front.
+Settings are compared by a figure of merit, and those that no other beats are the front.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ from unblot.sampling.singlestep import dpmpp_2s
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
 
-# --- settings, and the search among them
+# --- settings, and the choice among them
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting, what it costs in calls of the denoiser, and how good it was found to be: the lower the better."""
+    """A setting, what it costs in calls of the denoiser, and how good it was found to be: the lower the better.
+
+    spread: standard deviation of how far the figure lies above the least one, by chance.
+    """
 
     setting: Setting
     evaluations: int
     figure: float
+    spread: float = 0.0
 
 
 QUALITIES = {"draft": 1.5, "good": 1.1, "best": 1.0}  # the figure may be this many times the least one
@@ -61,35 +65,6 @@ def setting_for(solver: str, grid: str, calls: int, schedule: Schedule) -> Setti
     return None
 
 
-def search(
-    settings: Iterable[Setting],
-    schedule: Schedule,
-    rough: Callable[[Setting], float],
-    fine: Callable[[Setting], float],
-    keep: int = 3,
-    on_trial: Callable[[Trial], None] | None = None,
-) -> list[Trial]:
-    """Trials of the settings that are worth a second look, best first.
-
-    rough: a cheap figure of merit (few pictures), lower is better, asked of every setting; fine: the figure itself,
-    asked of the `keep` best for each number of evaluations.
-    """
-
-    def tried(setting: Setting, figure: Callable[[Setting], float]) -> Trial:
-        rule = build(SOLVERS, setting.solver, "solver")
-        trial = Trial(setting, evaluations(rule, setting.levels(schedule)), figure(setting))
-        if on_trial is not None:
-            on_trial(trial)
-        return trial
-
-    groups: dict[int, list[Trial]] = {}
-    for setting in settings:
-        trial = tried(setting, rough)
-        groups.setdefault(trial.evaluations, []).append(trial)
-    chosen = [t for group in groups.values() for t in sorted(group, key=lambda t: t.figure)[:keep]]
-    return sorted((tried(trial.setting, fine) for trial in chosen), key=lambda t: t.figure)
-
-
 def front(trials: Iterable[Trial]) -> list[Trial]:
     """The trials that no other beats in both evaluations and figure, fewest evaluations first."""
     best: list[Trial] = []
@@ -100,13 +75,18 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def choose(trials: Sequence[Trial], quality: str) -> Trial:
-    """The cheapest trial whose figure is within a quality's factor of the least: draft 1.5, good 1.1, best 1."""
+    """The cheapest trial whose figure is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
+
+    One that lies above the least by no more than its spread counts as good as that (as in the rule of one standard
+    error, Breiman et al. 1984).
+    """
     if quality not in QUALITIES:
         raise UnblotError(f"unknown quality {quality!r}; choose one of {', '.join(QUALITIES)}")
     if not trials:
         raise UnblotError("nothing was tuned yet; run unblot tune first")
-    bar = min(trial.figure for trial in trials) * QUALITIES[quality]
-    return min((t for t in trials if t.figure <= bar), key=lambda t: (t.evaluations, t.figure))
+    least = min(trial.figure for trial in trials)
+    good = (t for t in trials if t.figure <= max(least * QUALITIES[quality], least + t.spread))
+    return min(good, key=lambda t: (t.evaluations, t.figure))
 
 
 def within(trials: Sequence[Trial], calls: int) -> Trial:
@@ -125,11 +105,12 @@ class Trajectory(NamedTuple):
     """A fine run of the ODE: levels (M + 1,) down to the clean picture, and inner products of what was seen there.
 
     products: (2M + 1, 2M + 1) float64, means over pictures and values of x_0 … x_M and x0_hat_0 … x0_hat_{M−1},
-    noisiest first, each with each.
+    noisiest first, each with each. end: x_M, the pictures (B, C, H, W) themselves.
     """
 
     levels: NoiseLevel
     products: Tensor
+    end: Tensor
 
 
 def follow(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -> Trajectory:
@@ -146,7 +127,7 @@ def follow(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -
 
     sample(denoise, x_T, levels, dpmpp_2s(), lambda: x_T, see)  # which draws no noise
     seen = torch.stack([x.flatten() for x in (*xs, *x0s)]).double()
-    return Trajectory(levels, seen @ seen.T / x_T.numel())
+    return Trajectory(levels, seen @ seen.T / x_T.numel(), xs[-1])
 
 
 def learned_grid(trajectory: Trajectory, steps: int) -> NoiseLevel:
@@ -174,7 +155,7 @@ def step_errors(trajectory: Trajectory) -> Tensor:
 
     Root mean square over pictures and values, relative to the deviation of x_j.
     """
-    levels, dots = trajectory
+    levels, dots = trajectory.levels, trajectory.products
     count = len(levels.sigma) - 1
     i, j = torch.meshgrid(torch.arange(count + 1), torch.arange(count + 1), indexing="ij")
     shrink = levels.sigma[j] / levels.sigma[i]

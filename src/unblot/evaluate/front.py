@@ -1,0 +1,139 @@
+"""The page of a tuning: distance to real pictures over evaluations, as a chart and as a table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from unblot.evaluate.charts import log_ticks
+from unblot.evaluate.style import STYLE
+from unblot.sampling.grids import GRIDS
+from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.tuning import QUALITIES, Setting, Trial, choose, front
+from unblot.specs import options_of, parse
+
+MARKS = """
+rect.mark { fill: var(--drawn); }
+circle.other { fill: var(--real); opacity: .5; }
+.floor { stroke: var(--real); stroke-dasharray: 5 5; }
+.chart text.mark { fill: var(--ink); }
+td:nth-child(2) { white-space: nowrap; }
+tr:last-child > * { font-weight: 400; }
+tr.chosen > * { font-weight: 600; }
+"""
+
+
+def front_page(run: str, about: Mapping[str, Any], trials: Sequence[Trial], others: Sequence[Trial]) -> str:
+    """The whole page. trials: the best for each number of evaluations; others: what was tried on fewer pictures."""
+    chosen = {quality: choose(trials, quality) for quality in QUALITIES}
+    floor = "" if about["floor"] is None else f" Dashed: as many real pictures in their place, {about['floor']:.3g}."
+    text = (
+        f"Fréchet distance of {about['pictures']:,} drawn pictures to {about['reference']}, seen in"
+        f" {about['features']} features, over the network calls that a picture takes. Less is better. The bars are"
+        f" 95 % of how far each lies above the best by chance alone.{floor} Small dots: other ways, on fewer pictures,"
+        " which makes every distance greater."
+    )
+    rows = []
+    for t in sorted(trials, key=lambda t: t.evaluations):
+        qualities = ", ".join(quality for quality, found in chosen.items() if found == t)
+        cells = (
+            str(t.evaluations),
+            f"{t.figure:.4g} ± {2 * t.spread:.2g}",
+            qualities,
+            short(SOLVERS, t.setting.solver, "solver"),
+            levels(t.setting),
+        )
+        kind = ' class="chosen"' if qualities else ""
+        rows.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{name}</th>" for name in ("calls", "distance", "quality", "solver", "levels (sigma/alpha)"))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(run)}: tuning</title><style>{STYLE}{MARKS}</style></head>\n"
+        f"<body><main><h1>{escape(run)}: how it samples best</h1><p>{escape(text)}</p>"
+        f'<div class="card">{chart(trials, others, about["floor"], chosen)}</div>'
+        f'<div class="card"><table><tr>{head}</tr>{"".join(rows)}</table></div></main></body></html>\n'
+    )
+
+
+def table(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    """The same in text, for the terminal."""
+    floor = "" if about["floor"] is None else f"; as many real ones: {about['floor']:.3g}"
+    lines = [
+        f"Fréchet distance ({about['features']} features) of {about['pictures']} drawn pictures to {about['reference']}"
+        f"{floor}",
+        "calls  distance            by chance  setting",
+    ]
+    chosen = {quality: choose(trials, quality) for quality in QUALITIES}
+    for t in sorted(trials, key=lambda t: t.evaluations):
+        words = ", ".join(quality for quality, found in chosen.items() if found == t)
+        figure, chance = f"{t.figure:.4g}", f"± {2 * t.spread:.2g}"
+        lines.append(f"{t.evaluations:5d}  {figure:<8}{words:<18}  {chance:<9}  {told(t.setting)}")
+    return "\n".join(lines)
+
+
+def told(setting: Setting) -> str:
+    """A setting in a few words: options that are the defaults are left out."""
+    grid = "its own levels" if setting.grid.startswith("listed") else short(GRIDS, setting.grid, "grid")
+    return f"{short(SOLVERS, setting.solver, 'solver')}, {setting.steps} steps on {grid}"
+
+
+def levels(setting: Setting) -> str:
+    """The grid of a setting; of learned levels their sigma/alpha, rounded."""
+    _, _, ratios = setting.grid.partition("ratios=")
+    own = ", ".join(f"{float(ratio):.2g}" for ratio in ratios.split("/")) if ratios else ""
+    return own or short(GRIDS, setting.grid, "grid")
+
+
+def short(entries: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
+    """The spec without the options that are as they would be anyway."""
+    name, options = parse(entries, spec, kind)
+    usual = options_of(entries[name])
+    unusual = [f"{k}={v}" for k, v in options.items() if v != usual[k]]
+    return name + (":" + ",".join(unusual) if unusual else "")
+
+
+def chart(trials: Sequence[Trial], others: Sequence[Trial], floor: float | None, chosen: Mapping[str, Trial]) -> str:
+    """Distance over evaluations, both on logarithmic axes; the line is the front, what nothing beats."""
+    width, height, left, bottom, top = 640, 340, 60, 46, 26
+    top_figure = 1.3 * max(t.figure for t in trials)
+    shown = [t for t in others if t.figure <= 2 * top_figure]
+    figures = [t.figure for t in (*trials, *shown)] + ([floor] if floor else [])
+    low, high = np.log10(max(min(figures), 1e-6) / 1.2), np.log10(max(figures) * 1.1)
+    first, last = (np.log(f(t.evaluations for t in trials)) for f in (min, max))
+
+    def x(evaluations: float) -> float:
+        share = (np.log(evaluations) - first) / max(last - first, 1e-9)
+        return float(left + 20 + (width - left - 40) * share)
+
+    def y(figure: float) -> float:
+        share = (np.log10(max(figure, 10**low)) - low) / (high - low)
+        return float(height - bottom - (height - bottom - top) * min(share, 1.0))
+
+    parts = []
+    for tick in log_ticks(low, high):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    for calls in sorted({t.evaluations for t in trials}):
+        parts.append(f'<text x="{x(calls):.1f}" y="{height - bottom + 20}" text-anchor="middle">{calls}</text>')
+    if floor:
+        parts.append(f'<line class="floor" x1="{left}" x2="{width}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
+    parts += [f'<circle class="other" cx="{x(t.evaluations):.1f}" cy="{y(t.figure):.1f}" r="3"/>' for t in shown]
+    line = " ".join(f"{x(t.evaluations):.1f},{y(t.figure):.1f}" for t in front(trials))
+    parts.append(f'<g class="drawn"><polyline class="curve" points="{line}"/>')
+    for t in trials:
+        at, ends = x(t.evaluations), [y(t.figure + sign * 1.96 * t.spread) for sign in (-1, 1)]
+        parts.append(f'<line class="curve" x1="{at:.1f}" x2="{at:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>')
+        parts.append(f'<rect class="mark" x="{at - 4:.1f}" y="{y(t.figure) - 4:.1f}" width="8" height="8"/>')
+    parts.append("</g>")
+    for t in {id(t): t for t in chosen.values()}.values():
+        words = ", ".join(quality for quality, found in chosen.items() if found is t)
+        over = y(t.figure + 1.96 * t.spread) - 10
+        parts.append(
+            f'<text class="mark" x="{x(t.evaluations):.1f}" y="{over:.1f}" text-anchor="middle">{words}</text>'
+        )
+    label = "network calls a picture takes"
+    parts.append(f'<text x="{(left + width) / 2}" y="{height - 4}" text-anchor="middle">{label}</text>')
+    role = f'viewBox="0 0 {width} {height}" role="img" aria-label="distance over network calls"'
+    return f'<svg class="chart" {role}>{"".join(parts)}</svg>'

@@ -1,0 +1,265 @@
+"""Tuning a run: the solver and grid that its model samples best with, for each number of evaluations.
+
+Three looks, each at less: how far the end of every deterministic way lies from that of a fine one, from the same few
+noises (`rough`); the distance to real pictures, of those that came nearest and of stochastic ways, on a quarter of the
+pictures (`fine`); and of the best for each number of evaluations, on as many pictures that are new (`final`). What is
+reported was therefore not what it was chosen by.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import unblot
+from unblot.config import TuneConfig
+from unblot.data.batches import Dataset
+from unblot.evaluate.distances import frechet_spreads
+from unblot.evaluate.front import front_page, told
+from unblot.evaluate.yardstick import Yardstick, yardstick
+from unblot.process.levels import NoiseLevel, norm
+from unblot.process.randomness import epoch_order, picture_generators
+from unblot.process.schedules import SCHEDULES, Schedule
+from unblot.run import REPORT, fingerprint, write_text
+from unblot.sampling.grids import GRIDS, log_snr, spec_of
+from unblot.sampling.guidance import labelled
+from unblot.sampling.loop import evaluations, pictures_noise
+from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.tuning import Setting, Trajectory, Trial, end_error, follow, learned_grid, polished_grid
+from unblot.specs import build, canonical
+from unblot.trained import Run
+from unblot.tuned import Tuning, write_tuning
+
+PAGE = "tuning.html"
+COUNTS = (10, 8, 6, 5, 12, 4, 15, 20, 30, 50)  # evaluations, in the order in which time is given to them
+SURE = ("dpmpp_2m", "dpmpp_3m", "unipc", "unipc:order=3", "deis", "deis:order=2", "ipndm", "heun")
+CHANCY = ("dpmpp_2m_sde:eta=0.5", "dpmpp_2m_sde", "dpmpp_3m_sde")  # from CHANCY_FROM evaluations on
+GIVEN = ("time", "karras", "log_snr")
+CHANCY_FROM, POLISHED_TO, LONG = 8, 12, 20
+NOISES, VALUES = 64, 2**18  # at most, of the rough look
+KEPT = 3
+ROUGH, FINE = 0.3, 0.6  # shares of the time by which a look ends
+
+
+@dataclass
+class Clock:
+    """The time that a search may take, told by `share`: 0 at its start, 1 when it is used up."""
+
+    seconds: float
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def share(self) -> float:
+        return (time.monotonic() - self.start) / max(self.seconds, 1e-9)
+
+
+@dataclass
+class Noises:
+    """The few noises of the rough look, where a fine way leads from them, and seconds a picture and evaluation."""
+
+    run: Run
+    label: Tensor | None
+    unit: Tensor
+    trajectory: Trajectory
+    seconds: float
+
+    @property
+    def schedule(self) -> Schedule:
+        return build(SCHEDULES, self.run.config.train.schedule, "schedule")
+
+    def error(self, count: int) -> Callable[[Setting], float]:
+        """How far a setting's way ends from the fine one, for the first `count` noises."""
+        denoiser, label = self.run.denoiser, None if self.label is None else self.label[:count]
+        unit, target = self.unit[:count], self.trajectory.end[:count]
+
+        def error(setting: Setting) -> float:
+            levels = setting.levels(self.schedule)
+            x_T = float(norm(levels.at(0), denoiser.data_std)) * unit
+            solver = build(SOLVERS, setting.solver, "solver")
+            return end_error(labelled(denoiser, label), x_T, target, solver)(levels)
+
+        return error
+
+
+def tune_run(
+    run: Run, dataset: Dataset, config: TuneConfig, cache: Path, report: Callable[[str], None] = lambda line: None
+) -> Tuning:
+    """Tunes a run on the data that it was trained on; writes its tuning.json, and the page in its report folder."""
+    measure = yardstick(dataset, config.features, cache, config.n)
+    tuning, others = search(run, dataset, measure, config, report)
+    write_tuning(run.path, tuning)
+    (run.path / REPORT).mkdir(exist_ok=True)
+    page = front_page(run.path.resolve().name, tuning.about, tuning.trials, others)
+    write_text(run.path / REPORT / PAGE, page)
+    return tuning
+
+
+def search(
+    run: Run, dataset: Dataset, yardstick: Yardstick, config: TuneConfig, report: Callable[[str], None]
+) -> tuple[Tuning, list[Trial]]:
+    """What was found, and all trials whose distance was measured; `report` is told how it goes on."""
+    clock = Clock(config.minutes * 60)
+    noises = follow_few(run, dataset, config.seed)
+    ranked = rough_look(noises, clock, report)
+    count = affordable(config, noises.seconds)
+    labels = labels_of(run, dataset, config.seed, count)
+
+    def see(setting: Setting, first: int, n: int) -> Tensor:
+        label = None if labels is None else labels[:n]
+        pictures = run.sample(n, first=first, **asdict(setting), label=label, seed=config.seed, batch_size=128)
+        return yardstick.see([torch.from_numpy(dataset.values.encode(pictures.array, np.float32))])
+
+    seen_first = fine_look(ranked, noises, lambda s: yardstick.distance(see(s, count, count // 4)), clock, report)
+    trials, seen = list[Trial](), list[Tensor]()
+    for calls in COUNTS:
+        if trials and clock.share > 1:
+            break
+        setting = best_of(calls, seen_first, ranked)
+        if setting is None:
+            continue
+        seen.append(see(setting, 0, count))
+        trials.append(Trial(setting, cost(setting, noises), yardstick.distance(seen[-1])))
+        report(f"{trials[-1].evaluations:3d} evaluations: {trials[-1].figure:.4g}  {told(setting)}")
+    order = sorted(range(len(trials)), key=lambda i: trials[i].figure)
+    spreads = frechet_spreads([seen[i] for i in order], yardstick.reference)
+    final = [replace(trials[i], spread=spread) for i, spread in zip(order, spreads, strict=True)]
+    about = {
+        "unblot": unblot.__version__,
+        "features": yardstick.features.name,
+        "reference": f"{yardstick.count} {yardstick.name}",
+        "pictures": count,
+        "floor": yardstick.floor,
+        "seed": config.seed,
+        "seconds": round(clock.share * clock.seconds, 1),
+    }
+    found = Tuning(fingerprint(run.denoiser), tuple(sorted(final, key=lambda t: t.evaluations)), about)
+    return found, seen_first
+
+
+def follow_few(run: Run, dataset: Dataset, seed: int) -> Noises:
+    """The noises of the rough look, followed along a fine way; they belong to no picture that is drawn later."""
+    shape = run.config.data.shape
+    count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
+    device = next(run.denoiser.parameters()).device
+    unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
+    labels = labels_of(run, dataset, seed, count)
+    label = None if labels is None else torch.tensor(labels, device=device)
+    schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
+    top = log_snr()(schedule, 64).at(0)
+    start = time.monotonic()
+    trajectory = follow(labelled(run.denoiser, label), float(norm(top, run.denoiser.data_std)) * unit, schedule)
+    return Noises(run, label, unit, trajectory, (time.monotonic() - start) / (127 * count))
+
+
+def labels_of(run: Run, dataset: Dataset, seed: int, count: int) -> list[int] | None:
+    """The labels of so many training pictures at random, which pictures are drawn with; None without labels."""
+    if dataset.labels is None or not run.config.data.classes:
+        return None
+    chosen = epoch_order(seed, 0, len(dataset.train)).repeat(-(-count // len(dataset.train)))[:count]
+    return dataset.labels[dataset.train[chosen.numpy()]].tolist()
+
+
+def affordable(config: TuneConfig, seconds: float) -> int:
+    """As many pictures as the last look can draw in its share of the time for all COUNTS; at most what was asked."""
+    return max(100, min(config.n, int((1 - FINE) * config.minutes * 60 / (seconds * sum(COUNTS)))))
+
+
+def rough_look(noises: Noises, clock: Clock, report: Callable[[str], None]) -> dict[int, list[Setting]]:
+    """Settings of deterministic solvers for each number of evaluations, those that end nearest to the fine way first.
+
+    Where time runs out, what is left is not looked at: the default solver on a learned grid.
+    """
+    ranked: dict[int, list[Setting]] = {}
+    for calls in COUNTS:
+        if clock.share > ROUGH:
+            ranked[calls] = [_setting(SURE[0], spec_of(learned_grid(noises.trajectory, calls)), calls)]
+            continue
+        error = noises.error(len(noises.unit))
+        errors = {setting: error(setting) for setting in candidates(noises, calls)}
+        ranked[calls] = sorted(errors, key=lambda s: errors[s])
+        if calls <= POLISHED_TO:
+            polished = polish(noises, next(s for s in ranked[calls] if s.steps == calls))
+            for setting in [replace(s, grid=polished) for s in ranked[calls][:KEPT] if s.steps == calls]:
+                errors[setting] = error(setting)
+            ranked[calls] = sorted(errors, key=lambda s: errors[s])
+        report(f"{calls} evaluations: of {len(errors)} ways, {told(ranked[calls][0])} is nearest to a fine one")
+    return ranked
+
+
+def candidates(noises: Noises, calls: int) -> Iterator[Setting]:
+    """The deterministic settings that take `calls` evaluations; fewer of them where that is many."""
+    for solver in SURE if calls <= LONG else SURE[:3]:
+        each = build(SOLVERS, solver, "solver").evaluations
+        steps = (calls - 1) // each + 1
+        if (steps - 1) * each + 1 == calls:
+            learned = spec_of(learned_grid(noises.trajectory, steps))
+            for grid in (learned, *GIVEN):
+                yield _setting(solver, grid, steps)
+
+
+def polish(noises: Noises, setting: Setting) -> str:
+    """The setting's grid, its levels moved so that the first half of the noises end nearer to the fine way."""
+    error = noises.error(len(noises.unit) // 2)
+    schedule = noises.schedule
+
+    def of(levels: NoiseLevel) -> float:
+        return error(replace(setting, grid=spec_of(levels)))
+
+    return canonical(GRIDS, spec_of(polished_grid(setting.levels(schedule), schedule, of, rounds=3)), "grid")
+
+
+def fine_look(
+    ranked: dict[int, list[Setting]],
+    noises: Noises,
+    figure: Callable[[Setting], float],
+    clock: Clock,
+    report: Callable[[str], None],
+) -> list[Trial]:
+    """Distances of the KEPT nearest and of stochastic settings, for every number of evaluations in turns."""
+    queues = {calls: shortlist(calls, settings, noises) for calls, settings in ranked.items()}
+    trials: list[Trial] = []
+    for rank in range(max(map(len, queues.values()))):
+        for calls, queue in queues.items():
+            if rank >= len(queue) or clock.share > FINE:
+                continue
+            trials.append(Trial(queue[rank], cost(queue[rank], noises), figure(queue[rank])))
+            report(f"{calls:3d} evaluations, fine look: {trials[-1].figure:.4g}  {told(queue[rank])}")
+    return trials
+
+
+def shortlist(calls: int, ranked: Sequence[Setting], noises: Noises) -> list[Setting]:
+    """The settings that are worth a fine look: no solver twice, then the given default, then stochastic ones."""
+    firsts: dict[str, Setting] = {}
+    for setting in ranked:
+        firsts.setdefault(setting.solver, setting)
+    chosen = list(firsts.values())[:KEPT]
+    others = [("dpmpp_2m", "karras")]
+    if calls >= CHANCY_FROM:
+        learned = spec_of(learned_grid(noises.trajectory, calls))
+        others += [(solver, grid) for solver in CHANCY for grid in (learned, "karras")]
+    for solver, grid in others:
+        setting = _setting(solver, grid, calls)
+        if setting not in chosen:
+            chosen.append(setting)
+    return chosen
+
+
+def best_of(calls: int, trials: Sequence[Trial], ranked: dict[int, list[Setting]]) -> Setting | None:
+    """The best setting of so many evaluations: by its distance, or else by the rough look."""
+    measured = [t for t in trials if t.evaluations == calls]
+    if measured:
+        return min(measured, key=lambda t: t.figure).setting
+    return ranked[calls][0] if ranked.get(calls) else None
+
+
+def cost(setting: Setting, noises: Noises) -> int:
+    """Evaluations of a setting."""
+    return evaluations(build(SOLVERS, setting.solver, "solver"), setting.levels(noises.schedule))
+
+
+def _setting(solver: str, grid: str, steps: int) -> Setting:
+    return Setting(canonical(SOLVERS, solver, "solver"), canonical(GRIDS, grid, "grid"), steps)

@@ -1,0 +1,122 @@
+"""Tuning a run, whole: what it keeps, what sampling then takes, what it refuses."""
+
+import pytest
+import torch
+
+import unblot
+from unblot import UnblotError, api, search
+from unblot.cli import main
+from unblot.config import TuneConfig
+from unblot.describe import describe
+from unblot.evaluate.distances import frechet, frechet_spreads, moments
+from unblot.evaluate.front import table, told
+from unblot.evaluate.yardstick import yardstick
+from unblot.sampling.tuning import choose
+from unblot.tuned import read_tuning
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return unblot.train("digits", out=tmp_path_factory.mktemp("runs") / "r", **TINY)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def brief():
+    """A search among few ways, so that it is quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "COUNTS", (4, 9))
+        patch.setattr(search, "SURE", ("dpmpp_2m", "heun"))
+        patch.setattr(search, "CHANCY", ("dpmpp_2m_sde",))
+        patch.setattr(search, "NOISES", 8)
+        patch.setattr(search, "POLISHED_TO", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tuned(run):
+    """The run after `unblot tune`, and the numbers of the pictures of each draw, in their order."""
+    drawn, sample = [], api.Run.sample
+
+    def recording(self, n, *, first=0, **choices):
+        drawn.append(set(range(first, first + n)))
+        return sample(self, n, first=first, **choices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Run, "sample", recording)
+        assert main(["tune", str(run.path), "-n", "100", "--features", "pixels:dims=8"]) == 0
+    return run, drawn
+
+
+def test_a_tuned_run_samples_by_what_was_found(tuned):
+    run, _ = tuned
+    tuning = read_tuning(run.path, run.denoiser)
+    assert [t.evaluations for t in tuning.trials] == [4, 9]
+    assert min(t.spread for t in tuning.trials) == 0
+    assert (run.path / "report" / "tuning.html").read_text().count("<rect") == 2
+    for line in (table(tuning.about, tuning.trials), describe(run.path)):
+        assert told(choose(tuning.trials, "good").setting) in line
+    setting = choose(tuning.trials, "good").setting
+    about = run.sample(1).provenance
+    assert (about["solver"], about["grid"], about["steps"]) == (setting.solver, setting.grid, setting.steps)
+
+
+def test_the_same_search_finds_the_same(tuned):
+    run, _ = tuned
+    dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
+    found, others = search.search(run, dataset, yardstick(dataset, config.features), config, lambda line: None)
+    assert found.trials == read_tuning(run.path).trials
+    assert {t.evaluations for t in others} == {4, 9}
+
+
+def test_what_is_reported_is_not_what_was_chosen_by(tuned):
+    """No picture whose distance is reported was drawn when its setting was chosen."""
+    _, drawn = tuned
+    assert len(drawn) > 6
+    assert not set.union(*drawn[:-2]) & set.union(*drawn[-2:])
+
+
+def test_a_search_out_of_time_keeps_what_it_has(run):
+    dataset, config = api.open_data("digits"), TuneConfig(n=100, minutes=0)
+    found, others = search.search(run, dataset, yardstick(dataset, "pixels:dims=8"), config, lambda line: None)
+    assert len(found.trials) == 1
+    assert not others
+
+
+def test_only_runs_are_tuned(run, capsys):
+    assert main(["tune", str(run.path / "model.safetensors")]) == 2
+    assert "no run at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["-n", "10"], ["--minutes", "-1"], ["--features", "smell"]])
+def test_wrong_choices_are_one_line(run, flags, capsys):
+    assert main(["tune", str(run.path), *flags]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_reference_is_what_there_is_enough_of():
+    few, many = api.open_data("digits"), api.open_data("digits", held_out=0.5)
+    assert yardstick(few, "pixels:dims=16").name == "training pictures"
+    found = yardstick(many, "pixels:dims=16")
+    assert (found.name, found.count) == ("held-out pictures", len(many.held_out))
+    assert found.floor is not None
+    assert 0 < found.floor < 0.2
+
+
+def test_spreads_leave_out_what_is_by_chance_in_both():
+    """Sets that differ by a constant shift alone differ surely; independent ones by chance."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 400, 4, generator=g)
+    reference = moments(torch.randn(4000, 4, generator=g) + 0.5)
+    same, shifted, other = frechet_spreads([x, x - 0.05, y], reference)
+    assert same == 0
+    assert shifted < 0.5 * other
+    apart = [frechet(moments(torch.randn(400, 4, generator=g)), reference) for _ in range(40)]
+    assert other == pytest.approx(2**0.5 * float(torch.tensor(apart).std()), rel=0.5)
+
+
+def test_a_search_needs_the_data_of_the_run(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "open_source", lambda source, quiet=False: api.open_data("digits", size="4"))
+    with pytest.raises(UnblotError, match="put it back as it was"):
+        unblot.tune(run.path)

@@ -1,0 +1,164 @@
+"""What a draw takes: what is asked for, what tuning found, or what the run says; and guidance of every kind."""
+
+import numpy as np
+import pytest
+import torch
+
+import unblot
+from unblot import UnblotError, bulk
+from unblot.cli import main
+from unblot.run import TUNING, fingerprint, save_model
+from unblot.sampling.tuning import Setting, Trial
+from unblot.trained import Run
+from unblot.tuned import Tuning, read_tuning, write_tuning
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
+TRIALS = tuple(
+    Trial(Setting("euler", "karras:rho=7.0,low=0.002,high=80.0", calls), calls, figure)
+    for calls, figure in ((2, 5.0), (3, 1.4), (4, 1.0))
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return unblot.train("digits", out=tmp_path_factory.mktemp("runs") / "r", **TINY)
+
+
+@pytest.fixture
+def tuned(run):
+    write_tuning(run.path, Tuning(fingerprint(run.denoiser), TRIALS, {"features": "classifier"}))
+    yield run
+    (run.path / TUNING).unlink()
+
+
+def taken(run: Run, **asked) -> tuple[str, int]:
+    about = run.sample(1, **asked).provenance
+    return about["solver"].partition(":")[0], about["steps"]
+
+
+def test_a_tuned_run_draws_with_what_was_found(tuned):
+    assert read_tuning(tuned.path, tuned.denoiser).trials == TRIALS
+    assert taken(tuned) == ("euler", 4)  # good
+    assert taken(tuned, quality="draft") == ("euler", 3)
+    assert taken(tuned, quality="best") == ("euler", 4)
+    assert taken(tuned, evaluations=3) == ("euler", 3)
+    assert taken(tuned, evaluations=100) == ("euler", 4)
+
+
+def test_what_is_asked_for_goes_before_what_was_found(tuned):
+    train = tuned.config.train
+    assert taken(tuned, steps=5) == (train.solver.partition(":")[0], 5)
+    assert taken(tuned, solver="heun", evaluations=5) == ("heun", 3)
+    assert taken(tuned, grid="time") == (train.solver.partition(":")[0], train.sampling_steps)
+
+
+def test_without_tuning_the_run_decides(run):
+    assert taken(run) == ("dpmpp_2m", run.config.train.sampling_steps)
+    assert taken(run, evaluations=7) == ("dpmpp_2m", 7)
+
+
+def test_tuning_holds_for_the_weights_that_it_was_made_with(tuned, tmp_path):
+    other = {k: v + 1 for k, v in tuned.denoiser.state_dict().items()}
+    save_model(tmp_path / "model.safetensors", tuned.config, other)
+    (tmp_path / TUNING).write_text((tuned.path / TUNING).read_text())
+    run = unblot.load(tmp_path)
+    assert read_tuning(run.path, run.denoiser) is None
+    with pytest.raises(UnblotError, match="unblot tune RUN"):
+        run.sample(1, quality="good")
+    assert taken(run) == ("dpmpp_2m", run.config.train.sampling_steps)
+
+
+def test_a_draw_goes_on_as_it_began_though_the_run_was_tuned_meanwhile(run, tmp_path):
+    bulk.draw_into(tmp_path / "a", run, 2, steps=None)
+    write_tuning(run.path, Tuning(fingerprint(run.denoiser), TRIALS))
+    with pytest.raises(UnblotError, match="other choices"):
+        bulk.draw_into(tmp_path / "a", run, 2, steps=None)
+    (run.path / TUNING).unlink()
+
+
+def test_a_damaged_tuning_is_told_in_one_line(run):
+    (run.path / TUNING).write_text('{"model": "x", "trials": [{"solver": "euler"}]}')
+    with pytest.raises(UnblotError, match="make it anew"):
+        run.sample(1)
+    (run.path / TUNING).unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--quality", "good"], "tuned as it is now"),
+        (["--quality", "good", "--steps", "3"], "leave out --steps"),
+        (["--quality", "good", "--evaluations", "3"], "leave out --evaluations"),
+        (["--evaluations", "3", "--steps", "3"], "leave out --steps"),
+        (["--evaluations", "0"], "--evaluations must be at least 1"),
+        (["--evaluations", "3", "--solver", "adaptive"], "cannot keep to"),
+        (["--guidance-rescale", "2"], "--guidance-rescale must be from 0 to 1"),
+        (["--guidance-low", "-1"], "--guidance-low must be at least 0"),
+        (["--label", "1", "--threshold", "hard"], "choose one of none, static, dynamic"),
+        (["--autoguide", "no/such/run", "--guidance", "2"], "no model at"),
+    ],
+)
+def test_wrong_choices_are_one_line(run, flags, told, capsys, tmp_path):
+    assert main(["sample", str(run.path), "--out", str(tmp_path / "o"), *flags]) == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unknown_quality_is_named(tuned):
+    with pytest.raises(UnblotError, match="choose one of draft, good, best"):
+        tuned.sample(1, quality="superb")
+
+
+# --- guidance
+
+
+def pixels(run: Run, **choices) -> np.ndarray:
+    return run.sample(4, steps=3, label="all", **choices).array.astype(int)
+
+
+@pytest.fixture(scope="module")
+def weak(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weak") / "model.safetensors"
+    weights = {k: v + 0.05 * torch.ones_like(v) for k, v in run.denoiser.state_dict().items()}
+    save_model(path, run.config, weights)
+    return path
+
+
+def test_scale_1_changes_nothing_and_an_empty_interval_neither(run):
+    plain = pixels(run)
+    assert np.array_equal(plain, pixels(run, guidance=1.0, guidance_rescale=0.7, guidance_low=1.0))
+    assert np.array_equal(plain, pixels(run, guidance=4.0, guidance_low=1e6))
+    assert not np.array_equal(plain, pixels(run, guidance=20.0))
+
+
+def test_scales_take_turns_among_pictures(run):
+    plain, pushed = pixels(run), pixels(run, guidance=20.0)
+    mixed = pixels(run, guidance=[1.0, 20.0])
+    assert np.abs(mixed[::2] - plain[::2]).max() <= 1
+    assert np.abs(mixed[1::2] - pushed[1::2]).max() <= 1
+    later = run.sample(1, first=3, steps=3, label="all", guidance=[1.0, 20.0]).array.astype(int)
+    assert np.abs(later - mixed[3:]).max() <= 1
+
+
+def test_autoguidance_pushes_away_from_another_model(run, weak):
+    assert not np.array_equal(pixels(run), pixels(run, autoguide=weak, guidance=3.0))
+    unlabelled = run.sample(2, steps=3, autoguide=weak, guidance=3.0)
+    assert unlabelled.provenance["autoguide"] == str(weak)
+    with pytest.raises(UnblotError, match="above 1"):
+        run.sample(1, autoguide=weak)
+
+
+def test_a_model_of_other_pictures_cannot_guide(run, tmp_path):
+    other = unblot.train("moons", out=tmp_path / "m", network="mlp:width=8,depth=1", steps=1, batch_size=4, quiet=True)
+    with pytest.raises(UnblotError, match="cannot guide this run"):
+        run.sample(1, autoguide=other.path, guidance=2.0)
+    with pytest.raises(UnblotError, match="floats without"):
+        other.sample(1, threshold="static")
+
+
+def test_thresholds_hold_what_has_limits(run):
+    held = run.sample(4, steps=3, label="all", guidance=3000.0, threshold="dynamic:quantile=0.5")
+    assert held.provenance["threshold"] == "dynamic:quantile=0.5"
+    assert not np.array_equal(held.array, pixels(run, guidance=3000.0))
