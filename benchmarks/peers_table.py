@@ -35,7 +35,7 @@ def table(result: dict[str, Any]) -> str:
 
 def chart(result: dict[str, Any], path: Path) -> None:
     """Distance over time, both on logarithmic scales, as an SVG."""
-    width, height, left, bottom = 640, 360, 60, 40
+    width, height, left, bottom, right = 680, 360, 60, 50, 190
     curves = {
         name: [(s["seconds"] / 60, s["frechet"]) for s in f["snapshots"] if s.get("frechet")]
         for name, f in result["contestants"].items()
@@ -48,7 +48,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     least_y = min(floor, *(y for _, y in points)) / 1.2
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = left + x / most_x * (width - left - 150)
+        across = left + x / most_x * (width - left - right)
         return across, 20 + (1 - np.log(y / least_y) / np.log(1.2 * most_y / least_y)) * (height - 20 - bottom)
 
     colours = ("#0b6e4f", "#7fb069", "#d1495b", "#e08e45")
@@ -59,16 +59,24 @@ def chart(result: dict[str, Any], path: Path) -> None:
     for exponent in range(int(np.floor(np.log10(least_y))), int(np.ceil(np.log10(most_y))) + 1):
         _, y = place(0, 10.0**exponent)
         if 20 <= y <= height - bottom:
-            parts.append(f'<line x1="{left}" x2="{width - 150}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+            parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
             parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{10.0**exponent:g}</text>')
     for colour, (name, curve) in zip(colours, curves.items()):
         at = [place(*point) for point in sorted(curve)]
         if at:
             line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
             parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            parts.append(f'<text x="{at[-1][0] + 6:.1f}" y="{at[-1][1] + 4:.1f}" fill="{colour}">{name[:22]}</text>')
+            parts.append(f'<text x="{at[-1][0] + 6:.1f}" y="{at[-1][1] + 4:.1f}" fill="{colour}">{name}</text>')
+    longest = max(curves.values(), key=len)
+    for minutes, _ in longest:
+        x, _ = place(minutes, floor)
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{minutes:.3g}</text>')
     _, y = place(0, floor)
-    parts.append(f'<line x1="{left}" x2="{width - 150}" y1="{y:.1f}" y2="{y:.1f}" stroke="#888" stroke-dasharray="4"/>')
-    parts.append(f'<text x="{width - 144}" y="{y + 4:.1f}" fill="#888">real pictures</text>')
-    parts.append(f'<text x="{left}" y="{height - 10}">minutes of training, 0 to {most_x:.3g}; Fréchet distance</text>')
+    parts.append(
+        f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#888" stroke-dasharray="4"/>'
+    )
+    parts.append(f'<text x="{width - right + 6}" y="{y + 4:.1f}" fill="#888">real pictures</text>')
+    parts.append(
+        f'<text x="{left}" y="{height - 10}">minutes of training; Fréchet distance to held-out pictures</text>'
+    )
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")

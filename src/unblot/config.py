@@ -97,6 +97,7 @@ class TrainConfig(Checked):
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
     precision: str = option("fp32, bf16, or auto: bf16 on a GPU that has it", "run", default="auto")
     compile: str = option("torch.compile: on, off, or auto: on a GPU where it pays", "run", default="auto")
+    shard: str = option("spread the network over processes: on, off, or auto: if it must be", "run", default="auto")
     log_every: int = option("steps between two lines of metrics", "run", low=1, default=10)
     held_out_every: int | None = option(
         "steps between two measurements of the held-out loss (default: some 30 in a run); 0 for none",

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from unblot import api
-from unblot.run import read_metrics
+from unblot.run import load_model, read_metrics
 
 CHOICES = {
     "network": "unet:width=16,multipliers=1,blocks=1",
@@ -24,7 +25,7 @@ def train_with_two_processes(*arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unblot.cli", "train"]
     resuming = "--resume" in arguments
     done = subprocess.run(
-        [*command, "--quiet", *arguments, *([] if resuming else flags)],
+        [*command, "--quiet", *([] if resuming else flags), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -44,3 +45,19 @@ def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 24
     assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(tmp_path):
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=12, decay="none", **CHOICES)
+    begin = ("digits", "--steps=4", "--decay=none", "--shard=on", "--preview-every=2")
+    train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
+    api.resume(tmp_path / "two", steps=8, quiet=True)
+    train_with_two_processes("--resume", str(tmp_path / "two"), "--steps=12")
+    assert (tmp_path / "two" / "training.log").read_text().count("spread over 2 processes") == 2
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 12
+    assert two == pytest.approx(one, rel=1e-5)
+    (_, whole), (_, spread) = (load_model(tmp_path / name) for name in ("one", "two"))
+    for p, q in zip(whole.parameters(), spread.parameters(), strict=True):
+        torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-4)
+    assert (tmp_path / "two" / "samples" / "step_00000002.png").exists()

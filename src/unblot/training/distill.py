@@ -46,6 +46,7 @@ LEFT = {
     "device",
     "precision",
     "compile",
+    "shard",
 }  # not a teacher's to say
 RHO = 7.0  # of the teacher's steps within a segment, as in Karras et al. 2022
 

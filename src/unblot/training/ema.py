@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unblot.specs import build, parse, several
+from unblot.training.sharding import like
 
 Keep = Callable[[int], float]  # step (1, 2, …) -> share of the old average that is kept
 
@@ -76,4 +77,4 @@ class Ema:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts what `tensors` gave in place of the present averages."""
         for name, average in self.tensors().items():
-            average.copy_(tensors[name])
+            average.copy_(like(tensors[name], average))

@@ -27,6 +27,7 @@ from unblot.training.ema import Ema
 from unblot.training.feed import Feed
 from unblot.training.optimizers import Optimizer
 from unblot.training.parallel import join_group, sum_gradients, sum_over
+from unblot.training.sharding import gathered, like, shard, wants_shards, whole
 
 
 class Outcome(NamedTuple):
@@ -79,6 +80,9 @@ class Trainer:
         if teacher is not None:
             self.denoiser.load_state_dict(teacher.state_dict())
             self.distilling = distillation(teacher.to(self.device), config)
+        self.sharded = wants_shards(train.shard, self.group, self.denoiser, train.optimizer, self.device)
+        if self.sharded:
+            shard(self.denoiser, self.group, self.device)
         self.ema = Ema(self.denoiser, train.ema)
         self.optimizer = Optimizer(self.denoiser, train.optimizer, train.weight_decay)
         self.draws = Draws(
@@ -111,9 +115,10 @@ class Trainer:
         self.denoiser.train()
         rate = self.rate_scale * learning_rate(self.config.train, self.step)
         loss = self._gradients(self.feed.at(self.step).to(self.device))
-        sum_gradients(self.group, self.denoiser.parameters())
+        if not self.sharded:  # which sums them on its own
+            sum_gradients(self.group, self.denoiser.parameters())
         sum_over(self.group, loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm))
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
         self.optimizer.step(rate, bad)
         self.lost = torch.where(bad, self.lost + 1, 0)
@@ -122,7 +127,9 @@ class Trainer:
         return Outcome(loss, norm, self.lost)
 
     def compile(self, note: Callable[[str], None]) -> None:
-        """Lets the network run through torch.compile, where that is asked for or pays."""
+        """Lets the network run through torch.compile, where that is asked for or pays; not where it is spread out."""
+        if self.sharded:
+            return
         left = self.config.train.steps - self.step
         batch = self.feed.at(self.step).to(self.device)
         self.denoiser.train()
@@ -143,6 +150,8 @@ class Trainer:
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
                     raise UnblotError("one picture does not fit into the memory; use a smaller --network") from None
+                if self.sharded:  # the other processes are in the middle of this pass
+                    raise UnblotError("out of memory; use a smaller --batch-size, or more processes") from None
             # Out here the failed pass has let go of its memory, which the error held.
             self.micro_batch = -(-min(self.micro_batch, len(batch.x0)) // 2)
             self.denoiser.zero_grad()
@@ -154,7 +163,7 @@ class Trainer:
         for first in range(0, len(batch.x0), self.micro_batch):
             rows = slice(first, first + self.micro_batch)
             loss = self._losses(batch, rows).sum() / self.config.train.batch_size
-            loss.backward()
+            (loss * self.group.world if self.sharded else loss).backward()  # FSDP takes the mean over processes
             total += loss.detach()
         return total
 
@@ -192,9 +201,7 @@ class Trainer:
         _assign(self.denoiser, self.ema.weights)
         self.denoiser.eval()
         try:
-            with torch.compiler.set_stance(
-                "force_eager"
-            ):  # drawing comes in other batches, each of which would compile
+            with torch.compiler.set_stance("force_eager"):  # each other size of batch would compile anew
                 yield
         finally:
             _assign(self.denoiser, live)
@@ -206,6 +213,10 @@ class Trainer:
             **self.ema.tensors(),
             **{f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()},
         }
+
+    def for_leader(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """These tensors, whole, in the process that writes, and none in others; all must call it at once."""
+        return gathered(self.group, tensors)
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Takes up the state that `tensors` gave after step `step`."""
@@ -246,4 +257,4 @@ DECAYS: dict[str, Callable[[float], float]] = {
 @torch.no_grad()
 def _assign(module: torch.nn.Module, weights: dict[str, Tensor]) -> None:
     for name, parameter in module.named_parameters():
-        parameter.copy_(weights[name])
+        parameter.copy_(like(weights[name], parameter))

@@ -17,7 +17,7 @@ from unblot.training import checkpoint, posthoc
 from unblot.training.engine import Trainer
 from unblot.training.monitor import Monitor
 from unblot.training.parallel import sum_over, wait_for_all
-from unblot.training.record import Record
+from unblot.training.record import Record, averages
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -53,10 +53,10 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
                     _recover(folder, trainer, record, wrong)
                     continue
             record.measure()
-            if train.preview_every and trainer.step % train.preview_every == 0 and trainer.group.leads:
-                monitor.note(f"preview: {_preview(folder, trainer, record)}")
-            if trainer.group.leads and posthoc.due(trainer.step, train.steps):
-                posthoc.keep(folder, trainer.step, train.steps, trainer.ema)
+            if train.preview_every and trainer.step % train.preview_every == 0:
+                _preview(folder, trainer, record)
+            if posthoc.due(trainer.step, train.steps):
+                posthoc.keep(folder, trainer.step, train.steps, trainer.ema, trainer.for_leader)
             if trainer.step % train.checkpoint_every == 0 and not outcome.lost and record.sound():
                 _save(folder, trainer, record)
         _save(folder, trainer, record)
@@ -67,15 +67,16 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
 
 def _save(folder: Path, trainer: Trainer, record: Record) -> None:
     """The averaged model, and a checkpoint that knows how long the metrics were."""
+    tensors = trainer.for_leader(trainer.tensors())
     if trainer.group.leads:
         metrics_bytes = record.metrics.flushed()
-        save_model(folder / MODEL, trainer.config, trainer.ema.weights)
+        save_model(folder / MODEL, trainer.config, averages(tensors))
         state = {
             "rate_scale": trainer.rate_scale,
             "metrics_bytes": metrics_bytes,
             "held_out_loss": record.newest_held_out(),
         }
-        checkpoint.save(folder, trainer.step, trainer.tensors(), state)
+        checkpoint.save(folder, trainer.step, tensors, state)
     wait_for_all(trainer.group)
 
 
@@ -121,8 +122,10 @@ def _any(trainer: Trainer, flag: bool) -> bool:
     return bool(raised)
 
 
-def _preview(folder: Path, trainer: Trainer, record: Record) -> Path:
-    """A grid of pictures from the averaged weights, always from the same noise; returns where it was written."""
+def _preview(folder: Path, trainer: Trainer, record: Record) -> None:
+    """Writes a grid of pictures from the averaged weights, always from the same noise."""
+    if not (trainer.group.leads or trainer.sharded):  # drawing from what is spread out needs all
+        return
     config = trainer.config
     classes = len(config.data.classes)
     indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
@@ -141,11 +144,13 @@ def _preview(folder: Path, trainer: Trainer, record: Record) -> Path:
             labels=labels,
         )
         pictures = torch.cat(list(drawn)).cpu()
+    if not trainer.group.leads:
+        return
     stored = trainer.dataset.values.decode(pictures.numpy())
     path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
     sheet(stored, trainer.dataset.values, columns=10).save(path)
     record.preview(pictures, labels)
-    return path
+    record.monitor.note(f"preview: {path}")
 
 
 @contextmanager

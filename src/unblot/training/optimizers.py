@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unblot.specs import build
+from unblot.training.sharding import like
 
 ENDS = ("enter", "leave", "conv_in", "conv_out")  # first and last layers of the networks, which touch the pictures
 
@@ -126,7 +127,7 @@ class Optimizer:
             number, _, key = name.partition("/")
             p = self.parameters[int(number)]
             # Moments must lie in memory as their weights do: the fused optimiser goes through both in memory order.
-            moment = torch.empty_like(p).copy_(tensor) if tensor.shape == p.shape else tensor.to(p.device)
+            moment = torch.empty_like(p).copy_(like(tensor, p)) if tensor.shape == p.shape else tensor.to(p.device)
             owner[p].state[p][key] = moment
 
 

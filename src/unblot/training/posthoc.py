@@ -8,7 +8,7 @@ One that was not tracked is approximated by a sum of snapshots whose own profile
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -77,8 +77,11 @@ def due(step: int, steps: int) -> bool:
     return step % -(-steps // COUNT) == 0 or step == steps
 
 
-def keep(run: Path, step: int, steps: int, ema: Ema) -> None:
-    """Writes the snapshot of a step: in 16 bits, which a sum of several forgives; at the end of the run in full."""
+def keep(run: Path, step: int, steps: int, ema: Ema, for_leader: Callable[[dict], dict] = dict) -> None:
+    """Writes the snapshot of a step: in 16 bits, which a sum of several forgives; at the end of the run in full.
+
+    for_leader: of several processes, which all come here, gives whole tensors to the one that writes, none to others.
+    """
     stds = [power_std(spec) for spec in ema.specs]
     if not any(stds):
         return
@@ -89,6 +92,9 @@ def keep(run: Path, step: int, steps: int, ema: Ema) -> None:
         if std
         for name, p in weights.items()
     }
+    tensors = for_leader(tensors)
+    if not tensors:
+        return
     (run / SNAPSHOTS).mkdir(exist_ok=True)
     write_tensors(_place(run, step), tensors, {"stds": json.dumps(stds)})
 

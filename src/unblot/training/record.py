@@ -93,8 +93,8 @@ class Record:
         if turned(self.metrics.lines) is not None:
             best = checkpoint.best_saved(self.folder)
             if best is not None:
-                averaged = _averaged(checkpoint.load(self.folder, best)[0])
-                save_model(self.folder / BEST, self.trainer.config, averaged)
+                weights = averages(checkpoint.load(self.folder, best)[0])
+                save_model(self.folder / BEST, self.trainer.config, weights)
         taken, scale = self.trainer.step - self.first, self.trainer.rate_scale
         seconds = time.perf_counter() - self.started
         for line in summary(self.folder, self.trainer.config, self.metrics.lines, seconds, taken, scale):
@@ -105,7 +105,7 @@ class Record:
             self.monitor.note(f"warning: {line}")
 
 
-def _averaged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The averaged weights among the tensors of a checkpoint."""
     return {name.removeprefix("ema/"): tensor for name, tensor in tensors.items() if name.startswith("ema/")}
 
