@@ -6,6 +6,7 @@ import pytest
 
 from unblot import UnblotError, api
 from unblot.config import DataConfig, RunConfig, SampleConfig, flag
+from unblot.specs import canonical
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_a_field_that_is_unknown_or_cannot_be_guessed_is_named(config):
 def test_every_spec_is_written_out_in_full(config):
     for name in api.SPECS:
         spec = getattr(config.train, name)
-        assert api.canonical(api.SPECS[name], spec, name) == spec
+        assert canonical(api.SPECS[name], spec, name) == spec
 
 
 def test_numbers_are_held_to_their_ranges():

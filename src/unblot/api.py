@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,56 +11,44 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import unblot
-from unblot.config import DataConfig, DataFacts, DistillConfig, EmaConfig, EvaluateConfig, RunConfig, TuneConfig
+from unblot.config import DataConfig, DistillConfig, EmaConfig, EvaluateConfig, RunConfig, TuneConfig
 from unblot.data import doctor
-from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset, open_data
 from unblot.data.doctor import quick_check
 from unblot.data.examination import Examination
 from unblot.data.pack import cache_folder
+from unblot.describe import announce
 from unblot.errors import UnblotError
-from unblot.losses import WEIGHTINGS
-from unblot.nn import NETWORKS
-from unblot.presets import resolve
-from unblot.process.parameterizations import PARAMETERIZATIONS
+from unblot.planning import SPECS, plan
 from unblot.process.randomness import epoch_order
-from unblot.process.schedules import SCHEDULES
-from unblot.run import CONFIG, MODEL, create, load_model, locked, new_folder, read_config, save_model, write_json
-from unblot.sampling.draw import sampling_levels
-from unblot.sampling.grids import GRIDS
-from unblot.sampling.solvers import SOLVERS
-from unblot.specs import canonical
+from unblot.run import (
+    CONFIG,
+    MODEL,
+    create,
+    load_model,
+    locked,
+    new_folder,
+    read_config,
+    refuse_run,
+    save_model,
+    write_json,
+)
 from unblot.trained import Pictures, Run, choose_labels, load
+from unblot.training import checkpoint
+from unblot.training.budget import Plan, choose, go_on, keep, training_seconds, try_out
 from unblot.training.distill import keep_teacher, student_config, teacher_of
-from unblot.training.draws import NOISES
-from unblot.training.ema import EMAS
-from unblot.training.engine import DECAYS, Trainer
+from unblot.training.durations import budget_of, longer_budget, parse_budget
+from unblot.training.engine import Trainer
 from unblot.training.loggers import services
 from unblot.training.loop import run_training
 from unblot.training.monitor import Monitor
-from unblot.training.optimizers import OPTIMIZERS
+from unblot.training.pace import Pace
+from unblot.training.parallel import join_group, shared_clock
 from unblot.training.posthoc import Row, Snapshots
 from unblot.tuned import Tuning
 
-__all__ = ["Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume"]
+__all__ = ["SPECS", "Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume"]
 __all__ += ["train", "tune"]
-
-STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
-
-SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
-    "network": NETWORKS,
-    "augment": AUGMENTATIONS,
-    "parameterization": PARAMETERIZATIONS,
-    "schedule": SCHEDULES,
-    "weighting": WEIGHTINGS,
-    "decay": DECAYS,
-    "noise": NOISES,
-    "optimizer": OPTIMIZERS,
-    "ema": EMAS,
-    "grid": GRIDS,
-    "solver": SOLVERS,
-}
 
 
 def train(
@@ -68,8 +56,10 @@ def train(
 ) -> Run:
     """Trains a model on `data` and returns the run; `choices` are fields of `DataConfig` and `TrainConfig`.
 
-    out: the run folder, by default a new one in `runs/`. Raises UnblotError for bad input, before anything is written.
+    out: the run folder, by default a new one in `runs/`. budget="20m" trains for so long instead of so many steps.
+    Raises UnblotError for bad input, before anything is written.
     """
+    budget = budget_of(choices)
     reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
     source = DataConfig(data=data, **reading)
     dataset = open_source(source, quiet)
@@ -77,30 +67,54 @@ def train(
         if not quiet:
             print(f"note: {warning}")
     services(choices.get("log_to", ""))
+    pace = Pace(budget, shared_clock(join_group()))
     config = plan(source, dataset, choices)
     folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
+    foretold = None
+    if budget is not None:
+        if not overwrite:
+            refuse_run(folder)  # before the trial steps
+        config, foretold = choose(lambda **own: plan(source, dataset, {**own, **choices}), choices, dataset, pace)
     trainer = Trainer(config, dataset)
     with locked(folder) if trainer.group.leads else nullcontext():
         if trainer.group.leads:
             create(folder, config, overwrite)
-        return _train(folder, trainer, quiet)
+        return _train(folder, trainer, pace, foretold, quiet)
 
 
-def resume(folder: str | Path, *, steps: int | None = None, device: str | None = None, quiet: bool = False) -> Run:
+def resume(
+    folder: str | Path,
+    *,
+    steps: int | None = None,
+    budget: str | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Run:
     """Goes on with a run from its newest checkpoint, to `steps` steps in all where given.
 
-    Raises UnblotError where there is nothing to go on from, or where the data has changed.
+    budget: "40m" for so long in all, "+20m" for so much longer than was planned; a run with a budget that was stopped
+    goes on for the time that was left. Raises UnblotError where there is nothing to go on from, or where the data has
+    changed.
     """
     folder = Path(folder)
     config = read_config(folder)
+    state = checkpoint.newest_state(folder)
     changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
+    if steps is not None or budget is not None:
+        changes["budget"] = longer_budget(budget, steps, config.train.budget, state.get("seconds", 0.0))
+        if budget is not None and config.distill is not None:
+            raise UnblotError("--budget plans trainings from scratch; give --steps to go on with a distillation")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     dataset = _data_of(config, folder, quiet)
+    seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
+    pace = Pace(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
+    more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
+    foretold = go_on(config, state["step"], dataset, pace) if seconds is not None and more else None
     trainer = Trainer(config, dataset, None if config.distill is None else teacher_of(folder, config.distill))
     with locked(folder) if trainer.group.leads else nullcontext():
         if trainer.group.leads:
             write_json(folder / CONFIG, config.to_dict())
-        return _train(folder, trainer, quiet, resuming=True)
+        return _train(folder, trainer, pace, foretold, quiet, resuming=True)
 
 
 def distill(
@@ -112,6 +126,8 @@ def distill(
     beside the first. Raises UnblotError for a run that was distilled itself, or whose data has changed.
     """
     path = Path(path)
+    if choices.get("budget"):
+        raise UnblotError("--budget plans trainings from scratch; give --steps to distill")
     wanted = {f.name: choices.pop(f.name) for f in dataclasses.fields(DistillConfig) if f.name in choices}
     run_of_teacher, teacher = load_model(path)
     config = student_config(run_of_teacher, path, DistillConfig(**wanted), choices)
@@ -124,7 +140,7 @@ def distill(
         if trainer.group.leads:
             create(folder, config, overwrite)
             keep_teacher(folder, path)
-        return _train(folder, trainer, quiet)
+        return _train(folder, trainer, Pace(), None, quiet)
 
 
 def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
@@ -205,20 +221,11 @@ def examine(
     dataset = open_source(source, quiet=True)
 
     def seconds(dataset: Dataset) -> float:
-        return training_seconds(Trainer(plan(source, dataset, {}), dataset))
+        return training_seconds(try_out(plan(source, dataset, {}), dataset, time.monotonic, draw=True))
 
     return doctor.examine(
         dataset, near=near, flipped=flipped, seconds=seconds, report=(lambda line: None) if quiet else _tell
     ), dataset
-
-
-def training_seconds(trainer: Trainer, trials: int = 3) -> float:
-    """About how long a whole training would take on this machine, from a few steps of it."""
-    trainer.take_step()
-    start = time.perf_counter()
-    for _ in range(trials):
-        trainer.take_step().loss.item()
-    return (time.perf_counter() - start) / trials * trainer.config.train.steps
 
 
 def open_source(source: DataConfig, quiet: bool = False) -> Dataset:
@@ -252,48 +259,18 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
-    """The full configuration of a run on this data, every choice decided and written out."""
-    sample, _ = dataset.batch(dataset.train[:STD_PICTURES])
-    facts = DataFacts(
-        name=dataset.name,
-        channels=sample.shape[1],
-        height=sample.shape[2],
-        width=sample.shape[3],
-        classes=dataset.classes,
-        values=dataset.values.to_dict(),
-        std=round(float(sample.double().std()), 4),
-        count=len(dataset.train),
-        fingerprint=dataset.fingerprint,
-    )
-    config = resolve(facts, choices)
-    written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
-    config = dataclasses.replace(config, **written)
-    levels = sampling_levels(config.schedule, config.grid, config.sampling_steps)
-    PARAMETERIZATIONS[config.parameterization](levels.at(0), config.data_std)  # refuses pairs that cannot work
-    return RunConfig(source, facts, config, unblot.__version__)
-
-
-def announce(trainer: Trainer, folder: Path) -> str:
-    """What is about to be trained, on what, where, in two lines."""
-    data, train = trainer.config.data, trainer.config.train
-    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
-    labels = f", {len(data.classes)} classes" if data.classes else ""
-    shape = "x".join(str(s) for s in (data.height, data.width, data.channels))
-    how = "spread over" if trainer.sharded else "whole on each of"
-    processes = f", {how} {trainer.group.world} processes" if trainer.group.world > 1 else ""
-    return (
-        f"{data.name}: {data.count} {data.kind} of {shape}{labels}; preset {train.preset}, "
-        f"{parameters / 1e6:.2f} M parameters on {trainer.device}{processes}\n"
-        f"{train.steps} steps of {train.batch_size} into {folder}"
-    )
-
-
-def _train(folder: Path, trainer: Trainer, quiet: bool, resuming: bool = False) -> Run:
+def _train(
+    folder: Path, trainer: Trainer, pace: Pace, foretold: Plan | None, quiet: bool, resuming: bool = False
+) -> Run:
     plan = trainer.config.train
     monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.leads)
     monitor.note(announce(trainer, folder))
-    finished = run_training(folder, trainer, monitor, resuming)
+    if foretold is not None:
+        monitor.note(str(foretold))
+        keep(folder, foretold, trainer)
+    finished = run_training(folder, trainer, monitor, pace, resuming)
+    if foretold is not None:
+        keep(folder, foretold, trainer, pace.used())
     if not finished:
         monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
     return load(folder, plan.device)

@@ -121,7 +121,9 @@ def make_parser() -> argparse.ArgumentParser:
     train = command("train", "learn from pictures", train_command, "[DATA] [--out RUN] [flags]")
     train.add_argument("data", nargs="?", metavar="DATA", help=_help(DataConfig, "data") + " (default: digits)")
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: a new one in runs/)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run; only --steps may change")
+    train.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with this run; only --steps or --budget may change"
+    )
     train.add_argument("--overwrite", action="store_true", help="replace the run that stands in --out")
     train.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(train, DataConfig, skip=["data"])
@@ -139,7 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
     distill.add_argument("--overwrite", action="store_true", help="replace the run that stands in --out")
     distill.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(distill, DistillConfig, skip=["teacher", "sha256"])
-    add_flags(distill, TrainConfig, groups=["optimisation", "run"])
+    add_flags(distill, TrainConfig, skip=["budget"], groups=["optimisation", "run"])
 
     film = command("film", "show pictures coming out of noise", film_command, drawing)
     _add_run(film)

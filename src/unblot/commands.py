@@ -11,6 +11,8 @@ from typing import Any
 from unblot.config import SampleConfig, flag
 from unblot.errors import UnblotError
 
+GOING_ON = ("steps", "budget", "device", "quiet")  # what may be given with --resume
+
 
 def train_command(args: dict[str, Any]) -> None:
     """Learn from pictures: a folder, an archive or array file, or built-in data (digits, moons, rings, gaussians).
@@ -23,11 +25,13 @@ def train_command(args: dict[str, Any]) -> None:
     if resumed is None:
         run = api.train(data or "digits", **args)
     else:
-        fixed = [k for k, v in args.items() if k not in ("steps", "device", "quiet") and v not in (None, False)]
+        fixed = [k for k, v in args.items() if k not in GOING_ON and v not in (None, False)]
         if data is not None or fixed:
             given = "DATA" if data is not None else flag(fixed[0])
-            raise UnblotError(f"--resume takes everything from the run; leave out {given} (only --steps may change)")
-        run = api.resume(resumed, **{k: v for k, v in args.items() if k in ("steps", "device", "quiet")})
+            raise UnblotError(
+                f"--resume takes everything from the run; leave out {given} (only --steps or --budget may change)"
+            )
+        run = api.resume(resumed, **{k: v for k, v in args.items() if k in GOING_ON})
     print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
 
 

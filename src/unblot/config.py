@@ -74,6 +74,7 @@ class TrainConfig(Checked):
     augment: str = option(f"changed pictures to train on as well: {AUGMENTATIONS}", "recipe", default="none")
     label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.15)
 
+    budget: str = option("time to train in, as 20m or 1h30m, instead of --steps", "optimisation", default="")
     steps: int = option("number of training steps", "optimisation", low=1)
     batch_size: int = option("pictures in a step", "optimisation", low=1)
     learning_rate: float = option("highest learning rate", "optimisation", low=0)

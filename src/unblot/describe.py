@@ -1,18 +1,36 @@
 """What a run is, in words: its data, network, process, training and losses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unblot.evaluate.front import told
-from unblot.run import METRICS, fingerprint, load_model, read_metrics
+from unblot.run import METRICS, PLAN, fingerprint, load_model, read_metrics
 from unblot.sampling.tuning import choose
+from unblot.training.budget import tell
+from unblot.training.engine import Trainer
 from unblot.training.metrics import HELD_OUT, STEP, mean_loss, of_kind
 from unblot.tuned import DEFAULT, Tuning, read_tuning
 
 LOSSES = 5  # shown from a run's metrics
 SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the averaged weights
+
+
+def announce(trainer: Trainer, folder: Path) -> str:
+    """What is about to be trained, on what, where, in two lines."""
+    data, train = trainer.config.data, trainer.config.train
+    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+    labels = f", {len(data.classes)} classes" if data.classes else ""
+    shape = "x".join(str(s) for s in (data.height, data.width, data.channels))
+    how = "spread over" if trainer.sharded else "whole on each of"
+    processes = f", {how} {trainer.group.world} processes" if trainer.group.world > 1 else ""
+    return (
+        f"{data.name}: {data.count} {data.kind} of {shape}{labels}; preset {train.preset}, "
+        f"{parameters / 1e6:.2f} M parameters on {trainer.device}{processes}\n"
+        f"{train.steps} steps of {train.batch_size} into {folder}"
+    )
 
 
 def describe(path: Path) -> str:
@@ -42,6 +60,8 @@ def describe(path: Path) -> str:
         )
     if path.is_dir() and (tuning := read_tuning(path)) is not None:
         rows.append(("tuned", _tuned(tuning, fingerprint(denoiser))))
+    if (path / PLAN).is_file():
+        rows.append(("plan", _plan(json.loads((path / PLAN).read_text()))))
     metrics = read_metrics(path) if path.is_dir() else []
     if metrics:
         rows.append(("reached", f"step {metrics[-1]['step']} of {train.steps} ({METRICS})"))
@@ -57,6 +77,15 @@ def _tuned(tuning: Tuning, model: str) -> str:
         return "for the model as it was before it was trained on; tune it again"
     found = choose(tuning.trials, DEFAULT)
     return f"{told(found.setting)} ({found.evaluations} network calls; quality {DEFAULT})"
+
+
+def _plan(kept: dict[str, Any]) -> str:
+    """What was planned for the budget, and what became of it."""
+    told = tell(kept["plan"]).replace("\n", "\n" + " " * 10)
+    if "came" in kept:
+        came = kept["came"]
+        told += f"\n{'':10}came to {came['steps']:,} steps, {came['pictures']:,} pictures in {came['seconds']:.0f} s"
+    return told
 
 
 def _losses(metrics: list[dict[str, Any]]) -> str:

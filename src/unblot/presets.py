@@ -87,12 +87,33 @@ def measurements_every(steps: int, batch_size: int) -> int:
     return max(1, steps // 30, 1800 // batch_size)
 
 
-def _unet_for(data: DataFacts) -> str:
+# --- What a run with a budget chooses, by what trial steps on the machine measure. All numbers of the rule stand here.
+
+ENOUGH_STEPS = 2500  # the largest network of the ladder that takes so many steps in the budget; else the smallest
+FREE_BATCH = 1.2  # the batch is doubled while a step then takes at most so many times as long: the device had room
+MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to so many pictures, and to so many batches in a pass over the data
+WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to 12 pixels
+WIDTHS = 32, 48, 64, 96, 128, 192, 256  # for larger ones
+
+
+def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
+    """The networks that a run with a budget chooses among, the smallest first."""
+    network = PRESETS[preset](data)["network"]
+    if preset != "default" or data.kind == "points":
+        return (network,)
+    return tuple(_unet_for(data, width) for width in (WIDTHS_TINY if _side(data) <= 12 else WIDTHS))
+
+
+def _side(data: DataFacts) -> int:
+    return max(data.height, data.width)
+
+
+def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the size of the pictures: folded until the map is at most 20 wide, as measured to 32."""
-    side = max(data.height, data.width)
+    side = _side(data)
     if side <= 12:
-        return "unet:width=64,multipliers=1,patch=2,attention="
+        return f"unet:width={width or 64},multipliers=1,patch=2,attention="
     if side <= 40:
-        return "unet:width=48,multipliers=1-2,patch=2"
+        return f"unet:width={width or 48},multipliers=1-2,patch=2"
     patch = 2 ** math.ceil(math.log2(side / 20))
-    return f"unet:width=96,multipliers=1-2,patch={patch}"
+    return f"unet:width={width or 96},multipliers=1-2,patch={patch}"

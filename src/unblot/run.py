@@ -4,6 +4,7 @@
     model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
     teacher.safetensors  of a distilled run: the model that it was made from
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
+    plan.json            with --budget: what trial steps said of the run, and what became of it
     training.log         what was said while it trained, with times
     tuning.json          how this model samples best, where `unblot tune` has found that out
     checkpoints/         everything needed to go on
@@ -37,6 +38,7 @@ from unblot.nn import NETWORKS
 from unblot.specs import build
 
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
+PLAN = "plan.json"
 CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"
 TUNING = "tuning.json"
 BEST, LOG, LOCK, WANDB_ID = "best.safetensors", "training.log", ".lock", "wandb.id"
@@ -63,14 +65,20 @@ def fingerprint(denoiser: Denoiser) -> str:
     return digest.hexdigest()[:16]
 
 
-def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
-    """A new run folder with its config.json. Raises UnblotError where one stands already and `overwrite` is False."""
-    if folder.exists() and not overwrite and any(p.name != LOCK for p in folder.iterdir()):
+def refuse_run(folder: Path) -> None:
+    """Raises UnblotError where a run, or anything else, stands already in the folder."""
+    if folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
         raise UnblotError(
             f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
             "or replace it with --overwrite"
         )
-    files = MODEL, TEACHER, METRICS, TUNING, BEST, LOG, WANDB_ID
+
+
+def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
+    """A new run folder with its config.json. Raises UnblotError where one stands already and `overwrite` is False."""
+    if not overwrite:
+        refuse_run(folder)
+    files = MODEL, TEACHER, METRICS, PLAN, TUNING, BEST, LOG, WANDB_ID
     for part in (CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS, *files, "tensorboard"):
         _remove(folder / part)
     for part in (SAMPLES, CHECKPOINTS):

@@ -76,6 +76,16 @@ def load_newest(run: Path, warn=print) -> tuple[dict[str, Tensor], dict[str, Any
     raise UnblotError(f"run {str(run)!r} has no checkpoint to go on from; train it anew with --overwrite")
 
 
+def newest_state(run: Path) -> dict[str, Any]:
+    """The state of the newest checkpoint whose state can be read, without its tensors; {} where there is none."""
+    for step in reversed(steps_saved(run)):
+        try:
+            return json.loads((run / CHECKPOINTS / f"{step:08d}" / STATE).read_text())
+        except (OSError, ValueError):
+            continue
+    return {}
+
+
 def load(run: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of the checkpoint of a step, verified by checksum. Raises UnblotError where damaged."""
     place = run / CHECKPOINTS / f"{step:08d}"

@@ -141,6 +141,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
     ratios = RATIOS[choices.evaluations]
     taken = {name: value for name, value in dataclasses.asdict(teacher.train).items() if name not in LEFT}
     decided = {
+        "budget": "",
         "steps": max(1, teacher.train.steps // 3),
         "learning_rate": teacher.train.learning_rate / 2,
         "decay": "cosine",

@@ -1,5 +1,6 @@
 """The training engine: all the state of a run in training, and the step that changes it."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -65,6 +66,13 @@ class Batch(NamedTuple):
         return Batch(change(self.x0), self.level, change(self.eps), label, change(self.conditions))
 
 
+class Switch(NamedTuple):
+    """The step at which the number of steps of a run was changed, and the learning rate that held there."""
+
+    step: int
+    rate: float
+
+
 class Trainer:
     """All the state of a run in training: denoiser, average, optimiser, steps taken, and a factor on the rate."""
 
@@ -104,6 +112,7 @@ class Trainer:
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
         self.step = 0
         self.rate_scale = 1.0
+        self.switch: Switch | None = None
         self.lost = torch.zeros((), device=self.device)
         self.micro_batch = train.batch_size  # pictures that go through the network at a time
 
@@ -113,7 +122,7 @@ class Trainer:
         Without a wait for the device. Raises UnblotError where not even one picture fits into its memory.
         """
         self.denoiser.train()
-        rate = self.rate_scale * learning_rate(self.config.train, self.step)
+        rate = self.rate_scale * learning_rate(self.config.train, self.step, self.switch)
         loss = self._gradients(self.feed.at(self.step).to(self.device))
         if not self.sharded:  # which sums them on its own
             sum_gradients(self.group, self.denoiser.parameters())
@@ -194,6 +203,15 @@ class Trainer:
             weight = self.weighting(level, self.denoiser)
             return training_loss(self.denoiser, x0[rows], level, eps[rows], labels, weight, conditions[rows])
 
+    def change_steps(self, steps: int) -> None:
+        """From now on the run has so many steps in all; the learning rate goes over to theirs without a jump."""
+        self.switch = Switch(self.step, learning_rate(self.config.train, self.step, self.switch))
+        self.set_steps(steps)
+
+    def set_steps(self, steps: int) -> None:
+        """Says how many steps the run has in all, as a checkpoint knew it."""
+        self.config = dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, steps=steps))
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within it the denoiser carries the averaged weights."""
@@ -238,12 +256,26 @@ def training_schedule(train: TrainConfig) -> Schedule:
     return build(SCHEDULES, train.schedule, "schedule")
 
 
-def learning_rate(train: TrainConfig, step: int) -> float:
-    """The learning rate of step 0, 1, …: a linear rise over the warm-up, then the decay to zero at the last step."""
+def learning_rate(train: TrainConfig, step: int, switch: Switch | None = None) -> float:
+    """The learning rate of step 0, 1, …: a linear rise over the warm-up, then the decay to zero at the last step.
+
+    After a switch it is that of a run which had the new number of steps from the start, reached from the rate before
+    in a line over the warm-up's share of the steps left. A run that has decayed to its end and is given more warms up
+    again (as Ibrahim et al. 2024 found to be needed), the higher the more it is given.
+    """
+    rate = _planned_rate(train, step)
+    if switch is None:
+        return rate
+    rise = max(1, round(train.warmup * (train.steps - switch.step)))
+    return switch.rate + (rate - switch.rate) * min(1.0, (step - switch.step + 1) / rise)
+
+
+def _planned_rate(train: TrainConfig, step: int) -> float:
+    """The learning rate of a run that has had its number of steps from the start."""
     rise = max(1, round(train.warmup * train.steps))
     if step < rise:
         return train.learning_rate * (step + 1) / rise
-    done = (step - rise) / max(1, train.steps - rise)
+    done = min(1.0, (step - rise) / max(1, train.steps - rise))
     return train.learning_rate * DECAYS[train.decay](done)
 
 

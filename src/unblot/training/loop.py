@@ -11,11 +11,12 @@ import torch
 
 from unblot.data.output import sheet
 from unblot.errors import UnblotError
-from unblot.run import MODEL, SAMPLES, save_model
+from unblot.run import CONFIG, MODEL, SAMPLES, save_model, write_json
 from unblot.sampling.draw import draw
 from unblot.training import checkpoint, posthoc
-from unblot.training.engine import Trainer
+from unblot.training.engine import Switch, Trainer
 from unblot.training.monitor import Monitor
+from unblot.training.pace import Pace
 from unblot.training.parallel import sum_over, wait_for_all
 from unblot.training.record import Record, averages
 
@@ -23,16 +24,20 @@ PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
 
 
-def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool = False) -> bool:
+def run_training(folder: Path, trainer: Trainer, monitor: Monitor, pace: Pace, resume: bool = False) -> bool:
     """Trains to the run's last step, keeping the run folder up to date. True when it came to the end.
+
+    The pace keeps the time; with a budget it also decides which step is the last.
 
     Ctrl-C finishes the step, saves and returns False. `resume` goes on from the newest whole checkpoint.
     Raises UnblotError where the loss stays not finite or far too large.
     """
     train = trainer.config.train
     record = Record(folder, trainer, monitor)
+    finished = False
     if resume:
-        _go_back(folder, trainer, record)
+        state = _go_back(folder, trainer, record)
+        finished = trainer.step >= trainer.config.train.steps and state.get("budget") == pace.budget
     else:
         record.metrics.restart()
     wait_for_all(trainer.group)
@@ -42,46 +47,75 @@ def run_training(folder: Path, trainer: Trainer, monitor: Monitor, resume: bool 
     with monitor, _interruptible() as interrupted:
         if not resume:
             record.measure()
-            _save(folder, trainer, record)
-        while trainer.step < train.steps and not _any(trainer, interrupted()):
+            _save(folder, trainer, record, pace)
+        if not finished:
+            _keep_pace(trainer, monitor, pace)
+        while trainer.step < trainer.config.train.steps and not _any(trainer, interrupted()):
             fitting, outcome = trainer.micro_batch, trainer.take_step()
             if trainer.micro_batch < fitting:
                 monitor.note(f"out of memory: from now on {trainer.micro_batch} pictures at a time, in the same steps")
-            if trainer.step % train.log_every == 0 or trainer.step == train.steps:
+            if trainer.step % train.log_every == 0 or trainer.step == trainer.config.train.steps:
                 record.step(outcome)
                 if wrong := record.gone_wrong(outcome):
                     _recover(folder, trainer, record, wrong)
                     continue
-            record.measure()
-            if train.preview_every and trainer.step % train.preview_every == 0:
-                _preview(folder, trainer, record)
-            if posthoc.due(trainer.step, train.steps):
-                posthoc.keep(folder, trainer.step, train.steps, trainer.ema, trainer.for_leader)
-            if trainer.step % train.checkpoint_every == 0 and not outcome.lost and record.sound():
-                _save(folder, trainer, record)
-        _save(folder, trainer, record)
+                _keep_pace(trainer, monitor, pace)
+            if record.is_due():
+                with pace.aside("measurements"):
+                    record.measure()
+            last = pace.budget is not None and trainer.step == trainer.config.train.steps
+            if train.preview_every and (last or trainer.step % train.preview_every == 0):
+                with pace.aside("previews"):
+                    _preview(folder, trainer, record)
+            if posthoc.due(trainer.step, trainer.config.train.steps):
+                posthoc.keep(folder, trainer.step, trainer.config.train.steps, trainer.ema, trainer.for_leader)
+            if trainer.step % train.checkpoint_every == 0 and not (last or outcome.lost) and record.sound():
+                _save(folder, trainer, record, pace)
+        _save(folder, trainer, record, pace)
         if trainer.group.leads:
             record.finish()
-    return trainer.step >= train.steps
+    return trainer.step >= trainer.config.train.steps
 
 
-def _save(folder: Path, trainer: Trainer, record: Record) -> None:
+def _keep_pace(trainer: Trainer, monitor: Monitor, pace: Pace) -> None:
+    """Changes the number of steps where the budget wants another."""
+    steps = pace.wanted_steps(trainer.config.train, trainer.step)
+    if steps is not None:
+        trainer.change_steps(steps)
+        monitor.change_steps(steps)
+
+
+def _save(folder: Path, trainer: Trainer, record: Record, pace: Pace) -> None:
     """The averaged model, and a checkpoint that knows how long the metrics were."""
+    with pace.aside("checkpoints"):
+        _write(folder, trainer, record, pace.budget, pace.used())
+
+
+def _write(folder: Path, trainer: Trainer, record: Record, budget: float | None, used: float) -> None:
     tensors = trainer.for_leader(trainer.tensors())
     if trainer.group.leads:
         metrics_bytes = record.metrics.flushed()
         save_model(folder / MODEL, trainer.config, averages(tensors))
+        if budget is not None:
+            write_json(folder / CONFIG, trainer.config.to_dict())  # with the steps as they are now planned
         state = {
             "rate_scale": trainer.rate_scale,
             "metrics_bytes": metrics_bytes,
             "held_out_loss": record.newest_held_out(),
+            "steps": trainer.config.train.steps,
+            "switch": trainer.switch,
+            "budget": budget,
+            "seconds": used,
         }
         checkpoint.save(folder, trainer.step, tensors, state)
     wait_for_all(trainer.group)
 
 
-def _go_back(folder: Path, trainer: Trainer, record: Record) -> None:
-    """Takes up the newest whole checkpoint; lines of metrics after it are about to be written again."""
+def _go_back(folder: Path, trainer: Trainer, record: Record) -> dict[str, Any]:
+    """Takes up the newest whole checkpoint; lines of metrics after it are about to be written again.
+
+    Returns its state. With a budget the number of steps is the checkpoint's, else that of the run's configuration.
+    """
     tensors, state = checkpoint.load_newest(folder, record.monitor.note)
     try:
         trainer.restore(tensors, state["step"])
@@ -93,8 +127,15 @@ def _go_back(folder: Path, trainer: Trainer, record: Record) -> None:
     trainer.rate_scale = state["rate_scale"]
     if trainer.group.leads:
         posthoc.forget_after(folder, trainer.step)
+    trainer.switch = Switch(*state["switch"]) if state.get("switch") else None
+    wanted = trainer.config.train.steps
+    trainer.set_steps(state.get("steps", wanted))
+    if not trainer.config.train.budget and wanted != trainer.config.train.steps:
+        trainer.change_steps(wanted)
+    record.monitor.change_steps(trainer.config.train.steps)
     if not record.metrics.go_back(state["metrics_bytes"]):
         record.monitor.note(f"note: lines are missing in {record.metrics.path}")
+    return state
 
 
 def _recover(folder: Path, trainer: Trainer, record: Record, what: str) -> None:
@@ -126,11 +167,23 @@ def _preview(folder: Path, trainer: Trainer, record: Record) -> None:
     """Writes a grid of pictures from the averaged weights, always from the same noise."""
     if not (trainer.group.leads or trainer.sharded):  # drawing from what is spread out needs all
         return
+    pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
+    if not trainer.group.leads:
+        return
+    stored = trainer.dataset.values.decode(pictures.numpy())
+    path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
+    sheet(stored, trainer.dataset.values, columns=10).save(path)
+    record.preview(pictures, labels)
+    record.monitor.note(f"preview: {path}")
+
+
+def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a preview shows, (N, C, H, W) in the network's range, drawn in so many steps, and their labels."""
     config = trainer.config
     classes = len(config.data.classes)
     indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
     labels = torch.tensor(indices) % classes if classes else None
-    how: dict[str, Any] = {"grid": "karras", "solver": "dpmpp_2m", "steps": PREVIEW_STEPS}
+    how: dict[str, Any] = {"grid": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # which draws well in its own way alone
         how = {"grid": config.train.grid, "solver": config.train.solver, "steps": config.train.sampling_steps}
     with trainer.averaged():
@@ -143,14 +196,7 @@ def _preview(folder: Path, trainer: Trainer, record: Record) -> None:
             seed=config.train.seed,
             labels=labels,
         )
-        pictures = torch.cat(list(drawn)).cpu()
-    if not trainer.group.leads:
-        return
-    stored = trainer.dataset.values.decode(pictures.numpy())
-    path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
-    sheet(stored, trainer.dataset.values, columns=10).save(path)
-    record.preview(pictures, labels)
-    record.monitor.note(f"preview: {path}")
+        return torch.cat(list(drawn)).cpu(), labels
 
 
 @contextmanager

@@ -50,6 +50,11 @@ class Monitor:
         self.clock = self.started = time.perf_counter()
         self.last_line = self.clock - LINE_SECONDS
 
+    def change_steps(self, steps: int) -> None:
+        """The run has another number of steps in all than was thought."""
+        self.steps = steps
+        self.live.update(self.task, total=steps)
+
     def __enter__(self) -> "Monitor":
         if not self.silent:
             self.loggers = open_loggers(self.folder, self.config, self.at, self.note)

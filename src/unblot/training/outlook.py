@@ -37,7 +37,7 @@ def summary(
     if rate_scale < 1:
         lower = f"{config.train.learning_rate * rate_scale:.2g}"
         told.append(f"rate      lowered to {lower} on the way: a new run with --learning-rate {lower} would do better")
-    return [*told, f"more time {more_time(lines, folder)}"]
+    return [*told, f"more time {more_time(lines, folder, config.train.budget)}"]
 
 
 def losses(lines: Sequence[Line]) -> str:
@@ -50,7 +50,7 @@ def losses(lines: Sequence[Line]) -> str:
     return f"{text} at step {last['step']}"
 
 
-def more_time(lines: Sequence[Line], folder: Path) -> str:
+def more_time(lines: Sequence[Line], folder: Path, budget: str = "") -> str:
     """Whether more steps would help, from the held-out loss; with the command to take them."""
     steps = of_kind(lines, STEP)[-1]["step"]
     turn = turned(lines)
@@ -59,7 +59,7 @@ def more_time(lines: Sequence[Line], folder: Path) -> str:
             f"would not help: the held-out loss was least at step {turn.best_step} ({turn.best:.4g}, now "
             f"{turn.now:.4g}); more pictures or --augment would. Draw from the best: unblot sample {folder / BEST}"
         )
-    command = f"unblot train --resume {folder} --steps {2 * steps}"
+    command = f"unblot train --resume {folder} " + (f"--budget +{budget}" if budget else f"--steps {2 * steps}")
     gain = gain_of_twice(lines)
     if gain is None:
         measured = of_kind(lines, HELD_OUT)

@@ -5,7 +5,8 @@ process, and nothing here does anything.
 """
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,20 @@ def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(block)
     for gradient, part in zip(gradients, block.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view(gradient.shape))
+
+
+def shared_clock(group: Group) -> Callable[[], float]:
+    """The leading process's clock in seconds, so that all decide alike; all of them must read it together."""
+    if group.world == 1:
+        return time.monotonic
+
+    def read() -> float:
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        now = torch.tensor(time.monotonic(), dtype=torch.float64, device=device)
+        dist.broadcast(now, 0)
+        return now.item()
+
+    return read
 
 
 def wait_for_all(group: Group) -> None:

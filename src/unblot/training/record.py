@@ -40,15 +40,21 @@ class Record:
         """Writes down what a step did, and now and then looks whether all is well."""
         train, step = self.trainer.config.train, self.trainer.step
         loss = outcome.loss.item()
-        self.metrics.write({"step": step, "loss": loss, "grad_norm": outcome.grad_norm.item()})
-        self.monitor.step(step, loss, self.trainer.rate_scale * learning_rate(train, step - 1))
+        planned = {"steps": train.steps} if train.budget else {}
+        self.metrics.write({"step": step, "loss": loss, "grad_norm": outcome.grad_norm.item(), **planned})
+        rate = learning_rate(train, step - 1, self.trainer.switch)
+        self.monitor.step(step, loss, self.trainer.rate_scale * rate)
         if step // train.log_every % RECENT == 0:
             self._warn()
 
+    def is_due(self) -> bool:
+        """Whether it is time to measure the held-out loss."""
+        train, step = self.trainer.config.train, self.trainer.step
+        return bool(train.held_out_every) and (step % (train.held_out_every or 1) == 0 or step == train.steps)
+
     def measure(self) -> None:
-        """Measures the held-out loss where it is time to; all processes come here after the same steps."""
-        every, step = self.trainer.config.train.held_out_every, self.trainer.step
-        if self.held_out and every and (step % every == 0 or step == self.trainer.config.train.steps):
+        """Measures the held-out loss; all processes come here after the same steps."""
+        if self.held_out:
             self.metrics.write(self.held_out.measure())
             self.monitor.measured(self.metrics.lines[-1])
             self._warn()

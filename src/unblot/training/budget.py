@@ -1,0 +1,274 @@
+"""A run that ends in a given time: trial steps on this machine say which network, batch and number of steps fit.
+
+`choose` makes the plan before a run, `pace.py` holds the run to its budget while it trains. The numbers of the rule,
+and the networks that it chooses among, are in `presets.py`.
+"""
+
+import dataclasses
+import math
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+from unblot.config import RunConfig
+from unblot.data.batches import Dataset
+from unblot.errors import UnblotError
+from unblot.presets import ENOUGH_STEPS, FREE_BATCH, LEAST_PASS, MOST_BATCH, ladder
+from unblot.run import PLAN, write_json
+from unblot.training.durations import format_seconds
+from unblot.training.engine import Trainer
+from unblot.training.heldout import PASSES, pictures_a_side
+from unblot.training.loop import PREVIEW_STEPS, preview_pictures
+from unblot.training.pace import Pace, occasions
+
+LEAST_STEPS = 20  # that a budget must allow
+TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and so long
+TRIES, MOST_TRIES = 2, 200  # timed steps of a trial, after one that is not timed
+GROWTH = 2.5  # about how much slower the next network of a ladder is, before it has been tried
+TRIAL_DRAW = 2  # steps of the draw that stands for a preview
+SAVING_RATE = 2e8  # bytes/s of a checkpoint, written, flushed and read again, until the run has measured its own
+ASIDE_SHARE = 0.05  # of the budget that previews take at most, and checkpoints too
+
+
+class Trial(NamedTuple):
+    """What a few steps of a configuration told. Times in seconds, memory in bytes."""
+
+    config: RunConfig
+    parameters: int
+    step_seconds: float  # the mean, which foretells
+    fastest: float  # which compares, as other work on the machine only ever slows a step down
+    preview: float
+    checkpoint: float
+    memory: int
+
+    @property
+    def aside(self) -> dict[str, float]:
+        """Seconds of each work beside the training steps."""
+        train, data = self.config.train, self.config.data
+        passes = 2 * pictures_a_side(train, data) / (PASSES * train.batch_size)  # in steps, held-out and training
+        return {"previews": self.preview, "checkpoints": self.checkpoint, "measurements": passes * self.step_seconds}
+
+    def steps_in(self, seconds: float) -> int:
+        """Steps that fit into so many seconds."""
+        return max(0, int(seconds / self.step_seconds))
+
+
+def try_out(
+    config: RunConfig, dataset: Dataset, clock: Callable[[], float], until: float = 0.0, draw: bool = False
+) -> Trial:
+    """Takes a few steps with a trainer that is then thrown away, more of them up to the time `until` on the clock.
+
+    draw: whether a preview is tried too.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trainer = Trainer(config, dataset)
+    trainer.take_step().loss.item()
+    preview = 0.0
+    if draw:
+        start = clock()
+        preview_pictures(trainer, TRIAL_DRAW)
+        preview = (clock() - start) * PREVIEW_STEPS / TRIAL_DRAW
+    times: list[float] = []
+    while len(times) < TRIES or (clock() < until and len(times) < MOST_TRIES):
+        start = clock()
+        trainer.take_step().loss.item()
+        times.append(clock() - start)
+    saved = sum(t.numel() * t.element_size() for t in trainer.tensors().values()) * 4 / 3  # the model is saved as well
+    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+    return Trial(
+        config, parameters, fmean(times), min(times), preview, saved / SAVING_RATE, peak_memory(trainer.device)
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that have been in use at most: of a GPU since they were last asked for, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def training_seconds(trial: Trial) -> float:
+    """About how long a whole training takes on this machine, previews and checkpoints included."""
+    train = trial.config.train
+    return train.steps * trial.step_seconds + _aside(trial, 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run with a budget is going to be, as trial steps foretell it. Times in seconds, memory in bytes.
+
+    used: before this sitting's first step, trials included. steps, pictures, passes: from step `first` on. aside_share:
+    of the time, for previews and checkpoints. ends: clock time, ISO 8601.
+    """
+
+    budget: float
+    used: float
+    first: int
+    network: str
+    parameters: int
+    batch_size: int
+    steps: int
+    pictures: int
+    passes: float
+    pictures_per_second: float
+    memory: int
+    aside_share: float
+    ends: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return tell(self.to_dict())
+
+
+def choose(
+    configure: Callable[..., RunConfig], choices: Mapping[str, Any], dataset: Dataset, pace: Pace
+) -> tuple[RunConfig, Plan]:
+    """The configuration that uses the pace's budget best on this machine, and the plan of it.
+
+    configure: the full configuration for some decisions (network, batch_size, steps, ...) beside what was given.
+    choices: what was given, and is not decided here.
+    Raises UnblotError where the budget does not even allow a few steps.
+    """
+    assert pace.budget is not None
+    until = pace.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * pace.budget)
+    first = configure()
+    networks = (first.train.network,) if "network" in choices else ladder(first.data, first.train.preset)
+    free_batch = "batch_size" not in choices and first.train.preset == "default"
+    chosen = configure(network=networks[0])
+    if len(networks) > 1 or free_batch:
+        trial = _network(configure, networks, dataset, pace, until)
+        chosen = (_batch(configure, trial, dataset, pace, until) if free_batch else trial).config
+    trial = try_out(chosen, dataset, pace.clock, until, draw=True)
+    steps = trial.steps_in(pace.budget - pace.used())
+    if steps < LEAST_STEPS:
+        least = math.ceil((pace.used() + LEAST_STEPS * trial.step_seconds) * 1.2)
+        raise UnblotError(
+            f"--budget {format_seconds(pace.budget)} is too short: a step of {trial.config.train.network} takes "
+            f"{trial.step_seconds:.1f} seconds here; give at least {least}s, or a smaller --network"
+        )
+    decided = {"network": chosen.train.network, "batch_size": chosen.train.batch_size}
+    every = _intervals(trial, steps, pace.budget)
+    config = configure(**decided, **every, steps=steps)
+    steps = max(LEAST_STEPS, trial.steps_in(pace.budget - pace.used() - _aside(trial._replace(config=config), 0)))
+    config = configure(**decided, **every, steps=steps)
+    return config, _plan(trial._replace(config=config), 0, steps, pace)
+
+
+def go_on(config: RunConfig, first: int, dataset: Dataset, pace: Pace) -> Plan:
+    """The plan of a run that goes on after step `first` for what is left of its budget."""
+    assert pace.budget is not None
+    left = pace.budget - pace.used()
+    trial = try_out(config, dataset, pace.clock, pace.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * left), draw=True)
+    steps = trial.steps_in(pace.budget - pace.used())
+    train = dataclasses.replace(config.train, steps=first + steps)
+    trial = trial._replace(config=dataclasses.replace(config, train=train))
+    steps = trial.steps_in(pace.budget - pace.used() - _aside(trial, first))
+    return _plan(trial, first, steps, pace)
+
+
+def _plan(trial: Trial, first: int, steps: int, pace: Pace) -> Plan:
+    """What `steps` steps after step `first` will be; the pace takes up what the trial told."""
+    assert pace.budget is not None
+    pace.step_seconds, pace.expected = trial.step_seconds, trial.aside
+    config, train, used = trial.config, trial.config.train, pace.used()
+    left = pace.budget - used
+    return Plan(
+        budget=pace.budget,
+        used=used,
+        first=first,
+        network=train.network,
+        parameters=trial.parameters,
+        batch_size=train.batch_size,
+        steps=steps,
+        pictures=steps * train.batch_size,
+        passes=steps * train.batch_size / config.data.count,
+        pictures_per_second=train.batch_size / trial.step_seconds,
+        memory=trial.memory,
+        aside_share=_aside(trial, first) / max(left, 1e-9),
+        ends=(datetime.now() + timedelta(seconds=left)).isoformat(timespec="seconds"),
+    )
+
+
+def tell(plan: dict[str, Any]) -> str:
+    """A plan in words, as `Plan.to_dict` gives it, in three lines."""
+    memory = f"{plan['memory'] / 1e9:.1f} GB" if plan["memory"] >= 1e9 else f"{plan['memory'] / 1e6:.0f} MB"
+    return (
+        f"{plan['steps']:,} steps of {plan['batch_size']}: {plan['pictures']:,} pictures, {plan['passes']:.1f} passes "
+        f"over the data\n"
+        f"{plan['network']}, {plan['parameters'] / 1e6:.2f} M parameters, "
+        f"{plan['pictures_per_second']:.0f} pictures/s, {memory} of memory\n"
+        f"ends at {plan['ends'][11:]}, {100 * plan['aside_share']:.0f} % of the time for previews, saving, measuring "
+        f"(budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far)"
+    )
+
+
+def keep(folder: Path, plan: Plan, trainer: Trainer, seconds: float | None = None) -> None:
+    """Writes the plan into the run folder, and after the run, which then has taken so many seconds, what it came to."""
+    kept: dict[str, Any] = {"plan": plan.to_dict()}
+    if seconds is not None:
+        steps = trainer.step - plan.first
+        memory = peak_memory(trainer.device)
+        kept["came"] = {"seconds": seconds, "steps": steps, "pictures": steps * plan.batch_size, "memory": memory}
+    if trainer.group.leads:
+        write_json(folder / PLAN, kept)
+
+
+def _network(
+    configure: Callable[..., RunConfig], networks: Sequence[str], dataset: Dataset, pace: Pace, until: float
+) -> Trial:
+    """The largest of the networks that takes enough steps in the budget, or the smallest."""
+    assert pace.budget is not None
+    chosen = None
+    for network in networks:
+        if chosen and pace.clock() + (1 + TRIES) * GROWTH * chosen.fastest > until:
+            break  # no time to try it
+        trial = try_out(configure(network=network), dataset, pace.clock)
+        if chosen and pace.budget / trial.fastest < ENOUGH_STEPS:
+            break
+        chosen = trial
+        if pace.budget / chosen.fastest < ENOUGH_STEPS:
+            break
+    assert chosen is not None
+    return chosen
+
+
+def _batch(configure: Callable[..., RunConfig], trial: Trial, dataset: Dataset, pace: Pace, until: float) -> Trial:
+    """The trial with its batch doubled as long as that costs next to nothing."""
+    network, count = trial.config.train.network, trial.config.data.count
+    while True:
+        double = 2 * trial.config.train.batch_size
+        late = pace.clock() + 2 * (1 + TRIES) * trial.fastest > until
+        if late or double > MOST_BATCH or double * LEAST_PASS > count:
+            return trial
+        larger = try_out(configure(network=network, batch_size=double), dataset, pace.clock)
+        if larger.fastest > FREE_BATCH * trial.fastest:
+            return trial
+        trial = larger
+
+
+def _aside(trial: Trial, first: int) -> float:
+    """Seconds that previews and checkpoints take after step `first`."""
+    return sum(count * trial.aside[kind] for kind, count in occasions(trial.config.train, first).items())
+
+
+def _intervals(trial: Trial, steps: int, budget: float) -> dict[str, int]:
+    """Steps between logs, previews and checkpoints: as without a budget, but rarer where they would take too much."""
+    fifth = max(1, steps // 5)
+    previews, checkpoints = (max(1.0, ASIDE_SHARE * budget / max(s, 1e-9)) for s in (trial.preview, trial.checkpoint))
+    return {
+        "log_every": min(10, max(1, steps // 50)),
+        "preview_every": max(fifth, math.ceil(steps / previews)),
+        "checkpoint_every": max(min(1000, fifth), math.ceil(steps / checkpoints)),
+    }
