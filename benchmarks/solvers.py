@@ -27,7 +27,7 @@ from damage import load
 from measure import machine
 from unblot import api
 from unblot.data.values import ValueMap
-from unblot.evaluate.distances import frechet, moments
+from unblot.evaluate.distances import moments
 from unblot.evaluate.features import Source, build_features, extract
 from unblot.evaluate.pictures import Pictures
 from unblot.evaluate.yardstick import Yardstick, yardstick
@@ -49,13 +49,12 @@ COLOURS = ("#e07b00", "#2c7a4b", "#8e44ad", "#b3342d", "#008b8b", "#777700")
 
 
 def mnist() -> Yardstick:
-    """MNIST's test pictures, seen by a classifier of its training pictures; the floor: 2,000 of these."""
+    """MNIST's test pictures, seen by a classifier of its training pictures, which are the floor."""
     training, test = load("mnist")
     source = Source(Pictures(training.pictures), training.labels, 10, api.cache_folder() / "features")
     features = build_features("classifier", source)
     reference, real = (extract(features, [part.pictures]) for part in (test, training))
-    floor = frechet(moments(real[:2000]), moments(reference))
-    return Yardstick(features, moments(reference), "MNIST test pictures", len(reference), floor)
+    return Yardstick(features, moments(reference), "MNIST test pictures", len(reference), real)
 
 
 def cells(run: unblot.Run, every: bool) -> dict[str, Setting]:
@@ -191,10 +190,10 @@ def main() -> None:
             break
         done[name] = {**measured(run, setting, yard, args.pictures), "setting": told}
         print(f"{name}: {done[name]['distance']:.3f} ± {done[name]['deviation']:.3f}", flush=True)
-        write_json(path, {"about": about, "floor": yard.floor, "machine": machine(), "cells": done})
-    print(f"\n{table(done)}\n\nfloor: {yard.floor}")
+        write_json(path, {"about": about, "floor": yard.floor(args.pictures), "machine": machine(), "cells": done})
+    print(f"\n{table(done)}\n\nfloor: {yard.floor(args.pictures)}")
     if done:
-        write_text(path.with_suffix(".svg"), chart(done, yard.floor))
+        write_text(path.with_suffix(".svg"), chart(done, yard.floor(args.pictures)))
 
 
 if __name__ == "__main__":

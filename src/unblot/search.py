@@ -89,7 +89,7 @@ def tune_run(
     run: Run, dataset: Dataset, config: TuneConfig, cache: Path, report: Callable[[str], None] = lambda line: None
 ) -> Tuning:
     """Tunes a run on the data that it was trained on; writes its tuning.json, and the page in its report folder."""
-    measure = yardstick(dataset, config.features, cache, config.n)
+    measure = yardstick(dataset, config.features, cache)
     tuning, others = search(run, dataset, measure, config, report)
     write_tuning(run.path, tuning)
     (run.path / REPORT).mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ def search(
         "features": yardstick.features.name,
         "reference": f"{yardstick.count} {yardstick.name}",
         "pictures": count,
-        "floor": yardstick.floor,
+        "floor": yardstick.floor(count),
         "seed": config.seed,
         "seconds": round(clock.share * clock.seconds, 1),
     }

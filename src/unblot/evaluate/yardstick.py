@@ -21,26 +21,29 @@ ENOUGH = 20
 class Yardstick:
     """Real pictures' moments, in what features they are seen, and which pictures they are: `name` and `count`.
 
-    floor: the distance of `floor_count` real training pictures, what a perfect model would reach with as many; None
-    where training pictures are the reference themselves.
+    real: features of training pictures; None where these are the reference themselves.
     """
 
     features: Features
     reference: Moments
     name: str
     count: int
-    floor: float | None = None
+    real: Tensor | None = None
 
     def see(self, batches: Iterable[Tensor]) -> Tensor:
         """Features (N, d) of pictures in the network's range."""
         return extract(self.features, batches)
+
+    def floor(self, count: int) -> float | None:
+        """The distance of so many training pictures: what a perfect model would reach with as many; None if unknown."""
+        return None if self.real is None else self.distance(self.real[:count])
 
     def distance(self, seen: Tensor) -> float:
         """Squared Fréchet distance of features (N, d) to the reference."""
         return frechet(moments(seen), self.reference)
 
 
-def yardstick(dataset: Dataset, spec: str = "", cache: Path | None = None, floor_count: int = 2000) -> Yardstick:
+def yardstick(dataset: Dataset, spec: str = "", cache: Path | None = None) -> Yardstick:
     """The yardstick of a data set, in the features that its evaluation uses, or in those of `spec`.
 
     The reference are the held-out pictures where there are ENOUGH of them, else the training ones: a solver and a
@@ -62,5 +65,4 @@ def yardstick(dataset: Dataset, spec: str = "", cache: Path | None = None, floor
         return Yardstick(features, moments(real), "training pictures", len(real))
     others = held_out.take(np.arange(min(FITTED_TO, len(held_out))))
     reference = moments(extract(features, others.chunks()))
-    floor = frechet(moments(real[:floor_count]), reference)
-    return Yardstick(features, reference, "held-out pictures", len(others), floor)
+    return Yardstick(features, reference, "held-out pictures", len(others), real)
