@@ -14,13 +14,15 @@ from unblot import api
 from unblot.data.batches import Dataset, open_data
 from unblot.errors import UnblotError
 from unblot.evaluate import report as reports
+from unblot.evaluate.charts import history_chart
 from unblot.evaluate.measure import Options
 from unblot.evaluate.memorization import nearness
 from unblot.evaluate.pictures import Pictures
-from unblot.evaluate.report import evaluate_run, read_report
+from unblot.evaluate.report import evaluate_run, history, read_report
 from unblot.evaluate.verdicts import QUESTIONS, compare, summary
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.run import METRICS
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
 
@@ -119,6 +121,20 @@ def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest) -> No
     for row in report["figures"]["rows"]:
         assert row["value"] is None or f"{row['value']:.3g}" in text
         assert row["reference"] in text
+
+
+def test_the_losses_while_it_trained_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
+    assert history_chart(history(tmp_path)) == ""
+    lines = [{"step": 10 * i, "training": [1 / (1 + i)] * 5, "held_out": [0.5, 1.5]} for i in range(4)]
+    steps = [{"step": 5, "loss": None, "grad_norm": 1.0}]
+    (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in steps + lines))
+    found = history(tmp_path)
+    assert [h["step"] for h in found] == [0, 10, 20, 30]
+    assert found[3]["training"] == pytest.approx(0.25)
+    assert {h["held_out"] for h in found} == {1.0}
+    assert history_chart(found).count("<polyline") == 2
+    assert history_chart([{**h, "held_out": None} for h in found]).count("<polyline") == 1
+    assert history_chart(found[:2]) == ""
 
 
 def test_measured_again_it_is_the_same(run: api.Run, data: Dataset, copier, tmp_path: Path) -> None:

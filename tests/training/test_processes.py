@@ -37,6 +37,10 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in read_metrics(run) if "loss" in line]
 
 
+def measured(run: Path, step: int) -> dict:
+    return next(line for line in read_metrics(run) if "held_out" in line and line["step"] == step)
+
+
 def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(tmp_path):
     api.train("digits", out=tmp_path / "one", quiet=True, steps=24, decay="none", **CHOICES)
     train_with_two_processes("digits", "--steps=16", "--decay=none", "--out", str(tmp_path / "two"))
@@ -45,6 +49,10 @@ def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 24
     assert two == pytest.approx(one, rel=1e-5)
+    for step in (0, 24):
+        one, two = (measured(tmp_path / name, step) for name in ("one", "two"))
+        assert two["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
+        assert two["training_parts"] == pytest.approx(one["training_parts"], rel=1e-4)
 
 
 def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(tmp_path):

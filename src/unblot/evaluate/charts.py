@@ -12,6 +12,8 @@ from PIL import Image
 from unblot.data.output import as_display, grid, scatter
 from unblot.data.values import ValueMap
 
+SIDES = {"training": "real", "held_out": "drawn"}  # whose loss, and its colour
+
 
 def image(picture: Image.Image, alt: str) -> str:
     """A picture as an <img> that holds its own data."""
@@ -93,6 +95,38 @@ def loss_chart(bins: Sequence[dict[str, float]]) -> str:
     label = "noise, as a multiple of the picture"
     parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">{label}</text>')
     role = f'viewBox="0 0 {width} {height}" role="img" aria-label="loss by noise level"'
+    return f'<svg class="chart" {role}>{"".join(parts)}</svg>'
+
+
+def history_chart(history: Sequence[dict[str, Any]]) -> str:
+    """Training and held-out loss over the steps of a run, on a logarithmic axis; "" where there are too few."""
+    width, height, left, bottom, top = 480, 220, 56, 44, 10
+    curves = {kind: [(h["step"], h[side]) for h in history if h[side]] for side, kind in SIDES.items()}
+    curves = {kind: curve for kind, curve in curves.items() if len(curve) > 2}
+    if not curves:
+        return ""
+    every = np.array([point for curve in curves.values() for point in curve], float)
+    low, high = np.log10(every[:, 1].min() / 1.1), np.log10(every[:, 1].max() * 1.1)
+    last = max(1.0, every[:, 0].max())
+
+    def y(value: float) -> float:
+        return float(height - bottom - (height - bottom - top) * (np.log10(value) - low) / (high - low))
+
+    def x(step: float) -> float:
+        return left + 10 + (width - left - 20) * step / last
+
+    parts = []
+    for tick in _log_ticks(low, high):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    for kind, curve in curves.items():
+        points = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in curve)
+        parts.append(f'<polyline class="curve {kind}" points="{points}"/>')
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        at = f'x="{x(share * last):.1f}" y="{height - bottom + 18}" text-anchor="{anchor}"'
+        parts.append(f"<text {at}>{share * last:.0f}</text>")
+    parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">steps</text>')
+    role = f'viewBox="0 0 {width} {height}" role="img" aria-label="loss while it trained"'
     return f'<svg class="chart" {role}>{"".join(parts)}</svg>'
 
 

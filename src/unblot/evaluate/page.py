@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unblot.data.batches import Dataset
-from unblot.evaluate.charts import loss_chart, share_bars, sheet, small, whiskers
+from unblot.evaluate.charts import history_chart, loss_chart, share_bars, sheet, small, whiskers
 from unblot.evaluate.style import STYLE
 from unblot.evaluate.verdicts import MEANINGS, QUESTIONS, bits_per_dim, number
 
@@ -34,6 +34,7 @@ def page(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
         _figures(report),
         _shares(report),
         _learning(report),
+        _history(report),
         _likelihood(report),
         _how(report),
     ]
@@ -151,6 +152,18 @@ def _learning(report: dict[str, Any]) -> str:
         f" {found['n_held_out']} held-out pictures, {REAL} on {found['n_training']} training pictures. Where the"
         " held-out loss lies well above the other, the model remembers what it should have understood.",
         f'<div class="card">{loss_chart(found["bins"])}</div>',
+    )
+
+
+def _history(report: dict[str, Any]) -> str:
+    chart = history_chart(report.get("history") or [])
+    if not chart:
+        return ""
+    return _section(
+        "Loss while it trained",
+        f"Of the averaged weights, on {DRAWN} held-out and {REAL} training pictures, always the same ones. Where the"
+        " held-out loss turns up while the other falls, more training only taught it to remember.",
+        f'<div class="card">{chart}</div>',
     )
 
 

@@ -22,8 +22,9 @@ from unblot.evaluate.page import page
 from unblot.evaluate.verdicts import verdicts
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
-from unblot.run import REPORT, write_json
+from unblot.run import REPORT, read_metrics, write_json
 from unblot.specs import build
+from unblot.training.metrics import HELD_OUT, mean_loss, of_kind
 
 JSON, HTML = "report.json", "report.html"
 
@@ -51,7 +52,7 @@ def evaluate_run(
             f"the data {dataset.name!r} is not what this run was trained on; put {config.source.data!r} back as it was"
         )
     report = evaluate(config, denoiser, dataset, samples, options or Options(cache=cache_folder() / "features"), note)
-    report |= {"run": folder.resolve().name, "drawn": about or {}}
+    report |= {"run": folder.resolve().name, "drawn": about or {}, "history": history(folder)}
     target = folder / REPORT
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / JSON, report)
@@ -121,6 +122,14 @@ def evaluate(
         noted("no held-out pictures: whether the model is still learning, and the floor of every figure, are unknown")
     report |= {"notes": notes, "seconds": seconds}
     return report | {"verdicts": verdicts(report)}
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Training and held-out loss as they were measured while the run trained: step, training, held_out (or None)."""
+    lines = of_kind(read_metrics(folder), HELD_OUT)
+    return [
+        {"step": line["step"]} | {side: mean_loss(line, side) for side in ("training", "held_out")} for line in lines
+    ]
 
 
 def read_report(folder: Path) -> dict[str, Any]:
