@@ -84,7 +84,9 @@ class Record:
         return [line["loss"] for line in of_kind(self.metrics.lines[-3 * DIVERGED_LINES :], STEP)]
 
     def _untrained(self) -> float | None:
-        """The loss of the weights that the run started with, as measured before its first step."""
+        """The loss of the weights that the run started with; None where it was not measured, or they were trained."""
+        if self.trainer.config.distill is not None:
+            return None
         first = self.metrics.lines[0] if self.metrics.lines else {}
         return mean_loss(first, "training") if HELD_OUT in first and first["step"] == 0 else None
 
