@@ -116,7 +116,7 @@ def history_chart(history: Sequence[dict[str, Any]]) -> str:
         return left + 10 + (width - left - 20) * step / last
 
     parts = []
-    for tick in _log_ticks(low, high):
+    for tick in log_ticks(low, high):
         parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
     for kind, curve in curves.items():
