@@ -174,7 +174,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, caps
         (["-n", "0"], "-n must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--solver", "magic"], "choose one of ddpm"),
-        (["--solver", "ddpm:variance=big"], "choose posterior or beta"),
+        (["--solver", "ddpm:variance=big"], "choose one of posterior, beta, learned"),
         (["--solver", "ddim:eta=-1"], "eta >= 0"),
         (["--grid", "steep"], "choose one of time"),
         (["--label", "10"], "no class '10'; this run knows 0, 1"),

@@ -15,7 +15,7 @@ LAYERS = [  # from the ground up; modules of one layer may use each other
     {"errors", "specs"},
     {"process"},
     {"nn"},
-    {"denoiser", "losses"},
+    {"denoiser", "bound", "losses"},
     {"sampling"},
     {"data"},
     {"run", "config", "presets"},

@@ -28,8 +28,8 @@ GRIDS = "time, trailing, karras:rho=7, log_snr or listed"
 FEATURES = "classifier, random, pixels, dinov2, inception (default: classifier where there are labels)"
 QUALITIES = "draft, good or best"
 SOLVERS = (
-    "ddpm:variance=posterior, ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, "
-    "unipc, deis, ipndm, edm_churn, restart or adaptive"
+    "ddpm:variance=posterior (or beta, learned), ddim:eta=0, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m, "
+    "dpmpp_2m_sde, dpmpp_3m_sde, unipc, deis, ipndm, edm_churn, restart or adaptive"
 )
 
 
@@ -69,6 +69,9 @@ class TrainConfig(Checked):
     schedule: str = option(f"noise levels to train on: {SCHEDULES}", "recipe")
     times: str = option("how levels are drawn: stratified, index (as DDPM draws them) or grid", "recipe")
     noise: str = option("noise of a picture: independent, or assigned to one nearby", "recipe", default="independent")
+    objective: str = option(
+        "simple (squared error), hybrid:scale=0.001 (learns the variance too) or vlb", "recipe", default="simple"
+    )
     weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
     augment: str = option(f"changed pictures to train on as well: {AUGMENTATIONS}", "recipe", default="none")

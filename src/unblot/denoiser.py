@@ -30,6 +30,7 @@ class Denoiser(nn.Module):
     num_classes: labels run over 0 … num_classes − 1, and num_classes itself means "no label"; 0 where there are none.
     conditions: numbers that say how a picture was augmented, which the network is given as constant channels behind
     the picture's own, as many as it then has more input channels; zeros wherever none are given, as in sampling.
+    learned_variance: the network has twice the picture's output channels, and the second half says var_mix.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Denoiser(nn.Module):
         data_std: float = 1.0,
         num_classes: int = 0,
         conditions: int = 0,
+        learned_variance: bool = False,
     ):
         super().__init__()
         self.network = network
         self.conditions = conditions
+        self.learned_variance = learned_variance
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
@@ -50,7 +53,10 @@ class Denoiser(nn.Module):
     def output(
         self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None, conditions: Tensor | None = None
     ) -> Tensor:
-        """The network's raw output F, shape (B, C, H, W); level () or (B,), conditions (B, K) or None."""
+        """The network's raw output F, shape (B, C, H, W); level () or (B,), conditions (B, K) or None.
+
+        With a learned variance 2·C channels, the second half the log odds of var_mix.
+        """
         embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         if self.conditions:
@@ -60,9 +66,16 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
         """x0_hat for x_t (B, C, H, W) at a level of shape () or (B,); label (B,) int64, or None for no label."""
+        return self.read(self.output(x_t, level, label), x_t, level)
+
+    def read(self, output: Tensor, x_t: Tensor, level: NoiseLevel) -> Denoised:
+        """What the network's raw output for x_t says of the picture."""
         c_skip, c_out = self.parameterization(level, self.data_std)
-        output = self.output(x_t, level, label).to(x_t.dtype)  # mixed precision ends here
-        return Denoised(mix(c_skip, x_t, c_out, output))
+        output = output.to(x_t.dtype)  # mixed precision ends here
+        if not self.learned_variance:
+            return Denoised(mix(c_skip, x_t, c_out, output))
+        says, odds = output.chunk(2, 1)
+        return Denoised(mix(c_skip, x_t, c_out, says), torch.sigmoid(odds))
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:

@@ -1,15 +1,63 @@
-"""What a denoiser is trained on: the squared error of the network's output, weighted by noise level."""
+"""What a denoiser is trained on: the squared error of the network's output, weighted by noise level, and the bound."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from unblot.bound import Decoder, Way, bound_terms
 from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm, per_picture
 from unblot.process.parameterizations import network_target
 
 Weighting = Callable[[NoiseLevel, Denoiser], Tensor]  # levels (B,) -> weights (B,) on the network's squared error
+
+
+class Objective(NamedTuple):
+    """What is made small: the squared error of the network's output, or `scale` times the variational bound, or both.
+
+    steps: reverse steps that the bound is over; 0 for no bound. With a bound the variance is learned.
+    """
+
+    squared_error: bool
+    scale: float = 0.0
+    steps: int = 0
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the network says the variance of the reverse step as well."""
+        return self.steps > 0
+
+
+def simple() -> Objective:
+    """The squared error alone, weighted by level."""
+    return Objective(squared_error=True)
+
+
+def hybrid(*, scale: float = 0.001, steps: int = 1000) -> Objective:
+    """The squared error, and the bound for the variance, which is learned with it (Nichol & Dhariwal 2021, eq. 16)."""
+    return _checked(Objective(True, scale, steps))
+
+
+def vlb(*, steps: int = 1000) -> Objective:
+    """The variational bound alone, for mean and variance (L_vlb of Nichol & Dhariwal 2021); no weighting by level.
+
+    With many steps it is the continuous-time bound of Kingma et al. 2021.
+    """
+    return _checked(Objective(False, 1.0, steps))
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"simple": simple, "hybrid": hybrid, "vlb": vlb}
+
+
+def _checked(objective: Objective) -> Objective:
+    if objective.steps < 2 or objective.scale <= 0:
+        raise UnblotError(
+            f"a bound needs steps of 2 or more and a scale above 0, not {objective.steps} and {objective.scale}"
+        )
+    return objective
 
 
 def training_loss(
@@ -27,6 +75,41 @@ def training_loss(
     x0 was augmented. With eps-prediction and no weight this is L_simple (Ho et al. 2020, eq. 14).
     """
     output = denoiser.output(corrupt(x0, level, eps), level, label, conditions)
+    return squared_error(denoiser, output, x0, level, eps, weight)
+
+
+def bound_loss(
+    denoiser: Denoiser,
+    x0: Tensor,
+    way: Way,
+    eps: Tensor,
+    objective: Objective,
+    decoder: Decoder,
+    label: Tensor | None = None,
+    weight: Tensor | None = None,
+    conditions: Tensor | None = None,
+) -> Tensor:
+    """The loss of an objective with a bound, per picture, (B,): nats per dimension, beside the squared error or alone.
+
+    x0, eps, label, weight, conditions: as in `training_loss`; way: the reverse step of each picture, whose `t` is its
+    level. Beside the squared error the bound teaches the variance alone: x0_hat is held fixed in it (Nichol &
+    Dhariwal 2021, section 3.1).
+    """
+    x_t = corrupt(x0, way.t, eps)
+    output = denoiser.output(x_t, way.t, label, conditions)
+    denoised = denoiser.read(output, x_t, way.t)
+    if not objective.squared_error:
+        return objective.scale * objective.steps * bound_terms(denoised, x0, way, decoder)
+    held = denoised._replace(x0=denoised.x0.detach())
+    bound = objective.scale * objective.steps * bound_terms(held, x0, way, decoder)
+    return bound + squared_error(denoiser, output, x0, way.t, eps, weight)
+
+
+def squared_error(
+    denoiser: Denoiser, output: Tensor, x0: Tensor, level: NoiseLevel, eps: Tensor, weight: Tensor | None
+) -> Tensor:
+    """The weighted mean squared error of the network's raw output, per picture, (B,)."""
+    output = output[:, : x0.shape[1]]
     target = network_target(denoiser.parameterization, level, denoiser.data_std, x0, eps)
     error = (output - target).square().flatten(1).mean(1)  # in x0's dtype, also where the output is bf16
     return error if weight is None else error * per_picture(weight, error)

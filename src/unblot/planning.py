@@ -8,7 +8,7 @@ import unblot
 from unblot.config import DataConfig, DataFacts, RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
-from unblot.losses import WEIGHTINGS
+from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.presets import resolve
 from unblot.process.parameterizations import PARAMETERIZATIONS
@@ -29,6 +29,7 @@ SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig 
     "augment": AUGMENTATIONS,
     "parameterization": PARAMETERIZATIONS,
     "schedule": SCHEDULES,
+    "objective": OBJECTIVES,
     "weighting": WEIGHTINGS,
     "decay": DECAYS,
     "noise": NOISES,

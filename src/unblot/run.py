@@ -34,6 +34,7 @@ from unblot.config import RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
+from unblot.losses import OBJECTIVES
 from unblot.nn import NETWORKS
 from unblot.specs import build
 
@@ -48,12 +49,14 @@ def build_denoiser(config: RunConfig) -> Denoiser:
     """The run's denoiser with fresh weights, which follow from the run's seed, in channels_last."""
     train, data = config.train, config.data
     conditions = build(AUGMENTATIONS, train.augment, "augmentation").conditions
+    learned = build(OBJECTIVES, train.objective, "objective").learned_variance
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
         torch.manual_seed(train.seed)
         size = (data.height, data.width)
         inputs = data.channels + conditions
-        network = build(NETWORKS, train.network, "network", inputs, data.channels, size, len(data.classes))
-    denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes), conditions)
+        outputs = 2 * data.channels if learned else data.channels
+        network = build(NETWORKS, train.network, "network", inputs, outputs, size, len(data.classes))
+    denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes), conditions, learned)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -57,7 +57,7 @@ def test_interrupted_and_resumed_is_the_same_run(straight, tmp_path, monkeypatch
     assert (folder / newest).read_bytes() == (straight / newest).read_bytes()
 
 
-@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"noise": "assigned"}])
+@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"noise": "assigned"}, {"objective": "hybrid"}])
 def test_every_way_of_training_resumes_exactly(tmp_path, choices):
     choices = {**TINY, "preview_every": 0, **choices}
     api.train("digits", out=tmp_path / "straight", quiet=True, **choices)

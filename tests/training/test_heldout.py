@@ -46,7 +46,9 @@ def test_it_is_the_loss_of_the_averaged_weights_at_levels_from_all_of_training()
     measure, line = HeldOut(trainer), HeldOut(trainer).measure()
     batch = measure.batches["held_out"]
     with trainer.averaged(), torch.no_grad():
-        loss = training_loss(trainer.denoiser, batch.x0, batch.level, batch.eps, batch.label, None, batch.conditions)
+        loss = training_loss(
+            trainer.denoiser, batch.x0, trainer.draws.schedule(batch.t), batch.eps, batch.label, None, batch.conditions
+        )
     assert mean_loss({"held_out": line["held_out"].tolist()}, "held_out") == pytest.approx(loss.mean().item(), rel=1e-5)
     assert line["held_out_parts"].mean().item() == pytest.approx(loss.mean().item(), rel=1e-5)
     assert (line["log_snr"].diff() < 0).all()

@@ -5,19 +5,16 @@ whole numbers the bound gives the probability of the values themselves; a densit
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unblot.denoiser import Denoised
-from unblot.process.levels import NoiseLevel, broadcast, corrupt, log_noise_ratio, posterior, prior_kl, transition
+from unblot.bound import Decoder, Variance, divergence
+from unblot.process.levels import NoiseLevel, corrupt, log_noise_ratio, posterior, prior_kl
 from unblot.process.randomness import normal
 from unblot.sampling.loop import Denoise
-
-Variance = Callable[[NoiseLevel, NoiseLevel, Tensor, Denoised], Tensor]
-Decoder = Callable[[Tensor, Tensor, Tensor], Tensor]  # x0, mean, variance -> -log p(x0) of each value, nats
 
 
 class Bound(NamedTuple):
@@ -35,63 +32,6 @@ class Bound(NamedTuple):
     def total(self) -> Tensor:
         """The bound itself, (B,)."""
         return self.prior + self.steps + self.decoder
-
-
-# --- reverse variances, (B, 1, 1, 1) or (B, C, H, W), of the step from t to s, both (B,). `clipped`, (B,), is the
-# posterior variance, or at the last step, where that is 0, the one of the step before.
-
-
-def posterior_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -> Tensor:
-    """The variance of q(x_s | x_t, x0), Ho et al. 2020's smaller choice; at the last step, where that is 0, beta."""
-    return broadcast(torch.where(s.sigma == 0, transition(t, s).beta, clipped), denoised.x0)
-
-
-def beta_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -> Tensor:
-    """The variance of q(x_t | x_s), Ho et al. 2020's larger choice."""
-    return broadcast(transition(t, s).beta, denoised.x0)
-
-
-def learned_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -> Tensor:
-    """Between the two, in the logarithm, where `denoised.var_mix` says (Nichol & Dhariwal 2021, eq. 15)."""
-    assert denoised.var_mix is not None, "a denoiser whose variance is learned gives var_mix"
-    low, high = broadcast(clipped.log(), denoised.x0), broadcast(transition(t, s).beta.log(), denoised.x0)
-    return torch.exp(low + denoised.var_mix * (high - low))
-
-
-VARIANCES: dict[str, Variance] = {
-    "posterior": posterior_variance,
-    "beta": beta_variance,
-    "learned": learned_variance,
-}
-
-
-# --- decoders
-
-
-def density(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """-log of the normal density of each value, nats: for data that is not whole numbers."""
-    return 0.5 * ((2 * math.pi * var).log() + (x0 - mean).square() / var)
-
-
-def discretised(width: Tensor | float) -> Decoder:
-    """-log of the normal probability of each value's bin, nats (Ho et al. 2020, eq. 13).
-
-    width: of a bin, the stored step of 1, in the network's range [-1, 1], a number or (C, 1, 1); the bins at -1 and 1
-    take all that lies beyond.
-    """
-
-    def decoder(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        x0, mean, std = x0.double(), mean.double(), var.double().sqrt()
-        half = torch.as_tensor(width, dtype=torch.float64, device=x0.device) / 2
-        above = torch.where(x0 + half >= 1, torch.inf, (x0 + half - mean) / std)
-        below = torch.where(x0 - half <= -1, -torch.inf, (x0 - half - mean) / std)
-        # By symmetry in the tail where the probability does not cancel: log(Phi(b) - Phi(a)) with b <= 0 if possible.
-        swap = below + above > 0
-        high, low = torch.where(swap, -below, above), torch.where(swap, -above, below)
-        log_high, log_low = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-        return -(log_high + torch.log1p(-torch.exp(log_low - log_high)))
-
-    return decoder
 
 
 # --- the variational bound
@@ -119,12 +59,8 @@ def variational_bound(
     for chosen, weight in _chosen_steps(levels, last if calls is None else calls, generators):
         t, s = levels.at(chosen), levels.at(chosen + 1)
         estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
-        _, on_x0, var = posterior(t, s)
-        shift = broadcast(on_x0, x0) * (x0 - estimate.x0)
-        reverse = variance(t, s, var, estimate)
-        ratio = broadcast(var, x0) / reverse
-        divergence = 0.5 * (shift.square() / reverse + ratio - 1 - ratio.log())
-        steps += weight * _per_picture(divergence)
+        reverse = variance(t, s, posterior(t, s).var, estimate)
+        steps += weight * _per_picture(divergence(x0, estimate.x0, t, s, reverse))
     t, s = levels.at(last).expand(rows), levels.at(last + 1).expand(rows)
     estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
     reverse = variance(t, s, posterior(levels.at(last - 1), t).var, estimate)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unblot.bound import VARIANCES
 from unblot.config import RunConfig, TrainConfig
 from unblot.data.batches import Dataset
 from unblot.data.values import ValueMap
@@ -18,7 +19,7 @@ from unblot.errors import UnblotError
 from unblot.evaluate.distances import Z95
 from unblot.evaluate.features import Features, Source, build_features, default_features, extract
 from unblot.evaluate.figures import class_figures, compare_features
-from unblot.evaluate.likelihood import VARIANCES, density, discretised, ode_log_likelihood, variational_bound
+from unblot.evaluate.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluate.memorization import (
     Nearness,
     cells_of,
@@ -34,6 +35,7 @@ from unblot.process.randomness import picture_generators
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import Denoise
+from unblot.training.objectives import bin_width, decoder_of
 
 PAIRS = 24
 """Nearest pairs that are shown: the samples with the smallest ratios."""
@@ -239,7 +241,7 @@ def _bound(
     levels = sampling_levels(train.schedule, train.grid, BOUND_STEPS)
     with torch.no_grad():
         learned = denoise(x0, levels.at(0)).var_mix is not None
-    decoder = discretised(_width(values).to(x0.device)) if values.bounded else density
+    decoder = decoder_of(values, x0.device)
     variance = VARIANCES["learned" if learned else "beta"]
     prior_std = norm(levels.at(0), data_std)
     found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_CALLS, prior_std)
@@ -252,12 +254,7 @@ def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, valu
     prior_std = norm(levels.at(0), data_std)
     if not values.bounded:
         return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior_std)}
-    width = _width(values)
+    width = bin_width(values)
     spread = torch.stack([torch.rand(x0.shape[1:], generator=g) - 0.5 for g in generators])
     x0 = x0 + (width * spread).to(x0)
     return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior_std) - width.log().mean()}
-
-
-def _width(values: ValueMap) -> Tensor:
-    """One step of the stored whole numbers in the network's range, (C, 1, 1)."""
-    return torch.tensor(values.scale, dtype=torch.float64).reciprocal().view(-1, 1, 1)

@@ -70,10 +70,11 @@ def classifier_free(
     """
     alone, both = labelled(denoiser, label), torch.cat([label, torch.full_like(label, denoiser.num_classes)])
 
-    def pair(x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def pair(x: Tensor, level: NoiseLevel) -> tuple[Denoised, Tensor]:
         twice = level if level.alpha.ndim == 0 else NoiseLevel(*(torch.cat([number, number]) for number in level))
-        with_label, without = denoiser(torch.cat([x, x]), twice, both).x0.chunk(2)
-        return with_label, without
+        x0, var_mix = denoiser(torch.cat([x, x]), twice, both)
+        with_label, without = x0.chunk(2)
+        return Denoised(with_label, None if var_mix is None else var_mix.chunk(2)[0]), without
 
     return _guided(alone, pair, scale, rescale, low, high)
 
@@ -92,12 +93,17 @@ def autoguidance(
     weak: a smaller or less trained model of the same data, with the same labels bound in. The options are those of
     `classifier_free`; each guided evaluation calls both models.
     """
-    return _guided(denoise, lambda x, level: (denoise(x, level).x0, weak(x, level).x0), scale, rescale, low, high)
+    return _guided(denoise, lambda x, level: (denoise(x, level), weak(x, level).x0), scale, rescale, low, high)
 
 
 def static_threshold(denoise: Denoise, bound: float = 1.0) -> Denoise:
     """x0_hat held within [−bound, bound], for data whose values are bounded (as Ho et al. 2020 sampled)."""
-    return lambda x, level: Denoised(denoise(x, level).x0.clamp(-bound, bound))
+
+    def bounded(x: Tensor, level: NoiseLevel) -> Denoised:
+        found = denoise(x, level)
+        return found._replace(x0=found.x0.clamp(-bound, bound))
+
+    return bounded
 
 
 def dynamic_threshold(denoise: Denoise, bound: float = 1.0, *, quantile: float = 0.995) -> Denoise:
@@ -109,10 +115,11 @@ def dynamic_threshold(denoise: Denoise, bound: float = 1.0, *, quantile: float =
         raise UnblotError(f"dynamic thresholding needs a quantile above 0 and up to 1, not {quantile}")
 
     def bounded(x: Tensor, level: NoiseLevel) -> Denoised:
-        x0 = denoise(x, level).x0
+        found = denoise(x, level)
+        x0 = found.x0
         most = x0.flatten(1).abs().float().quantile(quantile, dim=1).clamp(min=bound)
         most = most.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
-        return Denoised(x0.clamp(-most, most) * (bound / most))
+        return found._replace(x0=x0.clamp(-most, most) * (bound / most))
 
     return bounded
 
@@ -131,7 +138,7 @@ THRESHOLDS: dict[str, Callable[..., Denoise]] = {
 
 def _guided(
     alone: Denoise,
-    pair: Callable[[Tensor, NoiseLevel], tuple[Tensor, Tensor]],
+    pair: Callable[[Tensor, NoiseLevel], tuple[Denoised, Tensor]],
     scale: Tensor | float,
     rescale: float,
     low: float,
@@ -146,11 +153,11 @@ def _guided(
         here = torch.where((ratio >= low) & (ratio <= high), scale, 1.0)
         if bool((here == 1).all()):
             return alone(x, level)
-        good, bad = pair(x, level)
+        (good, var_mix), bad = pair(x, level)
         x0 = good + broadcast(here - 1, good) * (good - bad)  # exact where the scale is 1
         if rescale > 0:
             x0 = torch.lerp(x0, x0 * (_contrast(good) / _contrast(x0)), rescale)
-        return Denoised(x0)
+        return Denoised(x0, var_mix)
 
     return denoise
 

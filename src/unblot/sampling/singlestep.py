@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from unblot.bound import VARIANCES
+from unblot.denoiser import Denoised
 from unblot.errors import UnblotError
-from unblot.process.levels import NoiseLevel, between, broadcast, eps_from_x0, log_snr, mix, posterior, transition
+from unblot.process.levels import NoiseLevel, between, broadcast, eps_from_x0, log_snr, mix, posterior
 from unblot.sampling.loop import Denoise, History, Noise, Solver
 from unblot.sampling.steps import hold_eps, hold_x0, leaps
 
@@ -12,16 +14,17 @@ from unblot.sampling.steps import hold_eps, hold_x0, leaps
 def ddpm(*, variance: str = "posterior") -> Solver:
     """Ancestral sampling: x_s drawn from q(x_s | x_t, x0_hat) (Ho et al. 2020, algorithm 2, for any pair of levels).
 
-    variance: "posterior" (their beta-tilde, right for data at one point) or "beta" (right for normal data).
+    variance: "posterior" (their beta-tilde, right for data at one point), "beta" (right for normal data), or "learned",
+    where the model says it (Nichol & Dhariwal 2021).
     """
-    if variance not in ("posterior", "beta"):
-        raise UnblotError(f"unknown variance {variance!r} for solver 'ddpm'; choose posterior or beta")
+    if variance not in VARIANCES:
+        raise UnblotError(f"unknown variance {variance!r} for solver 'ddpm'; choose one of {', '.join(VARIANCES)}")
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
-        x, t, x0, _ = history[0]
+        x, t, x0, var_mix = history[0]
         on_x, on_x0, var = posterior(t, s)
-        std = var.sqrt() if variance == "posterior" else transition(t, s).beta.sqrt()
-        return mix(on_x, x, on_x0, x0) + broadcast(std, x) * noise()
+        std = VARIANCES[variance](t, s, var, Denoised(x0, var_mix)).sqrt()
+        return mix(on_x, x, on_x0, x0) + std * noise()
 
     return Solver(step, order=1)
 

@@ -22,10 +22,12 @@ TIMES = ("stratified", "index", "grid")
 
 
 class Draw(NamedTuple):
-    """The random part of a step for B pictures: positions among the training pictures (B,), levels (B,), noise
-    (B, C, H, W), which labels are hidden (B,) bool, and the generator of each grain, for what is still to be drawn."""
+    """The random part of a step for B pictures: positions among the training pictures (B,), times (B,) and their
+    levels (B,), noise (B, C, H, W), which labels are hidden (B,) bool, and the generator of each grain, for what is
+    still to be drawn."""
 
     pictures: Tensor
+    t: Tensor
     level: NoiseLevel
     eps: Tensor
     hidden: Tensor
@@ -68,7 +70,7 @@ class Draws:
         grains = [self._grain(grain, g) for grain, g in zip(numbers, generators, strict=True)]
         t, eps, hidden = (torch.cat(column) for column in zip(*grains, strict=True))
         whole = self._pictures(step).split(GRAIN)
-        return Draw(torch.cat([whole[grain] for grain in numbers]), self.schedule(t), eps, hidden, generators)
+        return Draw(torch.cat([whole[grain] for grain in numbers]), t, self.schedule(t), eps, hidden, generators)
 
     def _grain(self, grain: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         first = grain * GRAIN

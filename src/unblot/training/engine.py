@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unblot.bound import way
 from unblot.config import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
 from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
-from unblot.losses import WEIGHTINGS, training_loss
-from unblot.process.levels import NoiseLevel
+from unblot.losses import OBJECTIVES, WEIGHTINGS, bound_loss, training_loss
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.run import build_denoiser
 from unblot.sampling.draw import available_device, sampling_levels
@@ -26,6 +26,7 @@ from unblot.training.distill import distillation
 from unblot.training.draws import GRAIN, NOISES, Draw, Draws
 from unblot.training.ema import Ema
 from unblot.training.feed import Feed
+from unblot.training.objectives import decoder_of
 from unblot.training.optimizers import Optimizer
 from unblot.training.parallel import join_group, sum_gradients, sum_over
 from unblot.training.sharding import gathered, like, shard, wants_shards, whole
@@ -44,11 +45,11 @@ class Outcome(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What goes into a step: pictures and noise (B, C, H, W), levels (B,), labels (B,) or None, and what augmentation
-    did to each picture (B, K). Levels are on the CPU, as everywhere."""
+    """What goes into a step: pictures and noise (B, C, H, W), times (B,), labels (B,) or None, and what augmentation
+    did to each picture (B, K). Times are on the CPU, as levels are everywhere."""
 
     x0: Tensor
-    level: NoiseLevel
+    t: Tensor
     eps: Tensor
     label: Tensor | None
     conditions: Tensor
@@ -63,7 +64,7 @@ class Batch(NamedTuple):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         label = None if self.label is None else change(self.label)
-        return Batch(change(self.x0), self.level, change(self.eps), label, change(self.conditions))
+        return Batch(change(self.x0), self.t, change(self.eps), label, change(self.conditions))
 
 
 class Switch(NamedTuple):
@@ -105,6 +106,8 @@ class Trainer:
         self.noise = build(NOISES, train.noise, "noise")
         # What a teacher was taught with changed pictures, it knows: its student sees them as they are.
         self.augment = build(AUGMENTATIONS, train.augment if teacher is None else "none", "augmentation")
+        self.objective = build(OBJECTIVES, train.objective, "objective")
+        self.decoder = decoder_of(dataset.values, self.device)
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         mixed_precision(train.precision, self.device)  # refuses what the device has not
         self.feed = Feed(self._share, self.device)
@@ -190,18 +193,23 @@ class Trainer:
         if label is not None:
             label = torch.where(draw.hidden, self.denoiser.num_classes, label)
         x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, draw.level, eps, label, conditions)
+        return Batch(x0, draw.t, eps, label, conditions)
 
     def _losses(self, batch: Batch, rows: slice) -> Tensor:
         """The weighted loss of each of these pictures of the batch, (B,)."""
-        x0, level, eps, label, conditions = batch
-        level = level.at(rows)
-        labels = None if label is None else label[rows]
+        x0, t, eps, label, conditions = batch
+        x0, eps, conditions = x0[rows], eps[rows], conditions[rows]
+        label = None if label is None else label[rows]
+        level = self.draws.schedule(t[rows])
         with mixed_precision(self.config.train.precision, self.device):
             if self.distilling is not None:
-                return self.distilling(self.denoiser, x0[rows], level, eps[rows], labels)
+                return self.distilling(self.denoiser, x0, level, eps, label)
             weight = self.weighting(level, self.denoiser)
-            return training_loss(self.denoiser, x0[rows], level, eps[rows], labels, weight, conditions[rows])
+            if self.objective.steps:
+                steps = way(self.draws.schedule, t[rows], self.objective.steps)
+                taught = self.objective, self.decoder
+                return bound_loss(self.denoiser, x0, steps, eps, *taught, label, weight, conditions)
+            return training_loss(self.denoiser, x0, level, eps, label, weight, conditions)
 
     def change_steps(self, steps: int) -> None:
         """From now on the run has so many steps in all; the learning rate goes over to theirs without a jump."""

@@ -49,7 +49,7 @@ class HeldOut:
         self.generators = [generator(config.train.seed, MEASURE, k) for k in range(self.n)]
         u = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in self.generators])
         bins = torch.arange(self.n) % LEVELS
-        self.level = trainer.draws.schedule(((bins + u) / LEVELS).clamp(1e-6, 1 - 1e-6))
+        self.t = ((bins + u) / LEVELS).clamp(1e-6, 1 - 1e-6)
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
         self.log_snr = log_snr(trainer.draws.schedule(middle))
         rank, world = trainer.group.rank, trainer.group.world
@@ -80,7 +80,7 @@ class HeldOut:
         device, denoiser = self.trainer.device, self.trainer.denoiser
         x0, noise = (x.to(device, memory_format=torch.channels_last) for x in (x0, eps))
         conditions = x0.new_zeros(len(x0), denoiser.conditions)
-        return Batch(x0, self.level.at(self.mine), noise, None if label is None else label.to(device), conditions)
+        return Batch(x0, self.t[self.mine], noise, None if label is None else label.to(device), conditions)
 
     def _losses(self, batch: Batch) -> Tensor:
         """One loss a measurement, float64 on the CPU; every process makes as many calls of the network."""
