@@ -20,7 +20,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     def files(run: Path) -> dict[str, bytes]:
         """All that is not about times: model, metrics, previews, and checkpoints, which hold weights and average."""
         chosen = [run / "config.json", run / "model.safetensors", run / "metrics.jsonl"]
-        chosen += [*(run / "samples").iterdir(), *(run / "checkpoints").rglob("state.*")]
+        chosen += [*(run / "samples").iterdir(), *(run / "checkpoints").rglob("state.safetensors")]
         return {str(path.relative_to(run)): path.read_bytes() for path in chosen}
 
     straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")

@@ -1,5 +1,6 @@
 """What a run writes down of itself and says to people: its metrics, measurements, warnings, and how it went."""
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,9 @@ class Record:
         return not diverged(self._recent_losses(), self._untrained(), in_a_row=1)
 
     def _recent_losses(self) -> list[float | None]:
-        return [line["loss"] for line in of_kind(self.metrics.lines[-3 * DIVERGED_LINES :], STEP)]
+        """The last logged losses, oldest first; the same in every process, though only one writes of previews."""
+        logged = (line["loss"] for line in reversed(self.metrics.lines) if STEP in line)
+        return list(itertools.islice(logged, DIVERGED_LINES))[::-1]
 
     def _untrained(self) -> float | None:
         """The loss of the weights that the run started with; None where it was not measured, or they were trained."""
