@@ -75,6 +75,9 @@ class TrainConfig(Checked):
     weighting: str = option("weight of the loss by level: none, edm or min_snr:gamma=5", "recipe")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", low=1e-6)
     augment: str = option(f"changed pictures to train on as well: {AUGMENTATIONS}", "recipe", default="none")
+    clusters: int = option(
+        "groups of alike pictures to learn as labels where there are none", "recipe", low=0, default=0
+    )
     label_dropout: float = option("share of labels hidden, for guidance", "recipe", low=0, high=1, default=0.15)
 
     budget: str = option("time to train in, as 20m or 1h30m, instead of --steps", "optimisation", default="")
@@ -212,7 +215,7 @@ class DataFacts:
     """What a run must know of its data to rebuild the network and to give pictures their values back.
 
     `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
-    training pictures.
+    training pictures; `clusters` the share of them in each cluster, where those are learned as labels.
     """
 
     name: str
@@ -224,11 +227,17 @@ class DataFacts:
     std: float
     count: int
     fingerprint: str
+    clusters: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one picture."""
         return self.channels, self.height, self.width
+
+    @property
+    def num_labels(self) -> int:
+        """How many labels the network knows: of classes or of clusters."""
+        return len(self.classes) or len(self.clusters)
 
     @property
     def kind(self) -> str:
@@ -257,7 +266,7 @@ class RunConfig:
         data = _fields(DataFacts, top["data"], "config, data")
         return cls(
             DataConfig(**_fields(DataConfig, top["source"], "config, source")),
-            DataFacts(**{**data, "classes": tuple(data["classes"])}),
+            DataFacts(**{**data, "classes": tuple(data["classes"]), "clusters": tuple(data.get("clusters", ()))}),
             TrainConfig(**_fields(TrainConfig, top["train"], "config, train")),
             top["version"],
             DistillConfig(**_fields(DistillConfig, top["distill"], "config, distill")) if top.get("distill") else None,

@@ -1,4 +1,4 @@
-"""What a run is, in words: its data, network, process, training and losses."""
+"""What a run is, or is about to be, in words: its data, network, process, training and losses."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ def announce(trainer: Trainer, folder: Path) -> str:
     data, train = trainer.config.data, trainer.config.train
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     labels = f", {len(data.classes)} classes" if data.classes else ""
+    labels = f", in {len(data.clusters)} clusters" if data.clusters else labels
     shape = "x".join(str(s) for s in (data.height, data.width, data.channels))
     how = "spread over" if trainer.sharded else "whole on each of"
     processes = f", {how} {trainer.group.world} processes" if trainer.group.world > 1 else ""
@@ -38,10 +39,13 @@ def describe(path: Path) -> str:
     config, denoiser = load_model(path)
     data, train = config.data, config.train
     parameters = sum(p.numel() for p in denoiser.parameters())
+    instead = (
+        f"none; {len(data.clusters)} clusters of alike pictures are learned as labels" if data.clusters else "none"
+    )
     rows = [
         ("data", f"{data.name}: {data.count} training {data.kind}, {data.height} x {data.width} x {data.channels}, "
                  f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range"),
-        ("classes", ", ".join(data.classes) or "none"),
+        ("classes", ", ".join(data.classes) or instead),
         ("network", f"{train.network} ({parameters / 1e6:.2f} M parameters)"),
         ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "
                     f"weighting {train.weighting}, augmentation {train.augment}"),

@@ -8,6 +8,7 @@ import unblot
 from unblot.config import DataConfig, DataFacts, RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
+from unblot.data.clusters import shares
 from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.presets import resolve
@@ -55,6 +56,7 @@ def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunCo
         fingerprint=dataset.fingerprint,
     )
     config = resolve(facts, choices)
+    facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
     levels = sampling_levels(config.schedule, config.grid, config.sampling_steps)

@@ -20,6 +20,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         network, steps, batch_size, learning_rate = _unet_for(data), 3000, 64, 4e-3
     return {
         "network": network,
+        "clusters": _clusters_for(data),
         "parameterization": "edm",
         "schedule": "edm:mean=-0.8,std=1.2",
         "times": "stratified",
@@ -85,6 +86,12 @@ def measurements_every(steps: int, batch_size: int) -> int:
     """Steps between two measurements of the held-out loss: some thirty in a run, fewer where a step is so small that
     the least of them would take more than some 2 % of the time."""
     return max(1, steps // 30, 1800 // batch_size)
+
+
+def _clusters_for(data: DataFacts) -> int:
+    """The number of clusters for pictures without labels: some hundreds of pictures in each, as measured on MNIST."""
+    count = min(128, data.count // 100)
+    return 0 if data.classes or data.kind == "points" or count < 2 else count
 
 
 # --- What a run with a budget chooses, by what trial steps on the machine measure. All numbers of the rule stand here.

@@ -55,8 +55,8 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         size = (data.height, data.width)
         inputs = data.channels + conditions
         outputs = 2 * data.channels if learned else data.channels
-        network = build(NETWORKS, train.network, "network", inputs, outputs, size, len(data.classes))
-    denoiser = Denoiser(network, train.parameterization, train.data_std, len(data.classes), conditions, learned)
+        network = build(NETWORKS, train.network, "network", inputs, outputs, size, data.num_labels)
+    denoiser = Denoiser(network, train.parameterization, train.data_std, data.num_labels, conditions, learned)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -22,7 +22,7 @@ from unblot.evaluate.distances import frechet_spreads
 from unblot.evaluate.front import front_page, told
 from unblot.evaluate.yardstick import Yardstick, yardstick
 from unblot.process.levels import NoiseLevel, norm
-from unblot.process.randomness import epoch_order, picture_generators
+from unblot.process.randomness import epoch_order, picture_generators, spread_labels
 from unblot.process.schedules import SCHEDULES, Schedule
 from unblot.run import REPORT, fingerprint, write_text
 from unblot.sampling.grids import GRIDS, log_snr, spec_of
@@ -106,7 +106,7 @@ def search(
     noises = follow_few(run, dataset, config.seed)
     ranked = rough_look(noises, clock, report)
     count = affordable(config, noises.seconds)
-    labels = labels_of(run, dataset, config.seed, count)
+    labels = labels_of(run, dataset, config.seed, count) if run.config.data.classes else None
 
     def see(setting: Setting, first: int, n: int) -> Tensor:
         label = None if labels is None else labels[:n]
@@ -157,6 +157,8 @@ def follow_few(run: Run, dataset: Dataset, seed: int) -> Noises:
 
 def labels_of(run: Run, dataset: Dataset, seed: int, count: int) -> list[int] | None:
     """The labels of so many training pictures at random, which pictures are drawn with; None without labels."""
+    if run.config.data.clusters:
+        return spread_labels(seed, range(count), run.config.data.clusters).tolist()
     if dataset.labels is None or not run.config.data.classes:
         return None
     chosen = epoch_order(seed, 0, len(dataset.train)).repeat(-(-count // len(dataset.train)))[:count]

@@ -16,6 +16,7 @@ from unblot.data.output import save_picture, sheet
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
+from unblot.process.randomness import spread_labels
 from unblot.run import load_model, refuse_full
 from unblot.sampling.draw import available_device, draw
 from unblot.sampling.guidance import Guidance
@@ -101,9 +102,9 @@ class Run:
         """n new pictures, numbered from `first`. Picture i follows from (seed, i), its label and the choices alone.
 
         quality, evaluations, steps, solver, grid: see `tuned.choose_setting`. label: a class by name or index, several
-        that take turns, "all", or None for no label. guidance: a scale, or several that take turns; low and high are
-        the sigma/alpha within which it is on. autoguide: a run or model file to push away from. Raises UnblotError for
-        values that this run cannot use.
+        that take turns, "all", or None for no label, where a run that learned clusters draws from each as often as it
+        came. guidance: a scale, or several that take turns; low and high are the sigma/alpha within which it is on.
+        autoguide: a run or model file to push away from. Raises UnblotError for values that this run cannot use.
         """
         config = SampleConfig(  # holds the numbers to their ranges
             n=n,
@@ -117,14 +118,16 @@ class Run:
         )
         indices = range(first, first + n)
         labels = choose_labels(label, self.config.data.classes, indices)
+        told = spread_labels(seed, indices, self.config.data.clusters) if self.config.data.clusters else None
+        told = told if labels is None else torch.tensor(labels)
         setting = self.setting(quality=quality, evaluations=evaluations, steps=steps, solver=solver, grid=grid)
         choices = {**asdict(setting), "schedule": self.config.train.schedule, "seed": seed}
         batches = draw(
             self.denoiser,
             self.config.data.shape,
             indices,
-            labels=None if labels is None else torch.tensor(labels),
-            guidance=self._guidance(guidance, config, labels, indices),
+            labels=told,
+            guidance=self._guidance(guidance, config, told, indices),
             batch_size=batch_size,
             on_step=on_step,
             **choices,
@@ -181,9 +184,9 @@ class Run:
     def _weaker(self, path: str) -> Denoiser:
         """The model to push away from, on this one's device. Raises UnblotError where its pictures are others."""
         config, denoiser = load_model(Path(path))
-        mine, its = ((c.data.shape, len(c.data.classes)) for c in (self.config, config))
+        mine, its = ((c.data.shape, c.data.num_labels) for c in (self.config, config))
         if mine != its:
-            raise UnblotError(f"{path!r} cannot guide this run: its pictures and classes are {its}, not {mine}")
+            raise UnblotError(f"{path!r} cannot guide this run: its pictures and labels are {its}, not {mine}")
         return denoiser.to(next(self.denoiser.parameters()).device)
 
 

@@ -21,7 +21,7 @@ from unblot.data.values import ValueMap
 from unblot.errors import UnblotError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is like another only if it is the same
 class Dataset:
     """Pictures ready to train on.
 

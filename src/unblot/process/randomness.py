@@ -15,7 +15,13 @@ from torch import Tensor
 
 from unblot.errors import UnblotError
 
-PICTURE, GRAIN, EPOCH, MEASURE = 1, 2, 3, 4  # purposes: streams of the same numbers but another are independent
+PICTURE, GRAIN, EPOCH, MEASURE, CLUSTER = (
+    1,
+    2,
+    3,
+    4,
+    5,
+)  # purposes: streams of the same numbers but another are independent
 
 
 def generator(seed: int, *path: int) -> torch.Generator:
@@ -49,6 +55,18 @@ def normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tenso
     for row, g in zip(out, generators, strict=True):
         row.normal_(generator=g)
     return out
+
+
+def spread_labels(seed: int, indices: Iterable[int], shares: Sequence[float]) -> Tensor:
+    """A label (n,) int64 in 0 … len(shares) − 1 for each picture of a sampling call, from (seed, index).
+
+    Label k comes with frequency shares[k], more evenly than by independent draws: the numbers i·(golden ratio) modulo 1
+    fill [0, 1) evenly whatever stretch of indices is looked at.
+    """
+    start = float(torch.rand((), dtype=torch.float64, generator=generator(seed, CLUSTER, 0)))
+    places = (start + np.fromiter(indices, np.float64) * (5**0.5 - 1) / 2) % 1
+    ends = np.cumsum(shares) / np.sum(shares)
+    return torch.from_numpy(np.searchsorted(ends[:-1], places, side="right"))
 
 
 def stratified_uniform(n: int, total: int, first: int, g: torch.Generator) -> Tensor:

@@ -136,7 +136,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
             f"{str(path)!r} was distilled itself, and is no denoiser any more; distill its teacher, "
             f"{teacher.distill.teacher!r}"
         )
-    if choices.guidance != 1 and not teacher.data.classes:
+    if choices.guidance != 1 and not teacher.data.num_labels:
         raise UnblotError(f"guidance {choices.guidance} pushes towards a label, and {str(path)!r} has none")
     ratios = RATIOS[choices.evaluations]
     taken = {name: value for name, value in dataclasses.asdict(teacher.train).items() if name not in LEFT}

@@ -14,6 +14,7 @@ from unblot.bound import way
 from unblot.config import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
+from unblot.data.clusters import clustered
 from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
 from unblot.losses import OBJECTIVES, WEIGHTINGS, bound_loss, training_loss
@@ -83,7 +84,8 @@ class Trainer:
         self.config = config
         self.group = join_group()
         self.device = available_device(train.device)
-        self.dataset = dataset
+        clusters = len(config.data.clusters)
+        self.dataset = dataset = clustered(dataset, clusters) if clusters else dataset
         self.denoiser = build_denoiser(config).to(self.device)
         self.distilling = None
         if teacher is not None:

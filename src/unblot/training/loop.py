@@ -11,6 +11,7 @@ import torch
 
 from unblot.data.output import sheet
 from unblot.errors import UnblotError
+from unblot.process.randomness import spread_labels
 from unblot.run import CONFIG, MODEL, SAMPLES, save_model, write_json
 from unblot.sampling.draw import draw
 from unblot.training import checkpoint, posthoc
@@ -180,9 +181,10 @@ def _preview(folder: Path, trainer: Trainer, record: Record) -> None:
 def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a preview shows, (N, C, H, W) in the network's range, drawn in so many steps, and their labels."""
     config = trainer.config
-    classes = len(config.data.classes)
+    classes, clusters = len(config.data.classes), config.data.clusters
     indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
     labels = torch.tensor(indices) % classes if classes else None
+    labels = spread_labels(config.train.seed, indices, clusters) if clusters else labels
     how: dict[str, Any] = {"grid": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # which draws well in its own way alone
         how = {"grid": config.train.grid, "solver": config.train.solver, "steps": config.train.sampling_steps}

@@ -1,0 +1,77 @@
+"""Clusters: the same each time, of training pictures alone, and drawn from as often as they come."""
+
+import numpy as np
+import pytest
+import torch
+
+from unblot.data.batches import Dataset, open_data
+from unblot.data.clusters import clustered, shares
+from unblot.errors import UnblotError
+from unblot.process.randomness import spread_labels
+
+
+@pytest.fixture
+def digits() -> Dataset:
+    return open_data("digits", labels=False)
+
+
+def test_every_picture_belongs_to_one_of_them(digits: Dataset) -> None:
+    found = clustered(digits, 12)
+    assert found.labels is not None
+    assert found.labels.shape == (len(digits),)
+    assert set(found.labels.tolist()) == set(range(12))
+    assert sum(shares(digits, 12)) == pytest.approx(1, abs=1e-4)
+
+
+def test_they_are_the_same_each_time(digits: Dataset) -> None:
+    again = open_data("digits", labels=False)
+    assert np.array_equal(clustered(digits, 9).labels, clustered(again, 9).labels)
+
+
+def test_they_know_more_of_the_classes_than_chance() -> None:
+    data = open_data("digits")
+    found = clustered(data, 10).labels
+    assert found is not None
+    assert data.labels is not None
+    table = np.zeros((10, 10))
+    np.add.at(table, (found, data.labels), 1)
+    assert table.max(1).sum() / len(data) > 0.6  # chance: 0.1
+
+
+def test_one_pixel_and_few_pictures(tmp_path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((40, 3, 1, 5), dtype=np.float32))
+    assert len(shares(open_data(str(tmp_path / "a.npy")), 4)) == 4
+
+
+def test_labels_follow_from_seed_and_index_alone() -> None:
+    told = [0.5, 0.2, 0.3]
+    whole = spread_labels(3, range(1000), told)
+    assert torch.equal(whole[400:500], spread_labels(3, range(400, 500), told))
+    assert not torch.equal(whole, spread_labels(4, range(1000), told))
+
+
+@pytest.mark.parametrize("first", [0, 12345])
+def test_labels_come_as_often_as_they_should_in_any_stretch(first: int) -> None:
+    told = np.array([0.5, 0.2, 0.25, 0.05])
+    found = np.bincount(spread_labels(0, range(first, first + 400), told.tolist()).numpy(), minlength=4)
+    assert np.abs(found - 400 * told).max() <= 4  # independent draws: 10 is one standard deviation for the first
+
+
+@pytest.mark.parametrize("clusters", [1, 5000])
+def test_a_number_that_makes_no_sense_is_refused(clusters: int) -> None:
+    from unblot import api
+    from unblot.config import DataConfig
+
+    source = DataConfig(data="digits", unlabelled=True)
+    with pytest.raises(UnblotError, match=f"not {clusters}"):
+        api.plan(source, api.open_source(source), {"clusters": clusters})
+
+
+def test_labels_and_clusters_exclude_each_other() -> None:
+    from unblot import api
+    from unblot.config import DataConfig
+
+    source = DataConfig(data="digits")
+    with pytest.raises(UnblotError, match="--unlabelled"):
+        api.plan(source, api.open_source(source), {"clusters": 10})
+    assert api.plan(source, api.open_source(source), {}).data.clusters == ()
