@@ -20,8 +20,8 @@ from unblot.sampling.solvers import SOLVERS
 from unblot.specs import canonical
 from unblot.training.draws import NOISES
 from unblot.training.ema import EMAS
-from unblot.training.engine import DECAYS
 from unblot.training.optimizers import OPTIMIZERS
+from unblot.training.rates import DECAYS
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
 

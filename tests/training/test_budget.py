@@ -17,8 +17,9 @@ from unblot.specs import canonical
 from unblot.training import checkpoint, engine, loop
 from unblot.training.budget import choose
 from unblot.training.durations import format_seconds, parse_budget
-from unblot.training.engine import Outcome, Switch, learning_rate
+from unblot.training.engine import Outcome
 from unblot.training.pace import Pace
+from unblot.training.rates import Switch, learning_rate
 
 TINY = "unet:width=16,multipliers=1,blocks=1,attention="
 

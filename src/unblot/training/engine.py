@@ -1,7 +1,6 @@
 """The training engine: all the state of a run in training, and the step that changes it."""
 
 import dataclasses
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from unblot.training.feed import Feed
 from unblot.training.objectives import decoder_of
 from unblot.training.optimizers import Optimizer
 from unblot.training.parallel import join_group, sum_gradients, sum_over
+from unblot.training.rates import Switch, learning_rate
 from unblot.training.sharding import gathered, like, shard, wants_shards, whole
 
 
@@ -66,13 +66,6 @@ class Batch(NamedTuple):
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         label = None if self.label is None else change(self.label)
         return Batch(change(self.x0), self.t, change(self.eps), label, change(self.conditions))
-
-
-class Switch(NamedTuple):
-    """The step at which the number of steps of a run was changed, and the learning rate that held there."""
-
-    step: int
-    rate: float
 
 
 class Trainer:
@@ -264,36 +257,6 @@ def training_schedule(train: TrainConfig) -> Schedule:
     if train.times == "grid":
         return only_at(sampling_levels(train.schedule, train.grid, train.sampling_steps))
     return build(SCHEDULES, train.schedule, "schedule")
-
-
-def learning_rate(train: TrainConfig, step: int, switch: Switch | None = None) -> float:
-    """The learning rate of step 0, 1, …: a linear rise over the warm-up, then the decay to zero at the last step.
-
-    After a switch it is that of a run which had the new number of steps from the start, reached from the rate before
-    in a line over the warm-up's share of the steps left. A run that has decayed to its end and is given more warms up
-    again (as Ibrahim et al. 2024 found to be needed), the higher the more it is given.
-    """
-    rate = _planned_rate(train, step)
-    if switch is None:
-        return rate
-    rise = max(1, round(train.warmup * (train.steps - switch.step)))
-    return switch.rate + (rate - switch.rate) * min(1.0, (step - switch.step + 1) / rise)
-
-
-def _planned_rate(train: TrainConfig, step: int) -> float:
-    """The learning rate of a run that has had its number of steps from the start."""
-    rise = max(1, round(train.warmup * train.steps))
-    if step < rise:
-        return train.learning_rate * (step + 1) / rise
-    done = min(1.0, (step - rise) / max(1, train.steps - rise))
-    return train.learning_rate * DECAYS[train.decay](done)
-
-
-DECAYS: dict[str, Callable[[float], float]] = {
-    "cosine": lambda done: 0.5 + 0.5 * math.cos(math.pi * done),
-    "linear": lambda done: 1 - done,
-    "none": lambda done: 1.0,
-}
 
 
 @torch.no_grad()

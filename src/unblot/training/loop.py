@@ -15,10 +15,11 @@ from unblot.process.randomness import spread_labels
 from unblot.run import CONFIG, MODEL, SAMPLES, save_model, write_json
 from unblot.sampling.draw import draw
 from unblot.training import checkpoint, posthoc
-from unblot.training.engine import Switch, Trainer
+from unblot.training.engine import Trainer
 from unblot.training.monitor import Monitor
 from unblot.training.pace import Pace
 from unblot.training.parallel import sum_over, wait_for_all
+from unblot.training.rates import Switch
 from unblot.training.record import Record, averages
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20

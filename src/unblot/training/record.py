@@ -11,11 +11,12 @@ from torch import Tensor
 from unblot.run import BEST, save_model
 from unblot.training import checkpoint
 from unblot.training.colour import Colours
-from unblot.training.engine import Outcome, Trainer, learning_rate
+from unblot.training.engine import Outcome, Trainer
 from unblot.training.heldout import HeldOut
 from unblot.training.metrics import HELD_OUT, STEP, Metrics, mean_loss, of_kind
 from unblot.training.monitor import Monitor
 from unblot.training.outlook import summary
+from unblot.training.rates import learning_rate
 from unblot.training.watch import DIVERGED_LINES, RECENT, Watch, diverged, turned
 
 LOST_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
