@@ -30,36 +30,38 @@ from unblot.denoiser import Denoised, Denoiser
 from unblot.process.levels import NoiseLevel, log_noise_ratio
 from unblot.process.schedules import SCHEDULES
 from unblot.run import load_model, save_model
+from unblot.training.budget import choose
 from unblot.training.engine import Trainer
+from unblot.training.pace import Pace
 from watch import Drawable, Trained, Watch
 
 FRAME = 2  # black pixels on each side of what the peers see
+LOOK_EVERY = 10  # steps after which a run with a budget looks at its pace
 
 
 def train_unblot(preset: str) -> Callable[[Tensor, Watch], Trained]:
-    """This package's own recipe, with as many steps as trial steps say fit into the time."""
+    """What `unblot train --budget` does: trial steps, a network, and a number of steps that keeps to the end."""
 
     def train(pictures: Tensor, watch: Watch) -> Trained:
         path = watch.folder.parent / "data.npy"  # packed once for both presets
         if not path.exists():
             np.save(path, pictures[:, None].numpy())
         dataset = open_data(str(path), held_out=0, cache=path.parent / "cache", options={"layout": "NCHW"})
-        source, choices = DataConfig(data=str(path), held_out=0), {"preset": preset, "preview_every": 0}
+        source, choices = (
+            DataConfig(data=str(path), held_out=0),
+            {"preset": preset, "preview_every": 0, "held_out_every": 0},
+        )
         watch.begin()
-        trial = Trainer(api.plan(source, dataset, {**choices, "steps": 1000}), dataset)
-        trial.take_step()
-        start, tried = watch.elapsed, 0
-        while tried < 3 or watch.elapsed - start < 0.01 * watch.seconds:
-            trial.take_step()
-            tried += 1
-        speed = tried / (watch.elapsed - start)
-        steps = max(1, int(0.98 * (watch.seconds - watch.elapsed) * speed))
-        config = api.plan(source, dataset, {**choices, "steps": steps})
-        trainer = Trainer(config, dataset)
-        for left in range(steps - 1, -1, -1):
+        pace = Pace(watch.seconds, lambda: watch.elapsed)
+        config, _ = choose(lambda **own: api.plan(source, dataset, {**own, **choices}), choices, dataset, pace)
+        trainer, last = Trainer(config, dataset), False
+        while not last:
             trainer.take_step()
-            if watch.over(lambda path: save_model(path, config, trainer.ema.weights), last=not left):
-                break
+            steps = pace.wanted_steps(trainer.config.train, trainer.step) if trainer.step % LOOK_EVERY == 0 else None
+            if steps is not None:
+                trainer.change_steps(steps)
+            ended = trainer.step >= trainer.config.train.steps
+            last = watch.over(lambda path: save_model(path, config, trainer.ema.weights), last=ended)
         return Trained(trainer.denoiser, config.train.batch_size, trainer.take_step)
 
     return train
@@ -68,7 +70,7 @@ def train_unblot(preset: str) -> Callable[[Tensor, Watch], Trained]:
 def load_unblot(path: Path) -> Drawable:
     """The averaged weights of a snapshot."""
     config, denoiser = load_model(path)
-    return Drawable(denoiser, config.train.schedule, config.data.shape)
+    return Drawable(denoiser, config.train.schedule, config.data.shape, config.data.clusters)
 
 
 def diffusers_network() -> nn.Module:

@@ -34,6 +34,7 @@ from unblot.errors import UnblotError
 from unblot.evaluate.distances import frechet_distance
 from unblot.evaluate.features import Features, Source, build_features, extract
 from unblot.evaluate.pictures import Pictures
+from unblot.process.randomness import spread_labels
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.draw import draw
 
@@ -202,7 +203,7 @@ def drawn(
     kept = args.out / name / f"{Path(file).stem}-{solver}-{steps}-{count}.npy"
     if kept.exists():
         return torch.from_numpy(np.load(kept, allow_pickle=False))
-    denoiser, schedule, shape = CONTESTANTS[name].load(args.out / name / file)
+    denoiser, schedule, shape, clusters = CONTESTANTS[name].load(args.out / name / file)
     found = torch.cat(
         list(
             draw(
@@ -213,6 +214,7 @@ def drawn(
                 grid=grid or karras_of(schedule),
                 solver=solver,
                 steps=steps,
+                labels=spread_labels(0, range(count), clusters) if clusters else None,
                 batch_size=100,
             )
         )

@@ -11,11 +11,13 @@ from unblot.denoiser import Denoiser
 
 
 class Drawable(NamedTuple):
-    """A trained denoiser, the schedule to draw from it by, and the shape (C, H, W) that it draws."""
+    """A trained denoiser, the schedule to draw from it by, the shape (C, H, W) that it draws, and the shares of its
+    clusters."""
 
     denoiser: Denoiser
     schedule: str
     shape: tuple[int, int, int]
+    clusters: tuple[float, ...] = ()
 
 
 class Watch:

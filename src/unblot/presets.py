@@ -11,6 +11,8 @@ from typing import Any
 from unblot.config import DataFacts, TrainConfig
 from unblot.errors import UnblotError
 
+TINY = 12  # pixels: the longer side of pictures that want a network of one level
+
 
 def default(data: DataFacts) -> dict[str, Any]:
     """The best quality in a given time, as measured on two cores."""
@@ -31,6 +33,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "learning_rate": learning_rate,
         "warmup": 0.05,
         "decay": "cosine",
+        "optimizer": _optimizer_for(data),
         "ema": "power:std=0.05+power:std=0.1",
         "grid": "karras",
         "solver": "dpmpp_2m",
@@ -88,6 +91,11 @@ def measurements_every(steps: int, batch_size: int) -> int:
     return max(1, steps // 30, 1800 // batch_size)
 
 
+def _optimizer_for(data: DataFacts) -> str:
+    """Muon, but for data so small that a step of AdamW takes half the time: there its matrices are most of the work."""
+    return "adamw" if data.kind == "points" or _side(data) <= TINY else "muon"
+
+
 def _clusters_for(data: DataFacts) -> int:
     """The number of clusters for pictures without labels: some hundreds of pictures in each, as measured on MNIST."""
     count = min(128, data.count // 100)
@@ -99,7 +107,7 @@ def _clusters_for(data: DataFacts) -> int:
 ENOUGH_STEPS = 2500  # the largest network of the ladder that takes so many steps in the budget; else the smallest
 FREE_BATCH = 1.2  # the batch is doubled while a step then takes at most so many times as long: the device had room
 MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to so many pictures, and to so many batches in a pass over the data
-WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to 12 pixels
+WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels
 WIDTHS = 32, 48, 64, 96, 128, 192, 256  # for larger ones
 
 
@@ -108,7 +116,7 @@ def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
     network = PRESETS[preset](data)["network"]
     if preset != "default" or data.kind == "points":
         return (network,)
-    return tuple(_unet_for(data, width) for width in (WIDTHS_TINY if _side(data) <= 12 else WIDTHS))
+    return tuple(_unet_for(data, width) for width in (WIDTHS_TINY if _side(data) <= TINY else WIDTHS))
 
 
 def _side(data: DataFacts) -> int:
@@ -118,7 +126,7 @@ def _side(data: DataFacts) -> int:
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the size of the pictures: folded until the map is at most 20 wide, as measured to 32."""
     side = _side(data)
-    if side <= 12:
+    if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="
     if side <= 40:
         return f"unet:width={width or 48},multipliers=1-2,patch=2"
