@@ -104,7 +104,7 @@ def _clusters_for(data: DataFacts) -> int:
 
 # --- What a run with a budget chooses, by what trial steps on the machine measure. All numbers of the rule stand here.
 
-ENOUGH_STEPS = 2500  # the largest network of the ladder that takes so many steps in the budget; else the smallest
+ENOUGH_STEPS = 2000  # the largest network of the ladder that takes so many steps in the budget; else the smallest
 FREE_BATCH = 1.2  # the batch is doubled while a step then takes at most so many times as long: the device had room
 MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to so many pictures, and to so many batches in a pass over the data
 WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels
