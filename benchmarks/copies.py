@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unblot.evaluate.memorization import nearness
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.memorization import nearness
+from unblot.evaluation.pictures import Pictures
 
 FOLDER = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from unblot.evaluate.features import Source, build_features, extract
-from unblot.evaluate.figures import Figure, class_figures, compare_features
-from unblot.evaluate.memorization import nearness
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.features import Source, build_features, extract
+from unblot.evaluation.figures import Figure, class_figures, compare_features
+from unblot.evaluation.memorization import nearness
+from unblot.evaluation.pictures import Pictures
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 

@@ -19,9 +19,9 @@ from damage import load
 from measure import machine
 from unblot.api import cache_folder
 from unblot.data.values import ValueMap
-from unblot.evaluate.distances import frechet_distance, frechet_error
-from unblot.evaluate.features import Features, Source, build_features, extract
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.distances import frechet_distance, frechet_error
+from unblot.evaluation.features import Features, Source, build_features, extract
+from unblot.evaluation.pictures import Pictures
 
 TEACHER = (1, 2, 4, 10, 20)  # evaluations
 

@@ -30,12 +30,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from rivals import Trained, gan, ours, vae
-from unblot.evaluate.classifier import train_classifier
-from unblot.evaluate.coverage import class_counts, covering, share_divergence
-from unblot.evaluate.distances import frechet_distance
-from unblot.evaluate.features import Source, build_features, extract
-from unblot.evaluate.memorization import nearness
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.classifier import train_classifier
+from unblot.evaluation.coverage import class_counts, covering, share_divergence
+from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.features import Source, build_features, extract
+from unblot.evaluation.memorization import nearness
+from unblot.evaluation.pictures import Pictures
 
 FIGURES = ("modes", "kl", "quality", "frechet", "copies")
 

@@ -22,8 +22,8 @@ import torch
 from unblot import api
 from unblot.config import DataConfig
 from unblot.data.batches import open_data
-from unblot.evaluate.measure import Options
-from unblot.evaluate.report import evaluate_run
+from unblot.evaluation.measure import Options
+from unblot.evaluation.report import evaluate_run
 from unblot.run import build_denoiser
 
 

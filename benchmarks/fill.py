@@ -32,9 +32,9 @@ from unblot.api import open_source
 from unblot.data.output import as_display, tile
 from unblot.data.pack import cache_folder
 from unblot.edited import tinted
-from unblot.evaluate.distances import frechet_distance
-from unblot.evaluate.features import Features, Source, build_features, default_features, extract
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.features import Features, Source, build_features, default_features, extract
+from unblot.evaluation.pictures import Pictures
 from unblot.process.levels import broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.sampling.draw import sampling_levels

@@ -28,9 +28,9 @@ from speed import engine
 from unblot import api
 from unblot.config import DataConfig
 from unblot.data.batches import Dataset, open_data
-from unblot.evaluate.distances import frechet_distance
-from unblot.evaluate.features import Source, build_features, extract
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.features import Source, build_features, extract
+from unblot.evaluation.pictures import Pictures
 from unblot.sampling.draw import draw
 from unblot.training.engine import Trainer
 

@@ -31,9 +31,9 @@ from measure import machine, matrix_product, seconds, summary
 from peers_table import chart, table
 from speed import equal_networks
 from unblot.errors import UnblotError
-from unblot.evaluate.distances import frechet_distance
-from unblot.evaluate.features import Features, Source, build_features, extract
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.features import Features, Source, build_features, extract
+from unblot.evaluation.pictures import Pictures
 from unblot.process.randomness import spread_labels
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.draw import draw

@@ -27,10 +27,10 @@ from damage import load
 from measure import machine
 from unblot import api
 from unblot.data.values import ValueMap
-from unblot.evaluate.distances import moments
-from unblot.evaluate.features import Source, build_features, extract
-from unblot.evaluate.pictures import Pictures
-from unblot.evaluate.yardstick import Yardstick, yardstick
+from unblot.evaluation.distances import moments
+from unblot.evaluation.features import Source, build_features, extract
+from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.yardstick import Yardstick, yardstick
 from unblot.process.schedules import SCHEDULES
 from unblot.run import write_json, write_text
 from unblot.sampling.grids import GRIDS, spec_of

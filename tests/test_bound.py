@@ -11,7 +11,7 @@ from oracles import F64, gaussian
 from unblot import UnblotError, api
 from unblot.bound import bound_terms, density, discretised, way
 from unblot.denoiser import Denoised, Denoiser
-from unblot.evaluate.likelihood import variational_bound
+from unblot.evaluation.likelihood import variational_bound
 from unblot.losses import OBJECTIVES, bound_loss, hybrid, vlb
 from unblot.process.levels import NoiseLevel, corrupt
 from unblot.process.randomness import picture_generators

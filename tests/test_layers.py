@@ -20,7 +20,7 @@ LAYERS = [  # from the ground up; modules of one layer may use each other
     {"data"},
     {"run", "config", "presets"},
     {"training"},
-    {"evaluate"},
+    {"evaluation"},
 ]  # every other module of the package is on top of these: the Python interface, the commands, the studio
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -73,3 +73,7 @@ def test_importing_unblot_brings_in_no_more_than_it_needs() -> None:
     code = f"import sys, unblot; print(*[m for m in '{heavy}'.split() if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_exported_name_is_a_module_which_would_take_its_place_when_imported() -> None:
+    assert [name for name in unblot.__all__ if (ROOT / name).exists() or (ROOT / f"{name}.py").exists()] == []

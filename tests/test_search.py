@@ -8,9 +8,9 @@ from unblot import UnblotError, api, search
 from unblot.cli import main
 from unblot.config import TuneConfig
 from unblot.describe import describe
-from unblot.evaluate.distances import frechet, frechet_spreads, moments
-from unblot.evaluate.front import table, told
-from unblot.evaluate.yardstick import yardstick
+from unblot.evaluation.distances import frechet, frechet_spreads, moments
+from unblot.evaluation.front import table, told
+from unblot.evaluation.yardstick import yardstick
 from unblot.sampling.tuning import choose
 from unblot.tuned import read_tuning
 

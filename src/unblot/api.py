@@ -149,8 +149,8 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     choices: fields of `EvaluateConfig`. Pictures are drawn with the labels of training pictures, where it has labels.
     Raises UnblotError where the data is not what the run was trained on.
     """
-    from unblot.evaluate.measure import Options
-    from unblot.evaluate.report import evaluate_run
+    from unblot.evaluation.measure import Options
+    from unblot.evaluation.report import evaluate_run
 
     config = EvaluateConfig(**choices)
     run = load(path, config.device)
@@ -180,7 +180,7 @@ def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: 
     choices: fields of `EmaConfig`; `report` is told of each length that was measured. The run's checkpoints and
     snapshots stay as they are, so that any other can be had later. Raises UnblotError for a run without snapshots.
     """
-    from unblot.evaluate.lengths import best
+    from unblot.evaluation.lengths import best
 
     path, config = Path(path), EmaConfig(**choices)
     snapshots, run = Snapshots(path), load(path, config.device)

@@ -128,8 +128,8 @@ def evaluate_command(args: dict[str, Any]) -> None:
     RUN/report/report.html and report.json.
     """
     from unblot import api
-    from unblot.evaluate.report import HTML
-    from unblot.evaluate.verdicts import summary
+    from unblot.evaluation.report import HTML
+    from unblot.evaluation.verdicts import summary
     from unblot.run import REPORT
 
     path = args.pop("run")
@@ -147,7 +147,7 @@ def tune_command(args: dict[str, Any]) -> None:
     from rich.console import Console
 
     from unblot import api
-    from unblot.evaluate.front import table
+    from unblot.evaluation.front import table
     from unblot.run import REPORT
     from unblot.search import PAGE
 
@@ -160,8 +160,8 @@ def tune_command(args: dict[str, Any]) -> None:
 
 def compare_command(args: dict[str, Any]) -> None:
     """Put evaluated runs side by side: figures against held-out pictures, copies, likelihood, training."""
-    from unblot.evaluate.report import read_report
-    from unblot.evaluate.verdicts import compare
+    from unblot.evaluation.report import read_report
+    from unblot.evaluation.verdicts import compare
 
     print(compare([read_report(run) for run in args["runs"]]))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unblot.evaluate.front import told
+from unblot.evaluation.front import told
 from unblot.run import METRICS, PLAN, fingerprint, load_model, read_metrics
 from unblot.sampling.tuning import choose
 from unblot.training.budget import tell

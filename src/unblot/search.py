@@ -18,9 +18,9 @@ from torch import Tensor
 import unblot
 from unblot.config import TuneConfig
 from unblot.data.batches import Dataset
-from unblot.evaluate.distances import frechet_spreads
-from unblot.evaluate.front import front_page, told
-from unblot.evaluate.yardstick import Yardstick, yardstick
+from unblot.evaluation.distances import frechet_spreads
+from unblot.evaluation.front import front_page, told
+from unblot.evaluation.yardstick import Yardstick, yardstick
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.randomness import epoch_order, picture_generators, spread_labels
 from unblot.process.schedules import SCHEDULES, Schedule

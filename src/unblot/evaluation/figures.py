@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.evaluate.coverage import class_counts, covering, share_distance
-from unblot.evaluate.distances import (
+from unblot.evaluation.coverage import class_counts, covering, share_distance
+from unblot.evaluation.distances import (
     RESAMPLES,
     Z95,
     frechet_distance,
@@ -17,7 +17,7 @@ from unblot.evaluate.distances import (
     frechet_infinity,
     kernel_distance,
 )
-from unblot.evaluate.memorization import share_interval
+from unblot.evaluation.memorization import share_interval
 
 PAIRWISE = 10_000
 """Members of each set that a figure over all pairs looks at."""

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unblot.evaluate.pictures import Pictures, shrink
+from unblot.evaluation.pictures import Pictures, shrink
 
 DIMS = 64
 STEPS, EPOCHS, BATCH = 800, 12, 128

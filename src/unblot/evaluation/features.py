@@ -11,8 +11,8 @@ from torch.nn.functional import interpolate
 
 from unblot import specs
 from unblot.errors import UnblotError
-from unblot.evaluate.classifier import train_classifier
-from unblot.evaluate.pictures import CHUNK, Pictures, shrink
+from unblot.evaluation.classifier import train_classifier
+from unblot.evaluation.pictures import CHUNK, Pictures, shrink
 
 FITTED_TO = 10_000
 """Training pictures that components and scales are fitted to; where there are more, a fixed choice of them."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unblot import UnblotError, api, cli
-from unblot.evaluate import lengths
+from unblot.evaluation import lengths
 from unblot.run import MODEL, read_config, read_tensors
 from unblot.training import checkpoint, posthoc
 

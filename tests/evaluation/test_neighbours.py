@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unblot.evaluate import neighbours
-from unblot.evaluate.neighbours import Form, nearest
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation import neighbours
+from unblot.evaluation.neighbours import Form, nearest
+from unblot.evaluation.pictures import Pictures
 
 
 def brute_force(queries: Tensor, base: Tensor, k: int) -> tuple[Tensor, Tensor]:

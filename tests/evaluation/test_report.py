@@ -13,13 +13,13 @@ from oracles import ideal
 from unblot import api
 from unblot.data.batches import Dataset, open_data
 from unblot.errors import UnblotError
-from unblot.evaluate import report as reports
-from unblot.evaluate.charts import history_chart
-from unblot.evaluate.measure import Options
-from unblot.evaluate.memorization import nearness
-from unblot.evaluate.pictures import Pictures
-from unblot.evaluate.report import evaluate_run, history, read_report
-from unblot.evaluate.verdicts import QUESTIONS, compare, summary
+from unblot.evaluation import report as reports
+from unblot.evaluation.charts import history_chart
+from unblot.evaluation.measure import Options
+from unblot.evaluation.memorization import nearness
+from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.report import evaluate_run, history, read_report
+from unblot.evaluation.verdicts import QUESTIONS, compare, summary
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, sampling_levels
 from unblot.run import METRICS

@@ -10,14 +10,14 @@ from scipy.stats import binomtest, mannwhitneyu
 from sklearn.datasets import load_digits
 
 from unblot.errors import UnblotError
-from unblot.evaluate.memorization import (
+from unblot.evaluation.memorization import (
     copying_z,
     forms_of,
     nearness,
     percentiles,
     share_interval,
 )
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.pictures import Pictures
 
 
 def encode(stored: np.ndarray) -> np.ndarray:

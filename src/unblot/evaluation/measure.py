@@ -16,11 +16,11 @@ from unblot.data.batches import Dataset
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
-from unblot.evaluate.distances import Z95
-from unblot.evaluate.features import Features, Source, build_features, default_features, extract
-from unblot.evaluate.figures import class_figures, compare_features
-from unblot.evaluate.likelihood import ode_log_likelihood, variational_bound
-from unblot.evaluate.memorization import (
+from unblot.evaluation.distances import Z95
+from unblot.evaluation.features import Features, Source, build_features, default_features, extract
+from unblot.evaluation.figures import class_figures, compare_features
+from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
+from unblot.evaluation.memorization import (
     Nearness,
     cells_of,
     copying_z,
@@ -29,7 +29,7 @@ from unblot.evaluate.memorization import (
     percentiles,
     share_interval,
 )
-from unblot.evaluate.pictures import CHUNK, Pictures
+from unblot.evaluation.pictures import CHUNK, Pictures
 from unblot.process.levels import norm
 from unblot.process.randomness import picture_generators
 from unblot.sampling.draw import sampling_levels

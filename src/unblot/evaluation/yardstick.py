@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from unblot.data.batches import Dataset
-from unblot.evaluate.distances import Moments, frechet, moments
-from unblot.evaluate.features import FITTED_TO, Features, Source, build_features, default_features, extract
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.distances import Moments, frechet, moments
+from unblot.evaluation.features import FITTED_TO, Features, Source, build_features, default_features, extract
+from unblot.evaluation.pictures import Pictures
 
 ENOUGH = 20
 """Held-out pictures a feature dimension: with fewer, the reference's own chance is more than what is to be seen."""

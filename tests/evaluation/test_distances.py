@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from unblot.evaluate.distances import (
+from unblot.evaluation.distances import (
     Moments,
     frechet,
     frechet_distance,

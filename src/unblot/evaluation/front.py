@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from unblot.evaluate.charts import log_ticks
-from unblot.evaluate.style import STYLE
+from unblot.evaluation.charts import log_ticks
+from unblot.evaluation.style import STYLE
 from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.tuning import QUALITIES, Setting, Trial, choose, front

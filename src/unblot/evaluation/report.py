@@ -15,11 +15,11 @@ from unblot.data.batches import Dataset
 from unblot.data.pack import cache_folder
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
-from unblot.evaluate import measure
-from unblot.evaluate.learning import loss_by_level
-from unblot.evaluate.measure import Options
-from unblot.evaluate.page import page
-from unblot.evaluate.verdicts import verdicts
+from unblot.evaluation import measure
+from unblot.evaluation.learning import loss_by_level
+from unblot.evaluation.measure import Options
+from unblot.evaluation.page import page
+from unblot.evaluation.verdicts import verdicts
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.run import REPORT, read_metrics, write_json

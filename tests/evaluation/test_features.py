@@ -11,10 +11,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from unblot.errors import UnblotError
-from unblot.evaluate import classifier
-from unblot.evaluate.distances import frechet_distance, kernel_distance
-from unblot.evaluate.features import FEATURES, Source, build_features, default_features, extract
-from unblot.evaluate.pictures import Pictures, shrink
+from unblot.evaluation import classifier
+from unblot.evaluation.distances import frechet_distance, kernel_distance
+from unblot.evaluation.features import FEATURES, Source, build_features, default_features, extract
+from unblot.evaluation.pictures import Pictures, shrink
 
 OWN = ("pixels", "random", "classifier")
 ELSEWHERE = ("dinov2", "inception")

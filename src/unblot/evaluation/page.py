@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from unblot.data.batches import Dataset
-from unblot.evaluate.charts import history_chart, loss_chart, share_bars, sheet, small, whiskers
-from unblot.evaluate.style import STYLE
-from unblot.evaluate.verdicts import MEANINGS, QUESTIONS, bits_per_dim, number
+from unblot.evaluation.charts import history_chart, loss_chart, share_bars, sheet, small, whiskers
+from unblot.evaluation.style import STYLE
+from unblot.evaluation.verdicts import MEANINGS, QUESTIONS, bits_per_dim, number
 
 SHOWN, SHOWN_POINTS = 64, 4000
 

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from unblot.evaluate.coverage import class_counts, covering, share_distance, share_divergence
+from unblot.evaluation.coverage import class_counts, covering, share_distance, share_divergence
 
 
 def normal(n: int, d: int, seed: int, shift: float = 0.0) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unblot.errors import UnblotError
-from unblot.evaluate.distances import Z95
-from unblot.evaluate.neighbours import Form, Forms, as_they_are, nearest
-from unblot.evaluate.pictures import Pictures, shrink
+from unblot.evaluation.distances import Z95
+from unblot.evaluation.neighbours import Form, Forms, as_they_are, nearest
+from unblot.evaluation.pictures import Pictures, shrink
 
 NEIGHBOURS = 5
 COPY_RATIO = 1 / 3

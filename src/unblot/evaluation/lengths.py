@@ -10,10 +10,10 @@ from unblot.config import EmaConfig, TrainConfig
 from unblot.data.batches import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
-from unblot.evaluate.distances import frechet_distance
-from unblot.evaluate.features import Source, build_features, default_features, extract
-from unblot.evaluate.learning import loss_by_level
-from unblot.evaluate.measure import parts_of
+from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.features import Source, build_features, default_features, extract
+from unblot.evaluation.learning import loss_by_level
+from unblot.evaluation.measure import parts_of
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.draw import draw

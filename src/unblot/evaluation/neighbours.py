@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.evaluate.pictures import Pictures
+from unblot.evaluation.pictures import Pictures
 
 BYTES = 64 * 2**20
 """Working memory of one block of pictures or of distances."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unblot.data.batches import Dataset
 from unblot.denoiser import Denoiser
-from unblot.evaluate.distances import Z95
+from unblot.evaluation.distances import Z95
 from unblot.losses import Weighting, training_loss
 from unblot.process.levels import log_noise_ratio
 from unblot.process.randomness import normal, picture_generators

@@ -9,7 +9,7 @@ from torch import Tensor
 from oracles import gaussian
 from unblot.bound import VARIANCES, Variance, density, discretised
 from unblot.denoiser import Denoised
-from unblot.evaluate.likelihood import ode_log_likelihood, variational_bound
+from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.process.levels import NoiseLevel, broadcast, norm, posterior, prior_kl, transition
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, sampling_levels
