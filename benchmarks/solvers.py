@@ -1,13 +1,14 @@
 """Fréchet distance against evaluations, for every solver and grid, and for what tuning found: a table and a chart.
 
     python benchmarks/solvers.py --run runs/mnist --limit 60
+    python benchmarks/solvers.py --run runs/mnist --pictures 500 --cells "tuned,| karras | 10,unipc | karras"
     python benchmarks/solvers.py --minutes 20 --run runs/new      (trains a model of MNIST, and tunes it, first)
 
 Every cell is measured on as many pictures from the same noise, in the features of a small classifier of MNIST's
 labels, against its 10,000 test pictures; of a run of other data against that data, as `unblot tune` does. Cells are
-kept in RUN/report/solvers.json as they are done, and a second call goes on. All solvers go through the run's own grid,
-and some solvers through all grids; `--all` takes every pair. `learned` is the grid that a fine run of this model
-suggests, `tuned` what `unblot tune` has chosen. The 1000 steps of ddpm and ddim on grid time are the reference.
+kept in RUN/report/solvers-PICTURES.json as they are done, and a second call goes on. All solvers go through the run's
+own grid, and some solvers through all grids; `--all` takes every pair. `learned` is the grid that a fine run of this
+model suggests, `tuned` what `unblot tune` has chosen. The 1000 steps of ddpm and ddim on grid time are the reference.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from unblot.process.schedules import SCHEDULES
 from unblot.run import write_json, write_text
 from unblot.sampling.grids import GRIDS, spec_of
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.tuning import Setting, learned_grid, setting_for
+from unblot.sampling.tuning import Setting, front, learned_grid, setting_for
 from unblot.search import follow_few
 from unblot.specs import build
 from unblot.tuned import read_tuning
@@ -64,7 +65,7 @@ def cells(run: unblot.Run, every: bool) -> dict[str, Setting]:
     trajectory = follow_few(run, api.open_source(run.config.source, quiet=True), seed=0).trajectory
     found: dict[str, Setting | None] = {}
     if tuning := read_tuning(run.path, run.denoiser):
-        found |= {f"tuned | tuned | {trial.evaluations}": trial.setting for trial in tuning.trials}
+        found |= {f"tuned | tuned | {trial.evaluations}": trial.setting for trial in front(tuning.trials)}
     for calls in COUNTS:
         for solver in (*SOLVERS, *EXTRA):
             for grid in GRIDS:
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/mnist-solvers"))
     parser.add_argument("--minutes", type=float, default=20, help="to train for, where there is no such run")
     parser.add_argument("--pictures", type=int, default=2000, help="of each cell")
-    parser.add_argument("--cells", default="", help="only cells whose name has this in it, as 'unipc | karras'")
+    parser.add_argument("--cells", default="", help="only cells whose name has one of these in it, joined by commas")
     parser.add_argument("--limit", type=float, default=float("inf"), help="minutes after which no cell is begun")
     parser.add_argument("--all", action="store_true", help="every solver on every grid")
     args = parser.parse_args()
@@ -178,13 +179,13 @@ def main() -> None:
         mnist() if run.config.data.shape == (1, 28, 28) else yardstick(api.open_source(run.config.source, quiet=True))
     )
     about = {"pictures": args.pictures, "reference": f"{yard.count} {yard.name}", "features": yard.features.name}
-    path = run.path / "report" / "solvers.json"
+    path = run.path / "report" / f"solvers-{args.pictures}.json"
     path.parent.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     done = kept["cells"] if kept.get("about") == about else {}
     for name, setting in cells(run, args.all).items():
         told = json.dumps(dataclasses.asdict(setting))
-        if args.cells not in name or done.get(name, {}).get("setting") == told:
+        if not any(part in name for part in args.cells.split(",")) or done.get(name, {}).get("setting") == told:
             continue
         if time.monotonic() - begun > 60 * args.limit:
             break

@@ -1,20 +1,24 @@
 """Tuning a run, whole: what it keeps, what sampling then takes, what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import unblot
-from unblot import UnblotError, api, search
+from unblot import UnblotError, api, guided, search
 from unblot.cli import main
 from unblot.config import TuneConfig
 from unblot.describe import describe
 from unblot.evaluation.distances import frechet, frechet_spreads, moments
 from unblot.evaluation.front import table, told
 from unblot.evaluation.yardstick import yardstick
-from unblot.sampling.tuning import choose
-from unblot.tuned import read_tuning
+from unblot.process.schedules import karras
+from unblot.sampling.tuning import Setting, choose
+from unblot.training.checkpoint import checksum
+from unblot.tuned import read_tuning, usable
 
-TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 8, "batch_size": 8, "quiet": True}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,7 @@ def brief():
         patch.setattr(search, "CHANCY", ("dpmpp_2m_sde",))
         patch.setattr(search, "NOISES", 8)
         patch.setattr(search, "POLISHED_TO", 4)
+        patch.setattr(guided, "GUIDED_FROM", (4,))
         yield
 
 
@@ -52,12 +57,12 @@ def tuned(run):
 def test_a_tuned_run_samples_by_what_was_found(tuned):
     run, _ = tuned
     tuning = read_tuning(run.path, run.denoiser)
-    assert [t.evaluations for t in tuning.trials] == [4, 9]
+    assert [t.evaluations for t in tuning.trials if not t.setting.guided] == [4, 9]
     assert min(t.spread for t in tuning.trials) == 0
-    assert (run.path / "report" / "tuning.html").read_text().count("<rect") == 2
+    assert (run.path / "report" / "tuning.html").read_text().count("<rect") == len(tuning.trials)
+    setting = choose(usable(tuning, run.path, labels=False).trials, "good").setting
     for line in (table(tuning.about, tuning.trials), describe(run.path)):
-        assert told(choose(tuning.trials, "good").setting) in line
-    setting = choose(tuning.trials, "good").setting
+        assert told(setting) in line
     about = run.sample(1).provenance
     assert (about["solver"], about["grid"], about["steps"]) == (setting.solver, setting.grid, setting.steps)
 
@@ -67,18 +72,70 @@ def test_the_same_search_finds_the_same(tuned):
     dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
     found, others = search.search(run, dataset, yardstick(dataset, config.features), config, lambda line: None)
     assert found.trials == read_tuning(run.path).trials
-    assert {t.evaluations for t in others} == {4, 9}
+    assert {t.evaluations for t in others if not t.setting.guided} == {4, 9}
+
+
+def test_the_best_plain_way_is_guided_too(run, monkeypatch):
+    """By an early snapshot and towards the labels; what nothing beats is measured anew, and kept with its guide."""
+    better = dict(zip(guided.AWAY, (0.5, 0.9), strict=True))
+    dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
+    measure, weak = yardstick(dataset, config.features), "snapshots/00000002.safetensors"
+    asked, sample = {}, api.Run.sample
+
+    def noting(self, n, **choices):
+        asked.update(choices)
+        return sample(self, n, **choices)
+
+    def distance(self, seen):
+        return 10 / asked["steps"] * (better[asked["guidance"]] if asked["autoguide"] else 1)
+
+    monkeypatch.setattr(api.Run, "sample", noting)
+    monkeypatch.setattr(type(measure), "distance", distance)
+    found, others = search.search(run, dataset, measure, config, lambda line: None)
+    pushed = [t for t in others if t.setting.guided]
+    assert {(t.setting.autoguide, t.setting.guidance) for t in pushed} == {
+        *((weak, scale) for scale in guided.AWAY),
+        *((None, scale) for scale in guided.TOWARDS),
+    }
+    assert {t.evaluations for t in pushed} == {6, 8}  # in the middle of the four steps, and in all of them
+    kept = {(t.evaluations, t.setting.guidance) for t in found.trials}
+    assert kept == {(4, 1.0), (6, guided.AWAY[0]), (9, 1.0)}
+    assert found.guides == {weak: checksum(run.path / weak)}
+
+
+def test_the_weaker_model_is_an_early_snapshot(tmp_path):
+    assert guided.early_snapshot(tmp_path) is None
+    (tmp_path / "snapshots").mkdir()
+    for steps, early in ((range(125, 1001, 125), 250), ((300, 400, 1000), 300), ((500, 1000), None), ((1000,), None)):
+        for path in (tmp_path / "snapshots").iterdir():
+            path.unlink()
+        for step in steps:
+            (tmp_path / "snapshots" / f"{step:08d}.safetensors").touch()
+        found = guided.early_snapshot(tmp_path)
+        assert found == (early and f"snapshots/{early:08d}.safetensors")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 10])
+def test_the_middle_of_a_way_leaves_out_both_ends(steps):
+    plain = Setting("dpmpp_2m", "karras", steps)
+    inner = guided.guided_ways(plain, karras(), "weak", labels=False)[0]
+    more = inner.evaluations(karras()) - steps
+    assert more == max(1, steps - 2 * max(1, steps // 4))
+    narrower = replace(inner, guidance_low=inner.guidance_low * 1.01, guidance_high=inner.guidance_high / 1.01)
+    assert narrower.evaluations(karras()) <= steps + max(0, more - 2)
 
 
 def test_what_is_reported_is_not_what_was_chosen_by(tuned):
     """No picture whose distance is reported was drawn when its setting was chosen."""
-    _, drawn = tuned
+    run, drawn = tuned
+    last = len(read_tuning(run.path).trials)
     assert len(drawn) > 6
-    assert not set.union(*drawn[:-2]) & set.union(*drawn[-2:])
+    assert not set.union(*drawn[:-last]) & set.union(*drawn[-last:])
 
 
-def test_a_search_out_of_time_keeps_what_it_has(run):
-    dataset, config = api.open_data("digits"), TuneConfig(n=100, minutes=0)
+def test_a_search_out_of_time_keeps_what_it_has(run, monkeypatch):
+    monkeypatch.setattr(search, "parse_budget", lambda text: (0.0, False))
+    dataset, config = api.open_data("digits"), TuneConfig(n=100)
     found, others = search.search(run, dataset, yardstick(dataset, "pixels:dims=8"), config, lambda line: None)
     assert len(found.trials) == 1
     assert not others
@@ -89,7 +146,7 @@ def test_only_runs_are_tuned(run, capsys):
     assert "no run at" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["-n", "10"], ["--minutes", "-1"], ["--features", "smell"]])
+@pytest.mark.parametrize("flags", [["-n", "10"], ["--budget", "soon"], ["--budget", "+9m"], ["--features", "smell"]])
 def test_wrong_choices_are_one_line(run, flags, capsys):
     assert main(["tune", str(run.path), *flags]) == 2
     assert capsys.readouterr().err.count("\n") == 1

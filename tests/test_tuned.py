@@ -1,5 +1,8 @@
 """What a draw takes: what is asked for, what tuning found, or what the run says; and guidance of every kind."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,11 @@ import torch
 import unblot
 from unblot import UnblotError, bulk
 from unblot.cli import main
-from unblot.run import TUNING, fingerprint, save_model
+from unblot.describe import describe
+from unblot.run import TUNING, fingerprint, read_tensors, save_model
 from unblot.sampling.tuning import Setting, Trial
 from unblot.trained import Run
+from unblot.training.checkpoint import checksum
 from unblot.tuned import Tuning, read_tuning, write_tuning
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
@@ -17,6 +22,9 @@ TRIALS = tuple(
     Trial(Setting("euler", "karras:rho=7.0,low=0.002,high=80.0", calls), calls, figure)
     for calls, figure in ((2, 5.0), (3, 1.4), (4, 1.0))
 )
+WEAK = "snapshots/00000001.safetensors"
+AWAY = Trial(Setting("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 30.0, 0.1, 10.0, WEAK), 5, 0.5)
+TOWARDS = Trial(Setting("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 1.2), 6, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,64 @@ def test_a_tuned_run_draws_with_what_was_found(tuned):
     assert taken(tuned, quality="best") == ("euler", 4)
     assert taken(tuned, evaluations=3) == ("euler", 3)
     assert taken(tuned, evaluations=100) == ("euler", 4)
+
+
+@pytest.fixture
+def pushed(run, tmp_path):
+    """A tuned run that draws best when it is guided, in a folder of its own."""
+    folder = shutil.copytree(run.path, tmp_path / "pushed")
+    guides = {WEAK: checksum(folder / WEAK)}
+    write_tuning(folder, Tuning(fingerprint(run.denoiser), (*TRIALS, AWAY, TOWARDS), {}, guides))
+    return unblot.load(folder)
+
+
+def test_a_run_that_draws_best_guided_is_guided_unless_it_is_told_how(pushed):
+    told = pushed.sample(1).provenance
+    assert (told["steps"], told["guidance"], told["autoguide"], told["guidance_high"]) == (3, 30.0, WEAK, 10.0)
+    assert pushed.sample(1, evaluations=4).provenance["guidance"] == 1.0
+    assert pushed.setting(evaluations=5) == pushed.setting() == AWAY.setting
+    assert pushed.setting(guidance=1.0) == TRIALS[-1].setting
+    assert pushed.setting(guidance=3.0).guidance_high is None
+    assert not pushed.setting(steps=3).guided
+    assert pushed.setting(label="all") == TOWARDS.setting  # only a picture with a label is pushed towards it
+    assert "away from snapshots" in describe(pushed.path)
+
+
+def test_guidance_that_tuning_found_can_be_asked_for(pushed):
+    """Picture for picture: by its parts, by a model file of the same weights, and in a folder that was moved."""
+    found = pushed.sample(3).array
+    path = pushed.path.parent / "weak.safetensors"
+    tensors, _ = read_tensors(pushed.path / WEAK)
+    save_model(path, pushed.config, {k[2:]: w.float() for k, w in tensors.items() if k.startswith("0/")})
+    choices = {"steps": 3, "solver": "euler", "guidance": 30.0, "guidance_low": 0.1, "guidance_high": 10.0}
+    for weak in (WEAK, pushed.path / WEAK, path):
+        assert np.array_equal(found, pushed.sample(3, autoguide=weak, **choices).array)
+    assert not np.array_equal(found, pushed.sample(3, steps=3, solver="euler").array)
+    moved = unblot.load(pushed.path.rename(pushed.path.with_name("moved")))
+    assert np.array_equal(found, moved.sample(3).array)
+
+
+def test_a_draw_into_a_folder_is_guided_and_says_so(pushed, tmp_path):
+    assert main(["sample", str(pushed.path), "-n", "2", "--out", str(tmp_path / "o")]) == 0
+    kept = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    assert (kept["guidance"], kept["autoguide"], kept["drawn"]["autoguide"]) == (30.0, WEAK, WEAK)
+    assert main(["sample", str(pushed.path), "-n", "2", "--guidance", "1", "--out", str(tmp_path / "p")]) == 0
+    assert json.loads((tmp_path / "p" / "manifest.json").read_text())["autoguide"] is None
+
+
+def test_without_its_weaker_model_a_run_draws_plain(pushed):
+    assert pushed.setting().guided
+    (pushed.path / WEAK).write_bytes((pushed.path / WEAK).read_bytes() + b" ")
+    assert pushed.setting() == TRIALS[-1].setting
+    (pushed.path / WEAK).unlink()
+    assert pushed.setting() == TRIALS[-1].setting
+    assert "is gone" in describe(pushed.path)
+
+
+def test_a_damaged_tuning_does_not_keep_a_run_from_drawing_as_it_is_told(run):
+    (run.path / TUNING).write_text("{")
+    assert taken(run, steps=2, solver="euler", grid="time") == ("euler", 2)
+    (run.path / TUNING).unlink()
 
 
 def test_what_is_asked_for_goes_before_what_was_found(tuned):

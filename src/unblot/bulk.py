@@ -24,6 +24,7 @@ from unblot.data.output import save_array
 from unblot.errors import UnblotError
 from unblot.run import fingerprint, refuse_full, write_json
 from unblot.sampling.draw import sampling_levels
+from unblot.sampling.tuning import Setting
 from unblot.trained import Pictures, Run
 from unblot.training.parallel import Group, wait_for_all
 
@@ -32,6 +33,7 @@ OURS = re.compile(r"\d{6,}\.(png|tif|npy)|(shard|labels)-\d{6,}\.npy|manifest\.j
 SHARD = 4096  # pictures
 MANY = 10_000  # pictures, from which on they are kept in shards
 SHOWN = 100  # pictures in the grid
+SETTLED = {"quality", "evaluations", *(f.name for f in dataclasses.fields(Setting))}  # choices that make a setting
 
 
 def draw_into(
@@ -54,9 +56,9 @@ def draw_into(
     SampleConfig(n=n, batch_size=batch_size)  # holds the numbers to their ranges
     group = group or Group()
     shards = n >= MANY or run.config.data.kind == "points"
-    asked = {k: v for k, v in choices.items() if k in ("quality", "evaluations", "steps", "solver", "grid")}
-    setting = dataclasses.asdict(run.setting(**asked))  # tuned or not meanwhile, the draw goes on as it began
-    choices = {k: v for k, v in choices.items() if k not in asked} | setting
+    asked = {k: v for k, v in choices.items() if k in SETTLED}
+    setting = run.setting(label=choices.get("label"), **asked)  # tuned or not meanwhile, the draw goes on as it began
+    choices = {k: v for k, v in choices.items() if k not in asked} | dataclasses.asdict(setting)
     manifest = {"n": n, "shards": shards, "model": fingerprint(run.denoiser), **choices}
     there = _present(folder, manifest, overwrite)
     size = SHARD if shards else batch_size

@@ -182,7 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     ema.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     add_flags(ema, EmaConfig)
 
-    tune = command("tune", "find out how a run samples best", tune_command, "RUN [--minutes X] [-n N] [flags]")
+    tune = command("tune", "find out how a run samples best", tune_command, "RUN [--budget 10m] [-n N] [flags]")
     tune.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     add_flags(tune, TuneConfig)
 

@@ -138,7 +138,8 @@ def evaluate_command(args: dict[str, Any]) -> None:
 
 
 def tune_command(args: dict[str, Any]) -> None:
-    """Find out how a trained model samples best: which solver, on which levels, for each number of network calls.
+    """Find out how a trained model samples best: which solver, on which levels, and whether guided by an earlier state
+    of itself or towards its labels, for each number of network calls.
 
     Draws pictures in many ways and measures their distance to real ones; keeps what it found in RUN/tuning.json, and a
     chart in RUN/report/tuning.html. From then on `unblot sample RUN` takes the cheapest setting within 10 % of the

@@ -131,7 +131,9 @@ class SampleConfig(Checked):
     steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
     solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
     grid: str | None = option(f"where to step: {GRIDS}", "sampling", default=None)
-    guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "guidance", default=1.0)
+    guidance: float | None = option(
+        "push towards the label; 1 is none, 2 is a good deal (default: as tuned, or 1)", "guidance", default=None
+    )
     guidance_low: float = option("no push where sigma/alpha is below", "guidance", low=0, default=0.0)
     guidance_high: float | None = option("no push where sigma/alpha is above", "guidance", low=0, default=None)
     guidance_rescale: float = option("share of the contrast to bring back", "guidance", low=0, high=1, default=0.0)
@@ -171,7 +173,7 @@ class EvaluateConfig(Checked):
     shift: int = option("so do copies moved by up to so many pixels", "what", low=0, default=0)
     likelihood: int = option("pictures whose variational bound is computed; 0 for none", "what", low=0, default=64)
     ode: int = option("pictures whose likelihood along the ODE is computed; 0 for none", "what", low=0, default=0)
-    guidance: float = option("push towards the label when drawing", "drawing", default=1.0)
+    guidance: float | None = option("push towards the label (default: as tuned, or 1)", "drawing", default=None)
     steps: int | None = option("steps from noise to picture", "drawing", low=1, default=None)
     seed: int = option("of the pictures that are drawn", "drawing", low=0, default=0)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "drawing", default="auto")
@@ -204,7 +206,7 @@ class TuneConfig(Checked):
     """Every choice of a tuning."""
 
     n: int = option("the most pictures to draw for a figure", "what", low=100, default=2000)
-    minutes: float = option("time to search in", "what", low=0, default=10.0)
+    budget: str = option("time to search in, as 90s or 1h", "what", default="10m")
     features: str = option(f"what pictures are compared by: {FEATURES}", "what", default="")
     seed: int = option("of the pictures that are drawn", "what", low=0, default=0)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "what", default="auto")

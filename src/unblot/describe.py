@@ -12,7 +12,7 @@ from unblot.sampling.tuning import choose
 from unblot.training.budget import tell
 from unblot.training.engine import Trainer
 from unblot.training.metrics import HELD_OUT, STEP, mean_loss, of_kind
-from unblot.tuned import DEFAULT, Tuning, read_tuning
+from unblot.tuned import DEFAULT, Tuning, lost_guides, read_tuning, usable
 
 LOSSES = 5  # shown from a run's metrics
 SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the averaged weights
@@ -63,7 +63,7 @@ def describe(path: Path) -> str:
             )
         )
     if path.is_dir() and (tuning := read_tuning(path)) is not None:
-        rows.append(("tuned", _tuned(tuning, fingerprint(denoiser))))
+        rows.append(("tuned", _tuned(path, tuning, fingerprint(denoiser), bool(data.clusters))))
     if (path / PLAN).is_file():
         rows.append(("plan", _plan(json.loads((path / PLAN).read_text()))))
     metrics = read_metrics(path) if path.is_dir() else []
@@ -75,12 +75,16 @@ def describe(path: Path) -> str:
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
-def _tuned(tuning: Tuning, model: str) -> str:
-    """What a draw takes since the run was tuned."""
+def _tuned(path: Path, tuning: Tuning, model: str, labels: bool) -> str:
+    """What a draw that asks for nothing takes since the run was tuned."""
     if tuning.model != model:
         return "for the model as it was before it was trained on; tune it again"
-    found = choose(tuning.trials, DEFAULT)
-    return f"{told(found.setting)} ({found.evaluations} network calls; quality {DEFAULT})"
+    left = usable(tuning, path, labels=labels)
+    if left is None:
+        return "nothing that can still be drawn by; tune it again"
+    found = choose(left.trials, DEFAULT)
+    lost = "; the model that it was best pushed away from is gone" if lost_guides(tuning, path) else ""
+    return f"{told(found.setting)} ({found.evaluations} network calls; quality {DEFAULT}){lost}"
 
 
 def _plan(kept: dict[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""Tuning a run: the solver and grid that its model samples best with, for each number of evaluations.
+"""Tuning a run: the solver, grid and guidance that its model samples best with, for each number of evaluations.
 
 Three looks, each at less: how far the end of every deterministic way lies from that of a fine one, from the same few
-noises (`rough`); the distance to real pictures, of those that came nearest and of stochastic ways, on a quarter of the
-pictures (`fine`); and of the best for each number of evaluations, on as many pictures that are new (`final`). What is
-reported was therefore not what it was chosen by.
+noises (`rough`); the distance to real pictures, of those that came nearest and of stochastic ways, and then of the best
+of them guided, on a quarter of the pictures (`fine`); and of the best for each number of evaluations, and of guided
+ways that nothing beat, on as many pictures that are new (`final`). What is reported was therefore not what it was
+chosen by.
 """
 
 import time
@@ -18,31 +19,35 @@ from torch import Tensor
 import unblot
 from unblot.config import TuneConfig
 from unblot.data.batches import Dataset
+from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_spreads
 from unblot.evaluation.front import front_page, told
 from unblot.evaluation.yardstick import Yardstick, yardstick
+from unblot.guided import guided_forms
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.randomness import epoch_order, picture_generators, spread_labels
 from unblot.process.schedules import SCHEDULES, Schedule
 from unblot.run import REPORT, fingerprint, write_text
 from unblot.sampling.grids import GRIDS, log_snr, spec_of
 from unblot.sampling.guidance import labelled
-from unblot.sampling.loop import evaluations, pictures_noise
+from unblot.sampling.loop import pictures_noise
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.tuning import Setting, Trajectory, Trial, end_error, follow, learned_grid, polished_grid
+from unblot.sampling.tuning import Setting, Trajectory, Trial, end_error, follow, front, learned_grid, polished_grid
 from unblot.specs import build, canonical
 from unblot.trained import Run
+from unblot.training.checkpoint import checksum
+from unblot.training.durations import parse_budget
 from unblot.tuned import Tuning, write_tuning
 
 PAGE = "tuning.html"
-COUNTS = (10, 8, 6, 5, 12, 4, 15, 20, 30, 50)  # evaluations, in the order in which time is given to them
+COUNTS = (10, 8, 6, 5, 12, 4, 15, 20, 30)  # evaluations, in the order in which time is given to them
 SURE = ("dpmpp_2m", "dpmpp_3m", "unipc", "unipc:order=3", "deis", "deis:order=2", "ipndm", "heun")
 CHANCY = ("dpmpp_2m_sde:eta=0.5", "dpmpp_2m_sde", "dpmpp_3m_sde")  # from CHANCY_FROM evaluations on
 GIVEN = ("time", "karras", "log_snr")
 CHANCY_FROM, POLISHED_TO, LONG = 8, 12, 20
 NOISES, VALUES = 64, 2**18  # at most, of the rough look
 KEPT = 3
-ROUGH, FINE = 0.3, 0.6  # shares of the time by which a look ends
+ROUGH, FINE, GUIDED = 0.25, 0.5, 0.65  # shares of the time by which a look ends
 
 
 @dataclass
@@ -102,10 +107,13 @@ def search(
     run: Run, dataset: Dataset, yardstick: Yardstick, config: TuneConfig, report: Callable[[str], None]
 ) -> tuple[Tuning, list[Trial]]:
     """What was found, and all trials whose distance was measured; `report` is told how it goes on."""
-    clock = Clock(config.minutes * 60)
+    seconds, more = parse_budget(config.budget)
+    if more:
+        raise UnblotError(f"--budget {config.budget}: a search begins anew; leave out the +")
+    clock = Clock(seconds)
     noises = follow_few(run, dataset, config.seed)
     ranked = rough_look(noises, clock, report)
-    count = affordable(config, noises.seconds)
+    count = affordable(config.n, seconds, noises.seconds)
     labels = labels_of(run, dataset, config.seed, count) if run.config.data.classes else None
 
     def see(setting: Setting, first: int, n: int) -> Tensor:
@@ -113,16 +121,21 @@ def search(
         pictures = run.sample(n, first=first, **asdict(setting), label=label, seed=config.seed, batch_size=128)
         return yardstick.see([torch.from_numpy(dataset.values.encode(pictures.array, np.float32))])
 
-    seen_first = fine_look(ranked, noises, lambda s: yardstick.distance(see(s, count, count // 4)), clock, report)
+    def look(queues: dict[int, list[Setting]], until: float) -> list[Trial]:
+        def figure(setting: Setting) -> float:
+            return yardstick.distance(see(setting, count, count // 4))
+
+        return fine_look(queues, figure, noises.schedule, clock, until, report)
+
+    seen_first = look({calls: shortlist(calls, settings, noises) for calls, settings in ranked.items()}, FINE)
+    plain = {calls: best_of(calls, seen_first, settings) for calls, settings in ranked.items()}
+    seen_first += look(guided_forms(run, plain, noises.schedule), GUIDED)
     trials, seen = list[Trial](), list[Tensor]()
-    for calls in COUNTS:
+    for setting in in_order(plain, [trial.setting for trial in front(seen_first) if trial.setting.guided]):
         if trials and clock.share > 1:
             break
-        setting = best_of(calls, seen_first, ranked)
-        if setting is None:
-            continue
         seen.append(see(setting, 0, count))
-        trials.append(Trial(setting, cost(setting, noises), yardstick.distance(seen[-1])))
+        trials.append(Trial(setting, setting.evaluations(noises.schedule), yardstick.distance(seen[-1])))
         report(f"{trials[-1].evaluations:3d} evaluations: {trials[-1].figure:.4g}  {told(setting)}")
     order = sorted(range(len(trials)), key=lambda i: trials[i].figure)
     spreads = frechet_spreads([seen[i] for i in order], yardstick.reference)
@@ -136,8 +149,9 @@ def search(
         "seed": config.seed,
         "seconds": round(clock.share * clock.seconds, 1),
     }
-    found = Tuning(fingerprint(run.denoiser), tuple(sorted(final, key=lambda t: t.evaluations)), about)
-    return found, seen_first
+    guides = {name: checksum(run.path / name) for name in {t.setting.autoguide for t in final} if name is not None}
+    final.sort(key=lambda t: (t.evaluations, t.figure))
+    return Tuning(fingerprint(run.denoiser), tuple(final), about, guides), seen_first
 
 
 def follow_few(run: Run, dataset: Dataset, seed: int) -> Noises:
@@ -165,9 +179,18 @@ def labels_of(run: Run, dataset: Dataset, seed: int, count: int) -> list[int] | 
     return dataset.labels[dataset.train[chosen.numpy()]].tolist()
 
 
-def affordable(config: TuneConfig, seconds: float) -> int:
-    """As many pictures as the last look can draw in its share of the time for all COUNTS; at most what was asked."""
-    return max(100, min(config.n, int((1 - FINE) * config.minutes * 60 / (seconds * sum(COUNTS)))))
+def affordable(most: int, seconds: float, each: float) -> int:
+    """As many pictures as the last look can draw in its share of the time; at most `most`.
+
+    each: seconds of a picture and evaluation. Guided ways are taken to need a third of what all plain ones do.
+    """
+    return max(100, min(most, int((1 - GUIDED) * seconds / (each * sum(COUNTS) * 4 / 3))))
+
+
+def in_order(plain: dict[int, Setting], guided: list[Setting]) -> list[Setting]:
+    """The settings of the last look in the order in which time is given to them: long ways last."""
+    short = [setting for calls, setting in plain.items() if calls <= LONG]
+    return short + guided + [setting for calls, setting in plain.items() if calls > LONG]
 
 
 def rough_look(noises: Noises, clock: Clock, report: Callable[[str], None]) -> dict[int, list[Setting]]:
@@ -215,21 +238,20 @@ def polish(noises: Noises, setting: Setting) -> str:
 
 
 def fine_look(
-    ranked: dict[int, list[Setting]],
-    noises: Noises,
+    queues: dict[int, list[Setting]],
     figure: Callable[[Setting], float],
+    schedule: Schedule,
     clock: Clock,
+    until: float,
     report: Callable[[str], None],
 ) -> list[Trial]:
-    """Distances of the KEPT nearest and of stochastic settings, for every number of evaluations in turns."""
-    queues = {calls: shortlist(calls, settings, noises) for calls, settings in ranked.items()}
+    """Distances of settings, those of every number of evaluations in turns, while time has not come to `until`."""
     trials: list[Trial] = []
-    for rank in range(max(map(len, queues.values()))):
-        for calls, queue in queues.items():
-            if rank >= len(queue) or clock.share > FINE:
-                continue
-            trials.append(Trial(queue[rank], cost(queue[rank], noises), figure(queue[rank])))
-            report(f"{calls:3d} evaluations, fine look: {trials[-1].figure:.4g}  {told(queue[rank])}")
+    for rank in range(max(map(len, queues.values()), default=0)):
+        for setting in [queue[rank] for queue in queues.values() if rank < len(queue)]:
+            if clock.share <= until:
+                trials.append(Trial(setting, setting.evaluations(schedule), figure(setting)))
+                report(f"{trials[-1].evaluations:3d} evaluations: some {trials[-1].figure:.4g}  {told(setting)}")
     return trials
 
 
@@ -250,17 +272,10 @@ def shortlist(calls: int, ranked: Sequence[Setting], noises: Noises) -> list[Set
     return chosen
 
 
-def best_of(calls: int, trials: Sequence[Trial], ranked: dict[int, list[Setting]]) -> Setting | None:
+def best_of(calls: int, trials: Sequence[Trial], ranked: Sequence[Setting]) -> Setting:
     """The best setting of so many evaluations: by its distance, or else by the rough look."""
     measured = [t for t in trials if t.evaluations == calls]
-    if measured:
-        return min(measured, key=lambda t: t.figure).setting
-    return ranked[calls][0] if ranked.get(calls) else None
-
-
-def cost(setting: Setting, noises: Noises) -> int:
-    """Evaluations of a setting."""
-    return evaluations(build(SOLVERS, setting.solver, "solver"), setting.levels(noises.schedule))
+    return min(measured, key=lambda t: t.figure).setting if measured else ranked[0]
 
 
 def _setting(solver: str, grid: str, steps: int) -> Setting:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
 from unblot.process.randomness import spread_labels
-from unblot.run import load_model, refuse_full
+from unblot.run import SNAPSHOTS, load_model, refuse_full
 from unblot.sampling.draw import available_device, draw
 from unblot.sampling.guidance import Guidance
 from unblot.sampling.loop import Progress
 from unblot.sampling.tuning import Setting
 from unblot.specs import several
-from unblot.tuned import choose_setting, read_tuning
+from unblot.training.posthoc import at_snapshot
+from unblot.tuned import choose_setting, read_tuning, usable
 
 GUIDING = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "threshold")
 
@@ -88,7 +89,7 @@ class Run:
         steps: int | None = None,
         seed: int = 0,
         label: str | int | Sequence[str | int] | None = None,
-        guidance: float | Sequence[float] = 1.0,
+        guidance: float | Sequence[float] | None = None,
         guidance_low: float = 0.0,
         guidance_high: float | None = None,
         guidance_rescale: float = 0.0,
@@ -104,7 +105,8 @@ class Run:
         quality, evaluations, steps, solver, grid: see `tuned.choose_setting`. label: a class by name or index, several
         that take turns, "all", or None for no label, where a run that learned clusters draws from each as often as it
         came. guidance: a scale, or several that take turns; low and high are the sigma/alpha within which it is on.
-        autoguide: a run or model file to push away from. Raises UnblotError for values that this run cannot use.
+        autoguide: a run, model file or snapshot of this run to push away from. Where neither is given, guidance is as
+        tuning found it best, or none. Raises UnblotError for values that this run cannot use.
         """
         config = SampleConfig(  # holds the numbers to their ranges
             n=n,
@@ -112,7 +114,6 @@ class Run:
             guidance_low=guidance_low,
             guidance_high=guidance_high,
             guidance_rescale=guidance_rescale,
-            autoguide=None if autoguide is None else str(autoguide),
             threshold=threshold,
             batch_size=batch_size,
         )
@@ -120,14 +121,31 @@ class Run:
         labels = choose_labels(label, self.config.data.classes, indices)
         told = spread_labels(seed, indices, self.config.data.clusters) if self.config.data.clusters else None
         told = told if labels is None else torch.tensor(labels)
-        setting = self.setting(quality=quality, evaluations=evaluations, steps=steps, solver=solver, grid=grid)
-        choices = {**asdict(setting), "schedule": self.config.train.schedule, "seed": seed}
+        setting = self.setting(
+            label=label,
+            guidance=guidance,
+            guidance_low=guidance_low,
+            guidance_high=guidance_high,
+            autoguide=autoguide,
+            quality=quality,
+            evaluations=evaluations,
+            steps=steps,
+            solver=solver,
+            grid=grid,
+        )
+        choices: dict[str, Any] = {
+            "solver": setting.solver,
+            "grid": setting.grid,
+            "steps": setting.steps,
+            "schedule": self.config.train.schedule,
+            "seed": seed,
+        }
         batches = draw(
             self.denoiser,
             self.config.data.shape,
             indices,
             labels=told,
-            guidance=self._guidance(guidance, config, told, indices),
+            guidance=self._guidance(setting, config, told, indices),
             batch_size=batch_size,
             on_step=on_step,
             **choices,
@@ -139,8 +157,9 @@ class Run:
             array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
         about = {"generator": f"unblot {unblot.__version__}", **run, **choices}
-        unusual = {k: v for k, v in asdict(config).items() if k in GUIDING and v != getattr(SampleConfig, k)}
-        return Pictures(array, labels, self.config.data, indices, {**about, "guidance": guidance, **unusual})
+        pushed = {**asdict(config), **asdict(setting)}
+        unusual = {k: v for k, v in pushed.items() if k in GUIDING and v != getattr(SampleConfig, k)}
+        return Pictures(array, labels, self.config.data, indices, {**about, "guidance": setting.guidance, **unusual})
 
     def need_denoiser(self, what: str) -> None:
         """Raises UnblotError for a distilled run, which knows a few noise levels only and cannot do `what`."""
@@ -150,13 +169,43 @@ class Run:
                 f"{self.config.distill.teacher!r}"
             )
 
-    def setting(self, **asked: Any) -> Setting:
-        """How pictures are drawn where `asked` is asked for: see `tuned.choose_setting`.
+    def setting(
+        self,
+        *,
+        label: Any = None,
+        guidance: float | Sequence[float] | None = None,
+        guidance_low: float = 0.0,
+        guidance_high: float | None = None,
+        autoguide: str | Path | None = None,
+        **asked: Any,
+    ) -> Setting:
+        """How pictures are drawn where this is asked for: see `sample`, and for `asked` `tuned.choose_setting`.
 
-        Raises UnblotError where a distilled run is asked for anything but its own.
+        Raises UnblotError where a distilled run is asked for other steps than its own.
         """
+        SampleConfig(guidance_low=guidance_low, guidance_high=guidance_high)  # holds the numbers to their ranges
+        own = guidance is None and autoguide is None
         if self.config.distill is None:
-            return choose_setting(self.config.train, read_tuning(self.path, self.denoiser), **asked)
+            labels = label is not None or bool(self.config.data.clusters)
+            aside = any(asked.get(name) is not None for name in ("steps", "solver", "grid"))
+            tuning = None if aside else read_tuning(self.path, self.denoiser)
+            tuning = usable(tuning, self.path, labels=labels, guided=own)
+            found = choose_setting(self.config.train, tuning, **asked)
+        else:
+            found = self._distilled(asked)
+        if own:
+            return found
+        return replace(
+            found,
+            guidance=1.0 if guidance is None else guidance,
+            guidance_low=guidance_low,
+            guidance_high=guidance_high,
+            autoguide=None if autoguide is None else str(autoguide),
+        )
+
+    def _distilled(self, asked: dict[str, Any]) -> Setting:
+        """A distilled run's only setting. Raises UnblotError where another is asked for."""
+        assert self.config.distill is not None
         own = choose_setting(self.config.train, None)
         given = {k: v for k, v in asked.items() if v is not None}
         if not given.items() <= {**asdict(own), "evaluations": own.steps}.items():
@@ -166,11 +215,10 @@ class Run:
             )
         return own
 
-    def _guidance(
-        self, scale: float | Sequence[float], config: SampleConfig, labels: Any, indices: Sequence[int]
-    ) -> Guidance:
+    def _guidance(self, setting: Setting, config: SampleConfig, labels: Any, indices: Sequence[int]) -> Guidance:
         """The guidance of the pictures numbered `indices`. Raises UnblotError where this run cannot have it."""
-        weak = None if config.autoguide is None else self._weaker(config.autoguide)
+        scale = setting.guidance
+        weak = None if setting.autoguide is None else self._weaker(setting.autoguide)
         if scale != 1 and labels is None and weak is None:
             raise UnblotError(f"guidance {scale} pushes towards a label; give one with --label")
         if scale == 1 and weak is not None:
@@ -178,12 +226,20 @@ class Run:
         if config.threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
             raise UnblotError(f"threshold {config.threshold!r} needs values with limits; this run's are floats without")
         scales = scale if isinstance(scale, int | float) else torch.tensor([scale[i % len(scale)] for i in indices])
-        high = math.inf if config.guidance_high is None else config.guidance_high
-        return Guidance(scales, config.guidance_rescale, config.guidance_low, high, weak, config.threshold)
+        high = math.inf if setting.guidance_high is None else setting.guidance_high
+        return Guidance(scales, config.guidance_rescale, setting.guidance_low, high, weak, config.threshold)
 
     def _weaker(self, path: str) -> Denoiser:
-        """The model to push away from, on this one's device. Raises UnblotError where its pictures are others."""
-        config, denoiser = load_model(Path(path))
+        """The model to push away from, on this one's device; a path is looked for in the run's folder first.
+
+        Raises UnblotError where its pictures are others.
+        """
+        inside = self.path / path
+        place = inside if inside.exists() else Path(path)
+        if place.resolve().parent == (self.path / SNAPSHOTS).resolve():
+            config, denoiser = self.config, at_snapshot(place, self.config)
+        else:
+            config, denoiser = load_model(place)
         mine, its = ((c.data.shape, c.data.num_labels) for c in (self.config, config))
         if mine != its:
             raise UnblotError(f"{path!r} cannot guide this run: its pictures and labels are {its}, not {mine}")

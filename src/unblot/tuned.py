@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.tuning import Setting, Trial, choose, setting_for, within
 from unblot.specs import build, canonical
+from unblot.training.checkpoint import checksum
 
 DEFAULT = "good"  # the quality of a draw that asks for nothing
 
@@ -23,12 +24,14 @@ DEFAULT = "good"  # the quality of a draw that asks for nothing
 class Tuning:
     """The trials of a run's tuning, one for each number of evaluations, and what they were measured on.
 
-    model: the fingerprint of the weights that they hold for.
+    model: the fingerprint of the weights that they hold for; guides: the checksum of each weaker model among them, a
+    file in the run's folder.
     """
 
     model: str
     trials: tuple[Trial, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
+    guides: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_tuning(folder: Path, tuning: Tuning) -> None:
@@ -36,7 +39,8 @@ def write_tuning(folder: Path, tuning: Tuning) -> None:
     trials = [{**asdict(trial.setting), **asdict(trial)} for trial in tuning.trials]
     for trial in trials:
         trial.pop("setting")
-    write_json(folder / TUNING, {"model": tuning.model, "about": dict(tuning.about), "trials": trials})
+    kept = {"model": tuning.model, "about": dict(tuning.about), "guides": dict(tuning.guides), "trials": trials}
+    write_json(folder / TUNING, kept)
 
 
 def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None:
@@ -49,13 +53,38 @@ def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None
         return None
     try:
         raw = json.loads(path.read_text())
-        trials = tuple(
-            Trial(Setting(t.pop("solver"), t.pop("grid"), t.pop("steps")), **t) for t in map(dict, raw["trials"])
-        )
-        tuning = Tuning(raw["model"], trials, raw["about"])
+        names = {f.name for f in fields(Setting)}
+        trials = tuple(Trial(Setting(**{k: t.pop(k) for k in names & set(t)}), **t) for t in map(dict, raw["trials"]))
+        tuning = Tuning(raw["model"], trials, raw["about"], raw.get("guides", {}))
     except (ValueError, TypeError, KeyError) as e:
         raise UnblotError(f"{str(path)!r} is damaged ({e}); make it anew with: unblot tune {folder}") from None
     return tuning if denoiser is None or tuning.model == fingerprint(denoiser) else None
+
+
+def usable(tuning: Tuning | None, folder: Path, *, labels: bool, guided: bool = True) -> Tuning | None:
+    """The tuning with those of its trials that the run in this folder can draw by now; None where there are none.
+
+    Left out is what pushes away from a file that is gone or another by now, what pushes towards labels without
+    `labels`, and without `guided` all that pushes.
+    """
+    if tuning is None:
+        return None
+    lost = lost_guides(tuning, folder) if guided else set()
+
+    def can(setting: Setting) -> bool:
+        towards = labels if setting.autoguide is None else setting.autoguide not in lost
+        return not setting.guided or (guided and towards)
+
+    trials = tuple(trial for trial in tuning.trials if can(trial.setting))
+    return replace(tuning, trials=trials) if trials else None
+
+
+def lost_guides(tuning: Tuning, folder: Path) -> set[str]:
+    """The weaker models of a tuning that are not in the folder any more as they were."""
+    wanted = {trial.setting.autoguide for trial in tuning.trials if trial.setting.autoguide is not None}
+    return {
+        name for name in wanted if not (folder / name).is_file() or checksum(folder / name) != tuning.guides.get(name)
+    }
 
 
 def choose_setting(

@@ -1,5 +1,6 @@
 """Tuning: learned grids foretell truly and choose the best way; the search and the front."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -108,6 +109,17 @@ def test_settings_keep_to_their_evaluations_and_use_them(solver: str, calls: int
     used = evaluations(rule, setting.levels(VE))
     assert calls - used < rule.evaluations or solver == "restart"
     assert used <= calls
+
+
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "adaptive"])
+def test_a_guided_estimate_takes_two_evaluations(solver: str) -> None:
+    plain = Setting(solver, "karras", 7)
+    calls, pushed = plain.evaluations(VE), replace(plain, guidance=3.0)
+    assert calls == evaluations(SOLVERS[solver](), plain.levels(VE))
+    assert pushed.evaluations(VE) == 2 * calls
+    assert replace(pushed, guidance_low=1e3).evaluations(VE) == calls
+    first = replace(pushed, guidance_low=79.0)  # which a step from pure noise may look at twice
+    assert calls < first.evaluations(VE) <= calls + SOLVERS[solver]().evaluations
 
 
 def test_no_setting_where_the_pictures_decide() -> None:

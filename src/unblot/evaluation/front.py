@@ -14,7 +14,8 @@ from unblot.sampling.tuning import QUALITIES, Setting, Trial, choose, front
 from unblot.specs import options_of, parse
 
 MARKS = """
-rect.mark { fill: var(--drawn); }
+rect.mark { fill: var(--drawn); stroke: var(--drawn); stroke-width: 2; }
+rect.guided { fill: var(--card); }
 circle.other { fill: var(--real); opacity: .5; }
 .floor { stroke: var(--real); stroke-dasharray: 5 5; }
 .chart text.mark { fill: var(--ink); }
@@ -30,23 +31,26 @@ def front_page(run: str, about: Mapping[str, Any], trials: Sequence[Trial], othe
     floor = "" if about["floor"] is None else f" Dashed: as many real pictures in their place, {about['floor']:.3g}."
     text = (
         f"Fréchet distance of {about['pictures']:,} drawn pictures to {about['reference']}, seen in"
-        f" {about['features']} features, over the network calls that a picture takes. Less is better. The bars are"
+        f" {about['features']} features, over the network calls that a picture takes; a guided estimate takes two."
+        " Less is better. Hollow: guided. The bars are"
         f" 95 % of how far each lies above the best by chance alone.{floor} Small dots: other ways, on fewer pictures,"
         " which makes every distance greater."
     )
     rows = []
-    for t in sorted(trials, key=lambda t: t.evaluations):
+    for t in sorted(trials, key=lambda t: (t.evaluations, t.figure)):
         qualities = ", ".join(quality for quality, found in chosen.items() if found == t)
         cells = (
             str(t.evaluations),
             f"{t.figure:.4g} ± {2 * t.spread:.2g}",
             qualities,
             short(SOLVERS, t.setting.solver, "solver"),
+            push(t.setting),
             levels(t.setting),
         )
         kind = ' class="chosen"' if qualities else ""
         rows.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("calls", "distance", "quality", "solver", "levels (sigma/alpha)"))
+    names = "calls", "distance", "quality", "solver", "guidance", "levels (sigma/alpha)"
+    head = "".join(f"<th>{name}</th>" for name in names)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -66,7 +70,7 @@ def table(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
         "calls  distance            by chance  setting",
     ]
     chosen = {quality: choose(trials, quality) for quality in QUALITIES}
-    for t in sorted(trials, key=lambda t: t.evaluations):
+    for t in sorted(trials, key=lambda t: (t.evaluations, t.figure)):
         words = ", ".join(quality for quality, found in chosen.items() if found == t)
         figure, chance = f"{t.figure:.4g}", f"± {2 * t.spread:.2g}"
         lines.append(f"{t.evaluations:5d}  {figure:<8}{words:<18}  {chance:<9}  {told(t.setting)}")
@@ -76,7 +80,17 @@ def table(about: Mapping[str, Any], trials: Sequence[Trial]) -> str:
 def told(setting: Setting) -> str:
     """A setting in a few words: options that are the defaults are left out."""
     grid = "its own levels" if setting.grid.startswith("listed") else short(GRIDS, setting.grid, "grid")
-    return f"{short(SOLVERS, setting.solver, 'solver')}, {setting.steps} steps on {grid}"
+    pushed = f", guidance {push(setting)}" if setting.guided else ""
+    return f"{short(SOLVERS, setting.solver, 'solver')}, {setting.steps} steps on {grid}{pushed}"
+
+
+def push(setting: Setting) -> str:
+    """The guidance of a setting: its scale, what it leads towards or away from, and at which sigma/alpha."""
+    if not setting.guided:
+        return ""
+    weak, high = setting.autoguide, setting.guidance_high
+    way = "towards the label" if weak is None else f"away from {weak.removesuffix('.safetensors')}"
+    return f"{setting.guidance} {way}" + ("" if high is None else f", at {setting.guidance_low:.2g} to {high:.2g}")
 
 
 def levels(setting: Setting) -> str:
@@ -98,10 +112,11 @@ def chart(trials: Sequence[Trial], others: Sequence[Trial], floor: float | None,
     """Distance over evaluations, both on logarithmic axes; the line is the front, what nothing beats."""
     width, height, left, bottom, top = 640, 340, 60, 46, 26
     top_figure = 1.3 * max(t.figure for t in trials)
-    shown = [t for t in others if t.figure <= 2 * top_figure]
+    fewest, most = (f(t.evaluations for t in trials) for f in (min, max))
+    shown = [t for t in others if t.figure <= 2 * top_figure and fewest <= t.evaluations <= most]
     figures = [t.figure for t in (*trials, *shown)] + ([floor] if floor else [])
     low, high = np.log10(max(min(figures), 1e-6) / 1.2), np.log10(max(figures) * 1.1)
-    first, last = (np.log(f(t.evaluations for t in trials)) for f in (min, max))
+    first, last = np.log(fewest), np.log(most)
 
     def x(evaluations: float) -> float:
         share = (np.log(evaluations) - first) / max(last - first, 1e-9)
@@ -115,8 +130,11 @@ def chart(trials: Sequence[Trial], others: Sequence[Trial], floor: float | None,
     for tick in log_ticks(low, high):
         parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    beyond = 0.0
     for calls in sorted({t.evaluations for t in trials}):
-        parts.append(f'<text x="{x(calls):.1f}" y="{height - bottom + 20}" text-anchor="middle">{calls}</text>')
+        if x(calls) > beyond:  # else its number would touch the last one
+            parts.append(f'<text x="{x(calls):.1f}" y="{height - bottom + 20}" text-anchor="middle">{calls}</text>')
+            beyond = x(calls) + 22
     if floor:
         parts.append(f'<line class="floor" x1="{left}" x2="{width}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
     parts += [f'<circle class="other" cx="{x(t.evaluations):.1f}" cy="{y(t.figure):.1f}" r="3"/>' for t in shown]
@@ -125,7 +143,8 @@ def chart(trials: Sequence[Trial], others: Sequence[Trial], floor: float | None,
     for t in trials:
         at, ends = x(t.evaluations), [y(t.figure + sign * 1.96 * t.spread) for sign in (-1, 1)]
         parts.append(f'<line class="curve" x1="{at:.1f}" x2="{at:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>')
-        parts.append(f'<rect class="mark" x="{at - 4:.1f}" y="{y(t.figure) - 4:.1f}" width="8" height="8"/>')
+        kind = "mark guided" if t.setting.guided else "mark"
+        parts.append(f'<rect class="{kind}" x="{at - 4:.1f}" y="{y(t.figure) - 4:.1f}" width="8" height="8"/>')
     parts.append("</g>")
     for t in {id(t): t for t in chosen.values()}.values():
         words = ", ".join(quality for quality, found in chosen.items() if found is t)

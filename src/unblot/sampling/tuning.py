@@ -1,10 +1,11 @@
-"""Tuning: the solver, grid and number of steps that a model samples best with.
+"""Tuning: the solver, grid, number of steps and guidance that a model samples best with.
 
 A grid is learned from one fine run of the ODE: a step from any visited level to any other is foretold from what was
 seen there, without a further evaluation, and dynamic programming finds the N steps whose errors sum to the least.
 Settings are compared by a figure of merit, and those that no other beats are the front.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,10 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unblot.denoiser import Denoised
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import Schedule
 from unblot.sampling.grids import GRIDS, levels_at, log_snr
+from unblot.sampling.guidance import autoguidance
 from unblot.sampling.loop import Denoise, Progress, Solver, evaluations, sample
 from unblot.sampling.singlestep import dpmpp_2s
 from unblot.sampling.solvers import SOLVERS
@@ -26,15 +29,47 @@ from unblot.specs import build
 
 @dataclass(frozen=True)
 class Setting:
-    """How to sample: specs of a solver and a grid, and the number of steps."""
+    """How to sample: specs of a solver and a grid, the number of steps, and guidance, none where its scale is 1.
+
+    guidance, its interval of sigma/alpha, and autoguide, the weaker model, are those of `Run.sample`.
+    """
 
     solver: str
     grid: str
     steps: int
+    guidance: float | Sequence[float] = 1.0
+    guidance_low: float = 0.0
+    guidance_high: float | None = None
+    autoguide: str | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether anything is pushed."""
+        return self.guidance != 1
 
     def levels(self, schedule: Schedule) -> NoiseLevel:
         """The levels (steps + 1,) of the schedule that the grid chooses."""
         return build(GRIDS, self.grid, "grid")(schedule, self.steps)
+
+    def evaluations(self, schedule: Schedule) -> int:
+        """The calls of a network that a picture takes, two for each guided estimate; 0 where the pictures decide."""
+        solver, levels = build(SOLVERS, self.solver, "solver"), self.levels(schedule)
+        return evaluations(solver, levels) if not self.guided else self._counted(solver, levels)
+
+    def _counted(self, solver: Solver, levels: NoiseLevel) -> int:
+        """Told by going all the way with a denoiser that does nothing but count."""
+        calls = 0
+
+        def count(x: Tensor, level: NoiseLevel) -> Denoised:
+            nonlocal calls
+            calls += 1
+            return Denoised(torch.zeros_like(x))
+
+        high = math.inf if self.guidance_high is None else self.guidance_high
+        guided = autoguidance(count, count, 2.0, low=self.guidance_low, high=high)  # any scale but 1 costs the same
+        x = torch.zeros(1, 1, 1, 1)
+        sample(guided, x, levels, solver, lambda: x)
+        return calls
 
 
 @dataclass(frozen=True)

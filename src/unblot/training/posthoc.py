@@ -17,8 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from unblot.config import RunConfig
+from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
-from unblot.run import SNAPSHOTS, write_tensors
+from unblot.run import SNAPSHOTS, build_denoiser, read_tensors, write_tensors
 from unblot.training.ema import Ema, power_exponent, power_std
 
 COUNT = 8  # snapshots of a run
@@ -108,6 +110,25 @@ def forget_after(run: Path, step: int) -> None:
 def steps_kept(run: Path) -> list[int]:
     """The steps that have a snapshot, oldest first."""
     return sorted(int(p.stem) for p in (run / SNAPSHOTS).glob("*.safetensors") if p.stem.isdigit())
+
+
+def at_snapshot(path: Path, config: RunConfig) -> Denoiser:
+    """The model of a run as it was at one of its snapshots, with the first average that is kept there.
+
+    Raises UnblotError where the file is damaged or of another network.
+    """
+    weights, _ = read_tensors(path)
+    first = min((name.partition("/")[0] for name in weights), default="")
+    denoiser = build_denoiser(config)
+    try:
+        denoiser.load_state_dict(
+            {name.removeprefix(f"{first}/"): p for name, p in weights.items() if name.startswith(f"{first}/")}
+        )
+    except RuntimeError:
+        raise UnblotError(
+            f"{str(path)!r} is no snapshot of this run: its weights are those of another network"
+        ) from None
+    return denoiser.eval()
 
 
 class Snapshots:
