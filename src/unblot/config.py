@@ -67,7 +67,7 @@ class TrainConfig(Checked):
     network: str = option("unet, ddpm_unet, dit or mlp, with options as in unet:width=64,blocks=2", "recipe")
     parameterization: str = option("what the network predicts: eps, x0, v, edm or flow", "recipe")
     schedule: str = option(f"noise levels to train on: {SCHEDULES}", "recipe")
-    times: str = option("how levels are drawn: stratified, index (as DDPM draws them) or grid", "recipe")
+    times: str = option("how levels are drawn: stratified, index (DDPM's), adaptive (to the loss) or grid", "recipe")
     noise: str = option("noise of a picture: independent, or assigned to one nearby", "recipe", default="independent")
     objective: str = option(
         "simple (squared error), hybrid:scale=0.001 (learns the variance too) or vlb", "recipe", default="simple"

@@ -16,9 +16,9 @@ def trainer_for(choices):
     return engine.Trainer(api.plan(api.DataConfig(data="digits"), dataset, choices), dataset)
 
 
-@pytest.mark.parametrize("augment", ["none", "non_leaking"])
-def test_a_step_never_waits_for_the_device(augment):
-    trainer = trainer_for({**CHOICES, "augment": augment})
+@pytest.mark.parametrize("choices", [{}, {"augment": "non_leaking"}, {"times": "adaptive"}])
+def test_a_step_never_waits_for_the_device(choices):
+    trainer = trainer_for({**CHOICES, **choices})
     for _ in range(3):
         trainer.take_step()
     torch.cuda.synchronize()

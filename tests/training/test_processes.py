@@ -10,6 +10,8 @@ import torch
 
 from unblot import api
 from unblot.run import load_model, read_metrics
+from unblot.training import checkpoint
+from unblot.training.adaptive import REFRESH
 
 CHOICES = {
     "network": "unet:width=16,multipliers=1,blocks=1",
@@ -69,3 +71,17 @@ def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with
     for p, q in zip(whole.parameters(), spread.parameters(), strict=True):
         torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-4)
     assert (tmp_path / "two" / "samples" / "step_00000002.png").exists()
+
+
+def test_adaptive_times_are_the_same_on_one_process_and_two(tmp_path):
+    steps = REFRESH + 8
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=steps, decay="none", times="adaptive", **CHOICES)
+    begin = ("digits", f"--steps={steps - 4}", "--decay=none", "--times=adaptive")
+    train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
+    api.resume(tmp_path / "two", steps=steps, quiet=True)
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == steps
+    assert two == pytest.approx(one, rel=1e-5)
+    (a, _), (b, _) = (checkpoint.load_newest(tmp_path / name) for name in ("one", "two"))
+    assert a["times/density"].std() > 0.01
+    assert torch.equal(a["times/density"], b["times/density"])

@@ -18,13 +18,13 @@ from unblot.process.schedules import Schedule
 
 GRAIN = 16  # pictures
 INDICES = 1000  # DDPM's T
-TIMES = ("stratified", "index", "grid")
+TIMES = ("stratified", "index", "adaptive", "grid")
 
 
 class Draw(NamedTuple):
     """The random part of a step for B pictures: positions among the training pictures (B,), times (B,) and their
     levels (B,), noise (B, C, H, W), which labels are hidden (B,) bool, and the generator of each grain, for what is
-    still to be drawn."""
+    still to be drawn. Adaptive times are still to be made of these, as in `Adaptive.times`."""
 
     pictures: Tensor
     t: Tensor
@@ -39,7 +39,8 @@ class Draws:
     """The draw of every step of a run. Every picture comes once in each pass over the `count` training pictures.
 
     times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly; "grid"
-    is stratified, over a schedule that `only_at` made of the levels that sampling visits.
+    is stratified, over a schedule that `only_at` made of the levels that sampling visits; "adaptive" is stratified too,
+    quantiles of a density that training learns as it goes, which no draw may depend on.
     """
 
     seed: int

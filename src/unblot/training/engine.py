@@ -21,6 +21,7 @@ from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.run import build_denoiser
 from unblot.sampling.draw import available_device, sampling_levels
 from unblot.specs import build
+from unblot.training.adaptive import Adaptive
 from unblot.training.compiling import compile_where_it_pays
 from unblot.training.distill import distillation
 from unblot.training.draws import GRAIN, NOISES, Draw, Draws
@@ -98,6 +99,7 @@ class Trainer:
             train.times,
             train.label_dropout,
         )
+        self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
         self.noise = build(NOISES, train.noise, "noise")
         # What a teacher was taught with changed pictures, it knows: its student sees them as they are.
         self.augment = build(AUGMENTATIONS, train.augment if teacher is None else "none", "augmentation")
@@ -121,12 +123,18 @@ class Trainer:
         """
         self.denoiser.train()
         rate = self.rate_scale * learning_rate(self.config.train, self.step, self.switch)
-        loss = self._gradients(self.feed.at(self.step).to(self.device))
+        if self.adaptive is not None:
+            self.adaptive.refresh(self.step)
+        batch = self.timed(self.feed.at(self.step)).to(self.device)
+        losses = self._gradients(batch)
+        loss = self._share_of_mean(losses, batch.t)
         if not self.sharded:  # which sums them on its own
             sum_gradients(self.group, self.denoiser.parameters())
         sum_over(self.group, loss)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm))
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        if self.adaptive is not None:
+            self.adaptive.learn(losses, batch.t, bad, self.group)
         self.optimizer.step(rate, bad)
         self.lost = torch.where(bad, self.lost + 1, 0)
         self.step += 1
@@ -147,7 +155,7 @@ class Trainer:
             self.denoiser.zero_grad()
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Adds this process's share of the gradients of the batch's mean loss; returns its share of that loss.
+        """Adds this process's share of the gradients of the batch's mean loss; returns its losses, (n,).
 
         Where memory runs out, half as many pictures go through the network at a time, from then on.
         """
@@ -166,13 +174,26 @@ class Trainer:
 
     def _passes(self, batch: Batch) -> Tensor:
         """Forward and backward, as many pictures at a time as fit."""
-        total = torch.zeros((), device=self.device)
+        parts = []
         for first in range(0, len(batch.x0), self.micro_batch):
             rows = slice(first, first + self.micro_batch)
-            loss = self._losses(batch, rows).sum() / self.config.train.batch_size
+            losses = self._losses(batch, rows)
+            loss = self._share_of_mean(losses, batch.t[rows])
             (loss * self.group.world if self.sharded else loss).backward()  # FSDP takes the mean over processes
-            total += loss.detach()
-        return total
+            parts.append(losses.detach())
+        return torch.cat(parts)
+
+    def _share_of_mean(self, losses: Tensor, t: Tensor) -> Tensor:
+        """What these losses (n,), of times t, add to the mean loss of the batch over uniform times."""
+        losses = losses if self.adaptive is None else self.adaptive.weighted(losses, t)
+        return losses.sum() / self.config.train.batch_size
+
+    def timed(self, batch: Batch) -> Batch:
+        """The batch at the times of the present step: those it was made with, or adaptive ones in their place.
+
+        Not in the feed, which makes batches ahead, when their density is not known yet.
+        """
+        return batch if self.adaptive is None else batch._replace(t=self.adaptive.times(batch.t))
 
     def _share(self, step: int) -> Batch:
         """This process's share of the batch of a step, for `Feed`."""
@@ -229,10 +250,12 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint must hold, by name."""
+        adaptive = {} if self.adaptive is None else self.adaptive.tensors()
         return {
             **{f"weights/{name}": p for name, p in self.denoiser.named_parameters()},
             **self.ema.tensors(),
             **{f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()},
+            **{f"times/{name}": value for name, value in adaptive.items()},
         }
 
     def for_leader(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,6 +271,8 @@ class Trainer:
         _assign(self.denoiser, parts["weights"])
         self.ema.load(tensors)
         self.optimizer.load(parts["optimizer"])
+        if self.adaptive is not None:
+            self.adaptive.load(parts["times"])
         self.step = step
         self.lost = torch.zeros_like(self.lost)
 
