@@ -17,7 +17,7 @@ from unblot.training.posthoc import steps_kept
 
 GUIDED_FROM = (6, 8, 5, 10, 12)  # evaluations of the plain ways that are guided, in the order of the time given
 EARLY, EARLIEST, LATEST = 0.25, 0.1, 0.45  # shares of the run: where the weaker model had best be, and must
-AWAY, TOWARDS = (2.0, 1.5), (1.2, 1.5)  # scales: away from the weaker model, towards the label
+AWAY, TOWARDS = (1.5, 2.0), (1.2, 1.5)  # scales: away from the weaker model, towards the label
 
 
 def guided_forms(run: Run, plain: Mapping[int, Setting], schedule: Schedule) -> dict[int, list[Setting]]:
@@ -43,7 +43,7 @@ def guided_ways(setting: Setting, schedule: Schedule, weak: str | None, labels: 
     levels = setting.levels(schedule)
     low, high = middle((levels.sigma / levels.alpha)[:-1].tolist())
     inner = replace(setting, guidance_low=low, guidance_high=high)
-    away = [replace(way, guidance=scale, autoguide=weak) for way in (inner, setting) for scale in AWAY if weak]
+    away = [replace(way, guidance=scale, autoguide=weak) for scale in AWAY for way in (inner, setting) if weak]
     return away + [replace(inner, guidance=scale) for scale in TOWARDS if labels]
 
 
