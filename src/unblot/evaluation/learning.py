@@ -10,9 +10,10 @@ from torch import Tensor
 from unblot.data.batches import Dataset
 from unblot.denoiser import Denoiser
 from unblot.evaluation.distances import Z95
+from unblot.evaluation.pictures import seen_by
 from unblot.losses import Weighting, training_loss
 from unblot.process.levels import log_noise_ratio
-from unblot.process.randomness import normal, picture_generators
+from unblot.process.randomness import normal
 from unblot.process.schedules import Schedule
 
 BINS = 8
@@ -78,13 +79,8 @@ def _losses(
     denoiser: Denoiser, dataset: Dataset, indices: Any, schedule: Schedule, weighting: Weighting, seed: int
 ) -> Tensor:
     """Losses (N, BINS), float64: picture i's level in each bin and its noise follow from (seed, i)."""
-    device = next(denoiser.parameters()).device
     rows = []
-    for start in range(0, len(indices), BATCH):
-        x0, label = dataset.batch(indices[start : start + BATCH])
-        x0 = x0.to(device)
-        label = None if label is None or not denoiser.num_classes else label.to(device)
-        generators = picture_generators(seed, range(start, start + len(x0)))
+    for x0, label, generators in seen_by(denoiser, dataset, indices, BATCH, seed):
         columns = []
         for i in range(BINS):
             u = torch.tensor([float(torch.rand((), dtype=torch.float64, generator=g)) for g in generators]).double()

@@ -29,9 +29,8 @@ from unblot.evaluation.memorization import (
     percentiles,
     share_interval,
 )
-from unblot.evaluation.pictures import CHUNK, Pictures
+from unblot.evaluation.pictures import CHUNK, Pictures, seen_by
 from unblot.process.levels import norm
-from unblot.process.randomness import picture_generators
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import Denoise
@@ -217,16 +216,10 @@ def _in_batches(
     """Means and intervals of what `measure` gives for each picture, in bits per dimension, and each one's total."""
     if len(pictures) < 2:
         return None
-    device = next(denoiser.parameters()).device
-    parts = []
-    for start in range(0, len(pictures), CHUNK):
-        x0, label = dataset.batch(pictures[start : start + CHUNK])
-        x0 = x0.to(device)
-        label = None if label is None or not denoiser.num_classes else label.to(device)
-        generators = picture_generators(0, range(start, start + len(x0)))
-        parts.append(
-            measure(labelled(denoiser, label), x0, config.train, denoiser.data_std, dataset.values, generators)
-        )
+    parts = [
+        measure(labelled(denoiser, label), x0, config.train, denoiser.data_std, dataset.values, generators)
+        for x0, label, generators in seen_by(denoiser, dataset, pictures, CHUNK, seed=0)
+    ]
     terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}
     means = {}
     for name, values in terms.items():

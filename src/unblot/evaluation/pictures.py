@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from unblot.data.batches import Dataset
+from unblot.denoiser import Denoiser
+from unblot.process.randomness import picture_generators
+
 CHUNK = 256
 """Pictures that a network sees at once. Fixed, so that a figure does not depend on a batch size."""
 
@@ -88,3 +92,15 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
         return pictures
     bottom, right = (-pictures.shape[-2] % factor, -pictures.shape[-1] % factor)
     return avg_pool2d(pad(pictures, (0, right, 0, bottom), mode="replicate"), factor)
+
+
+def seen_by(
+    denoiser: Denoiser, dataset: Dataset, indices: np.ndarray, size: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor | None, list[torch.Generator]]]:
+    """Batches of pictures and, if it knows any, their labels, on the denoiser's device; with a generator for each one,
+    from the seed and its place among the indices."""
+    device = next(denoiser.parameters()).device
+    for start in range(0, len(indices), size):
+        x0, label = dataset.batch(indices[start : start + size])
+        known = None if label is None or not denoiser.num_classes else label.to(device)
+        yield x0.to(device), known, picture_generators(seed, range(start, start + len(x0)))
