@@ -141,8 +141,9 @@ def chart(done: dict[str, dict[str, float]], floor: float | None) -> str:
         width = 3 if row[0] == "tuned" else 1.5
         path = " ".join(f"{x(calls):.1f},{y(d):.1f}" for calls, d in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-    for i, row in enumerate([("tuned", "tuned"), *named]):
-        colour, at = ("#1c5fb0", *COLOURS)[i], 30 + 20 * i
+    legend = {("tuned", "tuned"): "#1c5fb0"} | dict(zip(named, COLOURS, strict=False))
+    for i, (row, colour) in enumerate((row, colour) for row, colour in legend.items() if row in short):
+        at = 30 + 20 * i
         parts.append(f'<path d="M640 {at}h24" stroke="{colour}" stroke-width="3"/>')
         parts.append(f'<text x="670" y="{at + 4}">{row[0]}, {row[1]}</text>')
     parts.append('<text x="340" y="484" text-anchor="middle">network calls a picture takes</text>')
