@@ -3,8 +3,8 @@
     python benchmarks/fill.py --run runs/mnist --sheet fill.png --out fill.json
     python benchmarks/fill.py                        # trains on the built-in digits first, a minute or two
 
-A gradient through the network counts as two evaluations more, so that ours takes a third as many steps. RePaint is
-given the best of several ways to spend its evaluations: grids, and how often it goes back up by how many steps.
+Each way gets as many steps as its evaluations allow; `calls` says how often the network was called for a picture.
+RePaint has several ways to spend them: grids, and how often it goes back up by how many steps.
 
 known: whether every known pixel came back bit for bit; error: mean squared error of the unknown pixels, in the
 network's range; spread: mean squared difference of two draws there (an exact sampler's is equal to its error); Fréchet:
@@ -43,7 +43,7 @@ from unblot.sampling.loop import pictures_noise
 from unblot.trained import Run
 
 GRIDS = ("karras", "karras:low=0.02,high=20")
-PASSES = ((1, 1), (1, 2), (1, 3), (4, 2), (4, 4))  # RePaint's (jump, repeats); (1, 1) goes back up never
+PASSES = ((1, 1), (1, 2), (1, 3), (1, 4), (4, 2), (4, 4))  # RePaint's (jump, repeats); (1, 1) goes back up never
 BATCH, SHOWN = 250, 8
 
 Filling = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # pictures, unknown, seed -> filled pictures
@@ -126,10 +126,13 @@ def read(run: Run, count: int) -> Data:
 
 
 def ours(run: Run, count: int) -> tuple[str, Filling]:
-    """`unblot edit fill` with a third as many steps as evaluations."""
+    """`unblot edit fill` with as many steps as its evaluations allow."""
+    schedule, grid = run.config.train.schedule, edit.FILLED["grid"]
+    costs = [filling_evaluations(sampling_levels(schedule, grid, n)) for n in range(1, count + 1)]
+    steps = sum(cost <= count for cost in costs)
 
     def filling(pictures: np.ndarray, unknown: np.ndarray, seed: int) -> np.ndarray:
-        edited = edit.fill(run, pictures, unknown, n=1, steps=count // 3, seed=seed, batch_size=BATCH)
+        edited = edit.fill(run, pictures, unknown, n=1, steps=steps, seed=seed, batch_size=BATCH)
         return edited.array[:, 0]
 
     return "ours", filling
@@ -172,8 +175,13 @@ def measure(
     run: Run, data: Data, filling: Filling, unknown: np.ndarray, draws: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The figures of one way, and its first draw."""
-    start, values = time.process_time(), edit.values_of(run)
-    filled = [filling(data.truth, unknown, seed) for seed in range(draws)]
+    start, values, seen = time.process_time(), edit.values_of(run), [0]
+
+    def count(network: Any, given: Any, found: Any) -> None:
+        seen[0] += len(given[0])
+
+    with run.denoiser.register_forward_hook(count):
+        filled = [filling(data.truth, unknown, seed) for seed in range(draws)]
     seconds = time.process_time() - start
     x, truth = np.stack([values.encode(f) for f in filled]), values.encode(data.truth)
     hidden = np.broadcast_to(unknown, truth.shape)
@@ -186,6 +194,7 @@ def measure(
         "error_stderr": float(errors.std() / len(errors) ** 0.5),  # standard error over the pictures
         "spread": float(np.square(x[0] - x[1])[hidden].mean()) if draws > 1 else None,
         "frechet": float(np.mean(distances)),
+        "calls": seen[0] / (draws * len(truth)),
         "cpu_seconds": seconds,
     }, filled[0]
 

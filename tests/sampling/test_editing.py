@@ -14,7 +14,7 @@ from unblot.process.schedules import SCHEDULES, flow, linear
 from unblot.sampling.editing import blend, extend, fill, invert, repaint, restore, rework, spherical, vary
 from unblot.sampling.grids import karras
 from unblot.sampling.loop import sample
-from unblot.sampling.operators import averaging, conditioned, graying, masking, projected
+from unblot.sampling.operators import averaging, conditioned, graying, masking, projected, tilted
 from unblot.sampling.solvers import SOLVERS
 
 DATA = (
@@ -59,14 +59,36 @@ def test_more_iterations_come_nearer_to_the_conditional_mean() -> None:
     x, y = seeded_noise((3, 1, 1, 6), 4)(), seeded_noise((3, 1, 1, 6), 5)()
     operator = masking(torch.tensor([True, False, True, False, True, False]).view(1, 1, 1, 6))
     y, t = operator.measure(y), level(0.6, 0.8)
-    seen = torch.cat([t.alpha * torch.eye(6, dtype=F64), torch.eye(6, dtype=F64)[::2]])
-    variance = torch.diag(torch.cat([t.sigma.square().expand(6), torch.full((3,), 1e-8, dtype=F64)]))
-    gain = root @ root.T / 6 @ seen.T @ torch.linalg.inv(seen @ root @ root.T / 6 @ seen.T + variance)
-    exact = torch.cat([x.flatten(1), y.flatten(1)[:, ::2]], 1) @ gain.T
+    every_second = torch.tensor([True, False] * 3)
+    exact = conditional_mean(root @ root.T / 6, every_second, x.flatten(1), y.flatten(1), t)
     ways = [conditioned(denoise, operator, y, n)(x, t).x0.flatten(1) for n in (1, 4, 16, 100)]
     errors = [float((way - exact).norm()) for way in ways]
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[3] < 1e-3
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_tilt_settles_on_the_conditional_mean(twice: bool) -> None:
+    """For normal data, called again and again at one level, whether or not a second evaluation tells it how far to go."""
+    root = seeded_noise((6, 6), 3)()
+    covariance, t = root @ root.T / 6, level(0.6, 0.8)
+    mask = torch.tensor([True, False, True, False, True, False]).view(1, 1, 1, 6)
+    x, y = seeded_noise((3, 1, 1, 6), 4)(), seeded_noise((3, 1, 1, 6), 5)() * mask
+    tilt = tilted(correlated(torch.zeros(6, dtype=F64), covariance), masking(mask), y, high=10.0 if twice else 0.0)
+    ways = [tilt(x, t).x0.flatten(1) for _ in range(2000)]
+    known = mask.flatten()
+    exact = conditional_mean(covariance, known, x.flatten(1), y.flatten(1), t)
+    errors = [float((ways[n] - exact).norm()) for n in (0, 30, 1999)]
+    assert errors[0] > 2 * errors[1]
+    assert errors[2] < 1e-3
+
+
+def conditional_mean(covariance: Tensor, known: Tensor, x: Tensor, y: Tensor, t: NoiseLevel) -> Tensor:
+    """E[x0 | x_t, the known values] of normal data around 0; x, y: (B, D)."""
+    seen = torch.cat([t.alpha * torch.eye(len(known), dtype=F64), torch.eye(len(known), dtype=F64)[known]])
+    variance = torch.diag(torch.cat([t.sigma.square().expand(len(known)), torch.full((int(known.sum()),), 1e-8)]))
+    gain = covariance @ seen.T @ torch.linalg.inv(seen @ covariance @ seen.T + variance)
+    return torch.cat([x, y[:, known]], 1) @ gain.T
 
 
 def test_conditioning_does_not_run_off_where_the_jacobian_is_not_symmetric() -> None:
@@ -136,12 +158,13 @@ def test_conditioning_works_inside_no_grad_and_keeps_no_graph() -> None:
     assert not x0.requires_grad
 
 
-def test_pure_noise_is_no_guide() -> None:
+@pytest.mark.parametrize("way", [conditioned, tilted])
+def test_pure_noise_is_no_guide(way) -> None:
     """At alpha = 0 the gradient is all error: only the measurement itself goes in."""
     start = NoiseLevel(torch.zeros((), dtype=F64), torch.ones((), dtype=F64))
     denoise = lambda x, level: Denoised(0.3 + 1e-3 * x)  # noqa: E731
     x = seeded_noise(DATA.shape, 9)()
-    x0 = conditioned(denoise, masking(LEFT), DATA * LEFT)(x, start).x0
+    x0 = way(denoise, masking(LEFT), DATA * LEFT)(x, start).x0
     torch.testing.assert_close(x0, torch.where(LEFT, DATA, 0.3 + 1e-3 * x))
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt
 from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
-from unblot.sampling.operators import Operator, conditioned, masking
+from unblot.sampling.operators import Operator, conditioned, masking, tilted
 from unblot.sampling.solvers import SOLVERS
 
 Fill = Callable[[Tensor, Tensor], Tensor]  # known pixels (B, C, H, W), mask (true where known) -> whole pictures
@@ -52,7 +52,6 @@ def fill(
     levels: NoiseLevel,
     solver: Solver,
     noise: Noise,
-    iterations: int = 1,
 ) -> Tensor:
     """Pictures whose unknown pixels are drawn to fit the known ones, which stay exactly as they are.
 
@@ -60,7 +59,8 @@ def fill(
     """
     _check_mask(known, mask)
     operator = masking(mask)
-    return restore(denoise, operator, operator.measure(known), x_T, levels, solver, noise, iterations)
+    x = sample(tilted(denoise, operator, operator.measure(known)), x_T, levels, solver, noise)
+    return operator.impose(x, known)
 
 
 def repaint(

@@ -18,6 +18,7 @@ from unblot.process.levels import NoiseLevel, broadcast
 from unblot.sampling.loop import Denoise
 
 FLOOR = 1e-8  # variance of a measurement: where x0_hat is surer than this of what contradicts y, it stays
+FAR = 100.0  # from this sigma/alpha on x_t says nothing of the picture
 
 
 class Operator(NamedTuple):
@@ -88,7 +89,7 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
         x = x.detach().requires_grad_()
         x0 = denoise(x, level).x0
         measured = operator.measure(x0)
-        far = level.sigma > 100 * level.alpha  # x_t says nothing there, and the Jacobian is all error
+        far = level.sigma > FAR * level.alpha  # the Jacobian is all error there
         spread = broadcast(torch.where(far, 0.0, level.sigma**2 / level.alpha), x)
         shift, residual = torch.zeros_like(x), (y - measured).detach()
         for k in range(iterations):
@@ -104,6 +105,47 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
         return Denoised(operator.impose(x0.detach() + shift, y))
 
     return guided
+
+
+def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = 0.15, high: float = 10.0) -> Denoise:
+    """The denoiser that knows `y = H·x0` too, without gradients: x_t is pushed until the expected picture fits y.
+
+    A push of x_t by `sigma²/alpha·p` multiplies the distribution of what x0 may be by `exp(p·x0)` (exponential tilting).
+    With the p along Hᵀ for which `H·x0_hat = y`, x0_hat is the expected picture given y for normal data, and for any
+    data that of the distribution nearest to the model's own that has y as its mean. p changes little from one noise
+    level to the next: it is kept, and mended in each call by what is left of y, so that a tilted denoiser serves one
+    way through the levels. Within [low, high] of sigma/alpha, where most is decided, a second evaluation says how x0_hat
+    answers, and so how far to go. H·Hᵀ has to be a multiple of the identity, as it is for all operators here.
+    """
+    push: Tensor | float = 0.0
+
+    def guided(x: Tensor, level: NoiseLevel) -> Denoised:
+        nonlocal push
+        ratio = level.sigma / level.alpha
+        alpha, twice = broadcast(level.alpha, x), (ratio >= low) & (ratio <= high)
+        spread = broadcast(torch.where(ratio > FAR, 0.0, ratio**2), x)
+        x = x + alpha * spread * push
+        x0 = denoise(x, level).x0
+        left = operator.impose(x0, y) - x0  # a step of this length does not overshoot, for normal data
+        if bool(twice.any()):
+            answer = denoise(x + alpha * left, level).x0 - x0
+            length = _length(y - operator.measure(x0), operator.measure(answer))
+            left = torch.where(broadcast(twice.double(), x) > 0, length * left, left)
+            x0 = x0 + broadcast(twice.double(), x) * length * answer
+        push = push + torch.where(spread > 0, left / spread, 0)
+        return Denoised(operator.impose(x0, y))
+
+    return guided
+
+
+def _length(residual: Tensor, image: Tensor) -> Tensor:
+    """How far to go along a direction, (B, 1, 1, 1), when a step of 1 takes `image` off the residual.
+
+    That of conjugate gradients' first step, but not much further than leaves the least; 0 where it leads away.
+    """
+    along = _dot(residual, image)
+    length = torch.minimum(_dot(residual, residual) / along, 4 * along / _dot(image, image))
+    return torch.where(along > 0, length, 0)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
