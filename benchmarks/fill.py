@@ -35,11 +35,12 @@ from unblot.edited import tinted
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import Features, Source, build_features, default_features, extract
 from unblot.evaluation.pictures import Pictures
-from unblot.process.levels import broadcast, norm
+from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.editing import repaint
 from unblot.sampling.loop import pictures_noise
+from unblot.sampling.operators import HIGH, LOW
 from unblot.trained import Run
 
 GRIDS = ("karras", "karras:low=0.02,high=20")
@@ -128,14 +129,19 @@ def read(run: Run, count: int) -> Data:
 def ours(run: Run, count: int) -> tuple[str, Filling]:
     """`unblot edit fill` with as many steps as its evaluations allow."""
     schedule, grid = run.config.train.schedule, edit.FILLED["grid"]
-    costs = [filling_evaluations(sampling_levels(schedule, grid, n)) for n in range(1, count + 1)]
-    steps = sum(cost <= count for cost in costs)
+    steps = max(n for n in range(1, count + 1) if _filling_cost(sampling_levels(schedule, grid, n)) <= count)
 
     def filling(pictures: np.ndarray, unknown: np.ndarray, seed: int) -> np.ndarray:
         edited = edit.fill(run, pictures, unknown, n=1, steps=steps, seed=seed, batch_size=BATCH)
         return edited.array[:, 0]
 
     return "ours", filling
+
+
+def _filling_cost(levels: NoiseLevel) -> int:
+    """Evaluations of filling in: a second one at some of the levels."""
+    ratio = (levels.sigma / levels.alpha)[:-1]
+    return len(ratio) + int(((ratio >= LOW) & (ratio <= HIGH)).sum())
 
 
 def repaints(run: Run, count: int, passes: list[tuple[int, ...]], grids: list[str]) -> list[tuple[str, Filling]]:

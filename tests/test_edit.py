@@ -80,7 +80,7 @@ def test_filling_keeps_the_known_half_and_says_where_each_file_comes_from(digits
     told = {"edit": "fill", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
     assert told.items() <= about.items()
     assert about["picture"].endswith("a.png")
-    assert about["solver"].startswith("dpmpp_2m_sde")
+    assert about["solver"].startswith("ddpm")
     assert about["grid"].startswith("karras")
     assert Image.open(out / "grid.png").width == 5 * 66 + 2  # the picture, the mask, three results
 

@@ -69,7 +69,7 @@ def test_more_iterations_come_nearer_to_the_conditional_mean() -> None:
 
 @pytest.mark.parametrize("twice", [True, False])
 def test_a_tilt_settles_on_the_conditional_mean(twice: bool) -> None:
-    """For normal data, called again and again at one level, whether or not a second evaluation tells it how far to go."""
+    """For normal data, called again and again at one level, with a second evaluation each time or without."""
     root = seeded_noise((6, 6), 3)()
     covariance, t = root @ root.T / 6, level(0.6, 0.8)
     mask = torch.tensor([True, False, True, False, True, False]).view(1, 1, 1, 6)

@@ -19,6 +19,7 @@ from unblot.sampling.loop import Denoise
 
 FLOOR = 1e-8  # variance of a measurement: where x0_hat is surer than this of what contradicts y, it stays
 FAR = 100.0  # from this sigma/alpha on x_t says nothing of the picture
+LOW, HIGH = 0.15, 10.0  # the sigma/alpha between which most of a picture is decided
 
 
 class Operator(NamedTuple):
@@ -107,15 +108,15 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
     return guided
 
 
-def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = 0.15, high: float = 10.0) -> Denoise:
+def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = LOW, high: float = HIGH) -> Denoise:
     """The denoiser that knows `y = H·x0` too, without gradients: x_t is pushed until the expected picture fits y.
 
-    A push of x_t by `sigma²/alpha·p` multiplies the distribution of what x0 may be by `exp(p·x0)` (exponential tilting).
-    With the p along Hᵀ for which `H·x0_hat = y`, x0_hat is the expected picture given y for normal data, and for any
-    data that of the distribution nearest to the model's own that has y as its mean. p changes little from one noise
-    level to the next: it is kept, and mended in each call by what is left of y, so that a tilted denoiser serves one
-    way through the levels. Within [low, high] of sigma/alpha, where most is decided, a second evaluation says how x0_hat
-    answers, and so how far to go. H·Hᵀ has to be a multiple of the identity, as it is for all operators here.
+    A push of x_t by `sigma²/alpha·p` multiplies the distribution of what x0 may be by `exp(p·x0)` (exponential
+    tilting). With the p along Hᵀ for which `H·x0_hat = y`, x0_hat is the expected picture given y for normal data, and
+    for any data that of the distribution nearest to the model's own that has y as its mean. p changes little from one
+    noise level to the next: it is kept, and mended in each call by what is left of y, so that a tilted denoiser serves
+    one way through the levels. Within [low, high] of sigma/alpha, where most is decided, a second evaluation says how
+    x0_hat answers, and so how far to go. H·Hᵀ has to be a multiple of the identity, as it is for all operators here.
     """
     push: Tensor | float = 0.0
 
@@ -124,7 +125,8 @@ def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = 0.15, h
         ratio = level.sigma / level.alpha
         alpha, twice = broadcast(level.alpha, x), (ratio >= low) & (ratio <= high)
         spread = broadcast(torch.where(ratio > FAR, 0.0, ratio**2), x)
-        x = x + alpha * spread * push
+        # what is known goes in without noise, which would only blur it
+        x = torch.where(spread > 0, alpha * (operator.impose(x / alpha, y) + spread * push), x)
         x0 = denoise(x, level).x0
         left = operator.impose(x0, y) - x0  # a step of this length does not overshoot, for normal data
         if bool(twice.any()):
