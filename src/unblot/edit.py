@@ -65,9 +65,7 @@ def fill(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, **c
         return editing.fill(bench.denoise, known[bench.rows], mask, bench.x_T(), *bench[1:4])
 
     edited = _made(run, "fill", pictures, work, n, FILLED | choices)
-    array = np.where(
-        unknown[:, None], edited.array, pictures[:, None]
-    )  # the given values, not their way there and back
+    array = np.where(unknown[:, None], edited.array, pictures[:, None])  # as given, not their way there and back
     return replace(edited, array=array, before=[*edited.before, tinted(edited.before[0], unknown)])
 
 
