@@ -154,7 +154,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
 
     config = EvaluateConfig(**choices)
     run = load(path, config.device)
-    dataset = open_source(run.config.source, quiet)
+    dataset = _data_of(run.config, run.path, quiet)
     label = None
     if dataset.labels is not None and run.config.data.classes:
         chosen = epoch_order(config.seed, 0, len(dataset.train))[: config.n].numpy()
@@ -178,7 +178,8 @@ def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: 
     """Puts another average of the weights into a run's model.safetensors: of a given length, or the best.
 
     choices: fields of `EmaConfig`; `report` is told of each length that was measured. The run's checkpoints and
-    snapshots stay as they are, so that any other can be had later. Raises UnblotError for a run without snapshots.
+    snapshots stay as they are, so that any other can be had later. Raises UnblotError for a run without snapshots, and
+    where the data to choose by is not what the run was trained on.
     """
     from unblot.evaluation.lengths import best
 
@@ -186,7 +187,7 @@ def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: 
     snapshots, run = Snapshots(path), load(path, config.device)
     std = config.std
     if std is None:
-        dataset = open_source(run.config.source, quiet=True)
+        dataset = _data_of(run.config, path, quiet=True)
         std = best(run.config.train, run.denoiser, dataset, snapshots, config, cache_folder(), report)
     weights = snapshots.weights(std)
     chosen = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema=f"power:std={std}"))

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,19 @@ def test_the_best_length_is_the_one_with_the_lowest_figure(copy, monkeypatch, by
     assert chosen.config.train.ema == f"power:std={best.std}"
     if by == "loss":  # after so few steps the shorter one has learned more
         assert rows[0].figure < rows[1].figure
+
+
+@pytest.mark.parametrize("by", ["loss", "distance"])
+def test_the_best_length_is_chosen_on_the_data_of_the_run_alone(tmp_path, by):
+    pictures = np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8)
+    np.save(tmp_path / "a.npy", pictures)
+    run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, **TINY)
+    np.save(tmp_path / "a.npy", 255 - pictures)
+    before = (run.path / MODEL).read_bytes()
+    with pytest.raises(UnblotError, match=r"a\.npy.*put it back as it was"):
+        api.choose_ema(run.path, by=by, n=20)
+    assert (run.path / MODEL).read_bytes() == before
+    assert api.choose_ema(run.path, std=0.1).config.train.ema == "power:std=0.1"  # which needs no data
 
 
 def test_snapshots_are_taken_again_after_going_back(run, copy):

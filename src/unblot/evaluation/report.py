@@ -45,12 +45,8 @@ def evaluate_run(
 
     config, denoiser: of the run, with its averaged weights. dataset: what it was trained on. samples: drawn pictures
     (N, C, H, W) with the data's stored values; about: how they were drawn (their provenance). `note` gets a line
-    where something could not be had. Raises UnblotError for samples or data that do not belong to the run.
+    where something could not be had. Raises UnblotError for samples that do not fit the data.
     """
-    if dataset.fingerprint != config.data.fingerprint:
-        raise UnblotError(
-            f"the data {dataset.name!r} is not what this run was trained on; put {config.source.data!r} back as it was"
-        )
     report = evaluate(config, denoiser, dataset, samples, options or Options(cache=cache_folder() / "features"), note)
     report |= {"run": folder.resolve().name, "drawn": about or {}, "history": history(folder)}
     target = folder / REPORT
