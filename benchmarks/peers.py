@@ -34,7 +34,7 @@ from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import Features, Source, build_features, extract
 from unblot.evaluation.pictures import Pictures
-from unblot.process.randomness import spread_labels
+from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.draw import draw
 
@@ -214,7 +214,7 @@ def drawn(
                 grid=grid or karras_of(schedule),
                 solver=solver,
                 steps=steps,
-                labels=spread_labels(0, range(count), clusters) if clusters else None,
+                labels=labels_for(0, range(count), clusters=clusters),
                 batch_size=100,
             )
         )

@@ -188,7 +188,7 @@ def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: 
     std = config.std
     if std is None:
         dataset = _data_of(run.config, path, quiet=True)
-        std = best(run.config.train, run.denoiser, dataset, snapshots, config, cache_folder(), report)
+        std = best(run.config, run.denoiser, dataset, snapshots, config, cache_folder(), report)
     weights = snapshots.weights(std)
     chosen = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema=f"power:std={std}"))
     with locked(path):

@@ -25,7 +25,7 @@ from unblot.evaluation.front import front_page, told
 from unblot.evaluation.yardstick import Yardstick, yardstick
 from unblot.guided import guided_forms
 from unblot.process.levels import NoiseLevel, norm
-from unblot.process.randomness import epoch_order, picture_generators, spread_labels
+from unblot.process.randomness import epoch_order, labels_for, picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
 from unblot.run import REPORT, fingerprint, write_text
 from unblot.sampling.grids import GRIDS, log_snr, spec_of
@@ -170,11 +170,10 @@ def follow_few(run: Run, dataset: Dataset, seed: int) -> Noises:
 
 
 def labels_of(run: Run, dataset: Dataset, seed: int, count: int) -> list[int] | None:
-    """The labels of so many training pictures at random, which pictures are drawn with; None without labels."""
-    if run.config.data.clusters:
-        return spread_labels(seed, range(count), run.config.data.clusters).tolist()
+    """The labels that so many pictures are drawn with: of training pictures at random, or clusters; None without."""
     if dataset.labels is None or not run.config.data.classes:
-        return None
+        clusters = labels_for(seed, range(count), clusters=run.config.data.clusters)
+        return None if clusters is None else clusters.tolist()
     chosen = epoch_order(seed, 0, len(dataset.train)).repeat(-(-count // len(dataset.train)))[:count]
     return dataset.labels[dataset.train[chosen.numpy()]].tolist()
 

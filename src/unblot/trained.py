@@ -16,7 +16,7 @@ from unblot.data.output import save_picture, sheet
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
-from unblot.process.randomness import spread_labels
+from unblot.process.randomness import labels_for
 from unblot.run import SNAPSHOTS, load_model, refuse_full
 from unblot.sampling.draw import available_device, draw
 from unblot.sampling.guidance import Guidance
@@ -119,8 +119,8 @@ class Run:
         )
         indices = range(first, first + n)
         labels = choose_labels(label, self.config.data.classes, indices)
-        told = spread_labels(seed, indices, self.config.data.clusters) if self.config.data.clusters else None
-        told = told if labels is None else torch.tensor(labels)
+        unasked = labels_for(seed, indices, clusters=self.config.data.clusters)
+        told = unasked if labels is None else torch.tensor(labels)
         setting = self.setting(
             label=label,
             guidance=guidance,

@@ -7,7 +7,7 @@ import torch
 from unblot.data.batches import Dataset, open_data
 from unblot.data.clusters import clustered, shares
 from unblot.errors import UnblotError
-from unblot.process.randomness import spread_labels
+from unblot.process.randomness import labels_for, spread_labels
 
 
 @pytest.fixture
@@ -55,6 +55,16 @@ def test_labels_come_as_often_as_they_should_in_any_stretch(first: int) -> None:
     told = np.array([0.5, 0.2, 0.25, 0.05])
     found = np.bincount(spread_labels(0, range(first, first + 400), told.tolist()).numpy(), minlength=4)
     assert np.abs(found - 400 * told).max() <= 4  # independent draws: 10 is one standard deviation for the first
+
+
+def test_labels_that_nobody_chose() -> None:
+    assert labels_for(0, range(5)) is None
+    found = labels_for(0, range(3, 8), classes=4)
+    assert found is not None
+    assert found.tolist() == [3, 0, 1, 2, 3]
+    told = labels_for(7, range(3, 8), clusters=(0.5, 0.5))
+    assert told is not None
+    assert torch.equal(told, spread_labels(7, range(3, 8), (0.5, 0.5)))
 
 
 @pytest.mark.parametrize("clusters", [1, 5000])

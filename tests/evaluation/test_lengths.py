@@ -9,6 +9,7 @@ import torch
 from unblot import UnblotError, api, cli
 from unblot.evaluation import lengths
 from unblot.run import MODEL, read_config, read_tensors
+from unblot.sampling.draw import draw
 from unblot.training import checkpoint, posthoc
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
@@ -70,6 +71,19 @@ def test_the_best_length_is_chosen_on_the_data_of_the_run_alone(tmp_path, by):
         api.choose_ema(run.path, by=by, n=20)
     assert (run.path / MODEL).read_bytes() == before
     assert api.choose_ema(run.path, std=0.1).config.train.ema == "power:std=0.1"  # which needs no data
+
+
+def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_path, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 64, (200, 8, 8), np.uint8)
+    pictures[:160] += 192  # four fifths are bright
+    np.save(tmp_path / "a.npy", pictures)
+    run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, clusters=2, **TINY)
+    drawn = []
+    monkeypatch.setattr(lengths, "LENGTHS", (0.05,))
+    monkeypatch.setattr(lengths, "draw", lambda *a, **k: drawn.append(k["labels"]) or draw(*a, **k))
+    api.choose_ema(run.path, by="distance", n=50)
+    (labels,) = drawn
+    assert np.abs(torch.bincount(labels, minlength=2).numpy() / 50 - run.config.data.clusters).max() <= 0.04
 
 
 def test_snapshots_are_taken_again_after_going_back(run, copy):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unblot.config import EmaConfig, TrainConfig
+from unblot.config import EmaConfig, RunConfig, TrainConfig
 from unblot.data.batches import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
@@ -15,6 +15,7 @@ from unblot.evaluation.features import Source, build_features, default_features,
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import parts_of
 from unblot.losses import WEIGHTINGS
+from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.draw import draw
 from unblot.specs import build
@@ -31,7 +32,7 @@ Judge = Callable[[Denoiser], float]
 
 
 def best(
-    train: TrainConfig,
+    config: RunConfig,
     denoiser: Denoiser,
     dataset: Dataset,
     snapshots: Snapshots,
@@ -47,7 +48,7 @@ def best(
         raise UnblotError(f"unknown way to judge an average {choices.by!r}; choose loss or distance")
     by_loss = choices.by == "loss"
     seed = choices.seed
-    judge = held_out_loss(train, dataset, seed) if by_loss else distance(train, dataset, choices.n, seed, cache)
+    judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
     rows = []
     for std in LENGTHS:
         put(denoiser, snapshots.weights(std))
@@ -77,8 +78,9 @@ def held_out_loss(train: TrainConfig, dataset: Dataset, seed: int) -> Judge:
     return judge
 
 
-def distance(train: TrainConfig, dataset: Dataset, n: int, seed: int, cache: Path | None = None) -> Judge:
-    """The Fréchet distance of n drawn pictures, the same seeds each time, to the training pictures."""
+def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path | None = None) -> Judge:
+    """The Fréchet distance of n drawn pictures, the same seeds and labels each time, to the training pictures."""
+    train, data = config.train, config.data
     nothing = dataset.pictures[:0]
     training = parts_of(dataset, nothing).training.sample(REFERENCE)
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
@@ -87,17 +89,16 @@ def distance(train: TrainConfig, dataset: Dataset, n: int, seed: int, cache: Pat
     reference = extract(features, training.chunks())
 
     def judge(denoiser: Denoiser) -> float:
-        classes = denoiser.num_classes
         batches = draw(
             denoiser,
-            dataset.pictures.shape[1:],
+            data.shape,
             range(n),
             schedule=train.schedule,
             grid=train.grid,
             solver=train.solver,
             steps=train.sampling_steps,
             seed=seed,
-            labels=torch.arange(n) % classes if classes else None,
+            labels=labels_for(seed, range(n), classes=len(data.classes), clusters=data.clusters),
             batch_size=250,
         )
         drawn = dataset.values.decode(torch.cat(list(batches)).cpu().numpy())

@@ -69,6 +69,16 @@ def spread_labels(seed: int, indices: Iterable[int], shares: Sequence[float]) ->
     return torch.from_numpy(np.searchsorted(ends[:-1], places, side="right"))
 
 
+def labels_for(seed: int, indices: Sequence[int], *, classes: int = 0, clusters: Sequence[float] = ()) -> Tensor | None:
+    """The label (n,) int64 of each picture of a sampling call for which nobody chose one; None where there are none.
+
+    Each of `clusters`, shares, comes as often as it says, from (seed, index); so many `classes` take turns.
+    """
+    if clusters:
+        return spread_labels(seed, indices, clusters)
+    return torch.tensor(indices) % classes if classes else None
+
+
 def stratified_uniform(n: int, total: int, first: int, g: torch.Generator) -> Tensor:
     """Times (n,) in (0, 1), float64: one uniform draw in each of the strata `first … first + n − 1` of `total`.
 

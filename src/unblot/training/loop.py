@@ -11,7 +11,7 @@ import torch
 
 from unblot.data.output import sheet
 from unblot.errors import UnblotError
-from unblot.process.randomness import spread_labels
+from unblot.process.randomness import labels_for
 from unblot.run import CONFIG, MODEL, SAMPLES, save_model, write_json
 from unblot.sampling.draw import draw
 from unblot.training import checkpoint, posthoc
@@ -182,21 +182,20 @@ def _preview(folder: Path, trainer: Trainer, record: Record) -> None:
 def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a preview shows, (N, C, H, W) in the network's range, drawn in so many steps, and their labels."""
     config = trainer.config
-    classes, clusters = len(config.data.classes), config.data.clusters
-    indices = range(PREVIEW_PICTURES if config.data.kind == "pictures" else 25 * PREVIEW_PICTURES)
-    labels = torch.tensor(indices) % classes if classes else None
-    labels = spread_labels(config.train.seed, indices, clusters) if clusters else labels
+    data, seed = config.data, config.train.seed
+    indices = range(PREVIEW_PICTURES if data.kind == "pictures" else 25 * PREVIEW_PICTURES)
+    labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
     how: dict[str, Any] = {"grid": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # which draws well in its own way alone
         how = {"grid": config.train.grid, "solver": config.train.solver, "steps": config.train.sampling_steps}
     with trainer.averaged():
         drawn = draw(
             trainer.denoiser,
-            config.data.shape,
+            data.shape,
             indices,
             schedule=config.train.schedule,
             **how,
-            seed=config.train.seed,
+            seed=seed,
             labels=labels,
         )
         return torch.cat(list(drawn)).cpu(), labels
