@@ -31,6 +31,7 @@ from unblot.data.batches import Dataset, open_data
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import Source, build_features, extract
 from unblot.evaluation.pictures import Pictures
+from unblot.process.randomness import labels_for
 from unblot.sampling.draw import draw
 from unblot.training.engine import Trainer
 
@@ -233,16 +234,17 @@ def run_for(trainer: Trainer, limit: float) -> float:
 
 def drawn(trainer: Trainer) -> torch.Tensor:
     """Pictures from the averaged weights, drawn as the recipe says, rounded to bytes."""
-    train = trainer.config.train
+    train, data = trainer.config.train, trainer.config.data
     with trainer.averaged():
         parts = draw(
             trainer.denoiser,
-            trainer.config.data.shape,
+            data.shape,
             range(CURVE_PICTURES),
             schedule=train.schedule,
             grid=train.grid,
             solver=train.solver,
             steps=train.sampling_steps,
+            labels=labels_for(0, range(CURVE_PICTURES), clusters=data.clusters),
             batch_size=500,
         )
         found = torch.cat([part.cpu() for part in parts])
