@@ -1,8 +1,12 @@
 """What a run will be: every choice decided, checked and written out in full."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 import unblot
 from unblot.config import DataConfig, DataFacts, RunConfig
@@ -24,6 +28,7 @@ from unblot.training.optimizers import OPTIMIZERS
 from unblot.training.rates import DECAYS
 
 STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
+AT_ONCE = 2**24  # values of them that are held in memory: 64 MB, and twice as much as they are summed
 
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
@@ -43,18 +48,7 @@ SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig 
 
 def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
     """The full configuration of a run on this data, every choice decided and written out."""
-    sample, _ = dataset.batch(dataset.train[:STD_PICTURES])
-    facts = DataFacts(
-        name=dataset.name,
-        channels=sample.shape[1],
-        height=sample.shape[2],
-        width=sample.shape[3],
-        classes=dataset.classes,
-        values=dataset.values.to_dict(),
-        std=round(float(sample.double().std()), 4),
-        count=len(dataset.train),
-        fingerprint=dataset.fingerprint,
-    )
+    facts = facts_of(dataset)
     config = resolve(facts, choices)
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
@@ -62,3 +56,30 @@ def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunCo
     levels = sampling_levels(config.schedule, config.grid, config.sampling_steps)
     PARAMETERIZATIONS[config.parameterization](levels.at(0), config.data_std)  # refuses pairs that cannot work
     return RunConfig(source, facts, config, unblot.__version__)
+
+
+@lru_cache(maxsize=1)  # a run with a budget is planned many times
+def facts_of(dataset: Dataset) -> DataFacts:
+    """What a run must know of its data, all but clusters, which are a choice."""
+    channels, height, width = dataset.shape
+    return DataFacts(
+        name=dataset.name,
+        channels=channels,
+        height=height,
+        width=width,
+        classes=dataset.classes,
+        values=dataset.values.to_dict(),
+        std=round(_std(dataset, dataset.train[:STD_PICTURES]), 4),
+        count=len(dataset.train),
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def _std(dataset: Dataset, indices: np.ndarray) -> float:
+    """Standard deviation of all values of these pictures in the network's range, read AT_ONCE values at a time."""
+    each = math.prod(dataset.shape)
+    count, total, squares = len(indices) * each, 0.0, 0.0
+    for part in np.array_split(indices, -(-len(indices) // max(1, AT_ONCE // each))):
+        x = dataset.batch(part)[0].double().flatten()
+        total, squares = total + float(x.sum()), squares + float(x @ x)
+    return math.sqrt(max(0.0, squares - total**2 / count) / max(1, count - 1))
