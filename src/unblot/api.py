@@ -222,7 +222,8 @@ def examine(
     dataset = open_source(source, quiet=True)
 
     def seconds(dataset: Dataset) -> float:
-        return training_seconds(try_out(plan(source, dataset, {}), dataset, time.monotonic, draw=True))
+        config = plan(source, dataset, {"clusters": 0})  # finding them takes long, and changes no step
+        return training_seconds(try_out(config, dataset, time.monotonic, draw=True))
 
     return doctor.examine(
         dataset, near=near, flipped=flipped, seconds=seconds, report=(lambda line: None) if quiet else _tell

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data_files import encoded, scenes
+from unblot import api
 from unblot.data import copies, doctor, doctor_page, values
 from unblot.data.batches import open_data
 from unblot.errors import UnblotError
@@ -177,6 +178,16 @@ def test_parts_that_were_not_asked_for_are_not_there(examined):
     found = doctor.examine(data, near=False)
     assert (found.near, found.flipped, found.seconds) == (None, None, None)
     assert found.exact
+
+
+def test_examining_does_not_look_for_clusters(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("clusters change nothing of what is told")
+
+    monkeypatch.setattr("sklearn.cluster.KMeans", refuse)
+    found, data = api.examine("digits", unlabelled=True, near=False, quiet=True)
+    assert data.labels is None
+    assert found.seconds
 
 
 def test_the_quick_part_stops_on_what_would_ruin_a_training(tmp_path):
