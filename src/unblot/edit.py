@@ -23,13 +23,13 @@ from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.sampling import editing
 from unblot.sampling.draw import sampling_levels
-from unblot.sampling.grids import GRIDS
 from unblot.sampling.guidance import classifier_free
 from unblot.sampling.loop import Denoise, Noise, Solver, pictures_noise, sample
 from unblot.sampling.operators import Operator, averaging, graying
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import build, canonical
+from unblot.specs import build
 from unblot.trained import Run, choose_labels
+from unblot.tuned import choose_setting
 
 CONDITIONED = {"solver": "dpmpp_2m_sde", "grid": "karras", "steps": 20}  # fresh noise mends what went wrong before
 FILLED = {"solver": "ddpm", "grid": "karras:low=0.02,high=20", "steps": 29}  # 47 evaluations
@@ -239,16 +239,17 @@ class Way:
         train, labels = run.config.train, choose_labels(label, run.config.data.classes, range(count))
         if guidance != 1 and labels is None:
             raise UnblotError(f"guidance {guidance} pushes towards a label; give one with --label")
+        setting = choose_setting(train, None, steps=steps, solver=solver, grid=grid)
         about: dict[str, Any] = {
-            "steps": steps or train.sampling_steps,
-            "solver": canonical(SOLVERS, solver or train.solver, "solver"),
+            "steps": setting.steps,
+            "solver": setting.solver,
             "schedule": train.schedule,
-            "grid": canonical(GRIDS, grid or train.grid, "grid"),
+            "grid": setting.grid,
             "seed": seed,
             "guidance": guidance,
         }
-        levels = sampling_levels(about["schedule"], about["grid"], about["steps"])
-        return cls(run, levels, build(SOLVERS, about["solver"], "solver"), labels, batch_size, about, progress)
+        levels = sampling_levels(train.schedule, setting.grid, setting.steps)
+        return cls(run, levels, build(SOLVERS, setting.solver, "solver"), labels, batch_size, about, progress)
 
     def go(self, rows: Tensor, work: Work) -> Iterator[Tensor]:
         """What `work` makes of each batch."""
