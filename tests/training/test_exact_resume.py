@@ -149,13 +149,13 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
 
 
 def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with_the_reason(tmp_path, monkeypatch):
-    losses, rates = engine.Trainer._losses, []
+    losses, rates = engine.Trainer.losses, []
 
     def poisoned(self, batch, rows):
         rates.append(self.rate_scale)
         return losses(self, batch, rows) * (torch.inf if self.step >= 8 else 1.0)
 
-    monkeypatch.setattr(engine.Trainer, "_losses", poisoned)
+    monkeypatch.setattr(engine.Trainer, "losses", poisoned)
     monkeypatch.setattr(record, "LOST_STEPS", 3)
     with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*--learning-rate"):
         api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
@@ -169,11 +169,11 @@ def test_augmentation_is_the_same_after_a_stop_and_in_parts(tmp_path, augment):
     plain = trainer_for(TINY)
     parts.micro_batch = 7
     whole.take_step(), plain.take_step()
-    batch, bare = whole._batch(whole.draws.at(1)), plain._batch(plain.draws.at(1))
+    batch, bare = whole.batch(whole.draws.at(1)), plain.batch(plain.draws.at(1))
     assert torch.equal(batch.eps, bare.eps)
     assert not torch.equal(batch.x0, bare.x0)
     parts.step = 1
-    assert torch.equal(parts._batch(parts.draws.at(1)).x0, batch.x0)
+    assert torch.equal(parts.batch(parts.draws.at(1)).x0, batch.x0)
     assert parts.take_step().loss.item() > 0
 
 
@@ -199,7 +199,7 @@ def test_a_batch_in_parts_gives_the_same_step(tmp_path):
 
 
 def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
-    losses = engine.Trainer._losses
+    losses = engine.Trainer.losses
 
     def narrow(self, batch, rows):
         if rows.stop - rows.start > 6:
@@ -208,7 +208,7 @@ def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
 
     trainer, plain = trainer_for(TINY), trainer_for(TINY)
     expected = plain.take_step().loss.item()
-    monkeypatch.setattr(engine.Trainer, "_losses", narrow)
+    monkeypatch.setattr(engine.Trainer, "losses", narrow)
     assert trainer.take_step().loss.item() == pytest.approx(expected, rel=1e-5)
     assert trainer.micro_batch == 6
 

@@ -103,16 +103,16 @@ def test_a_picture_that_makes_the_loss_infinite_is_named(monkeypatch):
     trainer = Trainer(api.plan(api.DataConfig(data="digits"), dataset, TINY), dataset)
     trainer.take_step()
     third = int(trainer.dataset.train[trainer.draws.at(0).pictures[3]])
-    losses = Trainer._losses
+    losses = Trainer.losses
 
     def infinite(self, batch, rows):
         picture = self.dataset.batch(np.array([third]))[0]
         bad = (batch.x0[rows] == picture).flatten(1).all(1)
         return losses(self, batch, rows).masked_fill(bad, float("inf"))
 
-    monkeypatch.setattr(Trainer, "_losses", infinite)
+    monkeypatch.setattr(Trainer, "losses", infinite)
     assert record.culprits(trainer) == f"the loss of {dataset.packed.names[third]} was not finite"
-    monkeypatch.setattr(Trainer, "_losses", losses)
+    monkeypatch.setattr(Trainer, "losses", losses)
     assert record.culprits(trainer).startswith("the last batch held ")
 
 

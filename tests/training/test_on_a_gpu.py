@@ -46,13 +46,13 @@ def test_bf16_learns_what_float32_learns():
 
 def test_out_of_memory_halves_the_micro_batch_and_the_step_is_whole(monkeypatch):
     trainer, plain = trainer_for({**CHOICES, "precision": "fp32"}), trainer_for({**CHOICES, "precision": "fp32"})
-    losses = trainer._losses
+    losses = trainer.losses
 
     def short(batch, rows):
         if rows.stop - rows.start > 16:
             raise torch.OutOfMemoryError("made up")
         return losses(batch, rows)
 
-    monkeypatch.setattr(trainer, "_losses", short)
+    monkeypatch.setattr(trainer, "losses", short)
     torch.testing.assert_close(trainer.take_step().loss, plain.take_step().loss)
     assert trainer.micro_batch == 16

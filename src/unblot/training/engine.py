@@ -177,7 +177,7 @@ class Trainer:
         parts = []
         for first in range(0, len(batch.x0), self.micro_batch):
             rows = slice(first, first + self.micro_batch)
-            losses = self._losses(batch, rows)
+            losses = self.losses(batch, rows)
             loss = self._share_of_mean(losses, batch.t[rows])
             (loss * self.group.world if self.sharded else loss).backward()  # FSDP takes the mean over processes
             parts.append(losses.detach())
@@ -197,10 +197,10 @@ class Trainer:
 
     def _share(self, step: int) -> Batch:
         """This process's share of the batch of a step, for `Feed`."""
-        batch = self._batch(self.draws.at(step, self.group.rank, self.group.world))
+        batch = self.batch(self.draws.at(step, self.group.rank, self.group.world))
         return batch.pinned() if self.device.type == "cuda" else batch
 
-    def _batch(self, draw: Draw) -> Batch:
+    def batch(self, draw: Draw) -> Batch:
         """The pictures of a draw, augmented, with their noise and labels, on the CPU."""
         x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
         grains = zip(x0.split(GRAIN), draw.generators, strict=True)
@@ -211,8 +211,8 @@ class Trainer:
         x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
         return Batch(x0, draw.t, eps, label, conditions)
 
-    def _losses(self, batch: Batch, rows: slice) -> Tensor:
-        """The weighted loss of each of these pictures of the batch, (B,)."""
+    def losses(self, batch: Batch, rows: slice) -> Tensor:
+        """The loss that training lowers, weighted, of each of these pictures of the batch, (B,)."""
         x0, t, eps, label, conditions = batch
         x0, eps, conditions = x0[rows], eps[rows], conditions[rows]
         label = None if label is None else label[rows]

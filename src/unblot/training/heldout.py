@@ -87,4 +87,4 @@ class HeldOut:
         calls = -(-len(range(0, self.n, self.trainer.group.world)) // min(AT_A_TIME, self.trainer.micro_batch))
         ends = [len(batch.x0) * i // calls for i in range(calls + 1)]
         rows = [slice(a, b) for a, b in itertools.pairwise(ends)]
-        return torch.cat([self.trainer._losses(batch, part) for part in rows]).double().cpu()
+        return torch.cat([self.trainer.losses(batch, part) for part in rows]).double().cpu()

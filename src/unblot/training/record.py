@@ -126,9 +126,9 @@ def culprits(trainer: Trainer, most: int = 8) -> str:
     """The training pictures of the last step's batch, by name: those whose own loss is not finite, if only some are."""
     draw = trainer.draws.at(trainer.step - 1)
     with torch.no_grad():
-        batch = trainer.timed(trainer._batch(draw)).to(trainer.device)
+        batch = trainer.timed(trainer.batch(draw)).to(trainer.device)
         rows = [slice(i, i + trainer.micro_batch) for i in range(0, len(batch.x0), trainer.micro_batch)]
-        bad = ~torch.isfinite(torch.cat([trainer._losses(batch, part) for part in rows])).cpu()
+        bad = ~torch.isfinite(torch.cat([trainer.losses(batch, part) for part in rows])).cpu()
     some = 0 < int(bad.sum()) < len(bad)
     chosen = trainer.dataset.train[(draw.pictures[bad] if some else draw.pictures).numpy()].tolist()
     packed = trainer.dataset.packed
