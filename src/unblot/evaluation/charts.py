@@ -2,9 +2,9 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -68,19 +68,11 @@ def whiskers(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> str:
 
 def loss_chart(bins: Sequence[dict[str, float]]) -> str:
     """Training and held-out loss over the noise level, with bands of 95 %; loss on a logarithmic axis."""
-    width, height, left, bottom, top = 480, 270, 56, 44, 10
+    width, height, left, bottom, _ = frame = Frame(480, 270, 56, 44, 10)
     values = [b[k] for b in bins for k in ("training", "held_out")]
     low, high = np.log10(max(min(values), 1e-9) / 1.3), np.log10(max(values) * 1.3)
     xs = [left + 10 + (width - left - 20) * i / (len(bins) - 1) for i in range(len(bins))]
-
-    def y(value: float) -> float:
-        share = (np.log10(max(value, 10**low)) - low) / (high - low)
-        return float(height - bottom - (height - bottom - top) * min(share, 1.0))
-
-    parts = []
-    for tick in log_ticks(low, high):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    y, parts = log_axis(frame, low, high)
     for key in ("training", "held_out"):
         upper = [f"{x:.1f},{y(b[key] + b[key + '_half']):.1f}" for x, b in zip(xs, bins)]
         lower = [f"{x:.1f},{y(b[key] - b[key + '_half']):.1f}" for x, b in zip(xs, bins)]
@@ -100,7 +92,7 @@ def loss_chart(bins: Sequence[dict[str, float]]) -> str:
 
 def history_chart(history: Sequence[dict[str, Any]]) -> str:
     """Training and held-out loss over the steps of a run, on a logarithmic axis; "" where there are too few."""
-    width, height, left, bottom, top = 480, 220, 56, 44, 10
+    width, height, left, bottom, _ = frame = Frame(480, 220, 56, 44, 10)
     curves = {kind: [(h["step"], h[side]) for h in history if h[side]] for side, kind in SIDES.items()}
     curves = {kind: curve for kind, curve in curves.items() if len(curve) > 2}
     if not curves:
@@ -109,16 +101,10 @@ def history_chart(history: Sequence[dict[str, Any]]) -> str:
     low, high = np.log10(every[:, 1].min() / 1.1), np.log10(every[:, 1].max() * 1.1)
     last = max(1.0, every[:, 0].max())
 
-    def y(value: float) -> float:
-        return float(height - bottom - (height - bottom - top) * (np.log10(value) - low) / (high - low))
-
     def x(step: float) -> float:
         return left + 10 + (width - left - 20) * step / last
 
-    parts = []
-    for tick in log_ticks(low, high):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    y, parts = log_axis(frame, low, high)
     for kind, curve in curves.items():
         points = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in curve)
         parts.append(f'<polyline class="curve {kind}" points="{points}"/>')
@@ -146,6 +132,34 @@ def share_bars(classes: Sequence[str], drawn: Sequence[int], real: Sequence[int]
             f"<b>{a[i]:.1%} <small>real {b[i]:.1%}</small></b></div>"
         )
     return f'<div class="shares">{"".join(rows)}</div>'
+
+
+class Frame(NamedTuple):
+    """The size of a chart, and the room left of its plot, below it and above it, in SVG units."""
+
+    width: int
+    height: int
+    left: int
+    bottom: int
+    top: int
+
+
+def log_axis(frame: Frame, low: float, high: float) -> tuple[Callable[[float], float], list[str]]:
+    """The height of a value in a chart whose logarithmic axis goes from 10**low to 10**high, and the axis itself.
+
+    Values beyond are held at its ends. The axis: SVG elements, a line across the plot and a number for each tick.
+    """
+    width, height, left, bottom, top = frame
+
+    def y(value: float) -> float:
+        share = (np.log10(max(value, 10**low)) - low) / (high - low)
+        return float(height - bottom - (height - bottom - top) * min(share, 1.0))
+
+    lines = []
+    for tick in log_ticks(low, high):
+        lines.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        lines.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    return y, lines
 
 
 def log_ticks(low: float, high: float) -> list[float]:

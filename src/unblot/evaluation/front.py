@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unblot.evaluation.charts import log_ticks
+from unblot.evaluation.charts import Frame, log_axis
 from unblot.evaluation.style import STYLE
 from unblot.sampling.grids import GRIDS
 from unblot.sampling.solvers import SOLVERS
@@ -110,7 +110,7 @@ def short(entries: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> st
 
 def chart(trials: Sequence[Trial], others: Sequence[Trial], floor: float | None, chosen: Mapping[str, Trial]) -> str:
     """Distance over evaluations, both on logarithmic axes; the line is the front, what nothing beats."""
-    width, height, left, bottom, top = 640, 340, 60, 46, 26
+    width, height, left, bottom, _ = frame = Frame(640, 340, 60, 46, 26)
     top_figure = 1.3 * max(t.figure for t in trials)
     fewest, most = (f(t.evaluations for t in trials) for f in (min, max))
     shown = [t for t in others if t.figure <= 2 * top_figure and fewest <= t.evaluations <= most]
@@ -122,14 +122,7 @@ def chart(trials: Sequence[Trial], others: Sequence[Trial], floor: float | None,
         share = (np.log(evaluations) - first) / max(last - first, 1e-9)
         return float(left + 20 + (width - left - 40) * share)
 
-    def y(figure: float) -> float:
-        share = (np.log10(max(figure, 10**low)) - low) / (high - low)
-        return float(height - bottom - (height - bottom - top) * min(share, 1.0))
-
-    parts = []
-    for tick in log_ticks(low, high):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
+    y, parts = log_axis(frame, low, high)
     beyond = 0.0
     for calls in sorted({t.evaluations for t in trials}):
         if x(calls) > beyond:  # else its number would touch the last one
