@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import unblot
-from measure import machine
+from measure import report
 from unblot.bulk import MANIFEST, SHARD
 
 FAST = {"network": "unet:width=32,multipliers=1,blocks=1,patch=2,attention=", "steps": 600}
@@ -76,13 +76,9 @@ def main() -> None:
             "megabytes_on_disk": sum(p.stat().st_size for p in many.iterdir()) / 1e6,
             "left_over": sorted(p.name for p in many.glob(".*")),
             "manifest": json.loads((many / MANIFEST).read_text()),
-            "machine": machine(),
         }
         shutil.rmtree(many)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    report(args.out, **found)
 
 
 def drawn(command: list[str], folder: Path, kill_after: int | None) -> Ended:

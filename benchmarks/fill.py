@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import unblot
-from measure import machine
+from measure import report
 from unblot import edit
 from unblot.api import open_source
 from unblot.data.output import as_display, tile
@@ -74,7 +74,7 @@ def main() -> None:
     run = unblot.load(args.run) if args.run else unblot.train("digits", unlabelled=True, held_out=0.2)
     data = read(run, args.pictures)
     found: dict[str, Any] = {"run": run.config.data.name, "pictures": len(data.truth), "features": data.features.name}
-    found |= {"floor": data.floor, "draws": args.draws, "machine": machine(), "rows": []}
+    found |= {"floor": data.floor, "draws": args.draws, "rows": []}
     passes = [tuple(int(part) for part in text.split(",")) for text in args.passes]
     for mask in args.masks:
         unknown, columns = MASKS[mask](*data.truth.shape[2:]), []
@@ -92,11 +92,7 @@ def main() -> None:
             columns += [best[1]] if best else []
         if args.sheet:
             sheet(run, data.truth, unknown, columns).save(args.sheet.with_stem(f"{args.sheet.stem}-{mask}"))
-    found["summary"] = summary(found["rows"])
-    text = json.dumps(found, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    report(args.out, **found, summary=summary(found["rows"]))
 
 
 MASKS: dict[str, Callable[[int, int], np.ndarray]] = {  # height, width -> unknown pixels (1, 1, H, W)

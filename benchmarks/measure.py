@@ -58,6 +58,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(**figures: Any) -> None:
-    """Prints the figures and the machine as JSON."""
-    print(json.dumps({**figures, "machine": machine()}, indent=2))
+def report(out: Path | None = None, /, **figures: Any) -> None:
+    """Prints the figures and the machine as JSON, and writes it to the file `out` where one is given."""
+    text = json.dumps({**figures, "machine": machine()}, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n")

@@ -23,7 +23,6 @@ from torch.nn.functional import softplus
 from unblot import api
 from unblot.config import DataConfig
 from unblot.data.batches import open_data
-from unblot.sampling.draw import draw
 from unblot.training.engine import Trainer
 
 RATE = 1e-3
@@ -155,27 +154,11 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         while trainer.step < config.train.steps and time.perf_counter() - start < seconds:
             trainer.take_step()
         took = time.perf_counter() - start
-        values = dataset.values
-    train = config.train
+    run = api.Run(Path(folder), config, trainer.denoiser)
 
     def drawn(n: int) -> Tensor:
         with trainer.averaged():
-            found = torch.cat(
-                list(
-                    draw(
-                        trainer.denoiser,
-                        config.data.shape,
-                        range(n),
-                        schedule=train.schedule,
-                        grid=train.grid,
-                        solver=train.solver,
-                        steps=train.sampling_steps,
-                        seed=seed,
-                        batch_size=500,
-                    )
-                )
-            )
-        return torch.from_numpy(values.decode(found.numpy())).float()
+            return torch.from_numpy(run.sample(n, seed=seed, batch_size=500).array).float()
 
     return Trained(drawn, count(trainer.denoiser), took, trainer.step)
 
