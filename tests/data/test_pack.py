@@ -308,6 +308,41 @@ def test_rows_are_written_where_they_belong(tmp_path):
     assert not found[[0, 1, 2, 3, 7, 8]].any()
 
 
+def test_a_pack_of_what_lay_there_before_goes_when_nobody_opened_it_for_long(tmp_path):
+    cache, place, other = tmp_path / "cache", tmp_path / "place", tmp_path / "other"
+    packs = cache / "packs"
+
+    def put(folder: Path) -> manifest.Pack:
+        """Puts another picture into the folder and packs it."""
+        folder.mkdir(exist_ok=True)
+        (folder / "a.png").write_bytes(encoded(RNG.integers(0, 256, (16, 16), np.uint8), "PNG"))
+        os.utime(folder / "a.png", ns=(len(names()), len(names())))
+        return packed(folder, cache)
+
+    def names() -> set[str]:
+        return {p.name for p in packs.glob("*") if p.is_dir()}
+
+    def age(names: set[str], days: float) -> None:
+        for name in names:
+            os.utime(packs / name, (time.time() - 86400 * days,) * 2)
+
+    put(other)
+    others = names()
+    first = put(place)
+    values, firsts = np.array(first.pictures), names() - others
+    age(names(), pack.KEPT_DAYS + 1)
+    packed(place, cache)  # opens it
+    put(place)
+    seconds = names() - others - firsts
+    assert len(names()) == 3
+    age(others | firsts, pack.KEPT_DAYS + 1)
+    age(seconds, pack.KEPT_DAYS - 1)
+    put(place)
+    assert names() & (others | firsts | seconds) == others | seconds
+    assert len(names()) == 3
+    assert np.array_equal(first.pictures, values)  # of who still reads it
+
+
 def test_workers_start_early_only_for_a_folder_of_many_files_that_was_never_packed_so(folder, tmp_path, monkeypatch):
     started: list[int] = []
     was = pool.started

@@ -2,7 +2,8 @@
 
 A pack is a folder of the cache: `pictures.npy` (N, C, H, W), `digests.npy` and `manifest.json`. While it is made it
 is called `….part`. A process that is killed leaves the part, from which the next one goes on; only a finished part
-gets its name.
+gets its name. The time of the folder is when it was last opened: what lay at a place before, and was not opened for
+KEPT_DAYS, goes when what lies there now has been packed.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -37,6 +39,7 @@ SAMPLE = 512  # headers read to choose the form
 TASK_PICTURES, TASK_BYTES = 256, 4_000_000  # that are decoded together
 ALONE = 64  # so few files are decoded without starting workers
 IN_MEMORY = 2**26  # bytes: smaller arrays are read, not packed
+KEPT_DAYS = 30
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
 DecodeAll = Callable[[dict[str, Any], Iterator[pool.Task], int], Iterator[Decoded]]
@@ -66,7 +69,7 @@ def pack(
     """
     key = f"{_asked(source.origin[:1], wish)}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
     final, part = cache / "packs" / key, cache / "packs" / f"{key}.part"
-    if (found := load_pack(final)) is not None:
+    if (found := _opened(final)) is not None:
         return found
     try:
         part.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,7 @@ def pack(
         report("another process is packing the same pictures; waiting for it")
         lock.acquire()
     with lock:
-        if (found := load_pack(final)) is not None:
+        if (found := _opened(final)) is not None:
             return found
         decode_all = partial(pool.decode_all, count=workers or pool.cores(), idle=[] if idle is None else idle)
         made = _make(source, wish, part, report, progress, decode_all)
@@ -87,7 +90,8 @@ def pack(
             shutil.rmtree(part, ignore_errors=True)
             return made
         os.rename(part, final)
-    packed = load_pack(final)
+        _forget_others(final)
+    packed = _opened(final)
     assert packed is not None
     return packed
 
@@ -97,6 +101,29 @@ def is_new(path: str, wish: Wish, cache: Path) -> bool:
     if not os.path.isdir(path) or any((cache / "packs").glob(f"{_asked([os.path.abspath(path)], wish)}-*")):
         return False
     return next(itertools.islice(_files(path), ALONE, None), None) is not None
+
+
+def _opened(folder: Path) -> Pack | None:
+    """The pack in a folder, which now has been opened; None where there is none."""
+    found = load_pack(folder)
+    if found is not None:
+        with contextlib.suppress(OSError):  # a cache that one may only read
+            os.utime(folder)
+    return found
+
+
+def _forget_others(new: Path) -> None:
+    """Removes the packs of the place and wish of this one, finished or not, that nobody has opened for KEPT_DAYS.
+
+    One that a process still reads stays readable to it, or where the system does not have it so, stays.
+    """
+    begins = new.name.partition("-")[0]
+    for old in new.parent.glob(f"*{begins}-*"):
+        with contextlib.suppress(OSError):  # another process was faster, or reads it
+            if old != new and old.is_dir() and time.time() - old.stat().st_mtime > KEPT_DAYS * 86400:
+                gone = old.with_name("gone-" + old.name.removeprefix("gone-"))
+                os.rename(old, gone)  # first, so that nobody opens half of one
+                shutil.rmtree(gone, ignore_errors=True)
 
 
 def _files(path: str) -> Iterator[str]:
