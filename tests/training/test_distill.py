@@ -13,13 +13,13 @@ from unblot.config import DistillConfig
 from unblot.denoiser import Denoised, Denoiser
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.schedules import SCHEDULES, SIGMA_MIN, only_at
-from unblot.run import METRICS, MODEL, TEACHER
+from unblot.run import METRICS, MODEL, TEACHER, read_config
 from unblot.sampling.grids import levels_at
 from unblot.sampling.guidance import classifier_free
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.training import checkpoint, engine
-from unblot.training.distill import distillation, one_step_x0, segment
+from unblot.training.distill import distillation, one_step_x0, segment, student_config
 
 TINY = {"network": "mlp:width=32", "steps": 12, "batch_size": 40, "checkpoint_every": 12, "preview_every": 0}
 FEW = {"steps": 9, "log_every": 3, "checkpoint_every": 4, "preview_every": 4}
@@ -169,6 +169,14 @@ def test_a_distilled_run_samples_in_its_own_steps_with_nothing_said(straight, te
             run.sample(4, **odd)
     with pytest.raises(UnblotError, match="editing needs a denoiser of every noise level"):
         edit.vary(run, run.sample(1).array)
+
+
+def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teacher):
+    config = read_config(teacher)
+    clustered = dataclasses.replace(config, data=dataclasses.replace(config.data, clusters=(0.25, 0.75)))
+    dropouts = [student_config(c, teacher, DistillConfig(), {}).train.label_dropout for c in (config, clustered)]
+    assert dropouts == [config.train.label_dropout, 0.0]
+    assert config.train.label_dropout > 0
 
 
 def test_a_distilled_run_is_evaluated_without_what_only_a_denoiser_has(straight):

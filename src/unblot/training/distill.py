@@ -145,6 +145,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "steps": max(1, teacher.train.steps // 3),
         "learning_rate": teacher.train.learning_rate / 2,
         "decay": "cosine",
+        "label_dropout": 0.0 if teacher.data.clusters else teacher.train.label_dropout,  # always drawn with a cluster
         "times": "grid",
         "noise": "independent",
         "grid": "listed:ratios=" + "/".join(f"{ratio:g}" for ratio in ratios),
