@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from unblot.run import fingerprint, refuse_full, write_json
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.tuning import Setting
 from unblot.trained import Pictures, Run
+from unblot.training.compiling import compiled_for_many
 from unblot.training.parallel import Group, wait_for_all
 
 MANIFEST, GRID = "manifest.json", "grid.png"
@@ -45,13 +47,14 @@ def draw_into(
     batch_size: int = 64,
     group: Group | None = None,
     progress: Callable[[int], None] = lambda pictures: None,
+    note: Callable[[str], None] = lambda line: None,
     **choices: Any,
 ) -> None:
     """Draws n pictures into `folder`, all but those that are there already; `choices` as in `Run.sample`.
 
-    group: processes that share the work. `progress` is told how many pictures were just drawn, or found. Raises
-    UnblotError where the folder holds anything else and `overwrite` is False; nothing is written before the first
-    pictures are drawn.
+    group: processes that share the work. `progress` is told how many pictures were just drawn, or found; `note`
+    whether the network was compiled, where that was tried. Raises UnblotError where the folder holds anything else
+    and `overwrite` is False; nothing is written before the first pictures are drawn.
     """
     SampleConfig(n=n, batch_size=batch_size)  # holds the numbers to their ranges
     group = group or Group()
@@ -74,19 +77,34 @@ def draw_into(
             wait_for_all(group)  # nobody writes before the first one has made room
         begun = True
 
-    for unit in units[group.rank :: group.world]:
-        names = _names(unit, shards)
-        if not names <= there:
+    mine = units[group.rank :: group.world]
+    left = [unit for unit in mine if not _names(unit, shards) <= there]
+    progress(sum(map(len, mine)) - sum(map(len, left)))
+    with _fast(run, sum(-(-len(unit) // batch_size) for unit in left), batch_size, choices, note):
+        for unit in left:
             pictures = run.sample(len(unit), first=unit[0], batch_size=batch_size, **choices)
             if unit[0] < SHOWN:
                 shown.append(pictures)
             begin(pictures)
             _write(folder, pictures, shards)
-        progress(len(unit))
+            progress(len(unit))
     begin()
-    _sweep(folder, {name for unit in units[group.rank :: group.world] for name in _names(unit, shards)})
+    _sweep(folder, {name for unit in mine for name in _names(unit, shards)})
     if group.leads:
         _grid(run, min(n, SHOWN), shown, batch_size, choices).save(folder / GRID)
+
+
+def _fast(
+    run: Run, batches: int, batch_size: int, choices: dict[str, Any], note: Callable[[str], None]
+) -> AbstractContextManager[None]:
+    """Within it so many batches are drawn with a compiled network, on a GPU where that pays."""
+    mode = "off" if run.config.train.compile == "off" else "auto"
+    device = next(run.denoiser.parameters()).device
+
+    def a_batch() -> Pictures:
+        return run.sample(batch_size, batch_size=batch_size, **choices)
+
+    return compiled_for_many(run.denoiser.network, mode, device, a_batch, batches, note)
 
 
 def _told(pictures: Pictures) -> dict[str, Any]:

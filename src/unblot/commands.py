@@ -56,7 +56,9 @@ def sample_command(args: dict[str, Any]) -> None:
     console = Console(stderr=True, quiet=not (group.leads and sys.stderr.isatty()))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=n)
-        bulk.draw_into(out, run, n, group=group, progress=lambda done: bar.advance(task, done), **args)
+        bulk.draw_into(
+            out, run, n, group=group, progress=lambda done: bar.advance(task, done), note=console.print, **args
+        )
     if group.leads:
         print(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from unblot import UnblotError, api
 from unblot.training import compiling, engine
-from unblot.training.compiling import compile_where_it_pays
+from unblot.training.compiling import compile_where_it_pays, compiled_for_many
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -108,3 +108,34 @@ def test_a_compiled_run_is_the_run(monkeypatch):
     x, level = torch.randn(3, 1, 8, 8), compiled.draws.schedule(torch.tensor(0.5))
     with plain.averaged(), compiled.averaged(), torch.no_grad():
         torch.testing.assert_close(compiled.denoiser(x, level).x0, plain.denoiser(x, level).x0)
+
+
+def test_for_many_passes_it_is_tried_and_undone_at_the_end(network, monkeypatch):
+    compiled_to(monkeypatch, 0)
+    for count, kept in ((compiling.MANY - 1, False), (10**6, True)):
+
+        def passes() -> None:
+            if "forward" not in vars(network):
+                time.sleep(0.02)
+
+        with compiled_for_many(network, "auto", GPU, passes, count, lambda line: None):
+            assert ("forward" in vars(network)) == kept
+        assert "forward" not in vars(network)
+
+
+def test_other_forms_of_input_are_not_compiled_anew(network, monkeypatch):
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(inputs)
+        return graph.forward
+
+    own = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda forward, dynamic: own(forward, dynamic=dynamic, backend=backend))
+    monkeypatch.setattr(compiling, "WORTH", 0.0)
+    monkeypatch.setattr(compiling, "GAIN", 0.0)
+    with compiled_for_many(network, "auto", GPU, lambda: network(torch.ones(4, 2)), 10**6, lambda line: None):
+        once = len(seen)
+        for rows in (4, 3, 4, 5):
+            assert network(torch.ones(rows, 2)).shape == (rows, 2)
+    assert (once, len(seen)) == (1, 1)

@@ -1,7 +1,8 @@
 """torch.compile where it pays: tried on a GPU, timed against the network as it is, given up where it is no faster."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ MODES = ("auto", "on", "off")
 WORTH = 600.0  # seconds of a run from which on it is tried: compiling takes about a minute
 GAIN = 1.05  # how much faster it must make a pass
 PASSES = 5  # timed of each, the fastest of them counts
+MANY = 200  # passes from which on the trial's own can be spared
 
 
 def compile_where_it_pays(
@@ -25,7 +27,7 @@ def compile_where_it_pays(
     """Whether the network now runs compiled; `note` gets a line that says why or why not, if it was tried.
 
     mode: "on", "off", or "auto", which tries it on a GPU where the `steps` that are left take a while. passes: one pass
-    forward and backward of a batch, which is timed. A compiler that fails is no failure of the run. Raises
+    over a batch, which is timed. A compiler that fails is no failure of the run. Raises
     UnblotError for another mode.
     """
     if mode not in MODES:
@@ -49,6 +51,29 @@ def compile_where_it_pays(
         return False
     note(f"{times}: going on with it")
     return True
+
+
+@contextmanager
+def compiled_for_many(
+    network: nn.Module,
+    mode: str,
+    device: torch.device,
+    passes: Callable[[], object],
+    count: int,
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """Within it the network runs compiled, where that pays for `count` passes; on input of another form as it is.
+
+    As `compile_where_it_pays`; not tried for fewer passes than MANY.
+    """
+    if count < MANY or not compile_where_it_pays(network, mode, device, passes, count, note):
+        yield  # without the compiler, whose import takes a second
+        return
+    try:
+        with torch.compiler.set_stance("eager_on_recompile"):
+            yield
+    finally:
+        del network.forward
 
 
 def fastest(passes: Callable[[], object], device: torch.device) -> float:
