@@ -185,7 +185,7 @@ class DistillConfig(Checked):
 
     evaluations: int = option("evaluations a picture is to take afterwards", "distillation", low=1, high=4, default=2)
     guidance: float = option("guidance to put into the model; 1 is none", "distillation", default=1.0)
-    teacher_steps: int = option("steps of the teacher for one of the new model", "distillation", low=1, default=8)
+    teacher_steps: int = option("steps of the teacher for one of the new model", "distillation", low=1, default=5)
     teacher: str = option("", "", default="")
     sha256: str = option("", "", default="")
 

@@ -11,15 +11,16 @@ from oracles import F64, gaussian, gaussian_flow, ideal
 from unblot import UnblotError, api, edit
 from unblot.config import DistillConfig
 from unblot.denoiser import Denoised, Denoiser
-from unblot.process.levels import NoiseLevel, norm
+from unblot.nn import NETWORKS
+from unblot.process.levels import NoiseLevel, corrupt, mix, norm
 from unblot.process.schedules import SCHEDULES, SIGMA_MIN, only_at
 from unblot.run import METRICS, MODEL, TEACHER, read_config
+from unblot.sampling.draw import sampling_levels
 from unblot.sampling.grids import levels_at
-from unblot.sampling.guidance import classifier_free
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.training import checkpoint, engine
-from unblot.training.distill import distillation, one_step_x0, segment, student_config
+from unblot.training.distill import Distillation, one_step_x0, segment, student_config, teacher_of
 
 TINY = {"network": "mlp:width=32", "steps": 12, "batch_size": 40, "checkpoint_every": 12, "preview_every": 0}
 FEW = {"steps": 9, "log_every": 3, "checkpoint_every": 4, "preview_every": 4}
@@ -100,33 +101,102 @@ def test_training_draws_the_levels_of_the_grid_alone_and_each_alike():
     assert ends.alpha.tolist() == [1.0, 0.0]
 
 
-class Two(torch.nn.Module):
+class Two(Denoiser):
     """A denoiser of points: label 0 is at −1, label 1 at 1, no label (2) at 0."""
 
-    num_classes = 2
+    def __init__(self):
+        super().__init__(torch.nn.Linear(1, 1), "edm", num_classes=2)
 
-    def forward(self, x, level, label=None):
-        places = torch.tensor([-1.0, 1.0, 0.0], dtype=x.dtype)
-        return Denoised(places[label].view(-1, 1, 1, 1).expand_as(x) if label is not None else torch.zeros_like(x))
+    def output(self, x_t, level, label=None, conditions=None):
+        places = torch.tensor([-1.0, 1.0, 0.0], dtype=x_t.dtype)[label].view(-1, 1, 1, 1)
+        c_skip, c_out = self.parameterization(level, self.data_std)
+        return mix(1 / c_out, places.expand_as(x_t), -c_skip / c_out, x_t)
+
+
+def points_of(places):
+    return torch.tensor(places).view(-1, 1, 1, 1).expand(-1, 2, 1, 1)
 
 
 def test_guidance_is_put_into_the_targets_of_labelled_pictures():
-    config = config_for("gaussians", guidance=3.0)
-    assert config.distill is not None
-    label = torch.tensor([0, 1, 2])
-    levels = sampling_of(config)
-    x0, eps = torch.zeros(3, 2, 1, 1), torch.zeros(3, 2, 1, 1)
-    guided = classifier_free(Two(), label, 3.0)(x0, levels.at(-2)).x0
-    assert guided[:, 0, 0, 0].tolist() == [-3.0, 3.0, 0.0]
+    distilling = Distillation(Two(), config_for("gaussians", guidance=3.0))
+    label, t = torch.tensor([0, 1, 2]), torch.tensor([0.25, 0.25, 0.25])
+    x0, eps = torch.zeros(3, 2, 1, 1), torch.randn(3, 2, 1, 1, generator=torch.Generator().manual_seed(0))
 
     class Student(Two):
         def forward(self, x, level, label=None):
-            return Denoised(guided)
+            return Denoised(points_of([-3.0, 3.0, 0.0])[: len(x)])
 
-    losses = distillation(Two(), config)
-    level = levels.at(torch.tensor([1, 1, 1]))
-    assert losses(Student(), x0, level, eps, label).abs().max() < 1e-4
-    assert losses(Two(), x0, level, eps, label)[:2].min() > 1
+    with torch.no_grad():
+        assert distilling.losses(Student(), x0, t, eps, eps, label).abs().max() < 1e-4
+        assert distilling.losses(Two(), x0, t, eps, eps, label)[:2].min() > 1
+
+
+def test_a_student_is_asked_where_its_own_steps_lead():
+    """The last level is reached from noise by the student's first step, not from a picture."""
+    distilling, asked = Distillation(Two(), config_for("gaussians")), []
+
+    class Student(Two):
+        def forward(self, x, level, label=None):
+            asked.append((x.clone(), level))
+            return Denoised(points_of([0.5] * len(x)))
+
+    t, label = torch.tensor([0.75, 0.25]), torch.tensor([0, 1])
+    x0, eps = points_of([0.1, 0.2]), torch.randn(2, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        distilling.losses(Student(), x0, t, eps, eps, label)
+    first, last = distilling.levels.at(0), distilling.levels.at(1)
+    (began, _), (seen, level) = asked
+    x_T = corrupt(x0, first, eps)
+    assert torch.allclose(began, x_T[1:])
+    shrink = float(last.sigma / first.sigma)
+    assert torch.allclose(seen[0], x_T[0])
+    assert torch.allclose(seen[1], shrink * x_T[1] + (float(last.alpha) - shrink * float(first.alpha)) * 0.5, atol=1e-5)
+    assert level.sigma.tolist() == [float(first.sigma), float(last.sigma)]
+
+
+def test_matching_pulls_towards_the_teacher_and_not_at_all_where_the_critic_agrees_with_it():
+    torch.manual_seed(0)
+    network = NETWORKS["mlp"](2, 2, (1, 1), 0, width=16)
+    distilling = Distillation(Denoiser(network, "edm"), config_for("gaussians"))
+    t, eps = torch.full((64,), 0.5), torch.randn(64, 2, 1, 1)
+    drawn = torch.randn(64, 2, 1, 1).requires_grad_()
+    here = torch.ones(64, dtype=torch.bool)
+
+    def pull():
+        terms = distilling.matching(drawn, t, eps, None, here)
+        assert terms.abs().max() < 1e-6  # of no value themselves
+        return torch.autograd.grad(terms.sum(), drawn, retain_graph=True)[0]
+
+    assert pull().abs().max() == 0  # the critic begins as the teacher
+    with torch.no_grad():
+        for p in distilling.critic.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    level = distilling.schedule(t)
+    x_t = corrupt(drawn.detach(), level, eps)
+    with torch.no_grad():
+        away = distilling.critic(x_t, level).x0 - distilling.teacher(x_t, level).x0
+    found = pull()
+    assert away.abs().max() > 1e-3
+    assert (found * away).flatten(1).sum(1).min() >= 0
+    assert torch.equal(found.sign(), away.sign())
+
+
+def test_the_critic_learns_what_the_student_draws():
+    torch.manual_seed(0)
+    network = NETWORKS["mlp"](2, 2, (1, 1), 0, width=32)
+    distilling = Distillation(Denoiser(network, "edm"), config_for("gaussians"))
+    optimizer = torch.optim.Adam(distilling.critic.parameters(), 1e-2)
+    here = torch.ones(256, dtype=torch.bool)
+    for _ in range(150):
+        t, eps = (torch.arange(256) + 0.5) / 256, torch.randn(256, 2, 1, 1)
+        optimizer.zero_grad()
+        distilling.matching(0.4 + 0.1 * torch.randn(256, 2, 1, 1), t, eps, None, here).mean().backward()
+        optimizer.step()
+    level = level_at(distilling.schedule, 5.0)
+    with torch.no_grad():
+        seen = distilling.critic(0.4 + 5 * torch.randn(256, 2, 1, 1), level).x0
+    assert (seen - 0.4).abs().mean() < 0.1
+    assert all(p.grad is None for p in distilling.teacher.parameters())
 
 
 # --- the run
@@ -141,7 +211,7 @@ def config_for(data, **choices):
 
 
 def sampling_of(config):
-    return engine.sampling_levels(config.train.schedule, config.train.grid, config.train.sampling_steps)
+    return sampling_levels(config.train.schedule, config.train.grid, config.train.sampling_steps)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +247,21 @@ def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teach
     dropouts = [student_config(c, teacher, DistillConfig(), {}).train.label_dropout for c in (config, clustered)]
     assert dropouts == [config.train.label_dropout, 0.0]
     assert config.train.label_dropout > 0
+
+
+def test_the_critic_learns_in_the_second_half_of_the_run(straight):
+    config = read_config(straight)
+    assert config.distill is not None
+    trainer = engine.Trainer(config, api.open_source(config.source, quiet=True), teacher_of(straight, config.distill))
+    assert trainer.distilling is not None
+    critic = trainer.distilling.critic
+
+    def learned():
+        before = [p.clone() for p in critic.parameters()]
+        trainer.take_step()
+        return not all(torch.equal(a, b) for a, b in zip(before, critic.parameters(), strict=True))
+
+    assert [learned() for _ in range(9)] == [False] * 5 + [True] * 4
 
 
 def test_a_distilled_run_is_evaluated_without_what_only_a_denoiser_has(straight):
@@ -225,6 +310,7 @@ def test_what_cannot_be_distilled_is_told_in_one_line(straight, teacher, tmp_pat
     refused("no model at", tmp_path)
     refused("guidance 2.0 pushes towards a label", guidance=2.0)
     refused("unknown choice 'warp'", warp=1)
+    refused("leave out --shard on", shard="on")
     with pytest.raises(UnblotError, match="choose another --out"):
         api.distill(teacher, out=teacher, quiet=True, overwrite=True)
     assert (teacher / MODEL).exists()
@@ -246,7 +332,7 @@ def test_a_student_beats_its_teacher_in_as_many_evaluations(tmp_path):
 
     def drawn(denoiser, config):
         train = config.train
-        levels = engine.sampling_levels(train.schedule, train.grid, train.sampling_steps)
+        levels = sampling_levels(train.schedule, train.grid, train.sampling_steps)
         return sample(denoiser, x, levels, SOLVERS["euler"](), lambda: x)
 
     fine = sample(teacher.denoiser, x, segment(schedule, *ends(schedule), 40), SOLVERS["heun"](), lambda: x)

@@ -60,7 +60,7 @@ def test_every_part_of_a_batch_is_pinned_and_moved():
     moved = batch.to(torch.device("meta"))
     assert moved.t is batch.t  # levels are computed on the CPU
     tensors = [x for x in moved._replace(t=None) if isinstance(x, Tensor)]
-    assert len(tensors) == 4
+    assert len(tensors) == 5
     assert all(x.device.type == "meta" for x in tensors)
     assert batch._each(lambda x: x)[:1][0] is batch.x0
     assert batch.x0.is_contiguous(memory_format=torch.channels_last)

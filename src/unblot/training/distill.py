@@ -2,14 +2,17 @@
 
 The noise levels are cut into as many segments as evaluations are wanted, as in multistep consistency models (Heek et
 al. 2024). From the beginning of each, the new model learns to go in one deterministic step where its teacher's sampler
-goes in several. It is asked at those few levels alone, so it learns at no others; and since the teacher's own way is
-the target (as in Luhman & Luhman 2021, here by segments), nothing rests on the new model's own unfinished answers.
+goes in several (Luhman & Luhman 2021, here by segments). It is asked at those few levels alone, so it learns at no
+others, and where its own steps lead from noise, as in drawing. In the second half of the run the last step is pulled
+besides to where pictures are that the teacher would draw (distribution matching, Yin et al. 2024), since the squared
+error alone leaves a blur.
 """
 
+import copy
 import dataclasses
+import itertools
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +23,23 @@ import unblot
 from unblot.config import DistillConfig, RunConfig
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
+from unblot.losses import WEIGHTINGS, squared_error
 from unblot.presets import resolve
 from unblot.process.levels import NoiseLevel, corrupt, mix
 from unblot.process.schedules import SCHEDULES, SIGMA_MAX, SIGMA_MIN, Schedule
 from unblot.run import MODEL, TEACHER, load_model, model_file
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.grids import levels_at
-from unblot.sampling.guidance import classifier_free
+from unblot.sampling.guidance import classifier_free, labelled
 from unblot.sampling.loop import Denoise, sample
 from unblot.sampling.multistep import dpmpp_2m
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build, canonical
 from unblot.training.checkpoint import checksum
 
-# student, x0 (B, C, H, W), levels (B,), eps, label (B,) or None -> losses (B,)
-Losses = Callable[[Denoiser, Tensor, NoiseLevel, Tensor, Tensor | None], Tensor]
-
 RATIOS = {1: (80.0,), 2: (80.0, 1.0), 3: (80.0, 3.0, 0.8), 4: (80.0, 5.0, 1.5, 0.5)}  # sigma/alpha the steps begin at
 HUBER = 0.05  # times the data's standard deviation
+LEAST = 1e-3  # the same; what a picture and the teacher's view of it must differ by to count in full
 LEFT = {
     "preview_every",
     "checkpoint_every",
@@ -48,6 +50,7 @@ LEFT = {
     "compile",
     "shard",
 }  # not a teacher's to say
+MATCHED_FROM = 0.5  # of the steps: before, there is only a blur to be matched
 RHO = 7.0  # of the teacher's steps within a segment, as in Karras et al. 2022
 
 
@@ -68,45 +71,102 @@ def one_step_x0(denoise: Denoise, x_t: Tensor, levels: NoiseLevel) -> Tensor:
     (Song et al. 2023), to second order in the length of the steps.
     """
 
-    def no_noise() -> Tensor:
-        raise AssertionError("the teacher's solver is deterministic")
-
-    x_s = sample(denoise, x_t, levels, dpmpp_2m(), no_noise)
+    x_s = sample(denoise, x_t, levels, dpmpp_2m(), _no_noise)
     t, s = levels.at(0), levels.at(-1)
     shrink = s.sigma / t.sigma
     on_x_s = 1 / (s.alpha - shrink * t.alpha)
     return mix(on_x_s, x_s, -shrink * on_x_s, x_t)
 
 
-def distillation(teacher: Denoiser, config: RunConfig) -> Losses:
-    """The losses of a model that is distilled from `teacher` as `config.distill` says.
+class Distillation:
+    """What a student is to learn: to go where its teacher's way leads, and to draw what its teacher would.
 
-    The size of what x0_hat misses of the teacher's, in root mean square per picture, rounded off below HUBER (a
-    pseudo-Huber loss, as in Song & Dhariwal 2024), so that every level counts alike.
+    critic: a denoiser that learns what the student draws. Where the teacher sees another picture behind the same noise,
+    the student is to go there from where the critic is (Yin et al. 2024): what has been left blurred by the squared
+    error, which cannot tell two pictures from their mean, becomes clear.
     """
-    choices = config.distill
-    assert choices is not None
-    schedule = build(SCHEDULES, config.train.schedule, "schedule")
-    levels = sampling_levels(config.train.schedule, config.train.grid, config.train.sampling_steps)
-    ways = [
-        segment(schedule, levels.at(i), levels.at(i + 1), choices.teacher_steps) for i in range(choices.evaluations)
-    ]
-    teacher = teacher.eval().requires_grad_(False)
 
-    def losses(student: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, label: Tensor | None) -> Tensor:
-        x_t = corrupt(x0, level, eps)
+    def __init__(self, teacher: Denoiser, config: RunConfig):
+        assert config.distill is not None
+        train = self.train = config.train
+        self.guidance = config.distill.guidance
+        self.critic = copy.deepcopy(teacher).train()
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.schedule = build(SCHEDULES, train.schedule, "schedule")
+        self.solver = build(SOLVERS, train.solver, "solver")
+        self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
+        self.levels = sampling_levels(train.schedule, train.grid, train.sampling_steps)
+        pairs = itertools.pairwise(self.levels.at(i) for i in range(len(self.levels.sigma)))
+        self.ways = [segment(self.schedule, t, s, config.distill.teacher_steps) for t, s in pairs]
+
+    def losses(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        again: Tensor,
+        label: Tensor | None,
+        matches: bool = False,
+    ) -> Tensor:
+        """What the student misses at the level that falls on time t, (B,); t: (B,) in (0, 1), on the CPU.
+
+        x0, eps, again: pictures and two noises (B, C, H, W). The size of what x0_hat misses of the teacher's, in root
+        mean square per picture, rounded off below HUBER (a pseudo-Huber loss, as in Song & Dhariwal 2024), so that
+        every level counts alike. `matches`: with the gradients of `matching` in it at the last level.
+        """
+        steps = len(self.ways)
+        place = steps - (t.double() * steps).ceil().long()
+        x_t = self.arrived(student, corrupt(x0, self.levels.at(0), eps), place, label)
         target = torch.empty_like(x_t)
-        for way in ways:
-            rows = (level.sigma == way.sigma[0]) & (level.alpha == way.alpha[0])
-            if bool(rows.any()):
-                here = rows.to(x_t.device)
-                denoise = teacher if label is None else classifier_free(teacher, label[here], choices.guidance)
-                target[here] = one_step_x0(denoise, x_t[here], way)
-        missed = (student(x_t, level, label).x0 - target).square().flatten(1).mean(1)
-        bend = HUBER * config.train.data_std
-        return (missed + bend**2).sqrt() - bend
+        for i, way in enumerate(self.ways):
+            if bool((place == i).any()):
+                here = (place == i).to(x_t.device)
+                target[here] = one_step_x0(self.taught(label, here), x_t[here], way)
+        drawn = student(x_t, self.levels.at(place), label).x0
+        missed = (drawn - target).square().flatten(1).mean(1)
+        bend = HUBER * self.train.data_std
+        found = (missed + bend**2).sqrt() - bend
+        last = place == steps - 1
+        if matches and torch.is_grad_enabled() and bool(last.any()):
+            here = last.to(x_t.device)
+            within = (t.double() * steps)[last]  # in (0, 1], uniform as t is
+            pulls = self.matching(drawn[here], within, again[here], label, here)
+            found = found.index_add(0, here.nonzero()[:, 0], pulls)
+        return found
 
-    return losses
+    @torch.no_grad()
+    def arrived(self, student: Denoiser, x_T: Tensor, place: Tensor, label: Tensor | None) -> Tensor:
+        """Where the student itself leads from x_T, each picture as far as its level, number `place` (B,)."""
+        x = x_T.clone()
+        for i in range(int(place.max())):
+            here = (place > i).to(x.device)
+            known = None if label is None else label[here]
+            x[here] = sample(labelled(student, known), x[here], self.levels.at(slice(i, i + 2)), self.solver, _no_noise)
+        return x
+
+    def matching(self, drawn: Tensor, t: Tensor, eps: Tensor, label: Tensor | None, here: Tensor) -> Tensor:
+        """Zeros (B,) whose gradients teach the critic `drawn` (B, C, H, W), and pull `drawn` from the critic's
+        estimate to the teacher's, behind noise of times t (Yin et al. 2024, eqs. 7 and 8)."""
+        level, shown = self.schedule(t), drawn.detach()
+        x_t = corrupt(shown, level, eps)
+        output = self.critic.output(x_t, level, None if label is None else label[here])
+        learned = squared_error(self.critic, output, shown, level, eps, self.weighting(level, self.critic))
+        with torch.no_grad():
+            false = self.critic.read(output, x_t, level).x0
+            true = self.taught(label, here)(x_t, level).x0
+            size = (shown - true).abs().mean((1, 2, 3), keepdim=True)
+            away = (false - true) / (size + LEAST * self.train.data_std)
+        pulled = (drawn * away).flatten(1).mean(1)
+        return learned - learned.detach() + pulled - pulled.detach()
+
+    def taught(self, label: Tensor | None, here: Tensor) -> Denoise:
+        """The teacher, guided as is to be learned, for those pictures."""
+        return self.teacher if label is None else classifier_free(self.teacher, label[here], self.guidance)
+
+
+def _no_noise() -> Tensor:
+    raise AssertionError("a distilled model's way is deterministic, and its teacher's")
 
 
 def keep_teacher(folder: Path, teacher: Path) -> None:
@@ -129,7 +189,7 @@ def teacher_of(folder: Path, choices: DistillConfig) -> Denoiser:
 def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, training: dict[str, Any]) -> RunConfig:
     """The configuration of a run that is distilled from a run; `training`: fields of TrainConfig given by the user.
 
-    Raises UnblotError where the run was distilled itself, or where guidance is asked for without labels.
+    Raises UnblotError where the run was distilled itself, where guidance is asked for without labels, or shards.
     """
     if teacher.distill is not None:
         raise UnblotError(
@@ -153,5 +213,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "sampling_steps": choices.evaluations,
     }
     train = resolve(teacher.data, {**taken, **decided, **training})
+    if train.shard == "on":
+        raise UnblotError("a distillation keeps its networks whole in every process; leave out --shard on")
     choices = dataclasses.replace(choices, teacher=str(path), sha256=checksum(model_file(path)))
     return dataclasses.replace(teacher, train=train, distill=choices, version=unblot.__version__)

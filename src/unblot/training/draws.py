@@ -11,10 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unblot.config import TrainConfig
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
 from unblot.process.randomness import epoch_order, grain_generator, stratified_uniform, uniform_indices
-from unblot.process.schedules import Schedule
+from unblot.process.schedules import SCHEDULES, Schedule, only_at
+from unblot.sampling.draw import sampling_levels
+from unblot.specs import build
 
 GRAIN = 16  # pictures
 INDICES = 1000  # DDPM's T
@@ -32,6 +35,31 @@ class Draw(NamedTuple):
     eps: Tensor
     hidden: Tensor
     generators: list[torch.Generator]
+
+
+class Batch(NamedTuple):
+    """What goes into a step: pictures and noise (B, C, H, W), times (B,), labels (B,) or None, what augmentation did to
+    each picture (B, K), and the second noise of a distillation, (B, C, H, W), else (B, 0). Times are on the CPU, as
+    levels are everywhere."""
+
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    label: Tensor | None
+    conditions: Tensor
+    again: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on the device, without a wait for it."""
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in memory that a GPU reads by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        label = None if self.label is None else change(self.label)
+        return Batch(change(self.x0), self.t, change(self.eps), label, change(self.conditions), change(self.again))
 
 
 @dataclass
@@ -128,3 +156,10 @@ NOISES: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
     "independent": independent,
     "assigned": assigned,
 }
+
+
+def training_schedule(train: TrainConfig) -> Schedule:
+    """The schedule that training draws from: the run's own, or, for times "grid", the levels that sampling visits."""
+    if train.times == "grid":
+        return only_at(sampling_levels(train.schedule, train.grid, train.sampling_steps))
+    return build(SCHEDULES, train.schedule, "schedule")

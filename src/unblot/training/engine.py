@@ -10,21 +10,20 @@ import torch
 from torch import Tensor
 
 from unblot.bound import way
-from unblot.config import RunConfig, TrainConfig
+from unblot.config import RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.batches import Dataset
 from unblot.data.clusters import clustered
 from unblot.denoiser import Denoiser, mixed_precision
 from unblot.errors import UnblotError
 from unblot.losses import OBJECTIVES, WEIGHTINGS, bound_loss, training_loss
-from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.run import build_denoiser
-from unblot.sampling.draw import available_device, sampling_levels
+from unblot.sampling.draw import available_device
 from unblot.specs import build
 from unblot.training.adaptive import Adaptive
 from unblot.training.compiling import compile_where_it_pays
-from unblot.training.distill import distillation
-from unblot.training.draws import GRAIN, NOISES, Draw, Draws
+from unblot.training.distill import MATCHED_FROM, Distillation
+from unblot.training.draws import GRAIN, NOISES, Batch, Draw, Draws, training_schedule
 from unblot.training.ema import Ema
 from unblot.training.feed import Feed
 from unblot.training.objectives import decoder_of
@@ -46,31 +45,8 @@ class Outcome(NamedTuple):
     lost: Tensor
 
 
-class Batch(NamedTuple):
-    """What goes into a step: pictures and noise (B, C, H, W), times (B,), labels (B,) or None, and what augmentation
-    did to each picture (B, K). Times are on the CPU, as levels are everywhere."""
-
-    x0: Tensor
-    t: Tensor
-    eps: Tensor
-    label: Tensor | None
-    conditions: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on the device, without a wait for it."""
-        return self._each(lambda x: x.to(device, non_blocking=True))
-
-    def pinned(self) -> "Batch":
-        """The batch in memory that a GPU reads by itself."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        label = None if self.label is None else change(self.label)
-        return Batch(change(self.x0), self.t, change(self.eps), label, change(self.conditions))
-
-
 class Trainer:
-    """All the state of a run in training: denoiser, average, optimiser, steps taken, and a factor on the rate."""
+    """All the state of a run in training: what learns, average, optimisers, steps taken, and a factor on the rate."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, teacher: Denoiser | None = None):
         """teacher: what a distilled run starts as and learns from."""
@@ -84,12 +60,14 @@ class Trainer:
         self.distilling = None
         if teacher is not None:
             self.denoiser.load_state_dict(teacher.state_dict())
-            self.distilling = distillation(teacher.to(self.device), config)
-        self.sharded = wants_shards(train.shard, self.group, self.denoiser, train.optimizer, self.device)
+            self.distilling = Distillation(teacher.to(self.device), config)
+        spread = train.shard, self.group, self.denoiser, train.optimizer, self.device
+        self.sharded = teacher is None and wants_shards(*spread)
         if self.sharded:
             shard(self.denoiser, self.group, self.device)
         self.ema = Ema(self.denoiser, train.ema)
-        self.optimizer = Optimizer(self.denoiser, train.optimizer, train.weight_decay)
+        self.learners = {"": self.denoiser} | ({"critic_": self.distilling.critic} if self.distilling else {})
+        self.optimizers = {k: Optimizer(m, train.optimizer, train.weight_decay) for k, m in self.learners.items()}
         self.draws = Draws(
             train.seed,
             train.batch_size,
@@ -128,18 +106,28 @@ class Trainer:
         batch = self.timed(self.feed.at(self.step)).to(self.device)
         losses = self._gradients(batch)
         loss = self._share_of_mean(losses, batch.t)
-        if not self.sharded:  # which sums them on its own
-            sum_gradients(self.group, self.denoiser.parameters())
+        learning = list(self.learners) if self._matches else [""]
+        norms = [self._clip(self.learners[name]) for name in learning]
         sum_over(self.group, loss)
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.train.clip_norm))
-        bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        bad = ~(torch.isfinite(torch.stack(norms)).all() & torch.isfinite(loss))
         if self.adaptive is not None:
             self.adaptive.learn(losses, batch.t, bad, self.group)
-        self.optimizer.step(rate, bad)
+        for name in learning:
+            self.optimizers[name].step(rate, bad)
         self.lost = torch.where(bad, self.lost + 1, 0)
         self.step += 1
         self.ema.update(self.denoiser, self.step)
-        return Outcome(loss, norm, self.lost)
+        return Outcome(loss, norms[0], self.lost)
+
+    @property
+    def _matches(self) -> bool:
+        return self.distilling is not None and self.step >= MATCHED_FROM * self.config.train.steps
+
+    def _clip(self, module: torch.nn.Module) -> Tensor:
+        """Sums the gradients over all processes and clips them; their norm before that."""
+        if not self.sharded:  # which sums them on its own
+            sum_gradients(self.group, module.parameters())
+        return whole(torch.nn.utils.clip_grad_norm_(module.parameters(), self.config.train.clip_norm))
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Lets the network run through torch.compile, where that is asked for or pays; not where it is spread out."""
@@ -152,7 +140,7 @@ class Trainer:
             mode, network = self.config.train.compile, self.denoiser.network
             compile_where_it_pays(network, mode, self.device, lambda: self._gradients(batch), left, note)
         finally:
-            self.denoiser.zero_grad()
+            self._forget_gradients()
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Adds this process's share of the gradients of the batch's mean loss; returns its losses, (n,).
@@ -169,8 +157,12 @@ class Trainer:
                     raise UnblotError("out of memory; use a smaller --batch-size, or more processes") from None
             # Out here the failed pass has let go of its memory, which the error held.
             self.micro_batch = -(-min(self.micro_batch, len(batch.x0)) // 2)
-            self.denoiser.zero_grad()
+            self._forget_gradients()
             torch.cuda.empty_cache()
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
 
     def _passes(self, batch: Batch) -> Tensor:
         """Forward and backward, as many pictures at a time as fit."""
@@ -208,21 +200,25 @@ class Trainer:
         eps = self.noise(x0, draw.eps)
         if label is not None:
             label = torch.where(draw.hidden, self.denoiser.num_classes, label)
+        again = x0.new_empty(len(x0), 0)
+        if self.distilling is not None:
+            pairs = zip(x0.split(GRAIN), draw.generators, strict=True)
+            again = torch.cat([torch.randn(x.shape, generator=g) for x, g in pairs])
         x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, draw.t, eps, label, conditions)
+        return Batch(x0, draw.t, eps, label, conditions, again)
 
     def losses(self, batch: Batch, rows: slice) -> Tensor:
         """The loss that training lowers, weighted, of each of these pictures of the batch, (B,)."""
-        x0, t, eps, label, conditions = batch
-        x0, eps, conditions = x0[rows], eps[rows], conditions[rows]
+        x0, t, eps, label, conditions, again = batch
+        x0, t, eps, conditions = x0[rows], t[rows], eps[rows], conditions[rows]
         label = None if label is None else label[rows]
-        level = self.draws.schedule(t[rows])
+        level = self.draws.schedule(t)
         with mixed_precision(self.config.train.precision, self.device):
             if self.distilling is not None:
-                return self.distilling(self.denoiser, x0, level, eps, label)
+                return self.distilling.losses(self.denoiser, x0, t, eps, again[rows], label, self._matches)
             weight = self.weighting(level, self.denoiser)
             if self.objective.steps:
-                steps = way(self.draws.schedule, t[rows], self.objective.steps)
+                steps = way(self.draws.schedule, t, self.objective.steps)
                 taught = self.objective, self.decoder
                 return bound_loss(self.denoiser, x0, steps, eps, *taught, label, weight, conditions)
             return training_loss(self.denoiser, x0, level, eps, label, weight, conditions)
@@ -252,9 +248,9 @@ class Trainer:
         """Everything a checkpoint must hold, by name."""
         adaptive = {} if self.adaptive is None else self.adaptive.tensors()
         return {
-            **{f"weights/{name}": p for name, p in self.denoiser.named_parameters()},
+            **{f"{k}weights/{name}": p for k, module in self.learners.items() for name, p in module.named_parameters()},
             **self.ema.tensors(),
-            **{f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()},
+            **{f"{k}optimizer/{name}": v for k, made in self.optimizers.items() for name, v in made.tensors().items()},
             **{f"times/{name}": value for name, value in adaptive.items()},
         }
 
@@ -268,20 +264,14 @@ class Trainer:
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
             parts[kind][rest] = tensor
-        _assign(self.denoiser, parts["weights"])
+        for kind, module in self.learners.items():
+            _assign(module, parts[f"{kind}weights"])
+            self.optimizers[kind].load(parts[f"{kind}optimizer"])
         self.ema.load(tensors)
-        self.optimizer.load(parts["optimizer"])
         if self.adaptive is not None:
             self.adaptive.load(parts["times"])
         self.step = step
         self.lost = torch.zeros_like(self.lost)
-
-
-def training_schedule(train: TrainConfig) -> Schedule:
-    """The schedule that training draws from: the run's own, or, for times "grid", the levels that sampling visits."""
-    if train.times == "grid":
-        return only_at(sampling_levels(train.schedule, train.grid, train.sampling_steps))
-    return build(SCHEDULES, train.schedule, "schedule")
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from unblot.config import DataFacts, TrainConfig
 from unblot.data.batches import Dataset
 from unblot.process.levels import log_snr
 from unblot.process.randomness import MEASURE, generator
-from unblot.training.engine import Batch, Trainer
+from unblot.training.draws import Batch
+from unblot.training.engine import Trainer
 from unblot.training.metrics import Line
 from unblot.training.parallel import sum_over
 
@@ -79,8 +80,8 @@ class HeldOut:
         x0, label = data.batch(indices[order[self.mine % len(order)].numpy()])
         device, denoiser = self.trainer.device, self.trainer.denoiser
         x0, noise = (x.to(device, memory_format=torch.channels_last) for x in (x0, eps))
-        conditions = x0.new_zeros(len(x0), denoiser.conditions)
-        return Batch(x0, self.t[self.mine], noise, None if label is None else label.to(device), conditions)
+        conditions, again = x0.new_zeros(len(x0), denoiser.conditions), x0.new_empty(len(x0), 0)
+        return Batch(x0, self.t[self.mine], noise, None if label is None else label.to(device), conditions, again)
 
     def _losses(self, batch: Batch) -> Tensor:
         """One loss a measurement, float64 on the CPU; every process makes as many calls of the network."""

@@ -47,10 +47,13 @@ def sum_over(group: Group, *values: Tensor) -> None:
 
 
 def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
-    """The gradients become their sums over all processes, sent as one block of memory."""
+    """The gradients become their sums over all processes, sent as one block of memory; none counts as zeros."""
     if group.world == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = []
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        gradients.append(p.grad)
     block = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(block)
     for gradient, part in zip(gradients, block.split([g.numel() for g in gradients]), strict=True):
