@@ -133,7 +133,7 @@ def chart(done: dict[str, dict[str, float]], floor: float | None) -> str:
     levels = {f"{solver}, {FINE} steps": d for solver, d in fine.items()} | ({"real pictures": floor} if floor else {})
     for words, d in levels.items():
         parts.append(f'<path d="M60 {y(d):.1f}H620" stroke="#b3342d" stroke-dasharray="5 4"/>')
-        parts.append(f'<text x="64" y="{y(d) - 4:.1f}">{words}: {d:.2f}</text>')
+        parts.append(f'<text x="618" y="{y(d) - 4:.1f}" text-anchor="end">{words}: {d:.2f}</text>')
     best = sorted(short, key=lambda row: min(d for _, d in short[row]))
     named = [row for row in best if row[0] != "tuned"][: len(COLOURS)]
     for row, points in short.items():
@@ -148,8 +148,8 @@ def chart(done: dict[str, dict[str, float]], floor: float | None) -> str:
         parts.append(f'<text x="670" y="{at + 4}">{row[0]}, {row[1]}</text>')
     parts.append('<text x="340" y="484" text-anchor="middle">network calls a picture takes</text>')
     style = 'font-family="system-ui, sans-serif" font-size="13" fill="#333"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 495" {style}>'
-    return head + '<rect width="900" height="495" fill="white"/>' + "".join(parts) + "</svg>\n"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 495" {style}>'
+    return head + '<rect width="960" height="495" fill="white"/>' + "".join(parts) + "</svg>\n"
 
 
 def prepared(path: Path, minutes: float) -> unblot.Run:

@@ -87,7 +87,7 @@ def distill_command(args: dict[str, Any]) -> None:
     """Make a model that takes 1 to 4 evaluations for a picture out of a trained run, by training on from it.
 
     The new run is used as any other, with nothing more to choose: unblot sample, evaluate, show, train --resume. What
-    is not given is taken from the run, or decided here (a third of its steps, half its learning rate).
+    is not given is taken from the run, or decided here (half of its steps, half its learning rate).
     """
     from unblot import api
 

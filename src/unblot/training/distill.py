@@ -202,7 +202,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
     taken = {name: value for name, value in dataclasses.asdict(teacher.train).items() if name not in LEFT}
     decided = {
         "budget": "",
-        "steps": max(1, teacher.train.steps // 3),
+        "steps": max(1, teacher.train.steps // 2),
         "learning_rate": teacher.train.learning_rate / 2,
         "decay": "cosine",
         "label_dropout": 0.0 if teacher.data.clusters else teacher.train.label_dropout,  # always drawn with a cluster
