@@ -156,15 +156,16 @@ def _cost(steps: int, jump: int, repeats: int) -> int:
 
 
 def _repaint(run: Run, steps: int, jump: int, repeats: int, grid: str) -> Filling:
-    device = next(run.denoiser.parameters()).device
     levels = sampling_levels(run.config.train.schedule, grid, steps)
     std, values = norm(levels.at(0), run.denoiser.data_std), edit.values_of(run)
 
     def filling(pictures: np.ndarray, unknown: np.ndarray, seed: int) -> np.ndarray:
-        mask, filled = torch.from_numpy(~unknown).to(device), []
+        mask, filled = torch.from_numpy(~unknown).to(run.device), []
         for first in range(0, len(pictures), BATCH):
-            known = torch.from_numpy(values.encode(pictures[first : first + BATCH], np.float32)).to(device)
-            noise = pictures_noise(picture_generators(seed, range(first, first + len(known))), known.shape[1:], device)
+            known = torch.from_numpy(values.encode(pictures[first : first + BATCH], np.float32)).to(run.device)
+            noise = pictures_noise(
+                picture_generators(seed, range(first, first + len(known))), known.shape[1:], run.device
+            )
             x_T = noise()
             x = repaint(run.denoiser, known, mask, broadcast(std, x_T) * x_T, levels, noise, jump, repeats)
             filled.append(values.decode(x.cpu().numpy()))

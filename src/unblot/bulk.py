@@ -99,12 +99,11 @@ def _fast(
 ) -> AbstractContextManager[None]:
     """Within it so many batches are drawn with a compiled network, on a GPU where that pays."""
     mode = "off" if run.config.train.compile == "off" else "auto"
-    device = next(run.denoiser.parameters()).device
 
     def a_batch() -> Pictures:
         return run.sample(batch_size, batch_size=batch_size, **choices)
 
-    return compiled_for_many(run.denoiser.network, mode, device, a_batch, batches, note)
+    return compiled_for_many(run.denoiser.network, mode, run.device, a_batch, batches, note)
 
 
 def _told(pictures: Pictures) -> dict[str, Any]:

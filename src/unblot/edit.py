@@ -122,7 +122,7 @@ def colour(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
     # gray = Σ w·stored and stored = scale·x + offset, so that Σ (w·scale)·x is known
     y = (gray.astype(np.float64) - float(weights @ offsets)) / float(weights @ scales)
     operator = graying(torch.tensor(weights * scales / float(weights @ scales), dtype=torch.float32))
-    work = _restoring(operator, torch.from_numpy(y).float().to(_device(run)))
+    work = _restoring(operator, torch.from_numpy(y).float().to(run.device))
     shown = np.repeat(gray, channels, axis=1)
     if values.alpha:
         shown[:, -1] = np.iinfo(values.dtype).max if values.bounded else 1.0
@@ -253,7 +253,7 @@ class Way:
 
     def go(self, rows: Tensor, work: Work) -> Iterator[Tensor]:
         """What `work` makes of each batch."""
-        denoiser, shape, device = self.run.denoiser, self.run.config.data.shape, _device(self.run)
+        denoiser, shape, device = self.run.denoiser, self.run.config.data.shape, self.run.device
         std = norm(self.levels.at(0), denoiser.data_std)
         for first in range(0, len(rows), self.batch_size):
             indices = range(first, min(first + self.batch_size, len(rows)))
@@ -281,7 +281,7 @@ def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True) -> Tensor:
     wanted = run.config.data.shape
     if pictures.ndim != 4 or pictures.shape[1] != wanted[0] or (fixed_size and pictures.shape[1:] != wanted):
         raise UnblotError(f"pictures of shape {pictures.shape} are no (P, {', '.join(map(str, wanted))}) of this run")
-    return torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(_device(run))
+    return torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(run.device)
 
 
 def _checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
@@ -294,7 +294,3 @@ def _checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
 def values_of(run: Run) -> ValueMap:
     """The map between the run's stored values and the network's range."""
     return ValueMap.from_dict(run.config.data.values)
-
-
-def _device(run: Run) -> torch.device:
-    return next(run.denoiser.parameters()).device

@@ -158,7 +158,7 @@ def follow_few(run: Run, dataset: Dataset, seed: int) -> Noises:
     """The noises of the rough look, followed along a fine way; they belong to no picture that is drawn later."""
     shape = run.config.data.shape
     count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
-    device = next(run.denoiser.parameters()).device
+    device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
     labels = labels_of(run, dataset, seed, count)
     label = None if labels is None else torch.tensor(labels, device=device)

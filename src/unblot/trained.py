@@ -79,6 +79,11 @@ class Run:
     config: RunConfig
     denoiser: Denoiser
 
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser lies, and pictures are drawn."""
+        return next(self.denoiser.parameters()).device
+
     def sample(
         self,
         n: int = 16,
@@ -151,9 +156,8 @@ class Run:
             **choices,
         )
         values = ValueMap.from_dict(self.config.data.values)
-        device = next(self.denoiser.parameters()).device
-        precision = self.config.train.precision if device.type == "cuda" else "fp32"  # as trained, where it can be
-        with mixed_precision(precision, device):
+        precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # as trained, where it can be
+        with mixed_precision(precision, self.device):
             array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
         about = {"generator": f"unblot {unblot.__version__}", **run, **choices}
@@ -243,7 +247,7 @@ class Run:
         mine, its = ((c.data.shape, c.data.num_labels) for c in (self.config, config))
         if mine != its:
             raise UnblotError(f"{path!r} cannot guide this run: its pictures and labels are {its}, not {mine}")
-        return denoiser.to(next(self.denoiser.parameters()).device)
+        return denoiser.to(self.device)
 
 
 def load(path: str | Path, device: str = "auto") -> Run:

@@ -27,8 +27,7 @@ def compile_where_it_pays(
     """Whether the network now runs compiled; `note` gets a line that says why or why not, if it was tried.
 
     mode: "on", "off", or "auto", which tries it on a GPU where the `steps` that are left take a while. passes: one pass
-    over a batch, which is timed. A compiler that fails is no failure of the run. Raises
-    UnblotError for another mode.
+    over a batch, which is timed. A compiler that fails is no failure of the run. Raises UnblotError for another mode.
     """
     if mode not in MODES:
         raise UnblotError(f"unknown --compile {mode!r}; choose {', '.join(MODES)}")

@@ -70,7 +70,6 @@ def one_step_x0(denoise: Denoise, x_t: Tensor, levels: NoiseLevel) -> Tensor:
     x_t: (B, C, H, W) at levels.at(0). Where the last level is the clean one, this is the consistency function's value
     (Song et al. 2023), to second order in the length of the steps.
     """
-
     x_s = sample(denoise, x_t, levels, dpmpp_2m(), _no_noise)
     t, s = levels.at(0), levels.at(-1)
     shrink = s.sigma / t.sigma
@@ -166,7 +165,7 @@ class Distillation:
 
 
 def _no_noise() -> Tensor:
-    raise AssertionError("a distilled model's way is deterministic, and its teacher's")
+    raise UnblotError("a distilled model draws without fresh noise; leave out --solver, or give euler")
 
 
 def keep_teacher(folder: Path, teacher: Path) -> None:

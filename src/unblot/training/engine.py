@@ -212,10 +212,10 @@ class Trainer:
         x0, t, eps, label, conditions, again = batch
         x0, t, eps, conditions = x0[rows], t[rows], eps[rows], conditions[rows]
         label = None if label is None else label[rows]
-        level = self.draws.schedule(t)
         with mixed_precision(self.config.train.precision, self.device):
             if self.distilling is not None:
                 return self.distilling.losses(self.denoiser, x0, t, eps, again[rows], label, self._matches)
+            level = self.draws.schedule(t)
             weight = self.weighting(level, self.denoiser)
             if self.objective.steps:
                 steps = way(self.draws.schedule, t, self.objective.steps)
