@@ -27,7 +27,7 @@ import numpy as np
 
 import unblot
 from measure import report
-from unblot.bulk import MANIFEST, SHARD
+from unblot.runs.bulk import MANIFEST, SHARD
 
 FAST = {"network": "unet:width=32,multipliers=1,blocks=1,patch=2,attention=", "steps": 600}
 
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         run = unblot.load(args.run) if args.run else unblot.train("digits", out=folder / "run", quiet=True, **FAST)
-        command = [sys.executable, "-m", "unblot.cli", "sample", str(run.path), "--label", "all"]
+        command = [sys.executable, "-m", "unblot", "sample", str(run.path), "--label", "all"]
         command += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
         tenth = drawn([*command, "-n", str(args.n // 10), "--out", str(folder / "tenth")], folder / "tenth", None)
         many, parts = folder / "many", []

@@ -24,15 +24,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusers_loop import DiffusersLoop, endless, unet
 from unblot import api
-from unblot.config import DataConfig
-from unblot.data.batches import open_data
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import open_data
 from unblot.denoiser import Denoised, Denoiser
 from unblot.process.levels import NoiseLevel, log_noise_ratio
 from unblot.process.schedules import SCHEDULES
-from unblot.run import load_model, save_model
+from unblot.runs.folder import load_model, save_model
 from unblot.training.budget import choose
-from unblot.training.engine import Trainer
-from unblot.training.pace import Pace
+from unblot.training.budget_controller import Pace
+from unblot.training.trainer import Trainer
 from watch import Drawable, Trained, Watch
 
 FRAME = 2  # black pixels on each side of what the peers see

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from unblot.evaluation.features import Source, build_features, extract
-from unblot.evaluation.figures import Figure, class_figures, compare_features
 from unblot.evaluation.memorization import nearness
+from unblot.evaluation.metrics import Figure, class_figures, compare_features
 from unblot.evaluation.pictures import Pictures
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from measure import report
-from unblot.data.batches import open_data
-from unblot.data.doctor import examine
+from unblot.data.audit.audit import examine
+from unblot.data.dataset import open_data
 
 
 def saved(picture: Image.Image, kind: str, **options: int) -> bytes:

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from unblot import api
-from unblot.config import DataConfig
-from unblot.data.batches import open_data
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import open_data
 from unblot.evaluation.measure import Options
-from unblot.evaluation.report import evaluate_run
-from unblot.run import build_denoiser
+from unblot.reports.evaluation import evaluate_run
+from unblot.runs.folder import build_denoiser
 
 
 def main() -> None:

@@ -27,21 +27,21 @@ from torch import Tensor
 
 import unblot
 from measure import report
-from unblot import edit
 from unblot.api import open_source
+from unblot.data.cache.build import cache_folder
 from unblot.data.output import as_display, tile
-from unblot.data.pack import cache_folder
-from unblot.edited import tinted
+from unblot.editing import images as edit
+from unblot.editing.methods import repaint
+from unblot.editing.operators import HIGH, LOW
+from unblot.editing.result import tinted
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import Features, Source, build_features, default_features, extract
 from unblot.evaluation.pictures import Pictures
 from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
+from unblot.runs.run import Run
 from unblot.sampling.draw import sampling_levels
-from unblot.sampling.editing import repaint
 from unblot.sampling.loop import pictures_noise
-from unblot.sampling.operators import HIGH, LOW
-from unblot.trained import Run
 
 GRIDS = ("karras", "karras:low=0.02,high=20")
 PASSES = ((1, 1), (1, 2), (1, 3), (1, 4), (4, 2), (4, 4))  # RePaint's (jump, repeats); (1, 1) goes back up never

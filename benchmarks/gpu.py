@@ -26,14 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from measure import matrix_product, report, seconds, summary
 from speed import engine
 from unblot import api
-from unblot.config import DataConfig
-from unblot.data.batches import Dataset, open_data
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import Dataset, open_data
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import Source, build_features, extract
 from unblot.evaluation.pictures import Pictures
 from unblot.process.randomness import labels_for
 from unblot.sampling.draw import draw
-from unblot.training.engine import Trainer
+from unblot.training.trainer import Trainer
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

@@ -23,10 +23,10 @@ from PIL import Image
 
 from measure import report, summary
 from unblot.api import plan
-from unblot.config import DataConfig
-from unblot.data.batches import Dataset, open_data
-from unblot.data.pool import cores
-from unblot.training.engine import Trainer
+from unblot.config.schema import DataConfig
+from unblot.data.cache.pool import cores
+from unblot.data.dataset import Dataset, open_data
+from unblot.training.trainer import Trainer
 
 CHUNK = 500  # files that a Pillow process decodes at a time
 
@@ -69,7 +69,7 @@ def pack_seconds(folder: Path, cache: Path) -> float:
 
 def peak_megabytes(folder: Path, cache: Path) -> dict[str, float]:
     """Peak memory of a process that imports unblot and packs, and of it and its workers together (proportional set)."""
-    code = "import sys; from unblot.data.batches import open_data; open_data(sys.argv[1], cache=sys.argv[2])"
+    code = "import sys; from unblot.data.dataset import open_data; open_data(sys.argv[1], cache=sys.argv[2])"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)])
     alone = together = 0.0
     while process.poll() is None:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from unblot import api
-from unblot.config import DataConfig
-from unblot.data.batches import open_data
-from unblot.training.engine import Trainer
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import open_data
+from unblot.training.trainer import Trainer
 
 RATE = 1e-3
 

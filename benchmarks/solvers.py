@@ -31,15 +31,16 @@ from unblot.data.values import ValueMap
 from unblot.evaluation.distances import moments
 from unblot.evaluation.features import Source, build_features, extract
 from unblot.evaluation.pictures import Pictures
-from unblot.evaluation.yardstick import Yardstick, yardstick
 from unblot.process.schedules import SCHEDULES
-from unblot.run import write_json, write_text
-from unblot.sampling.grids import GRIDS, spec_of
+from unblot.runs.tuning_store import read_tuning
+from unblot.sampling.settings import Setting, front, setting_for
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.tuning import Setting, front, learned_grid, setting_for
-from unblot.search import follow_few
+from unblot.sampling.spacing import GRIDS, spec_of
 from unblot.specs import build
-from unblot.tuned import read_tuning
+from unblot.system.files import write_json, write_text
+from unblot.tuning.learned_spacing import learned_grid
+from unblot.tuning.reference import Yardstick, yardstick
+from unblot.tuning.search import follow_few
 
 COUNTS = (5, 6, 8, 10, 15, 20, 50)
 BROAD = ("ddim", "dpmpp_2m", "unipc", "deis")  # solvers that go through every grid

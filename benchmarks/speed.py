@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from measure import matrix_product, report, seconds, summary
 from unblot import api
-from unblot.config import DataConfig
-from unblot.data.batches import open_data
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import open_data
 from unblot.nn import NETWORKS
 from unblot.specs import build
-from unblot.training.engine import Trainer
+from unblot.training.trainer import Trainer
 
 EQUAL = "ddpm_unet:width=32,multipliers=1-2-2,blocks=2,attention=1"  # 1.6 M parameters
 

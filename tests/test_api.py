@@ -8,14 +8,14 @@ import torch
 
 import unblot
 from unblot import UnblotError, api
+from unblot.config.presets import PRESETS
 from unblot.losses import WEIGHTINGS
 from unblot.nn import NETWORKS
-from unblot.presets import PRESETS
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
-from unblot.run import read_metrics
+from unblot.runs.folder import read_metrics
+from unblot.runs.metrics import STEP, of_kind
 from unblot.sampling.solvers import SOLVERS
-from unblot.training.metrics import STEP, of_kind
 
 SMALL = {
     "unet": "unet:width=16,multipliers=1,blocks=1",

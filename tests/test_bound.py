@@ -9,7 +9,6 @@ from torch.distributions import Normal, kl_divergence
 
 from oracles import F64, gaussian
 from unblot import UnblotError, api
-from unblot.bound import bound_terms, density, discretised, way
 from unblot.denoiser import Denoised, Denoiser
 from unblot.evaluation.likelihood import variational_bound
 from unblot.losses import OBJECTIVES, bound_loss, hybrid, vlb
@@ -17,7 +16,8 @@ from unblot.process.levels import NoiseLevel, corrupt
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, linear, sampling_levels
 from unblot.sampling.singlestep import ddpm
-from unblot.training.engine import Trainer
+from unblot.training.trainer import Trainer
+from unblot.vlb import bound_terms, density, discretised, way
 
 STD, STEPS = 0.5, 1000
 G = torch.Generator().manual_seed(0)
@@ -57,7 +57,7 @@ def test_the_terms_add_up_to_the_bound_of_evaluation(schedule: str, decoder) -> 
     def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
         return Denoised(exact(x, level).x0, torch.full_like(x, 0.3))
 
-    from unblot.bound import learned_variance
+    from unblot.vlb import learned_variance
 
     levels = sampling_levels(made, steps)
     bound = variational_bound(denoise, x0, levels, learned_variance, decoder, picture_generators(0, range(n)))

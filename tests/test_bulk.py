@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 import unblot
-from unblot import UnblotError, bulk
+from unblot import UnblotError
 from unblot.api import Run
+from unblot.runs import bulk
 from unblot.sampling.draw import sampling_levels
-from unblot.training.parallel import Group
+from unblot.system.distributed import Group
 
 CHOICES = {"steps": 2, "seed": 7, "label": "all"}
 
@@ -75,7 +76,7 @@ def test_processes_share_it_out_without_gap_or_difference(run, tmp_path, n):
 
 
 def test_a_draw_killed_for_real_and_gone_on_with_by_two_processes_is_the_same(run, tmp_path):
-    command = ["-m", "unblot.cli", "sample", str(run.path), "-n", "300", "--steps", "2", "--batch-size", "5"]
+    command = ["-m", "unblot", "sample", str(run.path), "-n", "300", "--steps", "2", "--batch-size", "5"]
     command += ["--seed", "7", "--out", str(tmp_path / "killed")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     drawing = subprocess.Popen([sys.executable, *command], env=environment)
@@ -113,7 +114,7 @@ def test_picture_i_is_the_same_alone_and_in_a_bulk_draw(run, tmp_path):
 def test_overwriting_by_several_processes_loses_nothing(run, tmp_path):
     """Whoever is first to write, the files of an earlier draw go before."""
     bulk.draw_into(tmp_path / "a", run, 13, batch_size=4, **CHOICES)
-    command = ["-m", "unblot.cli", "sample", str(run.path), "-n", "9", "--steps", "2", "--batch-size", "1"]
+    command = ["-m", "unblot", "sample", str(run.path), "-n", "9", "--steps", "2", "--batch-size", "1"]
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
     done = subprocess.run([*two, "--out", str(tmp_path / "a"), "--overwrite"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from unblot.api import SPECS
-from unblot.cli import main
-from unblot.config import TrainConfig
+from unblot.cli.parser import main
+from unblot.config.schema import TrainConfig
 
 TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "4", "--batch-size", "8"]
 
@@ -110,7 +110,7 @@ def test_resume_goes_on_to_more_steps(run, tmp_path, capsys):
 
 
 def test_help_and_wrong_arguments_cost_no_import_of_torch():
-    code = "import sys, unblot.cli as c\nfor a in (['--help'], ['train', '--help'], ['nothing']):\n"
+    code = "import sys, unblot.cli.parser as c\nfor a in (['--help'], ['train', '--help'], ['nothing']):\n"
     code += " try: c.main(a)\n except SystemExit: pass\nassert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unblot import UnblotError, api
-from unblot.config import DataConfig, RunConfig, SampleConfig, flag
+from unblot.config.schema import DataConfig, RunConfig, SampleConfig, flag
 from unblot.specs import canonical
 
 

@@ -10,10 +10,10 @@ from sklearn.datasets import load_digits
 
 import unblot
 from test_cli import TINY, refused
-from unblot import edit
-from unblot.cli import EDITS, main
-from unblot.data.given import gray_weights
-from unblot.edit_files import edit_files
+from unblot.cli.parser import EDITS, main
+from unblot.editing import images as edit
+from unblot.editing.files import edit_files
+from unblot.editing.inputs import gray_weights
 
 FAST = ["--steps", "2"]
 SMALL = {"network": TINY[1], "steps": 2, "batch_size": 8, "quiet": True}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unblot.film import Frame, telling
+from unblot.runs.film import Frame, telling
 
 
 def frames(positions):

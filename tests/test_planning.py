@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from unblot import planning
-from unblot.config import DataConfig
-from unblot.data.batches import Dataset, open_data
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import Dataset, open_data
+from unblot.training import plan as planning
 
 
 @pytest.fixture

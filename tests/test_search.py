@@ -6,17 +6,19 @@ import pytest
 import torch
 
 import unblot
-from unblot import UnblotError, api, guided, search
-from unblot.cli import main
-from unblot.config import TuneConfig
-from unblot.describe import describe
+from unblot import UnblotError, api
+from unblot.cli.parser import main
+from unblot.config.schema import TuneConfig
 from unblot.evaluation.distances import frechet, frechet_spreads, moments
-from unblot.evaluation.front import table, told
-from unblot.evaluation.yardstick import yardstick
 from unblot.process.schedules import karras
-from unblot.sampling.tuning import Setting, choose
-from unblot.training.checkpoint import checksum
-from unblot.tuned import read_tuning, usable
+from unblot.reports.tuning import table
+from unblot.runs.describe import describe
+from unblot.runs.tuning_store import read_tuning, usable
+from unblot.sampling.settings import Setting, choose, told
+from unblot.system.files import checksum
+from unblot.tuning import guidance_candidates as guided
+from unblot.tuning import search
+from unblot.tuning.reference import yardstick
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 8, "batch_size": 8, "quiet": True}
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import unblot
-from unblot import UnblotError, bulk
-from unblot.cli import main
-from unblot.describe import describe
-from unblot.run import TUNING, fingerprint, read_tensors, save_model
-from unblot.sampling.tuning import Setting, Trial
-from unblot.trained import Run
-from unblot.training.checkpoint import checksum
-from unblot.tuned import Tuning, read_tuning, write_tuning
+from unblot import UnblotError
+from unblot.cli.parser import main
+from unblot.runs import bulk
+from unblot.runs.describe import describe
+from unblot.runs.folder import TUNING, fingerprint, save_model
+from unblot.runs.run import Run
+from unblot.runs.tuning_store import Tuning, read_tuning, write_tuning
+from unblot.sampling.settings import Setting, Trial
+from unblot.system.files import checksum, read_tensors
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
 TRIALS = tuple(

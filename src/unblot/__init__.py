@@ -6,13 +6,13 @@ unblot.load("runs/pictures").sample(16, steps=20, seed=0).grid().save("new.png")
 
 from typing import TYPE_CHECKING, Any
 
+from unblot._version import __version__
 from unblot.errors import UnblotError
 
 if TYPE_CHECKING:
     from unblot.api import Pictures, Run, distill, evaluate, load, resume, train, tune
 
-__version__ = "0.1.0"
-__all__ = ["Pictures", "Run", "UnblotError", "distill", "evaluate", "load", "resume", "train", "tune"]
+__all__ = ["Pictures", "Run", "UnblotError", "__version__", "distill", "evaluate", "load", "resume", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,41 +11,32 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unblot.config import DataConfig, DistillConfig, EmaConfig, EvaluateConfig, RunConfig, TuneConfig
-from unblot.data import doctor
-from unblot.data.batches import Dataset, open_data
-from unblot.data.doctor import quick_check
-from unblot.data.examination import Examination
-from unblot.data.pack import cache_folder
-from unblot.describe import announce
+from unblot.config.durations import budget_of, longer_budget, parse_budget
+from unblot.config.schema import DataConfig, DistillConfig, EmaConfig, EvaluateConfig, RunConfig, TuneConfig
+from unblot.data.audit import audit as doctor
+from unblot.data.audit.audit import quick_check
+from unblot.data.audit.examination import Examination
+from unblot.data.cache.build import cache_folder
+from unblot.data.dataset import Dataset, open_data
+from unblot.distillation.distill import keep_teacher, student_config, teacher_of
 from unblot.errors import UnblotError
-from unblot.planning import SPECS, plan
 from unblot.process.randomness import epoch_order
-from unblot.run import (
-    CONFIG,
-    MODEL,
-    create,
-    load_model,
-    locked,
-    new_folder,
-    read_config,
-    refuse_run,
-    save_model,
-    write_json,
-)
-from unblot.trained import Pictures, Run, choose_labels, load
+from unblot.runs.budget_plan import Plan
+from unblot.runs.folder import CONFIG, MODEL, create, load_model, locked, read_config, refuse_run, save_model
+from unblot.runs.run import Pictures, Run, choose_labels, load
+from unblot.runs.snapshots import Row, Snapshots
+from unblot.runs.tuning_store import Tuning
+from unblot.system.distributed import join_group, shared_clock
+from unblot.system.files import new_folder, write_json
 from unblot.training import checkpoint
-from unblot.training.budget import Plan, choose, go_on, keep, training_seconds, try_out
-from unblot.training.distill import keep_teacher, student_config, teacher_of
-from unblot.training.durations import budget_of, longer_budget, parse_budget
-from unblot.training.engine import Trainer
-from unblot.training.loggers import services
+from unblot.training.announce import announce
+from unblot.training.budget import choose, go_on, keep, training_seconds, try_out
+from unblot.training.budget_controller import Pace
+from unblot.training.diagnostics.loggers import services
+from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.loop import run_training
-from unblot.training.monitor import Monitor
-from unblot.training.pace import Pace
-from unblot.training.parallel import join_group, shared_clock
-from unblot.training.posthoc import Row, Snapshots
-from unblot.tuned import Tuning
+from unblot.training.plan import SPECS, plan
+from unblot.training.trainer import Trainer
 
 __all__ = ["SPECS", "Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume"]
 __all__ += ["train", "tune"]
@@ -150,7 +141,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     Raises UnblotError where the data is not what the run was trained on.
     """
     from unblot.evaluation.measure import Options
-    from unblot.evaluation.report import evaluate_run
+    from unblot.reports.evaluation import evaluate_run
 
     config = EvaluateConfig(**choices)
     run = load(path, config.device)
@@ -181,7 +172,7 @@ def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: 
     snapshots stay as they are, so that any other can be had later. Raises UnblotError for a run without snapshots, and
     where the data to choose by is not what the run was trained on.
     """
-    from unblot.evaluation.lengths import best
+    from unblot.evaluation.ema_std import best
 
     path, config = Path(path), EmaConfig(**choices)
     snapshots, run = Snapshots(path), load(path, config.device)
@@ -202,7 +193,7 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
     choices: fields of `TuneConfig`; `report` is told how it goes on. Raises UnblotError where the data is not what the
     run was trained on.
     """
-    from unblot.search import tune_run
+    from unblot.tuning.search import tune_run
 
     config, path = TuneConfig(**choices), Path(path)
     run_config = read_config(path)  # a folder: this is where the result is kept

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.bound import Decoder, Way, bound_terms
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm, per_picture
 from unblot.process.parameterizations import network_target
+from unblot.vlb import Decoder, Way, bound_terms
 
 Weighting = Callable[[NoiseLevel, Denoiser], Tensor]  # levels (B,) -> weights (B,) on the network's squared error
 

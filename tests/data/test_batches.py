@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unblot.data.batches import open_data
+from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from unblot.data.batches import Dataset, open_data
 from unblot.data.clusters import clustered, shares
+from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
 from unblot.process.randomness import labels_for, spread_labels
 
@@ -70,7 +70,7 @@ def test_labels_that_nobody_chose() -> None:
 @pytest.mark.parametrize("clusters", [1, 5000])
 def test_a_number_that_makes_no_sense_is_refused(clusters: int) -> None:
     from unblot import api
-    from unblot.config import DataConfig
+    from unblot.config.schema import DataConfig
 
     source = DataConfig(data="digits", unlabelled=True)
     with pytest.raises(UnblotError, match=f"not {clusters}"):
@@ -79,7 +79,7 @@ def test_a_number_that_makes_no_sense_is_refused(clusters: int) -> None:
 
 def test_labels_and_clusters_exclude_each_other() -> None:
     from unblot import api
-    from unblot.config import DataConfig
+    from unblot.config.schema import DataConfig
 
     source = DataConfig(data="digits")
     with pytest.raises(UnblotError, match="--unlabelled"):

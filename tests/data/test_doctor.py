@@ -11,9 +11,11 @@ from PIL import Image, ImageOps
 
 from data_files import encoded, scenes
 from unblot import api
-from unblot.data import copies, doctor, doctor_page, values
-from unblot.data.batches import open_data
+from unblot.data import copies, values
+from unblot.data.audit import audit as doctor
+from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
+from unblot.reports import audit as doctor_page
 
 RNG = np.random.default_rng(17)
 

@@ -5,7 +5,7 @@ import tifffile
 from PIL import Image
 
 from data_files import hostile, tiff_of
-from unblot.cli import main
+from unblot.cli.parser import main
 
 RNG = np.random.default_rng(31)
 TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "2", "--batch-size", "8"]

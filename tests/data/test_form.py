@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unblot.data.form import FITS, Colourful, Form, Wish, choose_form, conform, parse_size, propose_size, resize
-from unblot.data.formats import Picture
+from unblot.data.image_spec import FITS, Colourful, Form, Wish, choose_form, conform, parse_size, propose_size, resize
+from unblot.data.readers.formats import Picture
 from unblot.errors import UnblotError
 
 RNG = np.random.default_rng(11)

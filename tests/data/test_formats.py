@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from data_files import BROKEN, encoded, tiff_of
-from unblot.data import formats, tiff
+from unblot.data.readers import formats, tiff
 from unblot.errors import UnblotError
 
 RNG = np.random.default_rng(5)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_files import encoded, hostile
-from unblot.data.batches import open_data
+from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
 
 RNG = np.random.default_rng(8)
@@ -55,7 +55,7 @@ def test_workers_say_the_same_as_one_process(tmp_path, monkeypatch):
     folder.mkdir()
     hostile(folder)
     alone = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "one")
-    monkeypatch.setattr("unblot.data.pack.ALONE", 0)
+    monkeypatch.setattr("unblot.data.cache.build.ALONE", 0)
     many = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "two", workers=2)
     assert many.packed.broken == alone.packed.broken
     assert many.packed.kinds == alone.packed.kinds

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_files import tiff_of
 from unblot.data import output, values
-from unblot.data.batches import open_data
+from unblot.data.dataset import open_data
 from unblot.data.values import ValueMap
 
 RNG = np.random.default_rng(13)

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from data_files import encoded
-from unblot.data import journal, manifest, pack, pool, reading, worker
-from unblot.data.batches import open_data
-from unblot.data.form import Wish
-from unblot.data.listing import Item
-from unblot.data.sources import open_source
+from unblot.data.cache import build as pack
+from unblot.data.cache import journal, manifest, pool, worker
+from unblot.data.dataset import open_data
+from unblot.data.image_spec import Wish
+from unblot.data.readers import reading
+from unblot.data.readers.listing import Item
+from unblot.data.readers.sources import open_source
 from unblot.errors import UnblotError
 
 RNG = np.random.default_rng(21)
@@ -186,9 +188,9 @@ def test_a_damaged_pack_is_made_again(folder, tmp_path, undisturbed):
 PACK = """
 import sys
 from pathlib import Path
-from unblot.data import pack
-from unblot.data.form import Wish
-from unblot.data.sources import open_source
+from unblot.data.cache import build as pack
+from unblot.data.image_spec import Wish
+from unblot.data.readers.sources import open_source
 pack.TASK_PICTURES = 4
 source, stamp = open_source(sys.argv[1])
 ignore = lambda *told: None
@@ -210,8 +212,8 @@ def test_a_decoder_that_crashes_breaks_only_its_picture(folder, tmp_path):
     killer.parent.mkdir()
     killer.write_text(
         "import os, sys\n"
-        "if 'unblot.data.worker' in ' '.join(sys.orig_argv):\n"
-        "    from unblot.data import reading\n"
+        "if 'unblot.data.cache.worker' in ' '.join(sys.orig_argv):\n"
+        "    from unblot.data.readers import reading\n"
         "    was = reading.Reader.read\n"
         "    reading.Reader.read = lambda self, item: os.abort() if '0077' in item.name else was(self, item)\n"
     )
@@ -375,8 +377,8 @@ def test_a_decoder_that_hangs_is_ended_and_breaks_only_its_picture(folder, tmp_p
     killer.parent.mkdir()
     killer.write_text(
         "import pathlib, sys, time\n"
-        "if 'unblot.data.worker' in ' '.join(sys.orig_argv):\n"
-        "    from unblot.data import reading\n"
+        "if 'unblot.data.cache.worker' in ' '.join(sys.orig_argv):\n"
+        "    from unblot.data.readers import reading\n"
         "    was = reading.Reader.read\n"
         "    def read(self, item):\n"
         "        if '0077' in item.name:\n"

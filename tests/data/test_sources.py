@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unblot.data.batches import open_data
-from unblot.data.sources import BUILT_IN, SOURCES, kind_of
+from unblot.data.dataset import open_data
+from unblot.data.readers.sources import BUILT_IN, SOURCES, kind_of
 from unblot.errors import UnblotError
 
 RNG = np.random.default_rng(3)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_files import encoded, scenes
 from unblot.data import copies
-from unblot.data.batches import open_data
+from unblot.data.dataset import open_data
 from unblot.data.split import AT_LEAST, AT_MOST, digest, split
 from unblot.errors import UnblotError
 

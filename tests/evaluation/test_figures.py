@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from unblot.evaluation.figures import MEASURES, class_figures, compare_features
-from unblot.evaluation.verdicts import MEANINGS
+from unblot.evaluation.metrics import MEASURES, class_figures, compare_features
+from unblot.reports.verdicts import MEANINGS
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "damage.py"
 

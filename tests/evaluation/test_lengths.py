@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from unblot import UnblotError, api, cli
-from unblot.evaluation import lengths
-from unblot.run import MODEL, read_config, read_tensors
+from unblot import UnblotError, api
+from unblot.cli import parser as cli
+from unblot.evaluation import ema_std as lengths
+from unblot.runs.folder import MODEL, read_config
 from unblot.sampling.draw import draw
-from unblot.training import checkpoint, posthoc
+from unblot.system.files import read_tensors
+from unblot.training import checkpoint
+from unblot.training.averages import posthoc
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from oracles import gaussian
-from unblot.bound import VARIANCES, Variance, density, discretised
 from unblot.denoiser import Denoised
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.process.levels import NoiseLevel, broadcast, norm, posterior, prior_kl, transition
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.vlb import VARIANCES, Variance, density, discretised
 
 STD = 0.5
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e * STD**2)

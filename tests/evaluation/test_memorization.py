@@ -10,13 +10,7 @@ from scipy.stats import binomtest, mannwhitneyu
 from sklearn.datasets import load_digits
 
 from unblot.errors import UnblotError
-from unblot.evaluation.memorization import (
-    copying_z,
-    forms_of,
-    nearness,
-    percentiles,
-    share_interval,
-)
+from unblot.evaluation.memorization import copying_z, forms_of, nearness, percentiles, share_interval
 from unblot.evaluation.pictures import Pictures
 
 

@@ -11,18 +11,18 @@ import torch
 
 from oracles import ideal
 from unblot import api
-from unblot.data.batches import Dataset, open_data
+from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
-from unblot.evaluation import report as reports
-from unblot.evaluation.charts import history_chart
 from unblot.evaluation.measure import Options
 from unblot.evaluation.memorization import nearness
 from unblot.evaluation.pictures import Pictures
-from unblot.evaluation.report import evaluate_run, history, read_report
-from unblot.evaluation.verdicts import QUESTIONS, compare, summary
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, sampling_levels
-from unblot.run import METRICS
+from unblot.reports import evaluation as reports
+from unblot.reports.charts import history_chart
+from unblot.reports.evaluation import evaluate_run, history, read_report
+from unblot.reports.verdicts import QUESTIONS, compare, summary
+from unblot.runs.folder import METRICS
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
 

@@ -15,10 +15,10 @@ from oracles import F64, SmallNetwork, no_noise, order_of
 from unblot.denoiser import Denoiser
 from unblot.process.levels import NoiseLevel, log_snr, transition
 from unblot.process.schedules import linear
-from unblot.sampling.grids import karras, trailing
 from unblot.sampling.loop import Solver, sample
 from unblot.sampling.multistep import middle_x0
 from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import karras, trailing
 from unblot.sampling.steps import hold_x0
 
 diffusers = pytest.importorskip("diffusers")

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from oracles import F64, Counted, correlated, gaussian, ideal, level, no_noise, seeded_noise
 from unblot.denoiser import Denoised
+from unblot.editing.methods import blend, extend, fill, invert, repaint, restore, rework, spherical, vary
+from unblot.editing.operators import averaging, conditioned, graying, masking, projected, tilted
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.schedules import SCHEDULES, flow, linear
-from unblot.sampling.editing import blend, extend, fill, invert, repaint, restore, rework, spherical, vary
-from unblot.sampling.grids import karras
 from unblot.sampling.loop import sample
-from unblot.sampling.operators import averaging, conditioned, graying, masking, projected, tilted
 from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import karras
 
 DATA = (
     torch.rand(8, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=F64) * 2 - 1

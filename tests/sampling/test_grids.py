@@ -7,7 +7,7 @@ from oracles import F64
 from unblot.errors import UnblotError
 from unblot.process.schedules import SCHEDULES, flow, linear
 from unblot.process.schedules import karras as karras_schedule
-from unblot.sampling.grids import GRIDS, by_time, karras, levels_at, listed, log_snr, spec_of, trailing
+from unblot.sampling.spacing import GRIDS, by_time, karras, levels_at, listed, log_snr, spec_of, trailing
 from unblot.specs import build
 
 MADE = {name: make() for name, make in GRIDS.items() if name != "listed"}

@@ -10,23 +10,12 @@ from oracles import F64, gaussian, ideal, no_noise
 from unblot.errors import UnblotError
 from unblot.process.schedules import karras as karras_schedule
 from unblot.process.schedules import linear
-from unblot.sampling.grids import GRIDS, spec_of
 from unblot.sampling.loop import evaluations, sample
+from unblot.sampling.settings import Setting, Trial, choose, front, setting_for, within
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.tuning import (
-    Setting,
-    Trial,
-    choose,
-    end_error,
-    follow,
-    front,
-    learned_grid,
-    polished_grid,
-    setting_for,
-    step_errors,
-    within,
-)
+from unblot.sampling.spacing import GRIDS, spec_of
 from unblot.specs import build
+from unblot.tuning.learned_spacing import end_error, follow, learned_grid, polished_grid, step_errors
 
 DATA = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=F64) * 2 - 1
 X = 80 * torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=F64)

@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unblot import UnblotError, api
-from unblot.config import TrainConfig
-from unblot.run import read_metrics
-from unblot.training import adaptive, checkpoint, engine
-from unblot.training.adaptive import BINS, FLOOR, KNOWN, MEMORY, Adaptive, density_from
-from unblot.training.draws import TIMES
-from unblot.training.feed import Feed
-from unblot.training.parallel import Group
+from unblot.config.schema import TrainConfig
+from unblot.runs.folder import read_metrics
+from unblot.system.distributed import Group
+from unblot.training import adaptive_times as adaptive
+from unblot.training import checkpoint
+from unblot.training import trainer as engine
+from unblot.training.adaptive_times import BINS, FLOOR, KNOWN, MEMORY, Adaptive, density_from
+from unblot.training.batches import TIMES
+from unblot.training.prefetch import Feed
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 12, "batch_size": 64}
 CPU = torch.device("cpu")

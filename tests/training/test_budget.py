@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unblot import UnblotError, api
-from unblot.cli import main
+from unblot.cli.parser import main
+from unblot.config.durations import format_seconds, parse_budget
+from unblot.config.presets import ENOUGH_STEPS, ladder
 from unblot.nn import NETWORKS
-from unblot.presets import ENOUGH_STEPS, ladder
-from unblot.run import METRICS, MODEL, PLAN, read_config, read_metrics
+from unblot.runs.folder import METRICS, MODEL, PLAN, read_config, read_metrics
 from unblot.specs import canonical
-from unblot.training import checkpoint, engine, loop
+from unblot.training import checkpoint, loop
+from unblot.training import trainer as engine
 from unblot.training.budget import choose
-from unblot.training.durations import format_seconds, parse_budget
-from unblot.training.engine import Outcome
-from unblot.training.pace import Pace
-from unblot.training.rates import Switch, learning_rate
+from unblot.training.budget_controller import Pace
+from unblot.training.learning_rate import Switch, learning_rate
+from unblot.training.trainer import Outcome
 
 TINY = "unet:width=16,multipliers=1,blocks=1,attention="
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from unblot import UnblotError, api
-from unblot.training import compiling, engine
-from unblot.training.compiling import compile_where_it_pays, compiled_for_many
+from unblot.system import compiling
+from unblot.system.compiling import compile_where_it_pays, compiled_for_many
+from unblot.training import trainer as engine
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

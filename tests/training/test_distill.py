@@ -8,19 +8,21 @@ import pytest
 import torch
 
 from oracles import F64, gaussian, gaussian_flow, ideal
-from unblot import UnblotError, api, edit
-from unblot.config import DistillConfig
+from unblot import UnblotError, api
+from unblot.config.schema import DistillConfig
 from unblot.denoiser import Denoised, Denoiser
+from unblot.distillation.distill import Distillation, one_step_x0, segment, student_config, teacher_of
+from unblot.editing import images as edit
 from unblot.nn import NETWORKS
 from unblot.process.levels import NoiseLevel, corrupt, mix, norm
 from unblot.process.schedules import SCHEDULES, SIGMA_MIN, only_at
-from unblot.run import METRICS, MODEL, TEACHER, read_config
+from unblot.runs.folder import METRICS, MODEL, TEACHER, read_config
 from unblot.sampling.draw import sampling_levels
-from unblot.sampling.grids import levels_at
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
-from unblot.training import checkpoint, engine
-from unblot.training.distill import Distillation, one_step_x0, segment, student_config, teacher_of
+from unblot.sampling.spacing import levels_at
+from unblot.training import checkpoint
+from unblot.training import trainer as engine
 
 TINY = {"network": "mlp:width=32", "steps": 12, "batch_size": 40, "checkpoint_every": 12, "preview_every": 0}
 FEW = {"steps": 9, "log_every": 3, "checkpoint_every": 4, "preview_every": 4}

@@ -8,7 +8,7 @@ from scipy import stats
 
 from unblot.errors import UnblotError
 from unblot.process.schedules import flow, linear
-from unblot.training.draws import GRAIN, NOISES, Draws
+from unblot.training.batches import GRAIN, NOISES, Draws
 
 
 def draws(**changes):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from unblot.training.ema import EMAS, Ema, power_exponent
+from unblot.runs.ema_profiles import power_exponent
+from unblot.training.averages.ema import EMAS, Ema
 
 
 def shares(spec: str, steps: int) -> torch.Tensor:

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from unblot import UnblotError, api
-from unblot.run import METRICS, MODEL, read_tensors
-from unblot.training import checkpoint, engine, record
+from unblot.runs.folder import METRICS, MODEL
+from unblot.system.files import read_tensors
+from unblot.training import checkpoint
+from unblot.training import trainer as engine
+from unblot.training.diagnostics import run_logger as record
 
 TINY = {
     "held_out_every": 4,
@@ -214,7 +217,7 @@ def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(straight, tmp_path, monkeypatch):
-    from unblot import run
+    from unblot.runs import folder as run
 
     folder = tmp_path / "run"
     api.train("digits", out=folder, quiet=True, **TINY)

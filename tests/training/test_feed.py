@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from unblot import UnblotError, api
-from unblot.training import engine
-from unblot.training.feed import AHEAD, Feed
+from unblot.training import trainer as engine
+from unblot.training.prefetch import AHEAD, Feed
 
 CPU = torch.device("cpu")
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 8, "batch_size": 24}

@@ -8,12 +8,12 @@ import torch
 
 from unblot import api
 from unblot.losses import training_loss
-from unblot.training import heldout
-from unblot.training.colour import Colours
-from unblot.training.engine import Trainer
-from unblot.training.heldout import BLOCK, LEVELS, HeldOut, pictures_a_side
-from unblot.training.metrics import mean_loss
-from unblot.training.parallel import Group
+from unblot.runs.metrics import mean_loss
+from unblot.system.distributed import Group
+from unblot.training.diagnostics import held_out as heldout
+from unblot.training.diagnostics.colours import Colours
+from unblot.training.diagnostics.held_out import BLOCK, LEVELS, HeldOut, pictures_a_side
+from unblot.training.trainer import Trainer
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 100, "batch_size": 32}
 

@@ -6,9 +6,10 @@ import numpy as np
 from PIL import Image
 
 from unblot import UnblotError, api
-from unblot.cli import main
-from unblot.run import BEST, LOG, METRICS, locked, read_metrics
-from unblot.training import checkpoint, record
+from unblot.cli.parser import main
+from unblot.runs.folder import BEST, LOG, METRICS, locked, read_metrics
+from unblot.training import checkpoint
+from unblot.training.diagnostics import run_logger as record
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
@@ -97,7 +98,7 @@ def test_an_infinite_picture_is_named(tmp_path, capsys):
 
 
 def test_a_picture_that_makes_the_loss_infinite_is_named(monkeypatch):
-    from unblot.training.engine import Trainer
+    from unblot.training.trainer import Trainer
 
     dataset = api.open_data("digits")
     trainer = Trainer(api.plan(api.DataConfig(data="digits"), dataset, TINY), dataset)
@@ -128,7 +129,7 @@ def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
 
 
 def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp_path, monkeypatch):
-    from unblot.training.heldout import HeldOut
+    from unblot.training.diagnostics.held_out import HeldOut
 
     measure = HeldOut.measure
 

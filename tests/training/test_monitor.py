@@ -7,8 +7,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from unblot import UnblotError, api
-from unblot.run import LOG
-from unblot.training import notebook
+from unblot.runs.folder import LOG
+from unblot.training.diagnostics import notebook
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",

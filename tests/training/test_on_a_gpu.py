@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unblot import api
-from unblot.training import engine
+from unblot.training import trainer as engine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unblot.nn import NETWORKS
-from unblot.training.optimizers import OPTIMIZERS, Optimizer, orthogonal, split
+from unblot.training.optim import OPTIMIZERS, Optimizer, orthogonal, split
 
 GOOD, BAD = torch.tensor(False), torch.tensor(True)
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from unblot import UnblotError
-from unblot.training import posthoc
-from unblot.training.ema import Ema, power_exponent
-from unblot.training.posthoc import Profile, Snapshots, combination, inner_products
+from unblot.runs.ema_profiles import Profile, combination, inner_products, power_exponent
+from unblot.runs.snapshots import Snapshots
+from unblot.training.averages import posthoc
+from unblot.training.averages.ema import Ema
 
 STEPS = 800
 TRACKED = "power:std=0.05+power:std=0.1"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from unblot import api
-from unblot.run import load_model, read_metrics
+from unblot.runs.folder import load_model, read_metrics
 from unblot.training import checkpoint
-from unblot.training.adaptive import REFRESH
+from unblot.training.adaptive_times import REFRESH
 
 CHOICES = {
     "network": "unet:width=16,multipliers=1,blocks=1",
@@ -24,7 +24,7 @@ CHOICES = {
 
 def train_with_two_processes(*arguments: str) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in CHOICES.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unblot.cli", "train"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unblot", "train"]
     resuming = "--resume" in arguments
     done = subprocess.run(
         [*command, "--quiet", *([] if resuming else flags), *arguments],

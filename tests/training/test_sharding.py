@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from unblot import UnblotError
-from unblot.training.parallel import Group
-from unblot.training.sharding import like, wants_shards, whole
+from unblot.system.distributed import Group
+from unblot.system.sharding import like, wants_shards, whole
 
 CPU = torch.device("cpu")
 

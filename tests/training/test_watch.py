@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unblot.training.outlook import gain_of_twice, more_time
-from unblot.training.watch import RECENT, Watch, colour_drift, diverged, overfitting, rate_too_high, turned
+from unblot.training.diagnostics.rules import RECENT, Watch, colour_drift, diverged, overfitting, rate_too_high, turned
+from unblot.training.diagnostics.summary import gain_of_twice, more_time
 
 PARTS, LEVELS = 8, 5
 

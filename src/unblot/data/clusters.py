@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unblot.data.batches import Dataset
+from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError
 
 SIDE = 16  # pictures are averaged down to so many pixels: what they show, not their grain

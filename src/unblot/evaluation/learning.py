@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unblot.data.batches import Dataset
+from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.evaluation.distances import Z95
 from unblot.evaluation.pictures import seen_by

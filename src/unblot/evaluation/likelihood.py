@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.bound import Decoder, Variance, divergence
 from unblot.process.levels import NoiseLevel, corrupt, log_noise_ratio, posterior, prior_kl
 from unblot.process.randomness import normal
 from unblot.sampling.loop import Denoise
+from unblot.vlb import Decoder, Variance, divergence
 
 
 class Bound(NamedTuple):

@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unblot.bound import VARIANCES
-from unblot.config import RunConfig, TrainConfig
-from unblot.data.batches import Dataset
+from unblot.config.schema import RunConfig, TrainConfig
+from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
 from unblot.evaluation.features import Features, Source, build_features, default_features, extract
-from unblot.evaluation.figures import class_figures, compare_features
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
     Nearness,
@@ -29,12 +27,13 @@ from unblot.evaluation.memorization import (
     percentiles,
     share_interval,
 )
+from unblot.evaluation.metrics import class_figures, compare_features
 from unblot.evaluation.pictures import CHUNK, Pictures, seen_by
 from unblot.process.levels import norm
 from unblot.sampling.draw import sampling_levels
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import Denoise
-from unblot.training.objectives import bin_width, decoder_of
+from unblot.vlb import VARIANCES, bin_width, decoder_of
 
 PAIRS = 24
 """Nearest pairs that are shown: the samples with the smallest ratios."""

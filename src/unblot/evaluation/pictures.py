@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from unblot.data.batches import Dataset
+from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.process.randomness import picture_generators
 

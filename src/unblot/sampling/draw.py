@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES
-from unblot.sampling.grids import GRIDS
 from unblot.sampling.guidance import Guidance, guided
 from unblot.sampling.loop import Progress, pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import GRIDS
 from unblot.specs import build
 
 
@@ -54,14 +52,3 @@ def draw(
 def sampling_levels(schedule: str, grid: str, steps: int) -> NoiseLevel:
     """The levels (steps + 1,) that a grid chooses of a schedule, noisiest first. Raises UnblotError for a bad spec."""
     return build(GRIDS, grid, "grid")(build(SCHEDULES, schedule, "schedule"), steps)
-
-
-def available_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the best there is. Raises UnblotError where it cannot be had."""
-    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(best if name == "auto" else name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UnblotError(f"device {name!r} cannot be used here; use --device {best}") from None
-    return device

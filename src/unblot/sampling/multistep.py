@@ -9,16 +9,7 @@ from torch import Tensor
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast, log_snr, mix
 from unblot.sampling.loop import Denoise, History, Noise, Solver
-from unblot.sampling.steps import (
-    eps_of,
-    hold_eps,
-    hold_x0,
-    leaps,
-    noise_kept,
-    polynomial_eps,
-    polynomial_x0,
-    weighted,
-)
+from unblot.sampling.steps import eps_of, hold_eps, hold_x0, leaps, noise_kept, polynomial_eps, polynomial_x0, weighted
 
 
 def dpmpp_2m() -> Solver:

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from unblot.bound import VARIANCES
 from unblot.denoiser import Denoised
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, between, broadcast, eps_from_x0, log_snr, mix, posterior
 from unblot.sampling.loop import Denoise, History, Noise, Solver
 from unblot.sampling.steps import hold_eps, hold_x0, leaps
+from unblot.vlb import VARIANCES
 
 
 def ddpm(*, variance: str = "posterior") -> Solver:

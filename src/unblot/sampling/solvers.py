@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from unblot.sampling.loop import Solver
 from unblot.sampling.multistep import deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde, ipndm, unipc
-from unblot.sampling.rerouted import edm_churn, restart
+from unblot.sampling.restarts import edm_churn, restart
 from unblot.sampling.singlestep import adaptive, ddim, ddpm, dpmpp_2s, euler, heun
 
 SOLVERS: dict[str, Callable[..., Solver]] = {

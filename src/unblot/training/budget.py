@@ -9,7 +9,6 @@ import math
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import fmean
@@ -17,16 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from unblot.config import RunConfig
-from unblot.data.batches import Dataset
+from unblot.config.durations import format_seconds
+from unblot.config.presets import ENOUGH_STEPS, FREE_BATCH, LEAST_PASS, MOST_BATCH, ladder
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError
-from unblot.presets import ENOUGH_STEPS, FREE_BATCH, LEAST_PASS, MOST_BATCH, ladder
-from unblot.run import PLAN, write_json
-from unblot.training.durations import format_seconds
-from unblot.training.engine import Trainer
-from unblot.training.heldout import PASSES, pictures_a_side
+from unblot.runs.budget_plan import Plan
+from unblot.runs.folder import PLAN
+from unblot.system.files import write_json
+from unblot.training.budget_controller import Pace, occasions
+from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.loop import PREVIEW_STEPS, preview_pictures
-from unblot.training.pace import Pace, occasions
+from unblot.training.trainer import Trainer
 
 LEAST_STEPS = 20  # that a budget must allow
 TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and so long
@@ -102,36 +103,6 @@ def training_seconds(trial: Trial) -> float:
     return train.steps * trial.step_seconds + _aside(trial, 0)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run with a budget is going to be, as trial steps foretell it. Times in seconds, memory in bytes.
-
-    used: before this sitting's first step, trials included. steps, pictures, passes: from step `first` on. aside_share:
-    of the time, for previews and checkpoints. ends: clock time, ISO 8601.
-    """
-
-    budget: float
-    used: float
-    first: int
-    network: str
-    parameters: int
-    batch_size: int
-    steps: int
-    pictures: int
-    passes: float
-    pictures_per_second: float
-    memory: int
-    aside_share: float
-    ends: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return tell(self.to_dict())
-
-
 def choose(
     configure: Callable[..., RunConfig], choices: Mapping[str, Any], dataset: Dataset, pace: Pace
 ) -> tuple[RunConfig, Plan]:
@@ -198,19 +169,6 @@ def _plan(trial: Trial, first: int, steps: int, pace: Pace) -> Plan:
         memory=trial.memory,
         aside_share=_aside(trial, first) / max(left, 1e-9),
         ends=(datetime.now() + timedelta(seconds=left)).isoformat(timespec="seconds"),
-    )
-
-
-def tell(plan: dict[str, Any]) -> str:
-    """A plan in words, as `Plan.to_dict` gives it, in three lines."""
-    memory = f"{plan['memory'] / 1e9:.1f} GB" if plan["memory"] >= 1e9 else f"{plan['memory'] / 1e6:.0f} MB"
-    return (
-        f"{plan['steps']:,} steps of {plan['batch_size']}: {plan['pictures']:,} pictures, {plan['passes']:.1f} passes "
-        f"over the data\n"
-        f"{plan['network']}, {plan['parameters'] / 1e6:.2f} M parameters, "
-        f"{plan['pictures_per_second']:.0f} pictures/s, {memory} of memory\n"
-        f"ends at {plan['ends'][11:]}, {100 * plan['aside_share']:.0f} % of the time for previews, saving, measuring "
-        f"(budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far)"
     )
 
 

@@ -7,7 +7,6 @@ A checkpoint is written under another name, flushed to disk and then renamed: on
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from unblot.errors import UnblotError
-from unblot.run import CHECKPOINTS, read_tensors, write_json, write_tensors
+from unblot.runs.folder import CHECKPOINTS
+from unblot.system.files import checksum, flush, read_tensors, write_json, write_tensors
 
 TENSORS, STATE = "state.safetensors", "state.json"
 KEEP = 2  # newest checkpoints kept, besides the one of least held-out loss
@@ -35,14 +35,14 @@ def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str
         digest = checksum(temporary / TENSORS)
         write_json(temporary / STATE, {**state, "step": step, "sha256": digest})
         for file in temporary.iterdir():
-            _flush(file)
+            flush(file)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     if place.exists():
         shutil.rmtree(place)
     os.replace(temporary, place)
-    _flush(place.parent)
+    flush(place.parent)
     for old in set(steps_saved(run)[:-KEEP]) - {best_saved(run)}:
         shutil.rmtree(run / CHECKPOINTS / f"{old:08d}")
     return place
@@ -97,17 +97,3 @@ def load(run: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not sound:
         raise UnblotError(f"{str(place / TENSORS)!r} is damaged: its checksum is not the one that was stored")
     return read_tensors(place / TENSORS)[0], state
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,15 +12,17 @@ import torch
 from unblot.data.output import sheet
 from unblot.errors import UnblotError
 from unblot.process.randomness import labels_for
-from unblot.run import CONFIG, MODEL, SAMPLES, save_model, write_json
+from unblot.runs.folder import CONFIG, MODEL, SAMPLES, save_model
 from unblot.sampling.draw import draw
-from unblot.training import checkpoint, posthoc
-from unblot.training.engine import Trainer
-from unblot.training.monitor import Monitor
-from unblot.training.pace import Pace
-from unblot.training.parallel import sum_over, wait_for_all
-from unblot.training.rates import Switch
-from unblot.training.record import Record, averages
+from unblot.system.distributed import sum_over, wait_for_all
+from unblot.system.files import write_json
+from unblot.training import checkpoint
+from unblot.training.averages import posthoc
+from unblot.training.budget_controller import Pace
+from unblot.training.diagnostics.monitor import Monitor
+from unblot.training.diagnostics.run_logger import Record, averages
+from unblot.training.learning_rate import Switch
+from unblot.training.trainer import Trainer
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up

@@ -1,0 +1,151 @@
+"""What there is in a set of pictures, what is wrong with it, and what to do: found before training, not after."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from unblot.data import copies
+from unblot.data.audit.advice import advise, ruin, warnings
+from unblot.data.audit.examination import Examination
+from unblot.data.dataset import Dataset
+from unblot.data.readers.listing import printable
+
+QUICK = 512  # pictures that the quick part looks at
+PART = 64  # pictures whose values are looked at together
+
+
+def examine(
+    data: Dataset,
+    *,
+    near: bool = True,
+    flipped: bool = False,
+    seconds: Callable[[Dataset], float] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Examination:
+    """Everything about a data set that was opened with on_broken="skip".
+
+    near, flipped: whether to look for near copies and for mirrored ones. seconds: gives how long training takes on
+    this machine. report gets a line about what is being done.
+    """
+    packed = data.packed
+    names = [printable(n) for n in packed.names] if packed else [f"picture {i}" for i in range(len(data))]
+    digests = packed.digests if packed else np.arange(len(data))
+    kinds, sizes = _originals(packed.kinds if packed else {})
+    report(f"looking at the values of {len(data)} pictures")
+    channels, flat = _values(data)
+    exact = copies.exact_copies(digests)
+    found = _Near(data, digests, exact, near or flipped, report)
+    told = Examination(
+        name=printable(data.name),
+        count=len(data),
+        distinct=len(np.unique(digests)),
+        shape=data.shape,
+        dtype=data.values.dtype,
+        train=len(data.train),
+        held_out=len(data.held_out),
+        kinds=kinds,
+        sizes=sizes,
+        classes=_classes(data),
+        channels=channels,
+        broken=tuple((printable(b.name), b.reason) for b in (packed.broken if packed else ())),
+        constant=tuple(names[i] for i in flat),
+        exact=_named(exact, names),
+        near=_named(found.groups(False), names) if near else None,
+        flipped=_named(found.groups(True), names) if flipped else None,
+        compared=len(found.rows),
+        turning=found.turning(),
+        notes=packed.notes if packed else (),
+        seconds=seconds(data) if seconds else None,
+    )
+    return replace(told, advice=advise(told))
+
+
+def quick_check(data: Dataset) -> list[str]:
+    """Warnings about a data set, a sentence each; a fraction of a second even for many pictures.
+
+    Raises UnblotError for what would ruin a training: nothing to learn because all pictures are the same, or empty.
+    """
+    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), QUICK)).astype(int))
+    x = data.values.encode(np.asarray(data.pictures[rows]), np.float32)
+    digests = data.packed.digests if data.packed else rows
+    distinct = len(np.unique(digests))
+    flat = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
+    points = data.shape[1:] == (1, 1)
+    ruin(distinct, len(data), 0.0 if points else flat, float(x.std()))
+    return warnings(distinct, len(data), 0.0 if points else flat, _classes(data))
+
+
+class _Near:
+    """Thumbnails of the distinct pictures, made once, and what they tell."""
+
+    def __init__(
+        self, data: Dataset, digests: np.ndarray, exact: list[list[int]], wanted: bool, report: Callable[[str], None]
+    ):
+        firsts = np.sort(np.unique(digests, return_index=True)[1])
+        limit = copies.AT_MOST if wanted else QUICK
+        self.rows = firsts[np.unique(np.linspace(0, len(firsts) - 1, min(len(firsts), limit)).astype(int))]
+        self.members = {group[0]: group for group in exact}
+        self.square = data.shape[1] == data.shape[2]
+        self.told = data.shape[1:] != (1, 1)
+        if wanted and self.told:
+            report(f"comparing {len(self.rows)} pictures with one another")
+        self.found = copies.thumbnails(data.pictures, data.values, self.rows) if self.told else None
+
+    def groups(self, flipped: bool) -> list[list[int]]:
+        """Groups of indices of near copies, exact copies of their members among them."""
+        if self.found is None:
+            return []
+        groups = [[int(self.rows[i]) for i in group] for group in copies.near_copies(self.found, flipped)]
+        return [sorted(m for i in group for m in self.members.get(i, [i])) for group in groups]
+
+    def turning(self) -> dict[str, float]:
+        """How much farther from the others turned pictures are, by turn."""
+        if self.found is None or len(self.rows) < 2:
+            return {}
+        turns = ("flip", "flip_vertical", "quarter") if self.square else ("flip", "flip_vertical")
+        return {turn: round(copies.mirrored_distance(self.found, turn), 3) for turn in turns}
+
+
+def _values(data: Dataset) -> tuple[tuple[dict[str, float], ...], list[int]]:
+    """Of each channel the smallest, largest and mean stored value and the deviation; indices of flat pictures."""
+    low, high = np.full(data.shape[0], np.inf), np.full(data.shape[0], -np.inf)
+    sums, squares = np.zeros(data.shape[0]), np.zeros(data.shape[0])
+    flat: list[int] = []
+    offset, scale = np.array(data.values.offset), np.array(data.values.scale)
+    for start in range(0, len(data), PART):
+        stored = np.asarray(data.pictures[start : start + PART])
+        x = data.values.encode(stored)
+        low, high = np.minimum(low, stored.min(axis=(0, 2, 3))), np.maximum(high, stored.max(axis=(0, 2, 3)))
+        sums, squares = sums + x.sum(axis=(0, 2, 3)), squares + np.square(x).sum(axis=(0, 2, 3))
+        deviation = (x - x.mean(axis=(2, 3), keepdims=True)).reshape(len(x), -1).std(axis=1)
+        flat += [] if data.shape[1:] == (1, 1) else (start + np.flatnonzero(deviation < copies.FLAT)).tolist()
+    number = len(data) * data.shape[1] * data.shape[2]
+    mean = sums / number
+    deviation = np.sqrt(np.maximum(squares / number - mean**2, 0)) * scale
+    rows = zip(low.tolist(), high.tolist(), (mean * scale + offset).tolist(), deviation.tolist())
+    return tuple({"low": a, "high": b, "mean": c, "deviation": d} for a, b, c, d in rows), flat
+
+
+def _originals(kinds: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Counts of the originals' modes, and of their sizes, most frequent first."""
+    modes: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for kind, count in kinds.items():
+        mode, _, size = kind.rpartition(" ")
+        modes[mode] += count
+        sizes[size] += count
+    return dict(modes.most_common()), dict(sizes.most_common())
+
+
+def _classes(data: Dataset) -> dict[str, int]:
+    """How many pictures each class has."""
+    if data.labels is None:
+        return {}
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    return {printable(name): int(count) for name, count in zip(data.classes, counts)}
+
+
+def _named(groups: list[list[int]], names: list[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(names[i] for i in group) for group in groups)

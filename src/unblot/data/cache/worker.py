@@ -1,0 +1,51 @@
+"""A process that decodes pictures into a pack: `python -m unblot.data.cache.worker`, spoken to in lines of JSON.
+
+A process of its own, started afresh and reading from a pipe, rather than a pool: it needs no import of the caller's
+main module, ends when the caller is killed, and a decoder that crashes takes nothing with it.
+"""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from unblot.data.image_spec import Form
+from unblot.data.readers.listing import Item
+from unblot.data.readers.reading import Reader, decode_items, reason_of
+
+
+def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
+    """Writes pictures (n, C, H, W) as rows start… of an array that begins at byte `offset` of a file."""
+    with open(path, "r+b", buffering=0) as file:
+        file.seek(offset + start * rows[:1].nbytes)
+        left = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        while left:
+            left = left[file.write(left) :]
+
+
+def main() -> None:
+    """Reads a job (one line), says that it is there, then answers tasks (start, items) with what became of them."""
+    job = json.loads(sys.stdin.readline() or sys.exit())
+    form = Form(*job["form"])
+    print(json.dumps("ready"), flush=True)
+    with Reader(job["root"], job["pages"]) as reader:
+        for line in sys.stdin:
+            print(json.dumps(_answer(reader, job, form, *json.loads(line))), flush=True)
+
+
+def _answer(reader: Reader, job: dict[str, Any], form: Form, start: int, items: list[Any]) -> Any:
+    """What became of one task's pictures, or why they could not be written."""
+    rows, result = decode_items(reader, start, [Item(*item) for item in items], form)
+    try:
+        write_rows(job["path"], job["offset"], start, rows)
+    except OSError as error:
+        return {"cannot write": reason_of(error)}
+    return result
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)

@@ -1,0 +1,131 @@
+"""A data set: pictures, labels, the map of their values, and batches of them for the network."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unblot.data.cache import pool
+from unblot.data.cache.build import Progress, Report, cache_folder, is_new, pack
+from unblot.data.cache.manifest import Pack
+from unblot.data.image_spec import Wish, parse_size
+from unblot.data.readers.listing import Broken, counted
+from unblot.data.readers.sources import open_source
+from unblot.data.split import split
+from unblot.data.values import ValueMap
+from unblot.errors import UnblotError
+
+
+@dataclass(frozen=True, eq=False)  # one is like another only if it is the same
+class Dataset:
+    """Pictures ready to train on.
+
+    pictures: (N, C, H, W) in the stored type, perhaps memory-mapped. labels: (N,) int64 indices into `classes`,
+    None when unlabelled. train, held_out: (n,) int64 indices, copies of one picture never on both sides.
+    fingerprint: of the content, so that the same pictures elsewhere have the same one. packed: where all this comes
+    from: names, broken pictures, kinds of originals.
+    """
+
+    name: str
+    pictures: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    values: ValueMap
+    fingerprint: str
+    train: np.ndarray
+    held_out: np.ndarray
+    packed: Pack | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a picture."""
+        _, c, h, w = self.pictures.shape
+        return c, h, w
+
+    def batch(self, indices: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pictures (B, C, H, W) float32 in the network's range and their labels (B,) int64, for B indices."""
+        index = np.asarray(indices)
+        labels = None if self.labels is None else torch.from_numpy(self.labels[index])
+        encoded = self.values.encode(np.asarray(self.pictures[index]), np.float32)
+        return torch.from_numpy(encoded), labels
+
+
+def open_data(
+    spec: str,
+    *,
+    size: int | str | tuple[int, int] | None = None,
+    fit: str = "crop",
+    colour: str = "",
+    background: str = "",
+    labels: bool = True,
+    on_broken: str = "stop",
+    held_out: float = 0.05,
+    pages: str = "",
+    options: Mapping[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    workers: int = 0,
+    report: Report = lambda line: None,
+    progress: Progress = lambda done, count: None,
+) -> Dataset:
+    """The data set that a spec names: `digits`, `moons:count=5000`, a folder, `stack.tif:pages=channels`, `hf:NAME`.
+
+    size: 64, "48x64" (height x width) or None for what suits the pictures; fit: crop, pad or stretch. colour: gray,
+    rgb or rgba, "" for what is there; background: a colour to lay transparent pictures over, "" to keep opacity.
+    labels: False ignores them. on_broken: "stop" or "skip". held_out: the share kept from training. pages: what
+    a TIFF's pages are, pictures or channels. options: of the source, laid over the spec's. cache: the folder of
+    packs. workers: decoding processes, 0 for one a core. report gets lines for people, progress the counts (done,
+    all) while packing.
+
+    Raises UnblotError when there is nothing there, nothing usable or, with on_broken="stop", anything broken; it
+    then names every broken picture and why.
+    """
+    if on_broken not in ("stop", "skip"):
+        raise UnblotError(f"unknown way with broken pictures {on_broken!r}; choose stop or skip")
+    if not 0 <= held_out < 1:
+        raise UnblotError(f"a held-out share of {held_out} makes no sense; give 0 or more, less than 1")
+    wish = Wish(parse_size(size), fit, colour, background)
+    given = dict(options or {}) | ({"pages": pages} if pages else {})
+    packs = Path(cache or cache_folder())
+    with pool.started((workers or pool.cores()) if is_new(spec, wish, packs) else 0) as idle:
+        source, stamp = open_source(spec, given)
+        packed = pack(source, stamp, wish, packs, report, progress, workers, idle)
+    for note in packed.notes:
+        report(note)
+    if packed.broken and on_broken == "stop":
+        raise UnblotError(_told(packed.broken, "mend them, or leave them out with --on-broken skip"))
+    if packed.broken:
+        report(_told(packed.broken, "left out"))
+    train, out = split(packed.families, held_out)
+    return Dataset(
+        source.name,
+        packed.pictures,
+        packed.labels if labels else None,
+        packed.classes if labels else (),
+        packed.values,
+        _fingerprint(packed, labels),
+        train,
+        out,
+        packed,
+    )
+
+
+def _told(broken: Sequence[Broken], way_out: str) -> str:
+    """Every broken picture and why, a line each."""
+    return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
+
+
+def _fingerprint(packed: Pack, labels: bool) -> str:
+    """A hash of the pictures' values and, if they count, labels; not of where they lie or what they are called."""
+    told = hashlib.sha256(repr((packed.pictures.shape[1:], packed.pictures.dtype.name)).encode())
+    told.update(packed.digests.tobytes())
+    if labels and packed.labels is not None:
+        told.update(repr(packed.classes).encode() + packed.labels.tobytes())
+    return told.hexdigest()[:32]

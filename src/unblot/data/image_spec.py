@@ -1,0 +1,228 @@
+"""The one form that all pictures of a set are brought to: size, channels and type."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from unblot.data.readers.formats import Picture
+from unblot.errors import UnblotError
+
+FITS = ("crop", "pad", "stretch")
+COLOURS = {"gray": 1, "rgb": 3, "rgba": 4}
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601, as Pillow's "L"
+AS_IT_IS = 128 * 128  # pixels: up to here pictures of one size keep it unless asked
+STEPS = (8, 16, 24, 32, 48, 64)  # pixels on the shorter side otherwise: what a person's machine trains in good time
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for: size (height, width) or None, fit, colour (a key of COLOURS, "" for what is there),
+    background (a colour that transparent pictures are laid over, "" to keep their fourth channel)."""
+
+    size: tuple[int, int] | None = None
+    fit: str = "crop"
+    colour: str = ""
+    background: str = ""
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise UnblotError(f"unknown fit {self.fit!r}; choose one of {', '.join(FITS)}")
+        if self.colour and self.colour not in COLOURS:
+            raise UnblotError(f"unknown colours {self.colour!r}; choose one of {', '.join(COLOURS)}")
+        if self.background:
+            rgb_of(self.background)
+
+
+class Form(NamedTuple):
+    """What every picture becomes: (channels, height, width) of dtype.
+
+    alpha: whether the last channel is opacity. ground: the colour (R, G, B) in 0…1 under transparent pictures and
+    beside padded ones. fixed: whether channels were asked for, so that colour among gray changes nothing.
+    """
+
+    channels: int
+    height: int
+    width: int
+    dtype: str
+    alpha: bool
+    fit: str
+    ground: tuple[float, float, float]
+    fixed: bool
+
+
+class Colourful(Exception):
+    """A picture in colour was met where all were thought to be gray."""
+
+
+def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
+    """(height, width) for 64, "64", "48x64" (height x width) or a pair; None for None."""
+    if size is None:
+        return None
+    try:
+        parts = size.lower().replace("×", "x").split("x") if isinstance(size, str) else np.ravel(size).tolist()
+        numbers = [int(p) for p in parts]
+        if len(numbers) in (1, 2) and min(numbers) >= 1:
+            return numbers[0], numbers[-1]
+    except ValueError:
+        pass
+    raise UnblotError(f"{size!r} is no size; give one number or height x width, as in 48x64")
+
+
+def rgb_of(colour: str) -> tuple[float, float, float]:
+    """(R, G, B) in 0…1 for a colour's name or #rrggbb."""
+    try:
+        r, g, b = ImageColor.getrgb(colour)[:3]
+    except ValueError:
+        raise UnblotError(f"unknown colour {colour!r}; give a name such as white, or #rrggbb") from None
+    return r / 255, g / 255, b / 255
+
+
+def propose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(height, width) to train on, for the pictures' own sizes.
+
+    Pictures of one size of at most AS_IT_IS pixels keep it. Otherwise the shorter side is the largest of STEPS that
+    four pictures in five reach; the shape is square unless nine in ten have the same one within a twentieth.
+    """
+    if len(set(sizes)) == 1 and sizes[0][0] * sizes[0][1] <= AS_IT_IS:
+        return sizes[0]
+    height, width = np.array(sizes, float).T
+    shorter = float(np.quantile(np.minimum(height, width), 0.2))
+    side = max([s for s in STEPS if s <= shorter], default=max(1, int(shorter)))
+    aspect = np.log(height / width)
+    common = float(np.median(aspect))
+    if np.mean(np.abs(aspect - common) < 0.05) < 0.9 or abs(common) < 0.05:
+        return side, side
+    longer = max(8, 8 * round(side * float(np.exp(abs(common))) / 8))
+    return (longer, side) if common > 0 else (side, longer)
+
+
+def choose_form(pictures: Sequence[Picture], wish: Wish) -> Form:
+    """The form for a set of which these pictures are a fair sample.
+
+    The type most pictures have. Colour if any has; opacity is kept if half of them have it and no background is
+    asked for; where most are of some other number of channels, that number.
+    """
+    size = wish.size or propose_size([(p.height, p.width) for p in pictures])
+    dtype = Counter(p.dtype for p in pictures).most_common(1)[0][0]
+    ground = rgb_of(wish.background) if wish.background else (0.0, 0.0, 0.0)
+    if wish.colour:
+        channels = COLOURS[wish.colour]
+        return Form(channels, *size, dtype, channels == 4, wish.fit, ground, True)
+    plain = [p.channels - p.alpha for p in pictures]
+    usual = Counter(plain).most_common(1)[0][0]
+    alpha = sum(p.alpha for p in pictures) * 2 >= len(pictures) and not wish.background
+    channels = (3 if 3 in plain else 1) if usual in (1, 3) else usual
+    return Form(channels + alpha, *size, dtype, alpha, wish.fit, ground, False)
+
+
+def conform(array: np.ndarray, alpha: bool, form: Form) -> np.ndarray:
+    """A picture (C, H, W) in the form: first its type, then its channels, then its size.
+
+    Whole numbers of 8 and 16 bits become each other at full scale. Nothing is rounded before the end. Raises
+    UnblotError where values or channels cannot become the form's; Colourful for colour where all was gray.
+    """
+    same = array.shape == (form.channels, form.height, form.width) and alpha == form.alpha
+    if not (same and array.dtype == form.dtype):
+        array = _as_channels(_as_type(array, form.dtype), alpha, form)
+        array = resize(array, form.height, form.width, form.fit, form.alpha, _pad_values(form))
+        if np.dtype(form.dtype).kind in "iu" and array.dtype.kind == "f":
+            limits = np.iinfo(form.dtype)
+            array = np.clip(np.rint(array), limits.min, limits.max)
+        array = array > 0.5 if form.dtype == "bool" and array.dtype.kind == "f" else array
+    array = np.ascontiguousarray(array, form.dtype)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UnblotError("some of its values are not finite (NaN or infinity)")
+    return array
+
+
+def resize(array: np.ndarray, height: int, width: int, fit: str, alpha: bool, pad: np.ndarray) -> np.ndarray:
+    """A picture (C, H, W) at another size, in float32 and antialiased; as it is where the size is right already.
+
+    crop: fills the size, the middle is kept. pad: the whole picture inside, `pad` (C,) beside it. stretch: as it
+    says. The kernels have no negative lobes, so that no value leaves the picture's range. Colours are weighted by
+    opacity, so that what cannot be seen does not bleed.
+    """
+    _, h, w = array.shape
+    if (h, w) == (height, width):
+        return array
+    values = array.astype(np.float32)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UnblotError("some of its values are not finite (NaN or infinity)")
+    if alpha:
+        values[:-1] *= values[-1]
+    box, inner = (0.0, 0.0, float(w), float(h)), (width, height)
+    if fit == "crop":
+        scale = max(height / h, width / w)
+        cut_w, cut_h = min(width / scale, w), min(height / scale, h)
+        box = ((w - cut_w) / 2, (h - cut_h) / 2, (w + cut_w) / 2, (h + cut_h) / 2)
+    elif fit == "pad":
+        scale = min(height / h, width / w)
+        inner = (min(width, max(1, round(w * scale))), min(height, max(1, round(h * scale))))
+    down = inner[0] <= box[2] - box[0] and inner[1] <= box[3] - box[1]
+    kernel = Image.Resampling.HAMMING if down else Image.Resampling.BILINEAR
+    planes = [np.asarray(Image.fromarray(plane).resize(inner, kernel, box)) for plane in values]
+    out = np.stack(planes)
+    if alpha:
+        out[:-1] /= np.maximum(out[-1], 1e-6)
+    if fit != "pad":
+        return out
+    full = np.broadcast_to(pad.astype(np.float32)[:, None, None], (len(out), height, width)).copy()
+    y, x = (height - inner[1]) // 2, (width - inner[0]) // 2
+    full[:, y : y + inner[1], x : x + inner[0]] = out
+    return full
+
+
+def _as_type(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The values in another type: 8 and 16 bits by their full scale, whole numbers never as floats or back."""
+    if array.dtype == dtype:
+        return array
+    if (array.dtype.name, dtype) == ("uint8", "uint16"):
+        return array.astype(np.uint16) * 257
+    if (array.dtype.name, dtype) == ("uint16", "uint8"):
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind == "f" and np.dtype(dtype).kind == "f":
+        return array.astype(dtype)
+    raise UnblotError(f"its values are {array.dtype}, most pictures' are {dtype}")
+
+
+def _as_channels(array: np.ndarray, alpha: bool, form: Form) -> np.ndarray:
+    """The picture with the form's channels: gray to colour and back, opacity added or laid over the ground."""
+    colour, opacity = (array[:-1], array[-1:]) if alpha else (array, None)
+    wanted = form.channels - form.alpha
+    if len(colour) == 3 and wanted == 1:
+        if not form.fixed and (colour[0] != colour[1]).any() | (colour[0] != colour[2]).any():
+            raise Colourful
+        colour = (colour * LUMA).sum(axis=0, keepdims=True)
+    elif len(colour) == 1 and wanted == 3:
+        colour = np.repeat(colour, 3, axis=0)
+    elif len(colour) != wanted:
+        raise UnblotError(f"it has {len(array)} channels, most pictures have {form.channels}")
+    if form.alpha:
+        full = np.full((1, *colour.shape[1:]), _white(form.dtype), form.dtype) if opacity is None else opacity
+        return np.concatenate([colour, full.astype(colour.dtype)])
+    if opacity is not None:
+        part = opacity.astype(np.float32) / _white(form.dtype)
+        colour = colour * part + _ground(form, len(colour))[:, None, None] * (1 - part)
+    return colour
+
+
+def _pad_values(form: Form) -> np.ndarray:
+    """The values (C,) beside a padded picture: the ground, fully transparent where there is opacity."""
+    ground = _ground(form, form.channels - form.alpha)
+    return np.append(ground, 0.0) if form.alpha else ground
+
+
+def _ground(form: Form, channels: int) -> np.ndarray:
+    """The ground's colour (channels,) in stored units."""
+    rgb = np.array(form.ground)
+    values = rgb if channels == 3 else np.full(channels, float(rgb @ LUMA.ravel()))
+    return values * _white(form.dtype)
+
+
+def _white(dtype: str) -> float:
+    """The value that stands for white or opaque."""
+    return float(np.iinfo(dtype).max) if np.dtype(dtype).kind in "iu" else 1.0

@@ -1,0 +1,143 @@
+"""The bytes of a listed picture, from its file or its archive, and the decoding of many."""
+
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from unblot.data.image_spec import Colourful, Form, conform
+from unblot.data.readers import tiff
+from unblot.data.readers.formats import Picture, open_picture, tiff_picture
+from unblot.data.readers.listing import Item
+from unblot.data.split import digest
+from unblot.errors import UnblotError
+
+MAX_BYTES = 2**31 - 2**12  # of one file: beyond it, it is no picture
+OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Decoded(NamedTuple):
+    """What became of consecutive pictures, the first of which has index `start`.
+
+    digests: of their values, 0 for broken ones. broken: (index, reason). kinds: how many of each kind and size of
+    picture there were, as "8-bit RGB 640x480". colourful: whether colour was met where all was gray.
+    """
+
+    start: int
+    digests: list[int]
+    broken: list[tuple[int, str]]
+    kinds: dict[str, int]
+    colourful: bool = False
+
+
+class Reader:
+    """Reads items below a root, or row by row through `read`, keeping archives open. A context manager."""
+
+    def __init__(self, root: str, pages: str = "pictures", read: Callable[[int], bytes] | None = None):
+        self.pages, self._row, self._below = pages, read, os.path.join(root, "")
+        self._stack: tuple[Item, tiff.Stack] | None = None
+        self._archives: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")  # of decoders: what matters is told as the reason why a picture is broken
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
+        for archive in self._archives.values():
+            archive.close()
+        self._warnings.__exit__(kind, error, t)
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of an item. Raises OSError or UnblotError with the reason where it cannot be read."""
+        if item.size > MAX_BYTES:
+            raise UnblotError(f"it has {item.size} bytes, more than the {MAX_BYTES} that a picture may")
+        if self._row:
+            return self._row(item.offset)
+        if not item.place:
+            return self._read_file(self._below + item.name, item.size)
+        if item.offset >= 0:
+            tar = self._archive(item.place, lambda: open(item.place, "rb"))  # noqa: SIM115
+            tar.seek(item.offset)
+            return tar.read(item.size)
+        try:
+            return self._archive(item.place, lambda: zipfile.ZipFile(item.place)).read(item.name)
+        except RuntimeError as error:  # zipfile's word for an encrypted member
+            raise UnblotError(str(error)) from None
+
+    def open(self, item: Item, at_least: int = 0) -> Picture:
+        """The picture of an item, its header read."""
+        if item.page < 0:
+            return open_picture(self.read(item), self.pages, at_least)
+        file = item._replace(page=0)
+        if self._stack is None or self._stack[0] != file:  # the pages of a file come one after another
+            path = self._below + item.name
+            self._stack = file, tiff.Stack(io.BytesIO(self.read(item)) if item.place else path)
+        return tiff_picture(self._stack[1], item.page)
+
+    def _archive(self, place: str, opener: Callable[[], Any]) -> Any:
+        """An open archive, opened the first time."""
+        if place not in self._archives:
+            self._archives[place] = opener()
+        return self._archives[place]
+
+    @staticmethod
+    def _read_file(path: str, size: int) -> bytes:
+        """The bytes of what was a regular file when it was listed; nothing that it has become can keep one waiting."""
+        file = os.open(path, OPEN)
+        try:
+            return os.read(file, size if size >= 0 else os.fstat(file).st_size)
+        finally:
+            os.close(file)
+
+
+def decode_items(reader: Reader, start: int, items: list[Item], form: Form) -> tuple[np.ndarray, Decoded]:
+    """The pictures (n, C, H, W) of consecutive items in the form, zeros for broken ones, and what became of them."""
+    rows = np.zeros((len(items), form.channels, form.height, form.width), form.dtype)
+    result = Decoded(start, [0] * len(items), [], {})
+    colourful = False
+    at_least = 2 * max(form.height, form.width)
+    for i, item in enumerate(items):
+        try:
+            picture = reader.open(item, at_least)
+            kind = f"{picture.kind} {picture.width}x{picture.height}"
+            rows[i] = conform(picture.values(), picture.alpha, form)
+            result.digests[i] = digest(rows[i])
+            result.kinds[kind] = result.kinds.get(kind, 0) + 1
+        except Colourful:
+            colourful = True
+        except Exception as error:  # decoders raise whatever they like; a broken picture must not stop the others
+            result.broken.append((start + i, reason_of(error)))
+    return rows, result._replace(colourful=colourful)
+
+
+def decode_array(start: int, array: np.ndarray, form: Form) -> tuple[np.ndarray, Decoded]:
+    """Pictures (n, C, H, W) that are numbers already in the form, zeros for broken ones, and what became of them."""
+    if array.shape[1:] == (form.channels, form.height, form.width) and array.dtype.kind in "biu":
+        return array, Decoded(start, [digest(row) for row in array], [], {})
+    rows = np.zeros((len(array), form.channels, form.height, form.width), form.dtype)
+    result = Decoded(start, [0] * len(array), [], {})
+    alpha = array.shape[1] == 4 and array.dtype == np.uint8
+    for i, picture in enumerate(array):
+        try:
+            rows[i] = conform(picture, alpha, form)
+            result.digests[i] = digest(rows[i])
+        except UnblotError as error:
+            result.broken.append((start + i, str(error)))
+    return rows, result
+
+
+def reason_of(error: Exception) -> str:
+    """One line that says why a picture cannot be used."""
+    if isinstance(error, UnblotError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    told = " ".join(f"{error}".split())[:200] or type(error).__name__
+    return f"it is damaged or cut off ({told})"

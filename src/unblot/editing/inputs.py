@@ -1,0 +1,185 @@
+"""A person's own pictures and masks, read from files and brought to the form of a run's pictures."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from unblot.data.image_spec import LUMA, Form, conform, resize
+from unblot.data.readers.folders import PICTURES
+from unblot.data.readers.listing import Item, Listing, printable
+from unblot.data.readers.reading import Reader, reason_of
+from unblot.data.readers.sources import open_source
+from unblot.data.values import ValueMap
+from unblot.errors import UnblotError
+
+
+class Given(NamedTuple):
+    """A picture as it was given: (C, H, W) in its own type; alpha: whether its last channel is opacity."""
+
+    name: str
+    array: np.ndarray
+    alpha: bool
+
+    def __str__(self) -> str:
+        return f"{printable(self.name)} is {shape_name(self.array.shape)} of {self.array.dtype}"
+
+    def opaque(self) -> "Given":
+        """The same without its opacity, if that hides nothing."""
+        if not self.alpha or (self.array[-1] < _full(self.array)).any():
+            return self
+        return Given(self.name, self.array[:-1], False)
+
+    def one_gray(self) -> "Given":
+        """The same as gray if its three channels are equal."""
+        if self.alpha or len(self.array) != 3 or (self.array != self.array[:1]).any():
+            return self
+        return Given(self.name, self.array[:1], False)
+
+
+def read_given(paths: Sequence[str | Path], shape: Sequence[int], pages: str = "") -> list[Given]:
+    """The pictures of files, folders, archives and arrays, in order.
+
+    shape: (C, H, W) of the run's, by which an array of one picture is told; pages: whether a TIFF's pages are pictures
+    (of which the first is read) or channels. Raises UnblotError, naming the file, for what cannot be read.
+    """
+    return [given for path in paths for given in _read(str(path), shape, pages)]
+
+
+def in_form(given: Given, values: ValueMap, shape: Sequence[int], fit: str = "") -> np.ndarray:
+    """The picture (C, H, W) as stored values of a run whose pictures have this value map, and (C, H, W) `shape`.
+
+    fit: crop, pad or stretch brings another size, other colours and 8 or 16 bits there. Raises UnblotError where the
+    picture is something else and `fit` is empty, or where it has other channels than gray or colour. Opacity that
+    hides nothing, and equal channels where the run's pictures are gray, are no difference.
+    """
+    wanted = f"this run's pictures are {shape_name(shape)} of {values.dtype}"
+    for same in (given, given.opaque(), given.opaque().one_gray()):
+        if same.array.shape == tuple(shape) and same.array.dtype == values.dtype:
+            return np.ascontiguousarray(same.array)
+    given = given if values.alpha else given.opaque()
+    colours = {shape[0] - values.alpha, len(given.array) - given.alpha}
+    if len(colours) > 1 and colours != {1, 3}:
+        raise UnblotError(f"{given}; {wanted}, and no way leads from one to the other: give a picture of such channels")
+    if not fit:
+        raise UnblotError(f"{given}; {wanted}: bring it there with --fit crop, pad or stretch")
+    try:
+        return conform(given.array, given.alpha, _form(shape, values, fit))
+    except UnblotError as error:
+        raise UnblotError(f"{given}; {wanted}, and it cannot be brought there: {error}") from None
+
+
+def unknown_pixels(mask: Given, picture: Given, shape: Sequence[int], fit: str = "") -> np.ndarray:
+    """Where a mask (white) wants the picture made anew: truth values (1, H, W), brought to size with the picture.
+
+    White is what is brighter than half of the mask's brightest. Raises UnblotError where the mask has not the
+    picture's size, or is white nowhere.
+    """
+    if mask.array.shape[1:] != picture.array.shape[1:]:
+        raise UnblotError(
+            f"the mask {printable(mask.name)} is {size_name(mask.array.shape)}, the picture {printable(picture.name)} "
+            f"{size_name(picture.array.shape)}: give a mask of the picture's size"
+        )
+    bright = mask.array.astype(np.float32)
+    bright = (bright[:-1] * (bright[-1:] / _full(mask.array)) if mask.alpha else bright).mean(axis=0)
+    if not bright.max() > 0:
+        raise UnblotError(f"the mask {printable(mask.name)} is black: paint white what is to be made anew")
+    return _sized(bright > bright.max() / 2, shape, fit)
+
+
+def transparent_pixels(picture: Given, shape: Sequence[int], fit: str = "") -> np.ndarray:
+    """Where a picture is not fully opaque: truth values (1, H, W). Raises UnblotError where it is so everywhere."""
+    if picture.opaque() is not picture or not picture.alpha:
+        raise UnblotError(
+            f"{printable(picture.name)} has no transparent pixels: give --mask, white where it is to be made anew"
+        )
+    return _sized(picture.array[-1] < _full(picture.array), shape, fit)
+
+
+def gray_of(given: Given) -> np.ndarray:
+    """The picture without its opacity and colours: (1, H, W), float32 for what was in colour."""
+    colours = given.array[: len(given.array) - given.alpha]
+    if len(colours) == 1:
+        return colours
+    return np.tensordot(gray_weights(len(colours)), colours.astype(np.float32), 1)[None]
+
+
+def gray_weights(channels: int) -> np.ndarray:
+    """What each channel counts for in the gray version (C,), float32: brightness of three, the mean of others."""
+    return LUMA.ravel() if channels == 3 else np.full(channels, 1 / channels, np.float32)
+
+
+def size_name(shape: Sequence[int]) -> str:
+    """Height x width."""
+    return f"{shape[-2]}x{shape[-1]}"
+
+
+def shape_name(shape: Sequence[int]) -> str:
+    """Height x width with the number of channels."""
+    return f"{size_name(shape)} with {shape[0]} channel{'' if shape[0] == 1 else 's'}"
+
+
+def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[Given]:
+    suffix = os.path.splitext(path)[1].lower()
+    if os.path.isdir(path) or suffix not in (*PICTURES, ".npy"):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from _listed(path, open_source(path)[0].load(Path(scratch)))
+    elif suffix == ".npy":
+        yield from _arrays(path, shape)
+    else:
+        with Reader("", pages or "pictures") as reader:
+            yield _decoded(reader, Item(path))
+
+
+def _arrays(path: str, shape: Sequence[int]) -> Iterator[Given]:
+    """One picture (H, W), (C, H, W) or (H, W, C) where it has the run's shape, or several of them."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UnblotError(f"cannot read {printable(path)!r} as .npy: {error}") from None
+    channels, height, width = shape
+    if array.ndim == 2 or array.shape == (channels, height, width):
+        yield Given(path, np.array(array).reshape(-1, *array.shape[-2:]), False)
+    elif array.shape == (height, width, channels):
+        yield Given(path, np.array(array).transpose(2, 0, 1), False)
+    else:
+        yield from _listed(path, open_source(path)[0].load(Path()))
+
+
+def _listed(path: str, listing: Listing) -> Iterator[Given]:
+    """The pictures of a folder, an archive or an array."""
+    if listing.broken:
+        raise UnblotError(f"cannot read {listing.broken[0]}")
+    if listing.array:
+        for i in range(len(listing)):
+            yield Given(f"{path}-{i}", listing.array.rows(i, i + 1)[0], False)
+        return
+    with Reader(listing.root, listing.pages, listing.read) as reader:
+        for item in listing.items:
+            yield _decoded(reader, item)
+
+
+def _decoded(reader: Reader, item: Item) -> Given:
+    try:
+        picture = reader.open(item)
+        return Given(item.name, picture.values(), picture.alpha)
+    except Exception as error:  # decoders raise whatever they like
+        raise UnblotError(f"cannot read {printable(item.name)!r}: {reason_of(error)}") from None
+
+
+def _form(shape: Sequence[int], values: ValueMap, fit: str) -> Form:
+    channels, height, width = shape
+    return Form(channels, height, width, values.dtype, values.alpha, fit, (0.0, 0.0, 0.0), True)
+
+
+def _sized(mask: np.ndarray, shape: Sequence[int], fit: str) -> np.ndarray:
+    """A mask (H, W) at the run's size, (1, H, W)."""
+    return resize(mask[None], shape[-2], shape[-1], fit, False, np.zeros(1)) > 0.5
+
+
+def _full(array: np.ndarray) -> float:
+    """The value that stands for opaque."""
+    return float(np.iinfo(array.dtype).max) if array.dtype.kind in "iu" else 1.0

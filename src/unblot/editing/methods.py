@@ -1,0 +1,208 @@
+"""Working on pictures: fill in, restore, rework, vary, blend, invert, extend.
+
+All are functions of a `Denoise` and of tensors (B, C, H, W) in the network's range, any channel count. What is known
+of a picture is in the result exactly. Levels are a grid, noisiest first, that ends on the clean picture; x_T is
+noise at its first level.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unblot.editing.operators import Operator, conditioned, masking, tilted
+from unblot.errors import UnblotError
+from unblot.process.levels import NoiseLevel, corrupt
+from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
+from unblot.sampling.solvers import SOLVERS
+
+Fill = Callable[[Tensor, Tensor], Tensor]  # known pixels (B, C, H, W), mask (true where known) -> whole pictures
+
+
+def restore(
+    denoise: Denoise,
+    operator: Operator,
+    y: Tensor,
+    x_T: Tensor,
+    levels: NoiseLevel,
+    solver: Solver,
+    noise: Noise,
+    iterations: int = 1,
+) -> Tensor:
+    """Pictures (B, C, H, W) drawn from those with measurement y: super-resolution, colouring, filling in.
+
+    iterations: of `conditioned`, each about two evaluations more in every evaluation. Raises UnblotError where y is not
+    of the shape of a measurement.
+    """
+    wanted = operator.measure(x_T).shape
+    if y.shape != wanted:
+        raise UnblotError(f"a measurement of these pictures has shape {tuple(wanted)}, not {tuple(y.shape)}")
+    x = sample(conditioned(denoise, operator, y, iterations), x_T, levels, solver, noise)
+    return operator.impose(x, y)
+
+
+def fill(
+    denoise: Denoise,
+    known: Tensor,
+    mask: Tensor,
+    x_T: Tensor,
+    levels: NoiseLevel,
+    solver: Solver,
+    noise: Noise,
+) -> Tensor:
+    """Pictures whose unknown pixels are drawn to fit the known ones, which stay exactly as they are.
+
+    mask: true where a pixel is known, (B or 1, C or 1, H, W). Raises UnblotError where it does not fit the pictures.
+    """
+    _check_mask(known, mask)
+    operator = masking(mask)
+    x = sample(tilted(denoise, operator, operator.measure(known)), x_T, levels, solver, noise)
+    return operator.impose(x, known)
+
+
+def repaint(
+    denoise: Denoise,
+    known: Tensor,
+    mask: Tensor,
+    x_T: Tensor,
+    levels: NoiseLevel,
+    noise: Noise,
+    jump: int = 10,
+    repeats: int = 10,
+) -> Tensor:
+    """RePaint (Lugmayr et al. 2022, algorithm 1): ancestral sampling, the known pixels, noised, put in at each level.
+
+    Every `jump` steps it goes back up by as many, `repeats` times in all, so that the unknown pixels come to fit. One
+    evaluation a step, no gradient; about `repeats` times as many steps as levels.
+    """
+    _check_mask(known, mask)
+    if jump < 1 or repeats < 1:
+        raise UnblotError(f"RePaint needs jump and repeats of 1 or more, not {jump} and {repeats}")
+    ancestral, mask = SOLVERS["ddpm"](), mask.bool()
+
+    def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
+        x_s = ancestral.step(history, s, denoise, noise)
+        return torch.where(mask, corrupt(known, s, noise()), x_s)
+
+    def route(levels: NoiseLevel) -> NoiseLevel:
+        last, visits = len(levels.sigma) - 2, list(range(len(levels.sigma)))
+        for bottom in range(jump * (last // jump), 0, -jump):
+            again = list(range(bottom - jump, bottom + 1)) * (repeats - 1)
+            visits[bottom + 1 : bottom + 1] = again
+        return levels.at(torch.tensor(visits))
+
+    x = sample(denoise, x_T, levels, Solver(step, order=1, route=route, rise=renoise), noise)
+    return torch.where(mask, known, x)
+
+
+def rework(denoise: Denoise, x0: Tensor, strength: float, levels: NoiseLevel, solver: Solver, noise: Noise) -> Tensor:
+    """Pictures redrawn from a chosen noise level (SDEdit, Meng et al. 2022): coarse features stay, fine ones are new.
+
+    strength: share of the levels' steps that are gone through, above 0 and up to 1.
+    """
+    part = _last_part(levels, strength)
+    return sample(denoise, corrupt(x0, part.at(0), noise()), part, solver, noise)
+
+
+def invert(denoise: Denoise, x0: Tensor, levels: NoiseLevel, solver: Solver, refinements: int = 0) -> Tensor:
+    """x_T from which deterministic sampling through `levels` leads to x0 (Song et al. 2021, section 4.3).
+
+    The ODE is gone through upwards. Each refinement samples, and inverts x0 plus what the reconstruction
+    missed, which takes twice as many evaluations again and brings the reconstruction nearer. Raises UnblotError for a
+    stochastic solver, and for levels that begin at alpha = 0, where nothing is left of x0.
+    """
+    if levels.alpha[0] == 0:
+        raise UnblotError("inversion needs alpha > 0 at the first level; use the levels of grid karras")
+    up = levels.at(torch.arange(len(levels.sigma) - 2, -1, -1))  # x0 stands for x at the last level above 0
+    target, x_T = x0, sample(denoise, x0, up, solver, _no_noise)
+    for _ in range(refinements):
+        target = target + x0 - sample(denoise, x_T, levels, solver, _no_noise)
+        x_T = sample(denoise, target, up, solver, _no_noise)
+    return x_T
+
+
+def vary(
+    denoise: Denoise,
+    x0: Tensor,
+    amount: float,
+    levels: NoiseLevel,
+    solver: Solver,
+    noise: Noise,
+    refinements: int = 0,
+) -> Tensor:
+    """Variations of pictures: their inverted noise, turned by `amount` (0 none, 1 wholly) towards fresh noise."""
+    x_T = invert(denoise, x0, levels, solver, refinements)
+    return sample(denoise, spherical(x_T, levels.sigma[0] * noise(), amount), levels, solver, _no_noise)
+
+
+def blend(
+    denoise: Denoise,
+    a: Tensor,
+    b: Tensor,
+    share: Tensor | float,
+    levels: NoiseLevel,
+    solver: Solver,
+    refinements: int = 0,
+) -> Tensor:
+    """Pictures between a and b, through their inverted noise: share 0 is a, 1 is b; a number or one a picture (B,)."""
+    x_a, x_b = (invert(denoise, x0, levels, solver, refinements) for x0 in (a, b))
+    return sample(denoise, spherical(x_a, x_b, share), levels, solver, _no_noise)
+
+
+def extend(x0: Tensor, fill: Fill, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:
+    """Pictures made larger by so many pixels beyond each side.
+
+    A window of the pictures' own size moves outwards by up to half of itself at a time; what is new in it is drawn by
+    `fill`, a function of the known pixels and their mask, both (B, C, H, W).
+    """
+    if min(left, right, top, bottom) < 0 or max(left, right, top, bottom) < 1:
+        raise UnblotError(
+            f"pictures grow by 1 pixel or more on some side, not left {left}, right {right}, top {top}, bottom {bottom}"
+        )
+    height, width = x0.shape[2:]
+    whole = F.pad(x0, (left, right, top, bottom))
+    known = F.pad(torch.ones_like(x0, dtype=torch.bool), (left, right, top, bottom))
+    down, across = _windows(top, bottom, height), _windows(left, right, width)
+    for y, x in sorted(itertools.product(down, across), key=lambda at: abs(at[0] - top) + abs(at[1] - left)):
+        window = (..., slice(y, y + height), slice(x, x + width))
+        if not bool(known[window].all()):
+            whole[window] = fill(whole[window], known[window])
+            known[window] = True
+    return whole
+
+
+def _windows(before: int, after: int, length: int) -> list[int]:
+    """Where windows begin along one axis: over the picture itself, and outwards in steps of at most half of it."""
+    step = max(1, length // 2)
+    back = [max(0, before - k * step) for k in range(1, math.ceil(before / step) + 1)]
+    on = [before + min(after, k * step) for k in range(1, math.ceil(after / step) + 1)]
+    return [before, *back, *on]
+
+
+def spherical(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
+    """Between two noises (B, C, H, W) on the great circle of each picture (Shoemake 1985), which keeps their norm."""
+    share = torch.as_tensor(share, dtype=a.dtype, device=a.device).view(-1, 1, 1, 1)
+    dims = (1, 2, 3)
+    lengths = [x.square().sum(dims, keepdim=True).sqrt() for x in (a, b)]
+    cosine = ((a * b).sum(dims, keepdim=True) / (lengths[0] * lengths[1])).clamp(-1, 1)
+    angle = torch.acos(cosine).clamp(min=1e-4, max=math.pi - 1e-4)
+    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+
+
+def _last_part(levels: NoiseLevel, strength: float) -> NoiseLevel:
+    if not 0 < strength <= 1:
+        raise UnblotError(f"strength is a share of the steps, above 0 and up to 1, not {strength}")
+    steps = len(levels.sigma) - 1
+    return levels.at(slice(steps - max(1, round(strength * steps)), None))
+
+
+def _check_mask(known: Tensor, mask: Tensor) -> None:
+    if mask.ndim != 4 or any(m not in (1, k) for m, k in zip(mask.shape, known.shape, strict=True)):
+        raise UnblotError(f"a mask of shape {tuple(mask.shape)} does not fit pictures of shape {tuple(known.shape)}")
+
+
+def _no_noise() -> Tensor:
+    raise UnblotError("inversion needs a deterministic solver, such as heun or dpmpp_2m")

@@ -1,0 +1,171 @@
+"""Drawing any number of pictures into a folder: in flat memory, on several processes, and on after a stop.
+
+    manifest.json                what is drawn, and how (run, seed, solver, levels); a second call with the same
+                                 choices goes on
+    000000.png …                 one file a picture, its provenance inside
+    shard-000000.npy …           or, for many, SHARD pictures a file, (n, C, H, W), with labels-000000.npy beside
+    grid.png                     the first pictures, to look at
+
+Every file appears whole or not at all, so that what is missing after a stop is told by the names.
+"""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unblot.config.schema import SampleConfig
+from unblot.data.output import save_array
+from unblot.errors import UnblotError
+from unblot.runs.folder import fingerprint
+from unblot.runs.run import Pictures, Run
+from unblot.sampling.draw import sampling_levels
+from unblot.sampling.settings import Setting
+from unblot.system.compiling import compiled_for_many
+from unblot.system.distributed import Group, wait_for_all
+from unblot.system.files import refuse_full, write_json
+
+MANIFEST, GRID = "manifest.json", "grid.png"
+OURS = re.compile(r"\d{6,}\.(png|tif|npy)|(shard|labels)-\d{6,}\.npy|manifest\.json|grid\.png")
+SHARD = 4096  # pictures
+MANY = 10_000  # pictures, from which on they are kept in shards
+SHOWN = 100  # pictures in the grid
+SETTLED = {"quality", "evaluations", *(f.name for f in dataclasses.fields(Setting))}  # choices that make a setting
+
+
+def draw_into(
+    folder: Path,
+    run: Run,
+    n: int,
+    *,
+    overwrite: bool = False,
+    batch_size: int = 64,
+    group: Group | None = None,
+    progress: Callable[[int], None] = lambda pictures: None,
+    note: Callable[[str], None] = lambda line: None,
+    **choices: Any,
+) -> None:
+    """Draws n pictures into `folder`, all but those that are there already; `choices` as in `Run.sample`.
+
+    group: processes that share the work. `progress` is told how many pictures were just drawn, or found; `note`
+    whether the network was compiled, where that was tried. Raises UnblotError where the folder holds anything else
+    and `overwrite` is False; nothing is written before the first pictures are drawn.
+    """
+    SampleConfig(n=n, batch_size=batch_size)  # holds the numbers to their ranges
+    group = group or Group()
+    shards = n >= MANY or run.config.data.kind == "points"
+    asked = {k: v for k, v in choices.items() if k in SETTLED}
+    setting = run.setting(label=choices.get("label"), **asked)  # tuned or not meanwhile, the draw goes on as it began
+    choices = {k: v for k, v in choices.items() if k not in asked} | dataclasses.asdict(setting)
+    manifest = {"n": n, "shards": shards, "model": fingerprint(run.denoiser), **choices}
+    there = _present(folder, manifest, overwrite)
+    size = SHARD if shards else batch_size
+    units = [range(first, min(first + size, n)) for first in range(0, n, size)]
+    shown: list[Pictures] = []
+    begun = False
+
+    def begin(first: Pictures | None = None) -> None:
+        nonlocal begun
+        if not begun:
+            if group.leads and first is not None:
+                _begin(folder, {**manifest, "drawn": _told(first)}, clear=overwrite)
+            wait_for_all(group)  # nobody writes before the first one has made room
+        begun = True
+
+    mine = units[group.rank :: group.world]
+    left = [unit for unit in mine if not _names(unit, shards) <= there]
+    progress(sum(map(len, mine)) - sum(map(len, left)))
+    with _fast(run, sum(-(-len(unit) // batch_size) for unit in left), batch_size, choices, note):
+        for unit in left:
+            pictures = run.sample(len(unit), first=unit[0], batch_size=batch_size, **choices)
+            if unit[0] < SHOWN:
+                shown.append(pictures)
+            begin(pictures)
+            _write(folder, pictures, shards)
+            progress(len(unit))
+    begin()
+    _sweep(folder, {name for unit in mine for name in _names(unit, shards)})
+    if group.leads:
+        _grid(run, min(n, SHOWN), shown, batch_size, choices).save(folder / GRID)
+
+
+def _fast(
+    run: Run, batches: int, batch_size: int, choices: dict[str, Any], note: Callable[[str], None]
+) -> AbstractContextManager[None]:
+    """Within it so many batches are drawn with a compiled network, on a GPU where that pays."""
+    mode = "off" if run.config.train.compile == "off" else "auto"
+
+    def a_batch() -> Pictures:
+        return run.sample(batch_size, batch_size=batch_size, **choices)
+
+    return compiled_for_many(run.denoiser.network, mode, run.device, a_batch, batches, note)
+
+
+def _told(pictures: Pictures) -> dict[str, Any]:
+    """How the pictures are drawn, every choice made, with the levels (sigma/alpha) that it leads to."""
+    about = pictures.provenance
+    levels = sampling_levels(about["schedule"], about["grid"], about["steps"])
+    ratios = [float(f"{ratio:.6g}") for ratio in (levels.sigma / levels.alpha).tolist()]
+    return {**about, "levels": [ratio if math.isfinite(ratio) else "infinity" for ratio in ratios]}
+
+
+def _names(unit: range, shards: bool) -> set[str]:
+    """The stems of the files that say that these pictures are there."""
+    return {f"shard-{unit[0] // SHARD:06d}"} if shards else {f"{i:06d}" for i in unit}
+
+
+def _sweep(folder: Path, names: set[str]) -> None:
+    """Removes what a process that was killed while it wrote one of these files has left."""
+    for path in folder.glob(".*.tmp"):
+        if path.name[1:].split(".")[0].replace("labels-", "shard-") in names:
+            path.unlink(missing_ok=True)
+
+
+def _present(folder: Path, manifest: dict[str, Any], overwrite: bool) -> set[str]:
+    """The stems of the files that an earlier call with the same choices has left in the folder."""
+    path = folder / MANIFEST
+    if overwrite or not path.exists():
+        refuse_full(folder, overwrite)
+        return set()
+    there = json.loads(path.read_text())
+    if {k: v for k, v in there.items() if k != "drawn"} != json.loads(json.dumps(manifest)):
+        raise UnblotError(
+            f"{str(folder)!r} holds pictures of another model or of other choices (see its {MANIFEST}); choose another "
+            "--out, or give --overwrite"
+        )
+    return {p.stem for p in folder.iterdir() if OURS.fullmatch(p.name)}
+
+
+def _begin(folder: Path, manifest: dict[str, Any], clear: bool) -> None:
+    """Makes the folder and its manifest; with `clear` without what an earlier draw left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if clear:
+        for path in list(folder.iterdir()):
+            if OURS.fullmatch(path.name):
+                path.unlink()
+    if not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, manifest)
+
+
+def _write(folder: Path, pictures: Pictures, shards: bool) -> None:
+    if not shards:
+        pictures.save_files(folder)
+        return
+    number = f"{pictures.indices[0] // SHARD:06d}.npy"
+    if pictures.labels is not None:
+        save_array(folder / f"labels-{number}", np.array(pictures.labels))
+    save_array(folder / f"shard-{number}", pictures.array)  # last: it says that all of this is there
+
+
+def _grid(run: Run, n: int, shown: Sequence[Pictures], batch_size: int, choices: dict[str, Any]) -> Any:
+    """The sheet of the first n pictures: from those just drawn, or, where these are not all, drawn again."""
+    if sum(len(part.array) for part in shown) < n:
+        return run.sample(n, batch_size=batch_size, **choices).grid()
+    array = np.concatenate([part.array for part in shown])[:n]
+    return dataclasses.replace(shown[0], array=array).grid()

@@ -1,0 +1,55 @@
+"""Power-function EMA profiles: the exponent of a relative width, and sums of profiles (Karras et al. 2024, appendix C)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def power_exponent(std: float) -> float:
+    """gamma of the profile `t^gamma` on [0, 1] that has this standard deviation (Karras et al. 2024, eq. 126)."""
+    # std² = (gamma + 1)/((gamma + 2)²·(gamma + 3)), which falls with gamma: bisection finds the only root.
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        wide = (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > std**2
+        low, high = (middle, high) if wide else (low, middle)
+    return (low + high) / 2
+
+
+class Profile(NamedTuple):
+    """The power-function profile `t^exponent` over the steps from 0 to `step`."""
+
+    exponent: float
+    step: float
+
+
+def inner_products(a: Sequence[Profile], b: Sequence[Profile]) -> Tensor:
+    """The integrals of p_i·p_j over all steps, (len(a), len(b)), float64.
+
+    With the shorter profile ending at m and the longer at M: `(g_i + 1)(g_j + 1)/(g_i + g_j + 1) · (m/M)^g/M`, where g
+    is the exponent of the longer one.
+    """
+    rows, columns = (torch.tensor(list(profiles), dtype=torch.float64).view(-1, 2) for profiles in (a, b))
+    (g_i, t_i), (g_j, t_j) = rows[:, None].unbind(-1), columns[None].unbind(-1)
+    overlap = (t_j / t_i).clamp(max=1) ** g_i * (t_i / t_j).clamp(max=1) ** g_j
+    return (g_i + 1) * (g_j + 1) / (g_i + g_j + 1) * overlap / torch.maximum(t_i, t_j)
+
+
+def combination(kept: Sequence[Profile], wanted: Profile) -> tuple[Tensor, float]:
+    """Coefficients (K,) of the sum of kept profiles nearest to the wanted one, and how far off it is, relative to it.
+
+    Least squares over the steps, with coefficients that add up to 1, so that weights at rest stay as they are.
+    """
+    gram, aim = inner_products(kept, kept), inner_products(kept, [wanted])
+    ones = torch.ones(len(kept), 1, dtype=torch.float64)
+    system = torch.cat([torch.cat([gram, ones], 1), torch.cat([ones.T, torch.zeros(1, 1, dtype=torch.float64)], 1)])
+    scale = gram.diagonal().max()  # the condition is written in the unit of the others
+    system[:-1, -1:] *= scale
+    system[-1:] *= scale
+    right = torch.cat([aim, scale.view(1, 1)])
+    x = torch.linalg.lstsq(system, right, driver="gelsd").solution[:-1]
+    norm = inner_products([wanted], [wanted])
+    off = (norm - 2 * x.T @ aim + x.T @ gram @ x).clamp_min(0)
+    return x[:, 0], float((off / norm).sqrt())

@@ -1,0 +1,116 @@
+"""Snapshots of a run's averaged weights, and the average of any EMA std rebuilt from them.
+
+    snapshots/00000375.safetensors     every tracked average after that step, named `number/parameter`
+
+An average of profile `t^gamma` up to step T weighs the weights of step t by `p(t) = (gamma + 1)·t^gamma/T^(gamma + 1)`.
+One that was not tracked is approximated by a sum of snapshots whose own profiles add up to nearly the wanted one
+(Karras et al. 2024, section 3.2 and appendix C.3).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from unblot.config.schema import RunConfig
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
+from unblot.runs.ema_profiles import Profile, combination, power_exponent
+from unblot.runs.folder import SNAPSHOTS, build_denoiser
+from unblot.system.files import read_tensors
+
+
+class Row(NamedTuple):
+    """A length, the figure that was measured with it (lower is better), and the error of its profile."""
+
+    std: float
+    figure: float
+    error: float
+
+
+def steps_kept(run: Path) -> list[int]:
+    """The steps that have a snapshot, oldest first."""
+    return sorted(int(p.stem) for p in (run / SNAPSHOTS).glob("*.safetensors") if p.stem.isdigit())
+
+
+def at_snapshot(path: Path, config: RunConfig) -> Denoiser:
+    """The model of a run as it was at one of its snapshots, with the first average that is kept there.
+
+    Raises UnblotError where the file is damaged or of another network.
+    """
+    weights, _ = read_tensors(path)
+    first = min((name.partition("/")[0] for name in weights), default="")
+    denoiser = build_denoiser(config)
+    try:
+        denoiser.load_state_dict(
+            {name.removeprefix(f"{first}/"): p for name, p in weights.items() if name.startswith(f"{first}/")}
+        )
+    except RuntimeError:
+        raise UnblotError(
+            f"{str(path)!r} is no snapshot of this run: its weights are those of another network"
+        ) from None
+    return denoiser.eval()
+
+
+class Snapshots:
+    """The kept averages of a run, from which one of any length is rebuilt, as it was after the newest of them.
+
+    Raises UnblotError where the run has none, or one cannot be read.
+    """
+
+    def __init__(self, run: Path):
+        self.run, steps = run, steps_kept(run)
+        if not steps:
+            raise UnblotError(
+                f"run {str(run)!r} has no snapshots of power averages to rebuild one from; train one with "
+                "--ema power:std=0.05+power:std=0.1"
+            )
+        self.step = steps[-1]
+        self.kept: list[tuple[Profile, Path, int]] = []  # profile, and where its weights lie
+        for step in steps:
+            stds = _stds(snapshot_path(run, step))
+            self.kept += [
+                (Profile(power_exponent(std), step), snapshot_path(run, step), i) for i, std in enumerate(stds) if std
+            ]
+
+    def error(self, std: float) -> float:
+        """How far the nearest sum's profile is from that of this length, relative to it; 0 for one that was tracked."""
+        return self._sum(std)[1]
+
+    def weights(self, std: float) -> dict[str, Tensor]:
+        """The average of this length, float32. Raises UnblotError where a snapshot is damaged."""
+        coefficients = self._sum(std)[0].tolist()
+        return dict(self._add_up([(c, *kept[1:]) for c, kept in zip(coefficients, self.kept, strict=True)]))
+
+    def _sum(self, std: float) -> tuple[Tensor, float]:
+        if not 0 < std < 0.28:
+            raise UnblotError(f"the length of an average is from 0 to 0.28 of the run, not {std}")
+        return combination([profile for profile, *_ in self.kept], Profile(power_exponent(std), self.step))
+
+    def _add_up(self, parts: list[tuple[float, Path, int]]) -> Iterator[tuple[str, Tensor]]:
+        """One parameter after the other, so that memory holds the result alone."""
+        parts = [part for part in parts if abs(part[0]) > 1e-9]  # a tracked average is itself, to the last bit
+        with ExitStack() as stack:
+            files = {path: stack.enter_context(safe_open(path, framework="pt")) for _, path, _ in parts}
+            first = f"{parts[0][2]}/"
+            names = files[parts[0][1]].keys()
+            for name in sorted(n.removeprefix(first) for n in names if n.startswith(first)):
+                total = sum(c * files[path].get_tensor(f"{i}/{name}").double() for c, path, i in parts)
+                yield name, torch.as_tensor(total).float()
+
+
+def snapshot_path(run: Path, step: int) -> Path:
+    return run / SNAPSHOTS / f"{step:08d}.safetensors"
+
+
+def _stds(path: Path) -> list[float]:
+    try:
+        with safe_open(path, framework="pt") as f:
+            return json.loads(f.metadata()["stds"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
+        raise UnblotError(f"{str(path)!r} is not a whole snapshot ({e}); delete it to go without it") from None

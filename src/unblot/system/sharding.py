@@ -1,0 +1,87 @@
+"""One network spread over several processes, for where it does not fit into the memory of one (FSDP2).
+
+Each process keeps its share of every weight, gradient, moment and average; the weights of a block are brought together
+while it computes (Zhao et al. 2023). Tensors that are spread out are PyTorch's DTensors; these functions are all that
+needs to know of them. Checkpoints hold whole tensors, so that a run goes on spread out or not, on any number.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
+from unblot.system.distributed import Group
+
+MODES = ("auto", "on", "off")
+BYTES = 20  # of a parameter in training: weight, gradient, two moments and average, in float32
+ROOM = 0.5  # share of a GPU's memory that they may take; activations need the rest
+
+
+def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, device: torch.device) -> bool:
+    """Whether the network is to be spread out: "on" where there are several processes, "auto" where it must be.
+
+    Raises UnblotError for another mode, or for an optimiser that needs whole matrices.
+    """
+    if mode not in MODES:
+        raise UnblotError(f"unknown --shard {mode!r}; choose {', '.join(MODES)}")
+    if group.world == 1 or mode == "off":
+        return False
+    if mode == "auto":
+        needed = BYTES * sum(p.numel() for p in network.parameters())
+        if device.type != "cuda" or needed < ROOM * torch.cuda.get_device_properties(device).total_memory:
+            return False
+    if not optimizer.startswith("adamw"):
+        raise UnblotError(f"optimizer {optimizer!r} needs whole matrices; use --optimizer adamw, or --shard off")
+    return True
+
+
+def shard(denoiser: Denoiser, group: Group, device: torch.device) -> None:
+    """Spreads the network's parameters over all processes, block by block."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
+    mesh = init_device_mesh(device.type, (group.world,))
+    for module in (*_blocks(denoiser.network), denoiser.network):
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the outermost too: averages are put in between
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor brought together, which all processes must ask for at once; one that is not spread out as it is."""
+    return tensor.full_tensor() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def gathered(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors brought together one after another, on the CPU where they were spread out; kept by the leader alone."""
+    kept = {}
+    for name, tensor in tensors.items():
+        one = whole(tensor)
+        if group.leads:
+            kept[name] = one.cpu() if is_shared(tensor) else one
+    return kept
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """This process's part of a whole tensor, spread out as `other` is; the tensor itself where that is not."""
+    if not is_shared(other) or is_shared(tensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh = other.device_mesh  # type: ignore[attr-defined]
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, other.placements, src_data_rank=None)  # type: ignore[attr-defined]
+
+
+def is_shared(tensor: Tensor) -> bool:
+    """Whether a tensor is spread out over processes."""
+    module = sys.modules.get("torch.distributed.tensor")  # half a second to import, and there if anything is
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a network that compute one after another: members of its lists of modules."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList):
+            yield from (block for block in child if next(block.parameters(), None) is not None)

@@ -1,0 +1,69 @@
+"""The colours of previews against those of the training pictures: the mean and the spread of each channel."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unblot.data.dataset import Dataset
+from unblot.runs.metrics import Line
+
+REFERENCE = 1000  # training pictures looked at
+VALUES = 2**26  # and no more numbers in them than this
+AT_A_TIME = 64
+
+
+class Colours:
+    """What the colours of training pictures are, for pictures with the labels that previews have.
+
+    labels: (n,) int64, one for each picture of a preview, or None.
+    """
+
+    def __init__(self, dataset: Dataset, labels: Tensor | None):
+        most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
+        chosen = _alike(dataset, labels, most)
+        batches = [dataset.batch(chosen[i : i + AT_A_TIME])[0] for i in range(0, len(chosen), AT_A_TIME)]
+        means = torch.cat([b.double().mean((2, 3)) for b in batches])
+        self.mean = means.mean(0)
+        squares = torch.cat([self._squares(b) for b in batches])
+        self.std = squares.mean(0).sqrt()
+        self.spread = torch.stack([means.std(0), squares.std(0)])  # from picture to picture
+        self.count = len(chosen)
+
+    def compare(self, step: int, pictures: Tensor) -> Line:
+        """A line of metrics about the pictures (n, C, H, W) of a preview, in the network's range.
+
+        mean, std: of each channel; mean_off: the mean's distance from that of the training pictures in standard
+        deviations of the channel; std_off: log of the ratio of the two standard deviations; mean_z, std_z: how many
+        standard errors that is, pictures being drawn by chance.
+        """
+        pictures = pictures.cpu()
+        mean, squares = pictures.double().mean((0, 2, 3)), self._squares(pictures)
+        chance = self.spread * (1 / len(pictures) + 1 / self.count) ** 0.5 + 1e-12
+        square = squares.mean(0)
+        found = {
+            "mean": mean,
+            "std": (square - (mean - self.mean) ** 2).clamp_min(0).sqrt(),
+            "mean_off": (mean - self.mean) / self.std.clamp_min(1e-12),
+            "std_off": 0.5 * (square.clamp_min(1e-24) / self.std.clamp_min(1e-12) ** 2).log(),
+            "mean_z": (mean - self.mean) / chance[0],
+            "std_z": (square - self.std**2) / chance[1],
+        }
+        return {"step": step, "preview": {key: value.tolist() for key, value in found.items()}}
+
+    def _squares(self, pictures: Tensor) -> Tensor:
+        """Mean square distance from the channel's mean over all training pictures, (n, C)."""
+        return (pictures.double().cpu() - self.mean[:, None, None]).square().mean((2, 3))
+
+
+def _alike(dataset: Dataset, labels: Tensor | None, most: int) -> np.ndarray:
+    """Indices of up to `most` training pictures, their classes as frequent as in `labels`."""
+    shuffled = np.random.default_rng(0).permutation(dataset.train)
+    if labels is None or dataset.labels is None:
+        return np.sort(shuffled[:most])
+    wanted, of_each = np.unique(labels.numpy(), return_counts=True)
+    by_class = [shuffled[dataset.labels[shuffled] == c] for c in wanted]
+    times = min([most / len(labels), *(len(p) / n for p, n in zip(by_class, of_each) if len(p))])
+    parts = [p[: max(1, int(times * n))] for p, n in zip(by_class, of_each)]
+    return np.sort(np.concatenate(parts))

@@ -1,0 +1,173 @@
+"""What a person should be told while a run trains: rules over its metrics, each with a margin that chance does not
+reach, and a line that names the way out.
+
+A rule is a pure function of the lines of metrics so far, oldest first; it gives its line, or None.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from unblot.runs.metrics import HELD_OUT, PREVIEW, STEP, Line, mean_loss, of_kind
+
+Rule = Callable[[Sequence[Line]], str | None]
+
+STANDARD_ERRORS = 4.0  # that a change must exceed
+RISE = 0.01  # least rise of the held-out loss that is worth a word
+RECENT, BEFORE = 30, 100  # lines of training steps: looked at, and compared with
+SPIKES, SKIPPED = 3, 3  # among the recent lines
+DIVERGED, DIVERGED_LINES = 3.0, 5  # times the loss of an untrained network; logged steps in a row
+DRIFT = 0.15  # in standard deviations of the channel, or of its standard deviation relative to what it should be
+
+
+class Turn(NamedTuple):
+    """Where the held-out loss was least, how much that was, and what it is now."""
+
+    best_step: int
+    best: float
+    now: float
+
+
+def turned(lines: Sequence[Line]) -> Turn | None:
+    """Where the held-out loss turned up for good while the training loss went on falling; None where it did not.
+
+    The last two measurements must both lie above the least one, by RISE and by STANDARD_ERRORS of the change, which
+    is known from its spread over parts of the held-out pictures.
+    """
+    measured = [line for line in of_kind(lines, HELD_OUT) if mean_loss(line, "held_out") is not None]
+    measured = [line for line in measured if mean_loss(line, "training") is not None]
+    if len(measured) < 3:
+        return None
+    best = min(measured, key=lambda line: mean_loss(line, "held_out") or 0.0)
+    later = [line for line in measured if line["step"] > best["step"]][-2:]
+    if len(later) < 2 or not all(_rose(best, line) and _fell(best, line) for line in later):
+        return None
+    return Turn(best["step"], mean_loss(best, "held_out") or 0.0, mean_loss(later[-1], "held_out") or 0.0)
+
+
+def _rose(before: Line, after: Line) -> bool:
+    change = np.subtract(after["held_out_parts"], before["held_out_parts"])
+    error = change.std(ddof=1) / math.sqrt(len(change))
+    return bool(change.mean() > RISE * np.mean(before["held_out_parts"]) + STANDARD_ERRORS * error)
+
+
+def _fell(before: Line, after: Line) -> bool:
+    return (mean_loss(after, "training") or 0.0) < (mean_loss(before, "training") or 0.0)
+
+
+def overfitting(lines: Sequence[Line]) -> str | None:
+    """Held-out loss turns up while training loss falls."""
+    turn = turned(lines)
+    if turn is None:
+        return None
+    return (
+        f"overfitting: the held-out loss has risen from {turn.best:.4g} at step {turn.best_step} to {turn.now:.4g}, "
+        "while the training loss falls: it learns its pictures by heart; give it more pictures, --augment "
+        f"non_leaking, a smaller --network, or --steps {turn.best_step}"
+    )
+
+
+def rate_too_high(lines: Sequence[Line]) -> str | None:
+    """Steps skipped, spikes of the loss or of the gradient, or a loss that has risen for good.
+
+    Compared on a logarithmic scale with the lines before, in units of their spread: a batch of a few pictures has a
+    loss that jumps by itself.
+    """
+    steps = of_kind(lines, STEP)
+    recent, before = steps[-RECENT:], steps[-RECENT - BEFORE : -RECENT]
+    way_out = "use a lower --learning-rate, or a longer --warmup"
+    skipped = sum(line["loss"] is None or line["grad_norm"] is None for line in recent)
+    if skipped >= SKIPPED:
+        return f"learning rate too high? {skipped} of the last {len(recent)} logged steps were not finite; {way_out}"
+    for key, least, word in (("loss", 3.0, "loss"), ("grad_norm", 10.0, "gradient")):
+        new, old = _logs(recent, key), _logs(before, key)
+        if len(new) < RECENT // 2 or len(old) < RECENT:
+            continue
+        middle, spread = _middle(old)
+        spikes = int((new - middle > max(math.log(least), 6 * spread)).sum())
+        if spikes >= SPIKES:
+            last = recent[-1]["step"]
+            return f"learning rate too high? the {word} jumped {spikes} times up to step {last}; {way_out}"
+    losses = _logs(steps, "loss")
+    if len(losses) >= 2 * RECENT:
+        ends = range(RECENT, len(losses) - RECENT + 1, RECENT)
+        least = min(float(np.median(losses[end - RECENT : end])) for end in ends)
+        now, (_, spread) = float(np.median(losses[-RECENT:])), _middle(losses[-RECENT:])
+        if now - least > max(math.log(1.5), 10 * spread / math.sqrt(RECENT)):
+            return (
+                f"learning rate too high? the loss has risen from {math.exp(least):.4g} to {math.exp(now):.4g} up to "
+                f"step {steps[-1]['step']}; {way_out}"
+            )
+    return None
+
+
+def diverged(losses: Sequence[float | None], untrained: float | None, in_a_row: int = DIVERGED_LINES) -> bool:
+    """Whether the last logged losses are all far above that of a network which has learned nothing (None: not known).
+
+    Not a warning but a reason to go back: weights that far off do not come back in good time.
+    """
+    last = losses[-in_a_row:]
+    if untrained is None or len(last) < in_a_row:
+        return False
+    return all(loss is not None and loss > DIVERGED * untrained for loss in last)
+
+
+def _logs(lines: Sequence[Line], key: str) -> np.ndarray:
+    values = np.array([line[key] for line in lines if line[key] is not None], float)
+    return np.log(np.maximum(values, 1e-30))
+
+
+def _middle(values: np.ndarray) -> tuple[float, float]:
+    """The median, and the standard deviation as the median distance from it tells it."""
+    middle = float(np.median(values))
+    return middle, 1.4826 * float(np.median(np.abs(values - middle)))
+
+
+def colour_drift(lines: Sequence[Line]) -> str | None:
+    """The colours of the last two previews are off in the same way, by more than chance explains and the eye misses.
+
+    Not before the fourth preview, nor while it becomes less: young models draw in odd colours.
+    """
+    previews = [line["preview"] for line in of_kind(lines, PREVIEW)]
+    if len(previews) < 4:
+        return None
+    last, now = previews[-2:]
+    for off, words in (("mean", ("darker", "brighter")), ("std", ("with less contrast", "with more contrast"))):
+        for channel in range(len(now["mean"])):
+            both = [(p[f"{off}_off"][channel], p[f"{off}_z"][channel]) for p in (last, now)]
+            if any(value is None for pair in both for value in pair):
+                continue
+            (before, _), (shift, _) = both
+            stays = shift * before > 0 and abs(shift) > 0.8 * abs(before)
+            if stays and all(abs(o) > DRIFT and abs(z) > STANDARD_ERRORS for o, z in both):
+                which = f" in channel {channel}" if len(now["mean"]) > 1 else ""
+                return (
+                    f"colour drift: previews are {words[shift > 0]} than the training pictures{which} ({off} "
+                    f"{now[off][channel]:.3g}, off by {abs(shift):.2g} standard deviations); if it stays, try a "
+                    "shorter average (--ema power:std=0.02), --parameterization edm, or a schedule with more noise"
+                )
+    return None
+
+
+RULES: dict[str, Rule] = {
+    "overfitting": overfitting,
+    "rate_too_high": rate_too_high,
+    "colour_drift": colour_drift,
+}
+
+
+class Watch:
+    """Says each warning once: `look(lines)` gives those that are new. What held when a run was taken up again was said
+    before."""
+
+    def __init__(self, lines: Sequence[Line] = ()):
+        self.said: set[str] = set()
+        self.look(lines)
+
+    def look(self, lines: Sequence[Line]) -> list[str]:
+        """The warnings of rules that hold for these lines and were not told yet."""
+        found = {name: rule(lines) for name, rule in RULES.items() if name not in self.said}
+        self.said |= {name for name, line in found.items() if line}
+        return [line for line in found.values() if line]

@@ -1,0 +1,144 @@
+"""Optimisers: from gradients to the next weights, with all their state by name, and without a wait for the device."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from unblot.specs import build
+from unblot.system.sharding import like
+
+ENDS = ("enter", "leave", "conv_in", "conv_out")  # first and last layers of the networks, which touch the pictures
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every matrix is made orthogonal before it is added to the weights (Jordan 2024).
+
+    A convolution's weight is the matrix (outputs, inputs·height·width). The update's entries have a root mean square
+    of `scale`, about that of AdamW's, so that learning rates carry over (Liu et al. 2025, section 2.2). PyTorch's
+    own takes matrices alone, cannot leave out a step, and computes in bfloat16, which a CPU does slowly.
+
+    found_inf: set before a step, 1 where the gradients are not finite, which leaves everything as it is.
+    """
+
+    found_inf: Tensor
+
+    def __init__(self, matrices: Iterable[nn.Parameter], momentum: float, scale: float, weight_decay: float):
+        super().__init__(matrices, {"lr": 0.0, "momentum": momentum, "scale": scale, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of every matrix; those of one shape go through together."""
+        for group in self.param_groups:
+            alike = defaultdict(list)
+            for p in (p for p in group["params"] if p.grad is not None):
+                self.state[p].setdefault("momentum", torch.zeros_like(p))
+                alike[p.flatten(1).shape].append(p)
+            for parameters in alike.values():
+                self._step(parameters, group)
+
+    def _step(self, parameters: list[nn.Parameter], group: dict) -> None:
+        moments = [self.state[p]["momentum"] for p in parameters]
+        bad = self.found_inf > 0
+        gradients = [torch.where(bad, m, p.grad) for m, p in zip(moments, parameters)]  # type: ignore[arg-type]
+        torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
+        ahead = [torch.lerp(g, m, group["momentum"]) for g, m in zip(gradients, moments, strict=True)]  # Nesterov's
+        matrices = torch.stack([m.flatten(1) for m in ahead])
+        rate = group["lr"] * (1 - self.found_inf)
+        updates = rate * group["scale"] * max(matrices.shape[1:]) ** 0.5 * orthogonal(matrices)
+        for p, update in zip(parameters, updates, strict=True):
+            p.mul_(1 - rate * group["weight_decay"]).sub_(update.view(p.shape))
+
+
+def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """Each matrix (N, m, n) with its singular values brought near to 1, between about 0.7 and 1.2.
+
+    Newton–Schulz iteration with the quintic of Jordan 2024, which grows small singular values fastest, those down to
+    about a hundredth of the matrix's norm within five rounds. In bfloat16 on a GPU, where that is accurate enough.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-20)  # the Frobenius norm is at least the largest value
+    x = x.bfloat16() if x.is_cuda else x
+    for _ in range(rounds):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+Split = tuple[list[nn.Parameter], list[nn.Parameter]]  # matrices of hidden layers, and all other parameters
+
+
+def adamw(split: Split, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.99) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov & Hutter 2019) on everything."""
+    return [_adamw([*split[0], *split[1]], weight_decay, beta1, beta2)]
+
+
+def muon(
+    split: Split,
+    weight_decay: float,
+    *,
+    momentum: float = 0.95,
+    scale: float = 0.2,
+    beta1: float = 0.9,
+    beta2: float = 0.99,
+) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices of hidden layers, AdamW on the first and the last layer, embeddings, biases and norms."""
+    return [Muon(split[0], momentum, scale, weight_decay), _adamw(split[1], weight_decay, beta1, beta2)]
+
+
+OPTIMIZERS: dict[str, Callable[..., list[torch.optim.Optimizer]]] = {"adamw": adamw, "muon": muon}
+
+
+class Optimizer:
+    """What a spec in OPTIMIZERS makes of a module's gradients: steps, and the state that they leave."""
+
+    def __init__(self, module: nn.Module, spec: str, weight_decay: float):
+        self.parameters = list(module.parameters())
+        self.parts = build(OPTIMIZERS, spec, "optimizer", split(module), weight_decay)
+
+    def step(self, rate: float, bad: Tensor) -> None:
+        """One step with this learning rate, which leaves everything as it is where `bad` () is true."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.found_inf = bad.float()  # type: ignore[attr-defined]  # as the fused optimisers know it
+            part.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for part in self.parts:
+            part.zero_grad()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, named `number of the parameter/what`."""
+        held = [(i, part.state.get(p, {})) for i, p in enumerate(self.parameters) for part in self.parts]
+        return {f"{i}/{key}": value for i, state in held for key, value in state.items()}
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Takes up the state that `tensors` gave."""
+        owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
+        for part in self.parts:
+            part.state.clear()
+        for name, tensor in tensors.items():
+            number, _, key = name.partition("/")
+            p = self.parameters[int(number)]
+            # Moments must lie in memory as their weights do: the fused optimiser goes through both in memory order.
+            moment = torch.empty_like(p).copy_(like(tensor, p)) if tensor.shape == p.shape else tensor.to(p.device)
+            owner[p].state[p][key] = moment
+
+
+def split(module: nn.Module) -> Split:
+    """The weights of hidden layers that act as matrices, and all other parameters, each in the module's order."""
+    layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    inner = [m for name, m in module.named_modules() if isinstance(m, layers) and name.split(".")[-1] not in ENDS]
+    matrices = {m.weight for m in inner}
+    parameters = list(module.parameters())
+    return [p for p in parameters if p in matrices], [p for p in parameters if p not in matrices]
+
+
+def _adamw(parameters: list[nn.Parameter], weight_decay: float, beta1: float, beta2: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=0.0, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
