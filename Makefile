@@ -11,10 +11,10 @@ DEMO := demo
 
 demo: $(READY)
 	$(BIN)/unblot train digits --out $(DEMO) --overwrite
-	$(BIN)/unblot sample $(DEMO) -n 100 --label all --out $(DEMO)/samples/draw --overwrite
+	$(BIN)/unblot sample $(DEMO) -n 100 --label all --out $(DEMO)/samples/sample --overwrite
 	$(BIN)/unblot film $(DEMO) --label 3,5,7,8 --out $(DEMO)/samples/film --overwrite
 	@echo
-	@echo "new digits:         $(DEMO)/samples/draw/grid.png"
+	@echo "new digits:         $(DEMO)/samples/sample/grid.png"
 	@echo "out of noise:       $(DEMO)/samples/film/strip.png and film.gif"
 	@echo "while it learned:   $(DEMO)/samples/step_*.png"
 	@echo

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.memorization import nearness
-from unblot.evaluation.pictures import Pictures
 
 FOLDER = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -96,16 +96,16 @@ def measure(training: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
     def encode(stored: np.ndarray) -> np.ndarray:
         return stored.astype(np.float32) / np.float32(127.5) - 1
 
-    reference = Pictures(training, encode)
-    called = nearness(Pictures(held_out, encode), reference).copies()
+    reference = ImageSet(training, encode)
+    called = nearness(ImageSet(held_out, encode), reference).copies()
     result = {"held-out": float(called.double().mean())}
     for name, change in CHANGES.items():
-        found = nearness(Pictures(change(training[:500]), encode), reference).copies()
+        found = nearness(ImageSet(change(training[:500]), encode), reference).copies()
         result[name] = float(found.double().mean())
     for share in (0.01, 0.05, 0.5):
         k = round(share * len(held_out))
         planted = np.concatenate([training[:k], held_out[k:]])
-        found = nearness(Pictures(planted, encode), reference).copies()
+        found = nearness(ImageSet(planted, encode), reference).copies()
         result[f"{share:.0%} planted, {k}: missed"] = int((~found[:k]).sum())
         result[f"{share:.0%} planted, {k}: too many"] = int(found[k:].sum())
     return result

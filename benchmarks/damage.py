@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from unblot.evaluation.features import Source, build_features, extract
+from unblot.evaluation.features import FeatureData, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.memorization import nearness
-from unblot.evaluation.metrics import Figure, class_figures, compare_features
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.metrics import Metric, class_metrics, compare_features
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -106,7 +106,7 @@ class Bench:
         self.more = Labelled(held_out.pictures[count:], held_out.labels[count:])
         classes = int(training.labels.max()) + 1
         self.classes = classes
-        source = Source(Pictures(training.pictures), training.labels, classes)
+        source = FeatureData(ImageSet(training.pictures), training.labels, classes)
         self.features = {name: build_features(name, source) for name in features}
         self.reference = {n: extract(f, source.pictures.chunks()) for n, f in self.features.items()}
 
@@ -118,7 +118,7 @@ class Bench:
         pictures = DAMAGES[damage](self.samples, more, strength)
         return pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))]
 
-    def measure(self, pictures: Tensor, name: str) -> list[Figure]:
+    def measure(self, pictures: Tensor, name: str) -> list[Metric]:
         """Every figure of these pictures against the training set, for one kind of features."""
         features = self.features[name]
         found, reference = extract(features, [pictures]), self.reference[name]
@@ -126,15 +126,15 @@ class Bench:
         if features.logits is not None:
             with torch.no_grad():
                 classes = features.logits(found).argmax(1), features.logits(reference).argmax(1)
-            figures += class_figures(features.name, *classes, self.classes, "training")
+            figures += class_metrics(features.name, *classes, self.classes, "training")
         return figures
 
     def copies(self, pictures: Tensor) -> float:
         """The share of pictures called copies of training pictures."""
-        return float(nearness(Pictures(pictures), Pictures(self.training.pictures)).copies().double().mean())
+        return float(nearness(ImageSet(pictures), ImageSet(self.training.pictures)).copies().double().mean())
 
 
-def weakest_noticed(values: dict[float, Figure]) -> float | None:
+def weakest_noticed(values: dict[float, Metric]) -> float | None:
     """The least strength from which on the undamaged value lies outside the damaged one's interval; None if never."""
     sound, found = values[0.0].value, None
     for strength in reversed(STRENGTHS):

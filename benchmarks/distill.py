@@ -1,6 +1,6 @@
 """Fréchet distance of models distilled to few evaluations, beside their teacher's at as many and at many: a table.
 
-    python benchmarks/distill.py --run runs/mnist --evaluations 1 2 4 --steps 1000
+    python benchmarks/distill.py --run runs/mnist --nfe 1 2 4 --steps 1000
 
 Distilled runs stand beside the run, as RUN-1, RUN-2, …, and are made where they are not there yet. Every cell is of as
 many pictures, in the features of a small classifier of MNIST's labels, against its 10,000 test pictures.
@@ -20,8 +20,8 @@ from measure import machine
 from unblot.api import cache_folder
 from unblot.data.values import ValueMap
 from unblot.evaluation.distances import frechet_distance, frechet_error
-from unblot.evaluation.features import Features, Source, build_features, extract
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.features import FeatureData, Features, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 
 TEACHER = (1, 2, 4, 10, 20)  # evaluations
 
@@ -29,7 +29,7 @@ TEACHER = (1, 2, 4, 10, 20)  # evaluations
 def judge() -> tuple[Features, torch.Tensor, float]:
     """The classifier's features, those of the test pictures, and the floor: the distance of 2,000 training pictures."""
     training, test = load("mnist")
-    source = Source(Pictures(training.pictures), training.labels, 10, cache_folder() / "features")
+    source = FeatureData(ImageSet(training.pictures), training.labels, 10, cache_folder() / "features")
     features = build_features("classifier", source)
     reference, real = (extract(features, [part.pictures]) for part in (test, training))
     return features, reference, frechet_distance(real[:2000], reference)
@@ -52,7 +52,7 @@ def measured(run: unblot.Run, features: Features, reference: torch.Tensor, n: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--nfe", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=1000, help="of distillation")
     parser.add_argument("--teacher", type=int, nargs="*", default=TEACHER, help="evaluations of the teacher")
     parser.add_argument("-n", type=int, default=2000)
@@ -63,10 +63,10 @@ def main() -> None:
     for calls in args.teacher:
         found[f"teacher, {calls}"] = measured(teacher, features, reference, args.n, steps=calls)
         print(f"teacher, {calls}", found[f"teacher, {calls}"], flush=True)
-    for calls in args.evaluations:
+    for calls in args.nfe:
         place = args.run.with_name(f"{args.run.name}-{calls}")
         if not place.exists():
-            unblot.distill(args.run, out=place, evaluations=calls, steps=args.steps)
+            unblot.distill(args.run, out=place, nfe=calls, steps=args.steps)
         found[f"distilled, {calls}"] = measured(unblot.load(place), features, reference, args.n)
         print(f"distilled, {calls}", found[f"distilled, {calls}"], flush=True)
     result = {"n": args.n, "floor": floor, "cells": found, "machine": machine()}

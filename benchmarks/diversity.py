@@ -33,9 +33,9 @@ from rivals import Trained, gan, ours, vae
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.coverage import class_counts, covering, share_divergence
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import Source, build_features, extract
+from unblot.evaluation.features import FeatureData, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.memorization import nearness
-from unblot.evaluation.pictures import Pictures
 
 FIGURES = ("modes", "kl", "quality", "frechet", "copies")
 
@@ -109,7 +109,7 @@ def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def _classifier(training: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    network = train_classifier(Pictures(training), labels, 10)
+    network = train_classifier(ImageSet(training), labels, 10)
 
     @torch.no_grad()
     def classes(x: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Judge:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.points = task.training.shape[2] == 1
-        source = Source(Pictures(task.training))
+        source = FeatureData(ImageSet(task.training))
         self.features = build_features("pixels" if self.points else "random:dims=64", source)
         self.reference = extract(self.features, task.held_out.split(1000))
 
@@ -140,7 +140,7 @@ class Judge:
         if good is None:
             k = min(len(found), len(self.reference))
             quality = float(covering(found[:k], self.reference[:k]).precision.mean())
-            copies = float(nearness(Pictures(pictures[:1000]), Pictures(task.training)).copies().double().mean())
+            copies = float(nearness(ImageSet(pictures[:1000]), ImageSet(task.training)).copies().double().mean())
         else:
             quality, copies = float(good.double().mean()), None
         return {

@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from measure import report
-from unblot.data.audit.audit import examine
+from unblot.data.audit.audit import audit_dataset
 from unblot.data.dataset import open_data
 
 
@@ -72,7 +72,7 @@ def main() -> None:
         planted = plant(folder, args.copies, args.seed)
         data = open_data(str(folder), cache=Path(temporary) / "cache")
         start = time.perf_counter()
-        found = examine(data, flipped=True)
+        found = audit_dataset(data, flipped=True)
         seconds = time.perf_counter() - start
     groups = {"exact": found.exact, "mirrored": found.flipped or ()}
     together = {

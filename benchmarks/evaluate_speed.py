@@ -41,7 +41,7 @@ def main() -> None:
         samples = file["x_test"][: args.samples, None]
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_data(str(path), cache=scratch)
-        config = api.plan(DataConfig(data=str(path)), dataset, {})
+        config = api.plan_run(DataConfig(data=str(path)), dataset, {})
         torch.manual_seed(0)
         denoiser = build_denoiser(config).eval()
         before = _peak()

@@ -35,15 +35,15 @@ from unblot.editing.methods import repaint
 from unblot.editing.operators import HIGH, LOW
 from unblot.editing.result import tinted
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import Features, Source, build_features, default_features, extract
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.features import FeatureData, Features, build_features, default_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.runs.run import Run
-from unblot.sampling.draw import sampling_levels
+from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import pictures_noise
 
-GRIDS = ("karras", "karras:low=0.02,high=20")
+SPACINGS = ("karras", "karras:low=0.02,high=20")
 PASSES = ((1, 1), (1, 2), (1, 3), (1, 4), (4, 2), (4, 4))  # RePaint's (jump, repeats); (1, 1) goes back up never
 BATCH, SHOWN = 250, 8
 
@@ -63,26 +63,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[48, 96])
+    parser.add_argument("--nfe", type=int, nargs="+", default=[48, 96])
     parser.add_argument("--masks", nargs="+", default=["left", "centre", "random"])
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--passes", nargs="+", default=[f"{j},{r}" for j, r in PASSES], help="RePaint's jump,repeats")
-    parser.add_argument("--grids", nargs="+", default=GRIDS, help="of RePaint")
+    parser.add_argument("--grids", nargs="+", default=SPACINGS, help="of RePaint")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     run = unblot.load(args.run) if args.run else unblot.train("digits", unlabelled=True, held_out=0.2)
     data = read(run, args.pictures)
     found: dict[str, Any] = {"run": run.config.data.name, "pictures": len(data.truth), "features": data.features.name}
-    found |= {"floor": data.floor, "draws": args.draws, "rows": []}
+    found |= {"floor": data.floor, "draws": args.batch_sampler, "rows": []}
     passes = [tuple(int(part) for part in text.split(",")) for text in args.passes]
     for mask in args.masks:
         unknown, columns = MASKS[mask](*data.truth.shape[2:]), []
-        for count in args.evaluations:
+        for count in args.nfe:
             best = None
             for name, filling in [ours(run, count), *repaints(run, count, passes, args.grids)]:
-                row, filled = measure(run, data, filling, unknown, args.draws)
-                row = {"mask": mask, "evaluations": count, "way": name, **row}
+                row, filled = measure(run, data, filling, unknown, args.batch_sampler)
+                row = {"mask": mask, "nfe": count, "way": name, **row}
                 found["rows"].append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
                 if name == "ours":
@@ -112,9 +112,9 @@ def read(run: Run, count: int) -> Data:
     """The held-out pictures of a run, and how they are compared: by labels, even if the run was trained without."""
     dataset = open_source(replace(run.config.source, unlabelled=False), quiet=True)
     order = np.random.default_rng(0).permutation(dataset.held_out)[:count]
-    training = Pictures(dataset.pictures, lambda s: dataset.values.encode(s, np.float32), dataset.train)
+    training = ImageSet(dataset.pictures, lambda s: dataset.values.encode(s, np.float32), dataset.train)
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[dataset.train])
-    source = Source(training, labels, len(dataset.classes), cache_folder() / "features")
+    source = FeatureData(training, labels, len(dataset.classes), cache_folder() / "features")
     features = build_features(default_features(source), source)
     reference = extract(features, dataset.batch(order)[0].split(BATCH))
     some = np.random.default_rng(1).permutation(dataset.train)[: len(order)]
@@ -124,11 +124,11 @@ def read(run: Run, count: int) -> Data:
 
 def ours(run: Run, count: int) -> tuple[str, Filling]:
     """`unblot edit fill` with as many steps as its evaluations allow."""
-    schedule, grid = run.config.train.schedule, edit.FILLED["grid"]
-    steps = max(n for n in range(1, count + 1) if _filling_cost(sampling_levels(schedule, grid, n)) <= count)
+    schedule, spacing = run.config.train.schedule, edit.INPAINTING["spacing"]
+    steps = max(n for n in range(1, count + 1) if _filling_cost(sampling_levels(schedule, spacing, n)) <= count)
 
     def filling(pictures: np.ndarray, unknown: np.ndarray, seed: int) -> np.ndarray:
-        edited = edit.fill(run, pictures, unknown, n=1, steps=steps, seed=seed, batch_size=BATCH)
+        edited = edit.inpaint(run, pictures, unknown, n=1, steps=steps, seed=seed, batch_size=BATCH)
         return edited.array[:, 0]
 
     return "ours", filling
@@ -143,11 +143,11 @@ def _filling_cost(levels: NoiseLevel) -> int:
 def repaints(run: Run, count: int, passes: list[tuple[int, ...]], grids: list[str]) -> list[tuple[str, Filling]]:
     """RePaint in several ways, each with as many levels as its evaluations allow."""
     found = []
-    for grid in grids:
+    for spacing in grids:
         for jump, repeats in passes:
             steps = max(n for n in range(1, count + 1) if _cost(n, jump, repeats) <= count)
-            name = f"RePaint: {steps} steps, jump {jump}, {repeats} times, {grid}"
-            found.append((name, _repaint(run, steps, jump, repeats, grid)))
+            name = f"RePaint: {steps} steps, jump {jump}, {repeats} times, {spacing}"
+            found.append((name, _repaint(run, steps, jump, repeats, spacing)))
     return found
 
 
@@ -155,8 +155,8 @@ def _cost(steps: int, jump: int, repeats: int) -> int:
     return steps + (steps - 1) // jump * jump * (repeats - 1)
 
 
-def _repaint(run: Run, steps: int, jump: int, repeats: int, grid: str) -> Filling:
-    levels = sampling_levels(run.config.train.schedule, grid, steps)
+def _repaint(run: Run, steps: int, jump: int, repeats: int, spacing: str) -> Filling:
+    levels = sampling_levels(run.config.train.schedule, spacing, steps)
     std, values = norm(levels.at(0), run.denoiser.data_std), edit.values_of(run)
 
     def filling(pictures: np.ndarray, unknown: np.ndarray, seed: int) -> np.ndarray:
@@ -175,7 +175,7 @@ def _repaint(run: Run, steps: int, jump: int, repeats: int, grid: str) -> Fillin
 
 
 def measure(
-    run: Run, data: Data, filling: Filling, unknown: np.ndarray, draws: int
+    run: Run, data: Data, filling: Filling, unknown: np.ndarray, batch_sampler: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The figures of one way, and its first draw."""
     start, values, seen = time.process_time(), edit.values_of(run), [0]
@@ -184,20 +184,20 @@ def measure(
         seen[0] += len(given[0])
 
     with run.denoiser.register_forward_hook(count):
-        filled = [filling(data.truth, unknown, seed) for seed in range(draws)]
+        filled = [filling(data.truth, unknown, seed) for seed in range(batch_sampler)]
     seconds = time.process_time() - start
     x, truth = np.stack([values.encode(f) for f in filled]), values.encode(data.truth)
     hidden = np.broadcast_to(unknown, truth.shape)
     shown = [torch.from_numpy(part).float() for part in x]
     distances = [frechet_distance(extract(data.features, s.split(BATCH)), data.reference) for s in shown]
-    errors = np.square(x - truth)[:, hidden].reshape(draws, len(truth), -1).mean(axis=(0, 2))
+    errors = np.square(x - truth)[:, hidden].reshape(batch_sampler, len(truth), -1).mean(axis=(0, 2))
     return {
         "known": all(np.array_equal(f[~hidden], data.truth[~hidden]) for f in filled),
         "error": float(errors.mean()),
         "error_stderr": float(errors.std() / len(errors) ** 0.5),  # standard error over the pictures
-        "spread": float(np.square(x[0] - x[1])[hidden].mean()) if draws > 1 else None,
+        "spread": float(np.square(x[0] - x[1])[hidden].mean()) if batch_sampler > 1 else None,
         "frechet": float(np.mean(distances)),
-        "calls": seen[0] / (draws * len(truth)),
+        "calls": seen[0] / (batch_sampler * len(truth)),
         "cpu_seconds": seconds,
     }, filled[0]
 
@@ -205,10 +205,10 @@ def measure(
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each mask and count: ours, and the best that any way of RePaint reached in each figure by itself."""
     found = []
-    for mask, count in dict.fromkeys((row["mask"], row["evaluations"]) for row in rows):
-        here = [row for row in rows if (row["mask"], row["evaluations"]) == (mask, count)]
+    for mask, count in dict.fromkeys((row["mask"], row["nfe"]) for row in rows):
+        here = [row for row in rows if (row["mask"], row["nfe"]) == (mask, count)]
         mine, theirs = here[0], here[1:]
-        line: dict[str, Any] = {"mask": mask, "evaluations": count, "known": mine["known"]}
+        line: dict[str, Any] = {"mask": mask, "nfe": count, "known": mine["known"]}
         for figure in ("error", "frechet"):
             best = min((row[figure] for row in theirs), default=None)
             line[figure] = {"ours": mine[figure], "best_repaint": best, "ours_is_less": best and mine[figure] < best}

@@ -29,10 +29,10 @@ from unblot import api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import Source, build_features, extract
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.features import FeatureData, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.process.randomness import labels_for
-from unblot.sampling.draw import draw
+from unblot.sampling.batched import sample_batches
 from unblot.training.trainer import Trainer
 
 CUDA = torch.cuda.is_available()
@@ -175,13 +175,13 @@ def training_curve(limit: float) -> dict[str, Any]:
         source = DataConfig(data=name, unlabelled=True)
         choices = {"network": CURVE, "batch_size": CURVE_BATCH, "learning_rate": CURVE_RATE, "device": DEVICE}
         encode = dataset.values.encode
-        train = Pictures(dataset.pictures, encode, dataset.train)
-        features = build_features("random", Source(train))
-        target = extract(features, Pictures(dataset.pictures, encode, dataset.held_out).chunks())
-        trial = Trainer(api.plan(source, dataset, {**choices, "steps": 1000}), dataset)
+        train = ImageSet(dataset.pictures, encode, dataset.train)
+        features = build_features("random", FeatureData(train))
+        target = extract(features, ImageSet(dataset.pictures, encode, dataset.held_out).chunks())
+        trial = Trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
         per_step = run_for(trial, 0.05 * limit)
         steps = max(CURVE_POINTS, int(0.8 * limit / per_step))
-        trainer = Trainer(api.plan(source, dataset, {**choices, "steps": steps, "compile": "auto"}), dataset)
+        trainer = Trainer(api.plan_run(source, dataset, {**choices, "steps": steps, "compile": "auto"}), dataset)
         notes: list[str] = []
         start, uncounted, points = time.perf_counter(), 0.0, []
         trainer.compile(notes.append)
@@ -236,12 +236,12 @@ def drawn(trainer: Trainer) -> torch.Tensor:
     """Pictures from the averaged weights, drawn as the recipe says, rounded to bytes."""
     train, data = trainer.config.train, trainer.config.data
     with trainer.averaged():
-        parts = draw(
+        parts = sample_batches(
             trainer.denoiser,
             data.shape,
             range(CURVE_PICTURES),
             schedule=train.schedule,
-            grid=train.grid,
+            spacing=train.spacing,
             solver=train.solver,
             steps=train.sampling_steps,
             labels=labels_for(0, range(CURVE_PICTURES), clusters=data.clusters),

@@ -15,7 +15,7 @@ from unblot.denoiser import Denoiser
 from unblot.nn import NETWORKS
 from unblot.process.levels import broadcast, norm
 from unblot.process.randomness import picture_generators
-from unblot.sampling.draw import sampling_levels
+from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build

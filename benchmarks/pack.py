@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from measure import report, summary
-from unblot.api import plan
+from unblot.api import plan_run
 from unblot.config.schema import DataConfig
 from unblot.data.cache.pool import cores
 from unblot.data.dataset import Dataset, open_data
@@ -108,7 +108,7 @@ def batch_seconds(data: Dataset, size: int, rounds: int = 200) -> float:
 
 def step_seconds(data: Dataset, folder: Path, rounds: int = 5) -> tuple[float, int]:
     """One training step of the default network on this data, and the batch's size."""
-    trainer = Trainer(plan(DataConfig(data=str(folder)), data, {}), data)
+    trainer = Trainer(plan_run(DataConfig(data=str(folder)), data, {}), data)
     trainer.take_step()
     start = time.perf_counter()
     for _ in range(rounds):
@@ -125,11 +125,11 @@ def main() -> None:
         folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
         files = write_pngs(folder, args.count)
         pillow_seconds(files)  # the first reading of the files is the disk's business
-        pillow, packing, again = [], [], []
+        pillow, packing, second_noise = [], [], []
         for _ in range(args.rounds):
             pillow.append(pillow_seconds(files))
             packing.append(pack_seconds(folder, cache))
-            again.append(pack_seconds(folder, cache))
+            second_noise.append(pack_seconds(folder, cache))
             shutil.rmtree(cache)
         memory = peak_megabytes(folder, cache)
         data = open_data(str(folder), cache=cache)
@@ -141,7 +141,7 @@ def main() -> None:
         pillow_seconds=summary(pillow),
         pack_seconds=summary(packing),
         pack_to_pillow=round(summary(packing)["median"] / summary(pillow)["median"], 3),
-        second_start_seconds=summary(again),
+        second_start_seconds=summary(second_noise),
         peak_megabytes=memory,
         batch_milliseconds=round(batch * 1e3, 3),
         step_milliseconds=round(step * 1e3, 1),

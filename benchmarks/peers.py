@@ -32,11 +32,11 @@ from peers_table import chart, table
 from speed import equal_networks
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import Features, Source, build_features, extract
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.features import FeatureData, Features, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
-from unblot.sampling.draw import draw
+from unblot.sampling.batched import sample_batches
 
 DATA = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mnist.npz"
 STEPS, CHECK_STEPS = 20, 100
@@ -52,7 +52,7 @@ def main() -> None:
         return
     args.out.mkdir(parents=True, exist_ok=True)
     names = args.contestants.split(",")
-    print(plan(args, names), flush=True)
+    print(plan_run(args, names), flush=True)
     if not args.measure_only:
         for name in names:
             run_training(name, args)
@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plan(args: argparse.Namespace, names: list[str]) -> str:
+def plan_run(args: argparse.Namespace, names: list[str]) -> str:
     """What is about to happen and how long it takes, in a few lines."""
     training = 0.0 if args.measure_only else args.minutes * len(names)
     done = [name for name in names if (args.out / name / "training.json").exists()]
@@ -156,10 +156,10 @@ class Judge:
         def encode(stored: np.ndarray) -> np.ndarray:
             return stored.astype(np.float32) / 127.5 - 1
 
-        self.train = Pictures(mnist["x_train"][:, None], encode)
+        self.train = ImageSet(mnist["x_train"][:, None], encode)
         labels = torch.from_numpy(mnist["y_train"].astype(np.int64))
-        self.features: Features = build_features("classifier", Source(self.train, labels, 10))
-        self.test = extract(self.features, Pictures(mnist["x_test"][:, None], encode).chunks())
+        self.features: Features = build_features("classifier", FeatureData(self.train, labels, 10))
+        self.test = extract(self.features, ImageSet(mnist["x_test"][:, None], encode).chunks())
 
     def distance(self, pictures: Tensor) -> float:
         """Of pictures (N, 1, 28, 28) in [-1, 1], rounded to bytes first, as all real ones are."""
@@ -206,7 +206,7 @@ def drawn(
     denoiser, schedule, shape, clusters = CONTESTANTS[name].load(args.out / name / file)
     found = torch.cat(
         list(
-            draw(
+            sample_batches(
                 denoiser,
                 shape,
                 range(count),

@@ -2,7 +2,7 @@
 
 Both networks have the same layers and the same weights: ours is `ddpm_unet`, theirs UNet2DModel. The two draw batches
 in turns. `--timed` steps of the pipeline's 1000 are timed, and counted up (its steps are all alike); 1000 times them
-all. Usage: python benchmarks/pipeline.py [--evaluations 10] [--solver unipc] [--batch 64] [--timed 50]
+all. Usage: python benchmarks/pipeline.py [--nfe 10] [--solver unipc] [--batch 64] [--timed 50]
 """
 
 import argparse
@@ -14,11 +14,11 @@ from measure import report, seconds, summary
 from unblot.denoiser import Denoiser
 from unblot.nn import NETWORKS
 from unblot.nn.ddpm_unet import suitable_groups
-from unblot.sampling.draw import draw
+from unblot.sampling.batched import sample_batches
 from unblot.specs import build
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--evaluations", type=int, default=10)
+parser.add_argument("--nfe", type=int, default=10)
 parser.add_argument("--solver", default="unipc")
 parser.add_argument("--size", type=int, default=28)
 parser.add_argument("--channels", type=int, default=1)
@@ -55,8 +55,8 @@ pipeline.set_progress_bar_config(disable=True)
 
 def draw_ours() -> None:
     """A batch by our solver, from noise to x0."""
-    how = {"schedule": "linear", "grid": "log_snr", "solver": args.solver, "steps": args.evaluations}
-    list(draw(denoiser, shape, range(args.batch), batch_size=args.batch, **how))
+    how = {"schedule": "linear", "spacing": "log_snr", "solver": args.solver, "steps": args.nfe}
+    list(sample_batches(denoiser, shape, range(args.batch), batch_size=args.batch, **how))
 
 
 def draw_theirs() -> None:
@@ -71,7 +71,7 @@ report(
     picture=list(shape),
     network=spec,
     batch=args.batch,
-    evaluations=args.evaluations,
+    nfe=args.nfe,
     solver=args.solver,
     pipeline_steps_timed=args.timed,
     seconds_a_picture={"ours": summary(ours_each), "pipeline_of_1000": summary(theirs_each)},

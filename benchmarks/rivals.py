@@ -142,14 +142,14 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         choices = {"network": network, "seed": seed, "device": "cpu"} | (
             {"batch_size": batch_size} if batch_size else {}
         )
-        trial = Trainer(api.plan(source, dataset, {**choices, "steps": 1000}), dataset)
+        trial = Trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
         _, done = run_for(min(3.0, seconds / 10), lambda _: trial.take_step())
         start = time.perf_counter()
         for _ in range(max(2, done // 2)):
             trial.take_step()
         speed = max(2, done // 2) / (time.perf_counter() - start)
         # The recipe needs its number of steps beforehand; should they take longer than was seen, time decides.
-        config = api.plan(source, dataset, {**choices, "steps": max(2, int(0.95 * seconds * speed))})
+        config = api.plan_run(source, dataset, {**choices, "steps": max(2, int(0.95 * seconds * speed))})
         trainer, start = Trainer(config, dataset), time.perf_counter()
         while trainer.step < config.train.steps and time.perf_counter() - start < seconds:
             trainer.take_step()

@@ -29,18 +29,18 @@ from measure import machine
 from unblot import api
 from unblot.data.values import ValueMap
 from unblot.evaluation.distances import moments
-from unblot.evaluation.features import Source, build_features, extract
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.features import FeatureData, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.tuning_store import read_tuning
-from unblot.sampling.settings import Setting, front, setting_for
+from unblot.sampling.settings import SamplerConfig, front, sampler_for
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import GRIDS, spec_of
+from unblot.sampling.spacing import SPACINGS, spec_of
 from unblot.specs import build
 from unblot.system.files import write_json, write_text
-from unblot.tuning.learned_spacing import learned_grid
-from unblot.tuning.reference import Yardstick, yardstick
-from unblot.tuning.search import follow_few
+from unblot.tuning.learned_spacing import learned_spacing
+from unblot.tuning.reference import ReferenceStatistics, reference_statistics
+from unblot.tuning.search import reference_trajectories
 
 COUNTS = (5, 6, 8, 10, 15, 20, 50)
 BROAD = ("ddim", "dpmpp_2m", "unipc", "deis")  # solvers that go through every grid
@@ -50,49 +50,49 @@ RESAMPLES = 20
 COLOURS = ("#e07b00", "#2c7a4b", "#8e44ad", "#b3342d", "#008b8b", "#777700")
 
 
-def mnist() -> Yardstick:
+def mnist() -> ReferenceStatistics:
     """MNIST's test pictures, seen by a classifier of its training pictures, which are the floor."""
     training, test = load("mnist")
-    source = Source(Pictures(training.pictures), training.labels, 10, api.cache_folder() / "features")
+    source = FeatureData(ImageSet(training.pictures), training.labels, 10, api.cache_folder() / "features")
     features = build_features("classifier", source)
     reference, real = (extract(features, [part.pictures]) for part in (test, training))
-    return Yardstick(features, moments(reference), "MNIST test pictures", len(reference), real)
+    return ReferenceStatistics(features, moments(reference), "MNIST test pictures", len(reference), real)
 
 
-def cells(run: unblot.Run, every: bool) -> dict[str, Setting]:
+def cells(run: unblot.Run, every: bool) -> dict[str, SamplerConfig]:
     """The settings to measure, by "solver | grid | evaluations": the tuned ones, and then the cheap ones first."""
     train = run.config.train
-    schedule, own = build(SCHEDULES, train.schedule, "schedule"), train.grid.partition(":")[0]
-    trajectory = follow_few(run, api.open_source(run.config.source, quiet=True), seed=0).trajectory
-    found: dict[str, Setting | None] = {}
+    schedule, own = build(SCHEDULES, train.schedule, "schedule"), train.spacing.partition(":")[0]
+    trajectory = reference_trajectories(run, api.open_source(run.config.source, quiet=True), seed=0).trajectory
+    found: dict[str, SamplerConfig | None] = {}
     if tuning := read_tuning(run.path, run.denoiser):
-        found |= {f"tuned | tuned | {trial.evaluations}": trial.setting for trial in front(tuning.trials)}
+        found |= {f"tuned | tuned | {candidate.nfe}": candidate.sampler for candidate in front(tuning.candidates)}
     for calls in COUNTS:
         for solver in (*SOLVERS, *EXTRA):
-            for grid in GRIDS:
-                if grid != "listed" and (every or solver in BROAD or grid == own):
-                    found[f"{solver} | {grid} | {calls}"] = setting_for(solver, grid, calls, schedule)
-            each = build(SOLVERS, solver, "solver").evaluations
+            for spacing in SPACINGS:
+                if spacing != "listed" and (every or solver in BROAD or spacing == own):
+                    found[f"{solver} | {spacing} | {calls}"] = sampler_for(solver, spacing, calls, schedule)
+            each = build(SOLVERS, solver, "solver").nfe
             if each and (every or solver in BROAD):
                 steps = (calls - 1) // each + 1
-                found[f"{solver} | learned | {calls}"] = Setting(
-                    solver, spec_of(learned_grid(trajectory, steps)), steps
+                found[f"{solver} | learned | {calls}"] = SamplerConfig(
+                    solver, spec_of(learned_spacing(trajectory, steps)), steps
                 )
-    found |= {f"{solver} | time | {FINE}": Setting(solver, "time", FINE) for solver in ("ddim", "ddpm")}
-    return {name: setting for name, setting in found.items() if setting is not None}
+    found |= {f"{solver} | time | {FINE}": SamplerConfig(solver, "time", FINE) for solver in ("ddim", "ddpm")}
+    return {name: sampler for name, sampler in found.items() if sampler is not None}
 
 
-def measured(run: unblot.Run, setting: Setting, yard: Yardstick, n: int) -> dict[str, float]:
+def measured(run: unblot.Run, sampler: SamplerConfig, yard: ReferenceStatistics, n: int) -> dict[str, float]:
     """Distance of n pictures, its bootstrap standard deviation, and the seconds that drawing them took."""
     start = time.perf_counter()
     label = "all" if run.config.data.classes else None
-    array = run.sample(n, **dataclasses.asdict(setting), label=label, seed=0, batch_size=100).array
+    array = run.sample(n, **dataclasses.asdict(sampler), label=label, seed=0, batch_size=100).array
     seconds = time.perf_counter() - start
     encoded = ValueMap.from_dict(run.config.data.values).encode(array, np.float32)
     seen = yard.see([torch.from_numpy(encoded)])
     g = torch.Generator().manual_seed(0)
-    again = [yard.distance(seen[torch.randint(0, n, (n,), generator=g)]) for _ in range(RESAMPLES)]
-    return {"distance": yard.distance(seen), "deviation": float(np.std(again)), "seconds": round(seconds, 2)}
+    second_noise = [yard.distance(seen[torch.randint(0, n, (n,), generator=g)]) for _ in range(RESAMPLES)]
+    return {"distance": yard.distance(seen), "deviation": float(np.std(second_noise)), "seconds": round(seconds, 2)}
 
 
 def table(done: dict[str, dict[str, float]]) -> str:
@@ -100,7 +100,7 @@ def table(done: dict[str, dict[str, float]]) -> str:
     split = {name: name.split(" | ") for name in done}
     counts = sorted({int(calls) for _, _, calls in split.values()})
     lines = ["| solver | grid | " + " | ".join(map(str, counts)) + " |", "|---|---|" + "---|" * len(counts)]
-    for row in dict.fromkeys((solver, grid) for solver, grid, _ in split.values()):
+    for row in dict.fromkeys((solver, spacing) for solver, spacing, _ in split.values()):
         shown = [done.get(f"{row[0]} | {row[1]} | {calls}") for calls in counts]
         lines.append(
             f"| {row[0]} | {row[1]} | " + " | ".join(f"{c['distance']:.2f}" if c else "" for c in shown) + " |"
@@ -112,8 +112,8 @@ def chart(done: dict[str, dict[str, float]], floor: float | None) -> str:
     """An SVG: a line for each solver and grid, the tuned front in bold, the 1000-step distances and the floor."""
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for name, cell in done.items():
-        solver, grid, calls = name.split(" | ")
-        lines.setdefault((solver, grid), []).append((int(calls), cell["distance"]))
+        solver, spacing, calls = name.split(" | ")
+        lines.setdefault((solver, spacing), []).append((int(calls), cell["distance"]))
     fine = {row[0]: d for row, points in lines.items() for calls, d in points if calls == FINE}
     short = {row: sorted(p for p in points if p[0] < FINE) for row, points in lines.items()}
     short = {row: points for row, points in short.items() if points}
@@ -157,10 +157,10 @@ def prepared(path: Path, minutes: float) -> unblot.Run:
     """The run in a folder; where none is there, a model of MNIST is trained for so many minutes, and tuned."""
     if not path.exists():
         data = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mnist.npz"
-        start, trial = time.perf_counter(), {"out": path, "unlabelled": True, "quiet": True, "preview_every": 0}
-        unblot.train(str(data), **trial, steps=60)
+        start, candidate = time.perf_counter(), {"out": path, "unlabelled": True, "quiet": True, "preview_every": 0}
+        unblot.train(str(data), **candidate, steps=60)
         seconds = (time.perf_counter() - start) / 60
-        unblot.train(str(data), **trial, steps=max(100, int(minutes * 60 / seconds)), overwrite=True)
+        unblot.train(str(data), **candidate, steps=max(100, int(minutes * 60 / seconds)), overwrite=True)
         unblot.tune(path)
     return unblot.load(path)
 
@@ -178,20 +178,25 @@ def main() -> None:
     begun = time.monotonic()
     run = prepared(args.run, args.minutes)
     yard = (
-        mnist() if run.config.data.shape == (1, 28, 28) else yardstick(api.open_source(run.config.source, quiet=True))
+        mnist()
+        if run.config.data.shape == (1, 28, 28)
+        else reference_statistics(api.open_source(run.config.source, quiet=True))
     )
     about = {"pictures": args.pictures, "reference": f"{yard.count} {yard.name}", "features": yard.features.name}
     path = run.path / "report" / f"solvers-{args.pictures}.json"
     path.parent.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     done = kept["cells"] if kept.get("about") == about else {}
-    for name, setting in cells(run, args.all).items():
-        told = json.dumps(dataclasses.asdict(setting))
-        if not any(part in name for part in args.cells.split(",")) or done.get(name, {}).get("setting") == told:
+    for name, sampler in cells(run, args.all).items():
+        describe_sampler = json.dumps(dataclasses.asdict(sampler))
+        if (
+            not any(part in name for part in args.cells.split(","))
+            or done.get(name, {}).get("setting") == describe_sampler
+        ):
             continue
         if time.monotonic() - begun > 60 * args.limit:
             break
-        done[name] = {**measured(run, setting, yard, args.pictures), "setting": told}
+        done[name] = {**measured(run, sampler, yard, args.pictures), "setting": describe_sampler}
         print(f"{name}: {done[name]['distance']:.3f} ± {done[name]['deviation']:.3f}", flush=True)
         write_json(path, {"about": about, "floor": yard.floor(args.pictures), "machine": machine(), "cells": done})
     print(f"\n{table(done)}\n\nfloor: {yard.floor(args.pictures)}")

@@ -142,7 +142,7 @@ def engine(batch: int, shape: tuple[int, int, int], **choices: Any) -> Trainer:
         np.save(path, np.random.default_rng(0).integers(0, 256, (max(256, batch), *shape), np.uint8))
         dataset = open_data(path, held_out=0, cache=folder, options={"layout": "NCHW"})
         chosen = {"batch_size": batch, "steps": 1_000_000, **choices}
-        trainer = Trainer(api.plan(DataConfig(data=path, held_out=0), dataset, chosen), dataset)
+        trainer = Trainer(api.plan_run(DataConfig(data=path, held_out=0), dataset, chosen), dataset)
     fill_zeros(trainer.denoiser)
     return trainer
 

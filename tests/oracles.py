@@ -120,11 +120,11 @@ def correlated(mean: Tensor, covariance: Tensor) -> Denoise:
 STDS = torch.tensor([0.2, 0.3, 0.5, 0.7, 1.0, 1.5], dtype=F64).view(6, 1, 1)  # several, lest errors cancel in one
 
 
-def order_of(solver: Solver, grid: Callable[[int], NoiseLevel], steps: Sequence[int]) -> float:
+def order_of(solver: Solver, spacing: Callable[[int], NoiseLevel], steps: Sequence[int]) -> float:
     """A solver's order: minus the slope of log error against log N, on normal data of mean 0.3 and deviations STDS."""
     errors = []
     for n in steps:
-        way = grid(n)
+        way = spacing(n)
         x = torch.linspace(-2, 2, 5, dtype=F64).view(5, 1, 1, 1) * STDS
         exact = gaussian_flow(x, way.at(0), way.at(-1), 0.3, STDS)
         errors.append(float((sample(gaussian(0.3, STDS), x, way, solver, no_noise) - exact).abs().max()))

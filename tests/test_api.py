@@ -106,14 +106,14 @@ def test_every_network_trains_on_pictures_of_any_shape(network, shape, tmp_path)
 def test_every_parameterization_learns_on_every_schedule(parameterization, schedule):
     """A few steps bring the loss down from its start; the pairs that cannot work say so."""
     dataset = api.open_data("digits")
-    choices = {"parameterization": parameterization, "schedule": schedule, "grid": "time", "network": SMALL["mlp"]}
+    choices = {"parameterization": parameterization, "schedule": schedule, "spacing": "time", "network": SMALL["mlp"]}
     choices |= {"steps": 40, "batch_size": 64, "weighting": "none", "decay": "none", "learning_rate": 3e-3}
     noise_only = schedule.endswith("zero_snr") or schedule.startswith("flow")
     if parameterization == "eps" and noise_only:
         with pytest.raises(UnblotError, match="--parameterization v"):
-            api.plan(api.DataConfig(data="digits"), dataset, choices)
+            api.plan_run(api.DataConfig(data="digits"), dataset, choices)
         return
-    trainer = api.Trainer(api.plan(api.DataConfig(data="digits"), dataset, choices), dataset)
+    trainer = api.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
     losses = [trainer.take_step().loss for _ in range(40)]
     assert all(math.isfinite(loss) for loss in losses)
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
@@ -123,7 +123,7 @@ def test_every_parameterization_learns_on_every_schedule(parameterization, sched
 def test_every_weighting_gives_finite_gradients(weighting):
     dataset = api.open_data("digits")
     choices = {"weighting": weighting, "network": SMALL["unet"], "steps": 3, "batch_size": 16}
-    trainer = api.Trainer(api.plan(api.DataConfig(data="digits"), dataset, choices), dataset)
+    trainer = api.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
     assert all(math.isfinite(norm) for norm in [trainer.take_step().grad_norm for _ in range(3)])
 
 

@@ -8,7 +8,7 @@ from oracles import F64, SmallNetwork
 from unblot.denoiser import Denoiser
 from unblot.losses import training_loss
 from unblot.process.levels import NoiseLevel
-from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.process.schedules import SCHEDULES, uniform_time_levels
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 
@@ -49,7 +49,7 @@ def test_loss(dtype: torch.dtype) -> None:
 def test_ancestral_sampling(dtype: torch.dtype) -> None:
     """Ho et al. 2020, algorithm 2, with both choices of the variance that its section 3.2 names."""
     model = SmallNetwork().to(dtype)
-    steps = sampling_levels(SCHEDULES["linear"](), 1000)
+    steps = uniform_time_levels(SCHEDULES["linear"](), 1000)
     previous = torch.cat([torch.ones(1, dtype=F64), alphas_cum[:-1]])
     variances = {"beta": betas, "posterior": (1 - previous) / (1 - alphas_cum) * betas}
     for name, variance in variances.items():

@@ -1,24 +1,42 @@
-"""Train a diffusion model from scratch on your own pictures, and draw new ones from it.
+"""Train a diffusion model from scratch on your own pictures, and sample new ones from it.
 
 run = unblot.train("pictures/")
 unblot.load("runs/pictures").sample(16, steps=20, seed=0).grid().save("new.png")
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from unblot._version import __version__
 from unblot.errors import UnblotError
 
 if TYPE_CHECKING:
-    from unblot.api import Pictures, Run, distill, evaluate, load, resume, train, tune
+    from unblot.api import audit, choose_ema, distill, evaluate, resume, train, tune
+    from unblot.runs.run import Run, Samples, load
 
-__all__ = ["Pictures", "Run", "UnblotError", "__version__", "distill", "evaluate", "load", "resume", "train", "tune"]
+# Where each name comes from: imported when it is first asked for, so that `import unblot` costs nothing, and sampling
+# from a run imports nothing of training.
+_HOMES = {
+    **dict.fromkeys(("audit", "choose_ema", "distill", "evaluate", "resume", "train", "tune"), "unblot.api"),
+    **dict.fromkeys(("Run", "Samples", "load"), "unblot.runs.run"),
+}
+__all__ = [
+    "Run",
+    "Samples",
+    "UnblotError",
+    "__version__",
+    "audit",
+    "choose_ema",
+    "distill",
+    "evaluate",
+    "load",
+    "resume",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """The rest of the package is imported when it is first asked for, so that `import unblot` costs nothing."""
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'unblot' has no attribute {name!r}")
-    from unblot import api
-
-    return getattr(api, name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -13,32 +13,42 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unblot.config.durations import budget_of, longer_budget, parse_budget
 from unblot.config.schema import DataConfig, DistillConfig, EmaConfig, EvaluateConfig, RunConfig, TuneConfig
-from unblot.data.audit import audit as doctor
-from unblot.data.audit.audit import quick_check
-from unblot.data.audit.examination import Examination
+from unblot.data.audit.audit import audit_dataset, quick_check
+from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
 from unblot.distillation.distill import keep_teacher, student_config, teacher_of
 from unblot.errors import UnblotError
 from unblot.process.randomness import epoch_order
-from unblot.runs.budget_plan import Plan
+from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import CONFIG, MODEL, create, load_model, locked, read_config, refuse_run, save_model
-from unblot.runs.run import Pictures, Run, choose_labels, load
-from unblot.runs.snapshots import Row, Snapshots
+from unblot.runs.run import Run, Samples, choose_labels, load
+from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.runs.tuning_store import Tuning
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.files import new_folder, write_json
 from unblot.training import checkpoint
 from unblot.training.announce import announce
 from unblot.training.budget import choose, go_on, keep, training_seconds, try_out
-from unblot.training.budget_controller import Pace
+from unblot.training.budget_controller import BudgetController
 from unblot.training.diagnostics.loggers import services
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.loop import run_training
-from unblot.training.plan import SPECS, plan
+from unblot.training.plan import SPECS, plan_run
 from unblot.training.trainer import Trainer
 
-__all__ = ["SPECS", "Pictures", "Run", "choose_ema", "choose_labels", "distill", "evaluate", "load", "plan", "resume"]
+__all__ = [
+    "SPECS",
+    "Samples",
+    "Run",
+    "choose_ema",
+    "choose_labels",
+    "distill",
+    "evaluate",
+    "load",
+    "plan_run",
+    "resume",
+]
 __all__ += ["train", "tune"]
 
 
@@ -53,24 +63,26 @@ def train(
     budget = budget_of(choices)
     reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
     source = DataConfig(data=data, **reading)
-    dataset = open_source(source, quiet)
+    dataset = open_dataset(source, quiet)
     for warning in quick_check(dataset):
         if not quiet:
             print(f"note: {warning}")
     services(choices.get("log_to", ""))
-    pace = Pace(budget, shared_clock(join_group()))
-    config = plan(source, dataset, choices)
+    controller = BudgetController(budget, shared_clock(join_group()))
+    config = plan_run(source, dataset, choices)
     folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
-    foretold = None
+    budget_plan = None
     if budget is not None:
         if not overwrite:
             refuse_run(folder)  # before the trial steps
-        config, foretold = choose(lambda **own: plan(source, dataset, {**own, **choices}), choices, dataset, pace)
+        config, budget_plan = choose(
+            lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
+        )
     trainer = Trainer(config, dataset)
-    with locked(folder) if trainer.group.leads else nullcontext():
-        if trainer.group.leads:
+    with locked(folder) if trainer.group.is_main_process else nullcontext():
+        if trainer.group.is_main_process:
             create(folder, config, overwrite)
-        return _train(folder, trainer, pace, foretold, quiet)
+        return _train(folder, trainer, controller, budget_plan, quiet)
 
 
 def resume(
@@ -98,14 +110,14 @@ def resume(
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     dataset = _data_of(config, folder, quiet)
     seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
-    pace = Pace(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
+    controller = BudgetController(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
-    foretold = go_on(config, state["step"], dataset, pace) if seconds is not None and more else None
+    budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
     trainer = Trainer(config, dataset, None if config.distill is None else teacher_of(folder, config.distill))
-    with locked(folder) if trainer.group.leads else nullcontext():
-        if trainer.group.leads:
+    with locked(folder) if trainer.group.is_main_process else nullcontext():
+        if trainer.group.is_main_process:
             write_json(folder / CONFIG, config.to_dict())
-        return _train(folder, trainer, pace, foretold, quiet, resuming=True)
+        return _train(folder, trainer, controller, budget_plan, quiet, resuming=True)
 
 
 def distill(
@@ -127,11 +139,11 @@ def distill(
     if folder.resolve() == place.resolve():
         raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another --out")
     trainer = Trainer(config, _data_of(config, path, quiet), teacher)
-    with locked(folder) if trainer.group.leads else nullcontext():
-        if trainer.group.leads:
+    with locked(folder) if trainer.group.is_main_process else nullcontext():
+        if trainer.group.is_main_process:
             create(folder, config, overwrite)
             keep_teacher(folder, path)
-        return _train(folder, trainer, Pace(), None, quiet)
+        return _train(folder, trainer, BudgetController(), None, quiet)
 
 
 def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
@@ -165,7 +177,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
 
 
-def choose_ema(path: str | Path, *, report: Callable[[Row], None] = lambda row: None, **choices: Any) -> Run:
+def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:
     """Puts another average of the weights into a run's model.safetensors: of a given length, or the best.
 
     choices: fields of `EmaConfig`; `report` is told of each length that was measured. The run's checkpoints and
@@ -202,26 +214,26 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
     return tune_run(run, _data_of(run_config, path, quiet=False), config, cache_folder() / "features", report)
 
 
-def examine(
+def audit(
     data: str, *, near: bool = True, flipped: bool = False, quiet: bool = False, **choices: Any
-) -> tuple[Examination, Dataset]:
+) -> tuple[DatasetAudit, Dataset]:
     """What is in a data set and what is wrong with it, and the data set itself; `choices`: fields of `DataConfig`.
 
     near, flipped: look for near copies, and for mirrored ones. Broken pictures are reported, not refused.
     """
     source = DataConfig(data=data, **{**choices, "on_broken": "skip"})
-    dataset = open_source(source, quiet=True)
+    dataset = open_dataset(source, quiet=True)
 
     def seconds(dataset: Dataset) -> float:
-        config = plan(source, dataset, {"clusters": 0})  # finding them takes long, and changes no step
+        config = plan_run(source, dataset, {"clusters": 0})  # finding them takes long, and changes no step
         return training_seconds(try_out(config, dataset, time.monotonic, draw=True))
 
-    return doctor.examine(
+    return audit_dataset(
         dataset, near=near, flipped=flipped, seconds=seconds, report=(lambda line: None) if quiet else _tell
     ), dataset
 
 
-def open_source(source: DataConfig, quiet: bool = False) -> Dataset:
+def open_dataset(source: DataConfig, quiet: bool = False) -> Dataset:
     """The data set of a configuration, packed if it is not yet; shows how far packing is."""
     choices = {k: v for k, v in dataclasses.asdict(source).items() if k not in ("data", "unlabelled")}
     console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
@@ -239,7 +251,7 @@ def open_source(source: DataConfig, quiet: bool = False) -> Dataset:
 
 def _data_of(config: RunConfig, folder: Path, quiet: bool) -> Dataset:
     """The data that a run was trained on. Raises UnblotError where it is not what it was."""
-    dataset = open_source(config.source, quiet)
+    dataset = open_dataset(config.source, quiet)
     if dataset.fingerprint != config.data.fingerprint:
         raise UnblotError(
             f"the data {config.source.data!r} is not what run {str(folder)!r} was trained on; put it back as it was, "
@@ -253,17 +265,22 @@ def _tell(line: str) -> None:
 
 
 def _train(
-    folder: Path, trainer: Trainer, pace: Pace, foretold: Plan | None, quiet: bool, resuming: bool = False
+    folder: Path,
+    trainer: Trainer,
+    controller: BudgetController,
+    budget_plan: BudgetPlan | None,
+    quiet: bool,
+    resuming: bool = False,
 ) -> Run:
-    plan = trainer.config.train
-    monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.leads)
+    train = trainer.config.train
+    monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.is_main_process)
     monitor.note(announce(trainer, folder))
-    if foretold is not None:
-        monitor.note(str(foretold))
-        keep(folder, foretold, trainer)
-    finished = run_training(folder, trainer, monitor, pace, resuming)
-    if foretold is not None:
-        keep(folder, foretold, trainer, pace.used())
+    if budget_plan is not None:
+        monitor.note(str(budget_plan))
+        keep(folder, budget_plan, trainer)
+    finished = run_training(folder, trainer, monitor, controller, resuming)
+    if budget_plan is not None:
+        keep(folder, budget_plan, trainer, controller.used())
     if not finished:
         monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
-    return load(folder, plan.device)
+    return load(folder, train.device)

@@ -18,7 +18,7 @@ class Denoised(NamedTuple):
     """
 
     x0: Tensor
-    var_mix: Tensor | None = None
+    variance_interpolation: Tensor | None = None
 
 
 class Denoiser(nn.Module):

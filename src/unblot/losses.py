@@ -10,7 +10,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm, per_picture
 from unblot.process.parameterizations import network_target
-from unblot.vlb import Decoder, Way, bound_terms
+from unblot.vlb import Decoder, ReverseStep, bound_terms
 
 Weighting = Callable[[NoiseLevel, Denoiser], Tensor]  # levels (B,) -> weights (B,) on the network's squared error
 
@@ -81,7 +81,7 @@ def training_loss(
 def bound_loss(
     denoiser: Denoiser,
     x0: Tensor,
-    way: Way,
+    reverse_step: ReverseStep,
     eps: Tensor,
     objective: Objective,
     decoder: Decoder,
@@ -95,14 +95,14 @@ def bound_loss(
     level. Beside the squared error the bound teaches the variance alone: x0_hat is held fixed in it (Nichol &
     Dhariwal 2021, section 3.1).
     """
-    x_t = corrupt(x0, way.t, eps)
-    output = denoiser.output(x_t, way.t, label, conditions)
-    denoised = denoiser.read(output, x_t, way.t)
+    x_t = corrupt(x0, reverse_step.t, eps)
+    output = denoiser.output(x_t, reverse_step.t, label, conditions)
+    denoised = denoiser.read(output, x_t, reverse_step.t)
     if not objective.squared_error:
-        return objective.scale * objective.steps * bound_terms(denoised, x0, way, decoder)
+        return objective.scale * objective.steps * bound_terms(denoised, x0, reverse_step, decoder)
     held = denoised._replace(x0=denoised.x0.detach())
-    bound = objective.scale * objective.steps * bound_terms(held, x0, way, decoder)
-    return bound + squared_error(denoiser, output, x0, way.t, eps, weight)
+    bound = objective.scale * objective.steps * bound_terms(held, x0, reverse_step, decoder)
+    return bound + squared_error(denoiser, output, x0, reverse_step.t, eps, weight)
 
 
 def squared_error(

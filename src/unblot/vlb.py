@@ -36,12 +36,12 @@ def learned_variance(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: De
 
     Raises UnblotError for a denoiser whose variance is not learned.
     """
-    if denoised.var_mix is None:
+    if denoised.variance_interpolation is None:
         raise UnblotError(
             "this model has not learned a variance; use beta or posterior, or train with --objective hybrid"
         )
     low, high = broadcast(clipped.log(), denoised.x0), broadcast(transition(t, s).beta.log(), denoised.x0)
-    return torch.exp(low + denoised.var_mix * (high - low))
+    return torch.exp(low + denoised.variance_interpolation * (high - low))
 
 
 VARIANCES: dict[str, Variance] = {
@@ -94,7 +94,7 @@ def discretised(width: Tensor | float) -> Decoder:
 # --- in training
 
 
-class Way(NamedTuple):
+class ReverseStep(NamedTuple):
     """The reverse step that each picture's term of the bound is of: levels before, at and after it, each (B,).
 
     From `t` to `s`, which is clean at the last of the `steps` steps; `before` is as far from t on the noisy side.
@@ -104,23 +104,23 @@ class Way(NamedTuple):
     t: NoiseLevel
     s: NoiseLevel
 
-    def at(self, rows: slice) -> "Way":
+    def at(self, rows: slice) -> "ReverseStep":
         """Those of some of the pictures."""
-        return Way(*(level.at(rows) for level in self))
+        return ReverseStep(*(level.at(rows) for level in self))
 
 
-def way(schedule: Schedule, t: Tensor, steps: int) -> Way:
+def reverse_step(schedule: Schedule, t: Tensor, steps: int) -> ReverseStep:
     """The reverse step from each time t (B,), one of `steps` equal ones."""
-    return Way(schedule((t + 1 / steps).clamp(max=1)), schedule(t), schedule((t - 1 / steps).clamp(min=0)))
+    return ReverseStep(schedule((t + 1 / steps).clamp(max=1)), schedule(t), schedule((t - 1 / steps).clamp(min=0)))
 
 
-def bound_terms(denoised: Denoised, x0: Tensor, way: Way, decoder: Decoder) -> Tensor:
+def bound_terms(denoised: Denoised, x0: Tensor, reverse_step: ReverseStep, decoder: Decoder) -> Tensor:
     """The term of the bound at each picture's step, mean over its values, nats (B,), with the learned variance.
 
     Times the number of steps and averaged over uniform times it is the bound per dimension, but for the prior's
     constant (Nichol & Dhariwal 2021, eq. 4).
     """
-    before, t, s = way
+    before, t, s = reverse_step
     last = s.sigma == 0
     # Where the last step has no divergence that of the one before stands in for it, which torch.where then drops:
     # a term that is not finite would spoil the gradient even so.

@@ -24,12 +24,12 @@ def test_skipping_names_every_broken_file_once_and_uses_every_other(tmp_path):
     good, bad = hostile(folder)
     said: list[str] = []
     data = open_data(str(folder), size=16, on_broken="skip", report=said.append)
-    assert set(data.packed.names) == good
-    assert {b.name for b in data.packed.broken} == bad
-    assert len(data.packed.broken) == len(bad)
+    assert set(data.cached.names) == good
+    assert {b.name for b in data.cached.broken} == bad
+    assert len(data.cached.broken) == len(bad)
     assert data.shape == (3, 16, 16)
     told = "\n".join(said)
-    for broken in data.packed.broken:
+    for broken in data.cached.broken:
         assert broken.reason
         assert "Traceback" not in broken.reason
         assert str(broken) in told
@@ -57,8 +57,8 @@ def test_workers_say_the_same_as_one_process(tmp_path, monkeypatch):
     alone = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "one")
     monkeypatch.setattr("unblot.data.cache.build.ALONE", 0)
     many = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "two", workers=2)
-    assert many.packed.broken == alone.packed.broken
-    assert many.packed.kinds == alone.packed.kinds
+    assert many.cached.broken == alone.cached.broken
+    assert many.cached.kinds == alone.cached.kinds
     assert many.fingerprint == alone.fingerprint
     np.testing.assert_array_equal(many.pictures, alone.pictures)
 
@@ -72,8 +72,8 @@ def test_a_zip_of_it_is_read_likewise(tmp_path):
             if (folder / name).is_file():
                 archive.write(folder / name, name)
     data = open_data(str(tmp_path / "x.zip"), size=16, on_broken="skip")
-    assert set(data.packed.names) == good
-    assert {b.name for b in data.packed.broken} == {name for name in bad if (folder / name).is_file()}
+    assert set(data.cached.names) == good
+    assert {b.name for b in data.cached.broken} == {name for name in bad if (folder / name).is_file()}
 
 
 @contextlib.contextmanager
@@ -102,8 +102,8 @@ def test_what_may_not_be_read_is_named(tmp_path):
         (folder / "cache").chmod(0o777)
         with without_privileges():
             data = open_data(str(folder), on_broken="skip", cache=folder / "cache")
-        assert data.packed.names == ["open.png"]
-        assert sorted(data.packed.broken) == [("shut", "Permission denied"), ("shut.png", "Permission denied")]
+        assert data.cached.names == ["open.png"]
+        assert sorted(data.cached.broken) == [("shut", "Permission denied"), ("shut.png", "Permission denied")]
     finally:
         (folder / "shut").chmod(0o700)
         shutil.rmtree(folder)

@@ -71,14 +71,14 @@ def test_recompressed_and_rescaled_copies_are_on_one_side_too(tmp_path, monkeypa
         (folder / f"{i:03} again.jpg").write_bytes(encoded(picture, "JPEG", quality=60))
         (folder / f"{i:03} larger.png").write_bytes(encoded(Image.fromarray(picture).resize((48, 48)), "PNG"))
     data = open_data(str(folder), held_out=0.2)
-    sides = [{data.packed.names[i][:3] for i in part} for part in (data.train, data.held_out)]
+    sides = [{data.cached.names[i][:3] for i in part} for part in (data.train, data.held_out)]
     assert 110 <= len(data.held_out) <= 130
     assert len(sides[0] & sides[1]) <= 2
     again = open_data(str(folder), held_out=0.2)
     np.testing.assert_array_equal(again.held_out, data.held_out)
     monkeypatch.setattr(copies, "FAMILIES", 10)
     other = open_data(str(folder), held_out=0.2, cache=tmp_path / "other")
-    np.testing.assert_array_equal(other.packed.families, other.packed.digests)
+    np.testing.assert_array_equal(other.cached.families, other.cached.digests)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])

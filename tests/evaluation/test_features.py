@@ -13,18 +13,18 @@ from torch import Tensor
 from unblot.errors import UnblotError
 from unblot.evaluation import classifier
 from unblot.evaluation.distances import frechet_distance, kernel_distance
-from unblot.evaluation.features import FEATURES, Source, build_features, default_features, extract
-from unblot.evaluation.pictures import Pictures, shrink
+from unblot.evaluation.features import FEATURES, FeatureData, build_features, default_features, extract
+from unblot.evaluation.image_set import ImageSet, shrink
 
 OWN = ("pixels", "random", "classifier")
 ELSEWHERE = ("dinov2", "inception")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> FeatureData:
     digits = load_digits()
     pictures = torch.tensor(digits.images[:1500, None] / 8 - 1).float()
-    return Source(Pictures(pictures), torch.tensor(digits.target[:1500]), 10, tmp_path_factory.mktemp("cache"))
+    return FeatureData(ImageSet(pictures), torch.tensor(digits.target[:1500]), 10, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_table_is_covered() -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_figures_are_the_same_in_any_batches(name: str, source: Source, held_out: tuple[Tensor, Tensor]) -> None:
+def test_figures_are_the_same_in_any_batches(name: str, source: FeatureData, held_out: tuple[Tensor, Tensor]) -> None:
     features = build_features(name, source)
     whole = extract(features, [held_out[0]])
     reference = extract(features, source.pictures.chunks())
@@ -51,14 +51,14 @@ def test_figures_are_the_same_in_any_batches(name: str, source: Source, held_out
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_features_have_mean_0_and_variance_1_and_are_the_same_again(name: str, source: Source) -> None:
+def test_features_have_mean_0_and_variance_1_and_are_the_same_again(name: str, source: FeatureData) -> None:
     found = extract(build_features(name, source), source.pictures.chunks())
     torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), atol=1e-4, rtol=0)
     assert float(found.var(0).mean()) == pytest.approx(1, rel=1e-4)
     assert torch.equal(found, extract(build_features(name, source), source.pictures.chunks()))
 
 
-def test_principal_components_keep_most_of_the_variance(source: Source) -> None:
+def test_principal_components_keep_most_of_the_variance(source: FeatureData) -> None:
     features = build_features("pixels:dims=20", source)
     assert features.name == "pixels-20"
     flat = source.pictures[:].flatten(1)
@@ -68,7 +68,7 @@ def test_principal_components_keep_most_of_the_variance(source: Source) -> None:
     torch.testing.assert_close(variances / variances.sum(), expected / expected.sum(), rtol=1e-3, atol=1e-5)
 
 
-def test_classifier_knows_held_out_pictures(source: Source, held_out: tuple[Tensor, Tensor]) -> None:
+def test_classifier_knows_held_out_pictures(source: FeatureData, held_out: tuple[Tensor, Tensor]) -> None:
     features = build_features("classifier", source)
     assert features.logits is not None
     found = features.logits(extract(features, [held_out[0]])).argmax(1)
@@ -76,7 +76,7 @@ def test_classifier_knows_held_out_pictures(source: Source, held_out: tuple[Tens
 
 
 def test_classifier_is_trained_once_and_a_damaged_file_is_replaced(
-    source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    source: FeatureData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(classifier, "STEPS", 3)
     source = source._replace(pictures=source.pictures.take(np.arange(64)), labels=source.labels[:64], cache=tmp_path)
@@ -95,7 +95,7 @@ def test_classifier_is_trained_once_and_a_damaged_file_is_replaced(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_cannot_be_had_is_told_in_one_line_that_names_the_way_out(source: Source) -> None:
+def test_what_cannot_be_had_is_told_in_one_line_that_names_the_way_out(source: FeatureData) -> None:
     for name, way_out in [("dinov2:model=/nowhere", "pip install transformers"), ("inception", "torch-fidelity")]:
         with pytest.raises(UnblotError, match=way_out) as told:
             build_features(name, source)
@@ -119,7 +119,7 @@ class FakeModel(torch.nn.Module):
         return types.SimpleNamespace(last_hidden_state=pixel_values.mean((2, 3))[:, None])
 
 
-def test_dinov2_is_shown_what_it_was_trained_on(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dinov2_is_shown_what_it_was_trained_on(source: FeatureData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(AutoModel=FakeModel))
     features = build_features("dinov2:model=folder", source)
     grey = extract(features, [torch.full((2, 1, 8, 8), 0.5)])
@@ -129,17 +129,17 @@ def test_dinov2_is_shown_what_it_was_trained_on(source: Source, monkeypatch: pyt
     torch.testing.assert_close(five, grey)
 
 
-def test_the_default_follows_the_data(source: Source) -> None:
+def test_the_default_follows_the_data(source: FeatureData) -> None:
     assert default_features(source) == "classifier"
     assert default_features(source._replace(labels=None)) == "random"
-    points = Pictures(torch.zeros(4, 2, 1, 1))
-    assert default_features(Source(points)) == "pixels"
+    points = ImageSet(torch.zeros(4, 2, 1, 1))
+    assert default_features(FeatureData(points)) == "pixels"
 
 
 @pytest.mark.parametrize("shape", [(3, 100, 70), (1, 1, 1), (5, 17, 64)])
 def test_any_shape_of_picture_will_do(shape: tuple[int, int, int]) -> None:
     pictures = torch.randn(300, *shape, generator=torch.Generator().manual_seed(0))
-    source = Source(Pictures(pictures))
+    source = FeatureData(ImageSet(pictures))
     for name in ("pixels", "random"):
         found = extract(build_features(name, source), [pictures])
         assert found.shape[0] == 300

@@ -11,7 +11,7 @@ from unblot.denoiser import Denoised
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.process.levels import NoiseLevel, broadcast, norm, posterior, prior_kl, transition
 from unblot.process.randomness import picture_generators
-from unblot.process.schedules import SCHEDULES, sampling_levels
+from unblot.process.schedules import SCHEDULES, uniform_time_levels
 from unblot.vlb import VARIANCES, Variance, density, discretised
 
 STD = 0.5
@@ -52,7 +52,7 @@ def expected_excess(levels: NoiseLevel, variance: Variance) -> float:
     return total - ENTROPY
 
 
-LINEAR = sampling_levels(SCHEDULES["linear"](), 1000)
+LINEAR = uniform_time_levels(SCHEDULES["linear"](), 1000)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_closed_form(variance: Variance, 
     def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
         return Denoised(exact(x, level).x0, torch.full_like(x, 0.25))
 
-    levels = sampling_levels(SCHEDULES["linear"](), 100) if calls is None else LINEAR
+    levels = uniform_time_levels(SCHEDULES["linear"](), 100) if calls is None else LINEAR
     x0 = gaussian_data(600)
     bound = variational_bound(denoise, x0, levels, variance, density, picture_generators(0, range(600)), calls)
     assert all(term.shape == (600,) for term in bound)
@@ -87,7 +87,7 @@ def test_looking_at_some_steps_is_unbiased_where_the_denoiser_is_bad() -> None:
         return Denoised(torch.zeros_like(x))
 
     x0 = gaussian_data(2000, shape=(1, 1, 1))
-    levels = sampling_levels(SCHEDULES["cosine"](), 30)
+    levels = uniform_time_levels(SCHEDULES["cosine"](), 30)
     both = [
         variational_bound(denoise, x0, levels, VARIANCES["beta"], density, picture_generators(0, range(2000)), calls)
         for calls in (None, 5)
@@ -100,7 +100,7 @@ def test_looking_at_some_steps_is_unbiased_where_the_denoiser_is_bad() -> None:
 
 def test_a_picture_has_the_same_bound_in_any_batch() -> None:
     x0 = gaussian_data(6)
-    args = (sampling_levels(SCHEDULES["linear"](), 50), VARIANCES["beta"], density)
+    args = (uniform_time_levels(SCHEDULES["linear"](), 50), VARIANCES["beta"], density)
     whole = variational_bound(gaussian(0.0, STD), x0, *args, picture_generators(3, range(6)), 10)
     part = variational_bound(gaussian(0.0, STD), x0[4:], *args, picture_generators(3, [4, 5]), 10)
     for a, b in zip(whole, part, strict=True):
@@ -137,7 +137,7 @@ def test_learned_variance_lies_between_its_ends() -> None:
 def test_ode_likelihood_is_the_gaussians_log_density(schedule: str, steps: int, exact_trace: bool) -> None:
     # The prior has mean 0 as the data has; what is left is the error of the method.
     x0 = gaussian_data(6, shape=(1, 2, 2))
-    levels = sampling_levels(SCHEDULES[schedule](), steps)
+    levels = uniform_time_levels(SCHEDULES[schedule](), steps)
     first = levels.at(int((levels.alpha > 0).nonzero()[0]))
     generators = None if exact_trace else picture_generators(0, range(6))
     found = ode_log_likelihood(gaussian(0.0, STD), x0, levels, generators, norm(first, STD))
@@ -156,7 +156,7 @@ def test_hutchinsons_estimate_is_unbiased_and_the_trace_exact_for_a_correlated_g
         return Denoised((x.flatten(1) @ gain.T).view_as(x))
 
     one = torch.tensor([0.3, -0.2, 0.5, 0.1], dtype=torch.float64).view(1, 1, 2, 2)
-    levels = sampling_levels(SCHEDULES["cosine"](), 200)
+    levels = uniform_time_levels(SCHEDULES["cosine"](), 200)
     expected = float(torch.distributions.MultivariateNormal(torch.zeros(4).double(), cov).log_prob(one.flatten())) / 4
     exact = ode_log_likelihood(denoise, one, levels)
     assert float(exact) == pytest.approx(expected, abs=2e-3)
@@ -168,7 +168,7 @@ def test_hutchinsons_estimate_is_unbiased_and_the_trace_exact_for_a_correlated_g
 
 def test_likelihood_marks_an_anomaly() -> None:
     x0 = torch.cat([gaussian_data(40), torch.full((1, 1, 4, 4), 1.5, dtype=torch.float64)])
-    levels = sampling_levels(SCHEDULES["linear"](), 50)
+    levels = uniform_time_levels(SCHEDULES["linear"](), 50)
     generators = picture_generators(0, range(41))
     bound = variational_bound(gaussian(0.0, STD), x0, levels, VARIANCES["beta"], density, generators)
     assert int(bound.total.argmax()) == 40

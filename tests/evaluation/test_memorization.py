@@ -10,16 +10,16 @@ from scipy.stats import binomtest, mannwhitneyu
 from sklearn.datasets import load_digits
 
 from unblot.errors import UnblotError
-from unblot.evaluation.memorization import copying_z, forms_of, nearness, percentiles, share_interval
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.image_set import ImageSet
+from unblot.evaluation.memorization import copying_z, nearness, percentiles, share_interval, variants_of
 
 
 def encode(stored: np.ndarray) -> np.ndarray:
     return stored.astype(np.float32) / np.float32(127.5) - 1
 
 
-def as_pictures(stored: np.ndarray) -> Pictures:
-    return Pictures(stored, encode)
+def as_pictures(stored: np.ndarray) -> ImageSet:
+    return ImageSet(stored, encode)
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
@@ -79,21 +79,21 @@ def test_flips_and_shifts_count_when_asked(split: tuple[np.ndarray, np.ndarray])
     training, held_out = split
     flipped = training[:100, :, :, ::-1]
     shifted = np.roll(training[100:200], (1, -1), (2, 3))  # what comes in at the edges is foreign
-    forms = forms_of(flip=True, shift=1)
+    variants = variants_of(flip=True, shift=1)
     for pictures in (flipped, shifted):
         plain = nearness(as_pictures(pictures), as_pictures(training))
-        asked = nearness(as_pictures(pictures), as_pictures(training), forms)
+        asked = nearness(as_pictures(pictures), as_pictures(training), variants)
         assert plain.copies().double().mean() < 0.1
         assert asked.copies().all()
         assert (asked.distance == 0).all()
-    assert nearness(as_pictures(held_out), as_pictures(training), forms).copies().double().mean() < 0.01
+    assert nearness(as_pictures(held_out), as_pictures(training), variants).copies().double().mean() < 0.01
 
 
 def test_pictures_of_another_shape_are_refused() -> None:
     with pytest.raises(UnblotError, match=r"shape \(1, 2, 2\)"):
-        nearness(Pictures(torch.zeros(2, 1, 2, 2)), Pictures(torch.zeros(2, 1, 3, 3)))
+        nearness(ImageSet(torch.zeros(2, 1, 2, 2)), ImageSet(torch.zeros(2, 1, 3, 3)))
     with pytest.raises(UnblotError, match="at least 2 different"):
-        nearness(Pictures(torch.zeros(2, 1, 2, 2)), Pictures(torch.zeros(2, 1, 2, 2)))
+        nearness(ImageSet(torch.zeros(2, 1, 2, 2)), ImageSet(torch.zeros(2, 1, 2, 2)))
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 40), (20, 20), (500, 1000)])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unblot.evaluation import neighbours
-from unblot.evaluation.neighbours import Form, nearest
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.image_set import ImageSet
+from unblot.evaluation.neighbours import Variant, nearest
 
 
 def brute_force(queries: Tensor, base: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -28,14 +28,14 @@ def pictures(n: int, seed: int, shape: tuple[int, ...] = (2, 3, 3)) -> Tensor:
 @given(n=st.integers(1, 40), m=st.integers(1, 60), k=st.integers(1, 8), seed=st.integers(0, 1000))
 def test_is_exact(n: int, m: int, k: int, seed: int) -> None:
     x, y = pictures(n, seed), pictures(m, seed + 1)
-    distances, positions = nearest(Pictures(x), Pictures(y), k)
+    distances, positions = nearest(ImageSet(x), ImageSet(y), k)
     expected, order = brute_force(x, y, k)
     torch.testing.assert_close(distances, expected, rtol=1e-12, atol=0)
     assert torch.equal(positions, order)
 
 
 def test_is_the_same_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = Pictures(pictures(50, 0)), Pictures(pictures(300, 1))
+    x, y = ImageSet(pictures(50, 0)), ImageSet(pictures(300, 1))
     whole = nearest(x, y, 3)
     for size in (100, 1000, 5000):
         monkeypatch.setattr(neighbours, "BYTES", size)
@@ -48,7 +48,7 @@ def test_is_exact_where_float32_cannot_tell_pictures_apart() -> None:
     far = 1000 + 1e-2 * pictures(1000, 0)
     base = torch.cat([-far[:10], far])
     queries = far[:5] + 1e-2 * pictures(5, 1)
-    distances, positions = nearest(Pictures(queries), Pictures(base), 4)
+    distances, positions = nearest(ImageSet(queries), ImageSet(base), 4)
     expected, order = brute_force(queries, base, 4)
     torch.testing.assert_close(distances, expected, rtol=1e-12, atol=0)
     assert torch.equal(positions, order)
@@ -59,26 +59,26 @@ def test_the_nearest_of_several_forms_counts_each_picture_once() -> None:
     half = torch.ones(2, 3, 3)
     half[:, 0] = 0
 
-    def forms(part: Tensor) -> Iterator[Form]:
+    def variants(part: Tensor) -> Iterator[Variant]:
         yield from (
-            Form(part, torch.ones(2, 3, 3)),
-            Form(part.flip(-1), torch.ones(2, 3, 3)),
-            Form(part.flip(-2), half),
+            Variant(part, torch.ones(2, 3, 3)),
+            Variant(part.flip(-1), torch.ones(2, 3, 3)),
+            Variant(part.flip(-2), half),
         )
 
     each = [
-        ((form.pictures[:, None] - y).double().square() * form.known).flatten(2).sum(-1) / form.known.mean()
-        for form in forms(x)
+        ((variant.pictures[:, None] - y).double().square() * variant.known).flatten(2).sum(-1) / variant.known.mean()
+        for variant in variants(x)
     ]
     expected, order = torch.stack(each).amin(0).sqrt().sort(dim=1, stable=True)
-    distances, positions = nearest(Pictures(x), Pictures(y), 5, forms)
+    distances, positions = nearest(ImageSet(x), ImageSet(y), 5, variants)
     torch.testing.assert_close(distances, expected[:, :5], rtol=1e-6, atol=0)
     assert torch.equal(positions, order[:, :5])
 
 
 def test_pictures_are_read_lazily_and_in_their_range() -> None:
     stored = np.arange(2 * 1 * 2 * 2, dtype=np.uint8).reshape(2, 1, 2, 2)
-    set_ = Pictures(stored, lambda a: a.astype(np.float32) * 2, indices=[1, 0, 1])
+    set_ = ImageSet(stored, lambda a: a.astype(np.float32) * 2, indices=[1, 0, 1])
     assert len(set_) == 3
     assert set_.shape == (1, 2, 2)
     assert set_[1:].flatten(1).tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]

@@ -16,7 +16,7 @@ SMALL = {  # a network that is not named here is tested as it is
     "dit": "dit:width=32,depth=2",
     "mlp": "mlp:width=32,depth=2",
 }
-NOISES = {"ddpm_index": (0.0, 999.0), "log_sigma_over_alpha": (-8.0, 10.0)}
+COUPLINGS = {"ddpm_index": (0.0, 999.0), "log_sigma_over_alpha": (-8.0, 10.0)}
 SHAPES = [  # channels in, channels out, height, width
     (3, 3, 8, 12),
     (1, 2, 1, 13),
@@ -38,7 +38,7 @@ def network(name: str, channels: int = 3, out: int = 3, height: int = 8, width: 
 
 def inputs(net: nn.Module, batch: int = 4, channels: int = 3, height: int = 8, width: int = 12) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
-    low, high = NOISES[net.embeds]
+    low, high = COUPLINGS[net.embeds]
     x = torch.randn(batch, channels, height, width, generator=generator)
     noise = low + (high - low) * torch.rand(batch, generator=generator)
     return x, noise, torch.arange(batch) % (CLASSES + 1)
@@ -49,7 +49,7 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 
 @every_network
 def test_says_what_its_noise_means_and_takes_options_that_a_spec_can_write(name):
-    assert NETWORKS[name].embeds in NOISES
+    assert NETWORKS[name].embeds in COUPLINGS
     assert all(type(default) in (int, float, str, bool) for default in options_of(NETWORKS[name]).values())
 
 
@@ -149,7 +149,7 @@ def test_learns_a_map_that_needs_picture_noise_and_label(name):
     torch.manual_seed(0)
     net = build(NETWORKS, SMALL.get(name, name), "network", 3, 3, (8, 12), CLASSES)
     x, noise, label = inputs(net, 8)
-    low, high = NOISES[net.embeds]
+    low, high = COUPLINGS[net.embeds]
     target = x * ((noise - low) / (high - low))[:, None, None, None] + (label - 1.5)[:, None, None, None]
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(60):

@@ -6,9 +6,9 @@ from scipy import stats
 
 from unblot.errors import UnblotError
 from unblot.process.randomness import (
+    chunk_generator,
     epoch_order,
     generator,
-    grain_generator,
     normal,
     picture_generators,
     stratified_uniform,
@@ -36,7 +36,7 @@ def test_purposes_and_seeds_do_not_share_streams() -> None:
     streams = {generator(seed, *path).initial_seed() for seed in (0, 1, 2**32, 2**40) for path in paths}
     assert len(streams) == 4 * len(paths)
     assert torch.equal(
-        torch.randn(3, generator=grain_generator(1, 2, 3)), torch.randn(3, generator=grain_generator(1, 2, 3))
+        torch.randn(3, generator=chunk_generator(1, 2, 3)), torch.randn(3, generator=chunk_generator(1, 2, 3))
     )
 
 
@@ -54,7 +54,7 @@ def test_noise_is_standard_normal_and_unrelated_between_neighbours() -> None:
 
 
 def test_strata_cover_the_unit_interval_evenly() -> None:
-    t = torch.cat([stratified_uniform(16, 64, first, grain_generator(0, 0, first)) for first in range(0, 64, 16)])
+    t = torch.cat([stratified_uniform(16, 64, first, chunk_generator(0, 0, first)) for first in range(0, 64, 16)])
     assert torch.equal((t * 64).floor(), torch.arange(64.0, dtype=torch.float64))
     assert bool(((t > 0) & (t < 1)).all())
 

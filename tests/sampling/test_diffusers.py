@@ -19,7 +19,7 @@ from unblot.sampling.loop import Solver, sample
 from unblot.sampling.multistep import middle_x0
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import karras, trailing
-from unblot.sampling.steps import hold_x0
+from unblot.sampling.steps import exponential_integrator_step
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -107,7 +107,7 @@ def halved_3m() -> Solver:
     def step(history, s, denoise, noise):
         x, t, x0, _ = history[0]
         if len(history) < 3:
-            return hold_x0(x, middle_x0(history, s), t, s)
+            return exponential_integrator_step(x, middle_x0(history, s), t, s)
         lambdas = [log_snr(level) / 2 for level in (s, *(h.level for h in history))]
         h, h0, h1 = (a - b for a, b in pairwise(lambdas))
         first, second = (h / h0) * (x0 - history[1].x0), (h / h1) * (history[1].x0 - history[2].x0)
@@ -115,7 +115,7 @@ def halved_3m() -> Solver:
         d2 = h / (h0 + h1) * (first - second)
         slope = s.alpha * (torch.expm1(-h) / h + 1)
         bend = -s.alpha * ((torch.expm1(-h) + h) / h**2 - 0.5)
-        return hold_x0(x, x0, t, s) + slope * d1 + bend * d2
+        return exponential_integrator_step(x, x0, t, s) + slope * d1 + bend * d2
 
     return Solver(step, order=2, memory=3)
 
@@ -131,12 +131,12 @@ def test_dpm_solver_3m_is_ours_with_its_bend_halved() -> None:
     exact = ours(SOLVERS["dpmpp_3m"](), LEVELS)
     assert 1e-4 < float((exact - x).abs().max()) < 0.05
 
-    def grid(n: int) -> NoiseLevel:
+    def spacing(n: int) -> NoiseLevel:
         return linear()(0.8 - 0.6 * torch.linspace(0, 1, n + 1, dtype=F64) ** 2)
 
     steps = [64, 96, 128, 192, 256]
-    assert order_of(halved_3m(), grid, steps) == pytest.approx(2, abs=0.2)
-    assert order_of(SOLVERS["dpmpp_3m"](), grid, steps) == pytest.approx(3, abs=0.2)
+    assert order_of(halved_3m(), spacing, steps) == pytest.approx(2, abs=0.2)
+    assert order_of(SOLVERS["dpmpp_3m"](), spacing, steps) == pytest.approx(3, abs=0.2)
 
 
 @pytest.mark.parametrize("order", [2, 3])

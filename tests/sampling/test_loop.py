@@ -7,7 +7,7 @@ from oracles import F64, Counted, gaussian, gaussian_flow, level, levels, no_noi
 from unblot.denoiser import Denoised
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, transition
-from unblot.process.schedules import flow, linear, sampling_levels
+from unblot.process.schedules import flow, linear, uniform_time_levels
 from unblot.sampling.loop import Progress, Solver, renoise, sample
 from unblot.sampling.solvers import SOLVERS
 
@@ -20,13 +20,13 @@ def test_the_denoiser_is_never_asked_about_a_clean_picture() -> None:
         return Denoised(torch.zeros_like(x))
 
     for make in SOLVERS.values():
-        y = sample(denoise, X, sampling_levels(linear(), 6), make(), seeded_noise(X.shape))
+        y = sample(denoise, X, uniform_time_levels(linear(), 6), make(), seeded_noise(X.shape))
         assert torch.equal(y, torch.zeros_like(X))
 
 
 def test_steps_are_shown() -> None:
     shown: list[Progress] = []
-    way = sampling_levels(linear(), 4)
+    way = uniform_time_levels(linear(), 4)
     y = sample(gaussian(0.3, 0.5), X, way, SOLVERS["euler"](), no_noise, shown.append)
     assert [p.step for p in shown] == [1, 2, 3, 4]
     assert all(p.steps == 4 for p in shown)
@@ -53,7 +53,7 @@ def test_history_is_as_long_as_the_solver_asks() -> None:
         assert [float(h.level.sigma) for h in history] == sorted(float(h.level.sigma) for h in history)
         return history[0].x
 
-    sample(gaussian(0, 1), X, sampling_levels(linear(), 6), Solver(step, order=1, memory=3), no_noise)
+    sample(gaussian(0, 1), X, uniform_time_levels(linear(), 6), Solver(step, order=1, memory=3), no_noise)
     assert lengths == [1, 2, 3, 3, 3]
 
 
@@ -66,7 +66,7 @@ def test_history_begins_anew_above() -> None:
 
     way = levels((1, 4), (1, 3), (1, 2), (1, 1))
     again = torch.tensor([0, 1, 2, 1, 2, 3])
-    solver = Solver(step, order=1, memory=3, route=lambda levels: levels.at(again), rise=renoise)
+    solver = Solver(step, order=1, memory=3, route=lambda levels: levels.at(again), renoise=renoise)
     sample(gaussian(0, 1), X, way, solver, seeded_noise(X.shape))
     assert lengths == [1, 2, 1, 2]
 
@@ -110,5 +110,5 @@ def test_levels_that_lead_nowhere_are_refused(way: NoiseLevel) -> None:
 
 def test_gradients_are_not_kept() -> None:
     weight = torch.ones((), dtype=F64, requires_grad=True)
-    y = sample(lambda x, level: Denoised(weight * x), X, sampling_levels(linear(), 3), SOLVERS["heun"](), no_noise)
+    y = sample(lambda x, level: Denoised(weight * x), X, uniform_time_levels(linear(), 3), SOLVERS["heun"](), no_noise)
     assert not y.requires_grad

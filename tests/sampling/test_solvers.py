@@ -19,8 +19,8 @@ from oracles import (
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.randomness import picture_generators
-from unblot.process.schedules import SCHEDULES, edm, flow, karras, linear, sampling_levels
-from unblot.sampling.loop import evaluations, pictures_noise, sample, visited
+from unblot.process.schedules import SCHEDULES, edm, flow, karras, linear, uniform_time_levels
+from unblot.sampling.loop import count_nfe, pictures_noise, sample, visited
 from unblot.sampling.solvers import SOLVERS
 
 DETERMINISTIC = ["euler", "ddim", "heun", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "ipndm"]
@@ -45,10 +45,10 @@ def test_order_of_convergence(name: str, family: str) -> None:
     key, _, order = name.partition(":")
     solver = SOLVERS[key](order=int(order)) if order else SOLVERS[key]()
 
-    def grid(n: int) -> NoiseLevel:
+    def spacing(n: int) -> NoiseLevel:
         return FAMILIES[family](0.8 - 0.6 * torch.linspace(0, 1, n + 1, dtype=F64) ** 2)
 
-    assert order_of(solver, grid, [64, 96, 128, 192, 256]) == pytest.approx(solver.order, abs=0.2)
+    assert order_of(solver, spacing, [64, 96, 128, 192, 256]) == pytest.approx(solver.order, abs=0.2)
 
 
 def test_adaptive_error_follows_the_tolerance() -> None:
@@ -73,7 +73,7 @@ def test_mean_and_covariance(name: str, schedule: str) -> None:
     """Stochastic solvers draw from the data's distribution: each moment within five of its standard errors."""
     n, mean = 4000, torch.tensor([0.3, -0.4], dtype=F64)
     covariance = torch.tensor([[0.25, 0.12], [0.12, 0.16]], dtype=F64)
-    way = sampling_levels(SCHEDULES[schedule](), 60 if name in ("edm_churn", "restart") else 300)
+    way = uniform_time_levels(SCHEDULES[schedule](), 60 if name in ("edm_churn", "restart") else 300)
     noise = seeded_noise((n, 1, 1, 2), seed=1)
     root = torch.linalg.cholesky(way.alpha[0] ** 2 * covariance + way.sigma[0] ** 2 * torch.eye(2, dtype=F64))
     x_T = way.alpha[0] * mean + noise() @ root.T
@@ -87,7 +87,7 @@ def test_mean_and_covariance(name: str, schedule: str) -> None:
 
 
 def test_posterior_variance_is_right_for_data_at_one_point() -> None:
-    way = sampling_levels(linear(), 7)
+    way = uniform_time_levels(linear(), 7)
     here = gaussian(0.3, 0.0)
     x = sample(
         here, torch.randn(9, 1, 1, 1, dtype=F64), way.at(slice(0, 7)), SOLVERS["ddpm"](), seeded_noise((9, 1, 1, 1))
@@ -108,7 +108,7 @@ def test_posterior_variance_is_right_for_data_at_one_point() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps_work_on_every_schedule(name: str, schedule: str, steps: int) -> None:
-    way = sampling_levels(SCHEDULES[schedule](), steps)
+    way = uniform_time_levels(SCHEDULES[schedule](), steps)
     denoise = gaussian(0.3, 0.5)
     x_T = norm(way.at(0), 0.5) * torch.linspace(-2, 2, 5).view(5, 1, 1, 1)
     y = sample(denoise, x_T.float(), way, SOLVERS[name](), seeded_noise(x_T.shape, 0, torch.float32))
@@ -123,7 +123,7 @@ def test_few_steps_work_on_every_schedule(name: str, schedule: str, steps: int) 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_twenty_steps_come_near_the_truth_on_every_schedule(name: str, schedule: str) -> None:
     """In float32, from the very end of the schedule: no formula loses its digits or runs off in pure noise."""
-    way = sampling_levels(SCHEDULES[schedule](), 20)
+    way = uniform_time_levels(SCHEDULES[schedule](), 20)
     x_T = (norm(way.at(0), 0.5) * torch.linspace(-2, 2, 5).view(5, 1, 1, 1)).float()
     y = sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[name](), no_noise)
     exact = gaussian_flow(x_T, way.at(0), way.at(-1), 0.3, 0.5)
@@ -134,7 +134,7 @@ def test_twenty_steps_come_near_the_truth_on_every_schedule(name: str, schedule:
 def test_an_ideal_denoisers_samples_are_its_data(name: str) -> None:
     g = torch.Generator().manual_seed(0)
     data = torch.rand(6, 1, 3, 3, generator=g, dtype=F64) * 2 - 1
-    way = sampling_levels(karras(), 40)
+    way = uniform_time_levels(karras(), 40)
     noise = seeded_noise((20, 1, 3, 3))
     y = sample(ideal(data), 80 * noise(), way, SOLVERS[name](), noise)
     distance = torch.cdist(y.flatten(1), data.flatten(1))
@@ -146,17 +146,17 @@ def test_an_ideal_denoisers_samples_are_its_data(name: str) -> None:
 def test_evaluations_are_counted_right(name: str) -> None:
     solver, denoise = SOLVERS[name](), Counted(gaussian(0.3, 0.5))
     noise = seeded_noise((3, 1, 1, 1))
-    for way in (sampling_levels(karras(), 18), karras()(torch.linspace(1, 0.2, 9, dtype=F64))):
+    for way in (uniform_time_levels(karras(), 18), karras()(torch.linspace(1, 0.2, 9, dtype=F64))):
         denoise.calls = 0
         sample(denoise, 80 * noise(), way, solver, noise)
-        assert denoise.calls == evaluations(solver, way) or name == "adaptive"
+        assert denoise.calls == count_nfe(solver, way) or name == "adaptive"
     if name == "adaptive":
-        assert solver.evaluations == 0
+        assert solver.nfe == 0
 
 
 @every
 def test_a_picture_is_the_same_in_any_batch(name: str) -> None:
-    way = sampling_levels(linear(), 12)
+    way = uniform_time_levels(linear(), 12)
     mean = torch.linspace(-1, 1, 16, dtype=F64).view(1, 4, 4)
 
     def draw(indices: range) -> torch.Tensor:
@@ -174,7 +174,7 @@ def test_a_picture_is_the_same_in_any_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIXED)
 def test_exploding_and_preserving_sampling_agree_after_rescaling(name: str) -> None:
-    vp = sampling_levels(linear(), 12)
+    vp = uniform_time_levels(linear(), 12)
     ve = NoiseLevel(torch.ones_like(vp.alpha), vp.sigma / vp.alpha)
     x_T = torch.randn(5, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
     one = sample(gaussian(0.3, 0.5), x_T, vp, SOLVERS[name](), seeded_noise(x_T.shape))
@@ -196,7 +196,7 @@ def test_exploding_and_preserving_sampling_agree_after_rescaling(name: str) -> N
 )
 @pytest.mark.parametrize("schedule", ["linear", "linear_zero_snr", "flow", "karras"])
 def test_special_cases_are_one_another(one: str, options: dict, other: str, others: dict, schedule: str) -> None:
-    way = sampling_levels(SCHEDULES[schedule](), 10)
+    way = uniform_time_levels(SCHEDULES[schedule](), 10)
     x_T = norm(way.at(0), 0.5) * torch.randn(5, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
     results = [
         sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[name](**kwargs), seeded_noise(x_T.shape))
@@ -206,7 +206,7 @@ def test_special_cases_are_one_another(one: str, options: dict, other: str, othe
 
 
 def test_solvers_with_noise_turned_off_draw_none() -> None:
-    way = sampling_levels(linear(), 5)
+    way = uniform_time_levels(linear(), 5)
     x_T = torch.ones(2, 1, 1, 1, dtype=F64)
     for name in DETERMINISTIC:
         sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[name](), no_noise)

@@ -18,9 +18,9 @@ from unblot.specs import canonical
 from unblot.training import checkpoint, loop
 from unblot.training import trainer as engine
 from unblot.training.budget import choose
-from unblot.training.budget_controller import Pace
+from unblot.training.budget_controller import BudgetController
 from unblot.training.learning_rate import Switch, learning_rate
-from unblot.training.trainer import Outcome
+from unblot.training.trainer import StepResult
 
 TINY = "unet:width=16,multipliers=1,blocks=1,attention="
 
@@ -38,7 +38,7 @@ class Machine:
             trainer.step += 1
             if trainer.step == self.stop_at:
                 signal.raise_signal(signal.SIGINT)
-            return Outcome(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(0.0))
+            return StepResult(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(0.0))
 
         def preview_pictures(trainer, steps):
             self.now += steps / 20
@@ -101,10 +101,10 @@ def test_the_plan_of_a_steady_machine_comes_true(monkeypatch, tmp_path, capsys):
     assert kept["came"]["steps"] == pytest.approx(kept["plan"]["steps"], rel=0.02)
     assert kept["plan"]["pictures"] == 64 * kept["plan"]["steps"]
     assert kept["came"]["seconds"] == pytest.approx(machine.gone)
-    assert kept["plan"]["aside_share"] * 170 == pytest.approx(5 * 1, rel=0.2)
+    assert kept["plan"]["overhead_share"] * 170 == pytest.approx(5 * 1, rel=0.2)
     assert main(["show", str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    assert f"{kept['plan']['steps']:,} steps of 64" in told
+    assert f"{kept['plan_run']['steps']:,} steps of 64" in told
     assert f"came to {kept['came']['steps']:,} steps" in told
 
 
@@ -144,7 +144,7 @@ def test_the_same_speed_and_seed_give_the_same_run_as_that_many_steps(monkeypatc
 def facts(**changes):
     from dataclasses import replace
 
-    return replace(api.plan(api.DataConfig(data="digits"), api.open_data("digits"), {}).data, **changes)
+    return replace(api.plan_run(api.DataConfig(data="digits"), api.open_data("digits"), {}).data, **changes)
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.005, 64), (0.06, 32), (2.0, 32)])
@@ -158,19 +158,19 @@ def test_the_largest_network_with_enough_steps_is_chosen(monkeypatch, seconds, c
 
     machine = Machine(monkeypatch, step_seconds)
     dataset = api.open_data("digits")
-    pace = Pace(180.0, machine)
+    controller = BudgetController(180.0, machine)
 
     def configure(**chosen):
-        return api.plan(api.DataConfig(data="digits"), dataset, chosen)
+        return api.plan_run(api.DataConfig(data="digits"), dataset, chosen)
 
-    config, plan = choose(configure, {}, dataset, pace)
-    assert f"width={chosen}," in plan.network == config.train.network
+    config, plan_run = choose(configure, {}, dataset, controller)
+    assert f"width={chosen}," in plan_run.network == config.train.network
     assert config.train.batch_size == 64  # twice as large takes twice as long
     step = seconds * (chosen / 32) ** 2
-    assert plan.steps == config.train.steps == pytest.approx((180 - pace.used()) / step, rel=0.06)
-    assert plan.pictures_per_second == pytest.approx(64 / step)
+    assert plan_run.steps == config.train.steps == pytest.approx((180 - controller.used()) / step, rel=0.06)
+    assert plan_run.pictures_per_second == pytest.approx(64 / step)
     if chosen > 32:
-        assert plan.steps > ENOUGH_STEPS
+        assert plan_run.steps > ENOUGH_STEPS
 
 
 def test_a_batch_that_costs_nothing_is_doubled_up_to_a_share_of_the_data(monkeypatch):
@@ -178,9 +178,9 @@ def test_a_batch_that_costs_nothing_is_doubled_up_to_a_share_of_the_data(monkeyp
     dataset = api.open_data("moons")
 
     def configure(**chosen):
-        return api.plan(api.DataConfig(data="moons"), dataset, {"batch_size": 16, **chosen})
+        return api.plan_run(api.DataConfig(data="moons"), dataset, {"batch_size": 16, **chosen})
 
-    config, _ = choose(configure, {}, dataset, Pace(60.0, machine))
+    config, _ = choose(configure, {}, dataset, BudgetController(60.0, machine))
     assert config.train.batch_size == min(1024, 16 * 2 ** int(torch.log2(torch.tensor(len(dataset.train) / 256))))
 
 
@@ -266,7 +266,7 @@ def test_a_resumed_run_knows_its_steps_and_its_switch(monkeypatch, tmp_path):
     assert state["switch"] is not None
     config = read_config(folder)
     trainer = engine.Trainer(config, api.open_data("digits"))
-    loop._go_back(folder, trainer, loop.Record(folder, trainer, loop.Monitor(folder, config, quiet=True)))
+    loop._go_back(folder, trainer, loop.RunLogger(folder, trainer, loop.Monitor(folder, config, quiet=True)))
     assert (trainer.step, trainer.config.train.steps, list(trainer.switch)) == (520, state["steps"], state["switch"])
     assert trainer.config == config
 
@@ -298,10 +298,10 @@ def test_the_rate_goes_over_to_another_number_of_steps_without_a_jump(steps, sha
     rates = [learning_rate(new, step, switch) for step in range(at, new.steps + 1)]
     assert 0 <= min(rates) <= max(rates) <= 1
     assert rates[-1] == pytest.approx(0, abs=1e-12)
-    rise = max(1, round(warmup * (new.steps - at)))
-    assert abs(rates[0] - switch.rate) <= 1 / rise + 1e-12
-    settled = at + rise
-    assert [learning_rate(new, s) for s in range(settled, new.steps)] == pytest.approx(rates[rise:-1], abs=1e-12)
+    renoise = max(1, round(warmup * (new.steps - at)))
+    assert abs(rates[0] - switch.rate) <= 1 / renoise + 1e-12
+    settled = at + renoise
+    assert [learning_rate(new, s) for s in range(settled, new.steps)] == pytest.approx(rates[renoise:-1], abs=1e-12)
 
 
 # --- what a person writes

@@ -10,7 +10,7 @@ from unblot.runs.folder import METRICS, MODEL
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training import trainer as engine
-from unblot.training.diagnostics import run_logger as record
+from unblot.training.diagnostics import run_logger as run_logger
 
 TINY = {
     "held_out_every": 4,
@@ -26,7 +26,7 @@ TINY = {
 def trainer_for(choices):
     source = api.DataConfig(data="digits")
     dataset = api.open_data("digits")
-    return engine.Trainer(api.plan(source, dataset, choices), dataset)
+    return engine.Trainer(api.plan_run(source, dataset, choices), dataset)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_interrupted_and_resumed_is_the_same_run(straight, tmp_path, monkeypatch
     assert (folder / newest).read_bytes() == (straight / newest).read_bytes()
 
 
-@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"noise": "assigned"}, {"objective": "hybrid"}])
+@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"coupling": "ot"}, {"objective": "hybrid"}])
 def test_every_way_of_training_resumes_exactly(tmp_path, choices):
     choices = {**TINY, "preview_every": 0, **choices}
     api.train("digits", out=tmp_path / "straight", quiet=True, **choices)
@@ -159,7 +159,7 @@ def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with
         return losses(self, batch, rows) * (torch.inf if self.step >= 8 else 1.0)
 
     monkeypatch.setattr(engine.Trainer, "losses", poisoned)
-    monkeypatch.setattr(record, "LOST_STEPS", 3)
+    monkeypatch.setattr(run_logger, "LOST_STEPS", 3)
     with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*--learning-rate"):
         api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
     assert sorted(set(rates), reverse=True) == [1.0, 0.5, 0.25, 0.125]

@@ -9,7 +9,7 @@ from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import BEST, LOG, METRICS, locked, read_metrics
 from unblot.training import checkpoint
-from unblot.training.diagnostics import run_logger as record
+from unblot.training.diagnostics import run_logger as run_logger
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
@@ -101,9 +101,9 @@ def test_a_picture_that_makes_the_loss_infinite_is_named(monkeypatch):
     from unblot.training.trainer import Trainer
 
     dataset = api.open_data("digits")
-    trainer = Trainer(api.plan(api.DataConfig(data="digits"), dataset, TINY), dataset)
+    trainer = Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, TINY), dataset)
     trainer.take_step()
-    third = int(trainer.dataset.train[trainer.draws.at(0).pictures[3]])
+    third = int(trainer.dataset.train[trainer.batch_sampler.at(0).pictures[3]])
     losses = Trainer.losses
 
     def infinite(self, batch, rows):
@@ -112,9 +112,9 @@ def test_a_picture_that_makes_the_loss_infinite_is_named(monkeypatch):
         return losses(self, batch, rows).masked_fill(bad, float("inf"))
 
     monkeypatch.setattr(Trainer, "losses", infinite)
-    assert record.culprits(trainer) == f"the loss of {dataset.packed.names[third]} was not finite"
+    assert run_logger.culprits(trainer) == f"the loss of {dataset.cached.names[third]} was not finite"
     monkeypatch.setattr(Trainer, "losses", losses)
-    assert record.culprits(trainer).startswith("the last batch held ")
+    assert run_logger.culprits(trainer).startswith("the last batch held ")
 
 
 def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
@@ -129,9 +129,9 @@ def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
 
 
 def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp_path, monkeypatch):
-    from unblot.training.diagnostics.held_out import HeldOut
+    from unblot.training.diagnostics.held_out import HeldOutLoss
 
-    measure = HeldOut.measure
+    measure = HeldOutLoss.measure
 
     def overfit(self):
         """Least at step 8, then rising."""
@@ -140,7 +140,7 @@ def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp
         more = {"training": [1 - step / 100] * 5, "held_out": [held_out] * 5, "held_out_parts": [held_out] * 8}
         return {**line, **more}
 
-    monkeypatch.setattr(HeldOut, "measure", overfit)
+    monkeypatch.setattr(HeldOutLoss, "measure", overfit)
     folder = tmp_path / "run"
     api.train("digits", out=folder, quiet=True, **{**TINY, "steps": 24})
     assert checkpoint.steps_saved(folder) == [8, 20, 24]

@@ -13,7 +13,7 @@ CHOICES = {"network": "unet:width=32,multipliers=1-2,blocks=1", "steps": 50, "ba
 
 def trainer_for(choices):
     dataset = api.open_data("digits")
-    return engine.Trainer(api.plan(api.DataConfig(data="digits"), dataset, choices), dataset)
+    return engine.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
 
 
 @pytest.mark.parametrize("choices", [{}, {"augment": "non_leaking"}, {"times": "adaptive"}])

@@ -8,8 +8,8 @@ import json
 import sys
 from typing import Any
 
-from unblot.config.schema import SampleConfig, flag
-from unblot.errors import UnblotError
+from unblot.config.schema import SampleConfig
+from unblot.errors import UnblotError, flag
 
 GOING_ON = ("steps", "budget", "device", "quiet")  # what may be given with --resume
 
@@ -52,15 +52,15 @@ def sample_command(args: dict[str, Any]) -> None:
     args = {**dataclasses.asdict(SampleConfig()), **args}
     n, device, group = args.pop("n"), args.pop("device"), join_group()
     run = api.load(args.pop("run"), device)
-    out = args.pop("out") or new_folder(run.path / "samples" / "draw")
+    out = args.pop("out") or new_folder(run.path / "samples" / "sample")
     columns = TextColumn("[bold]drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True, quiet=not (group.leads and sys.stderr.isatty()))
+    console = Console(stderr=True, quiet=not (group.is_main_process and sys.stderr.isatty()))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=n)
-        bulk.draw_into(
+        bulk.sample_to_folder(
             out, run, n, group=group, progress=lambda done: bar.advance(task, done), note=console.print, **args
         )
-    if group.leads:
+    if group.is_main_process:
         print(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
 
 
@@ -81,7 +81,7 @@ def edit_command(args: dict[str, Any]) -> None:
     if edited.errors is not None:
         for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
             print(f"{name}: root mean square error {error:.3g}")
-    print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'grid.png'}")
+    print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'spacing.png'}")
 
 
 def distill_command(args: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ def doctor_command(args: dict[str, Any]) -> None:
     from unblot.reports.audit import page, text
 
     path, as_json = args.pop("page"), args.pop("json")
-    found, dataset = api.examine(args.pop("data"), **args)
+    found, dataset = api.audit(args.pop("data"), **args)
     print(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
     if path is not None:
         path.write_text(page(found, dataset))
@@ -146,7 +146,7 @@ def tune_command(args: dict[str, Any]) -> None:
 
     Draws pictures in many ways and measures their distance to real ones; keeps what it found in RUN/tuning.json, and a
     chart in RUN/report/tuning.html. From then on `unblot sample RUN` takes the cheapest setting within 10 % of the
-    best (--quality good), or what --quality draft (within 50 %), --quality best or --evaluations N ask for.
+    best (--quality good), or what --quality draft (within 50 %), --quality best or --nfe N ask for.
     """
     from rich.console import Console
 
@@ -158,7 +158,7 @@ def tune_command(args: dict[str, Any]) -> None:
     path = args.pop("run")
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status("tuning") as status:
         tuning = api.tune(path, report=status.update, **args)
-    print(table(tuning.about, tuning.trials))
+    print(table(tuning.about, tuning.candidates))
     print(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")
 
 
@@ -177,11 +177,11 @@ def ema_command(args: dict[str, Any]) -> None:
     """
     from unblot import api
     from unblot.runs.folder import MODEL
-    from unblot.runs.snapshots import Row
+    from unblot.runs.snapshots import EmaCandidate
 
     name = "distance" if args.get("by") == "distance" else "held-out loss"
 
-    def show(row: Row) -> None:
+    def show(row: EmaCandidate) -> None:
         print(f"{row.std:<6} {row.figure:>14.5f} {row.error:>14.1%}")
 
     if args.get("std") is None:

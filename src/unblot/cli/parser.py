@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unblot import UnblotError, __version__
+from unblot._version import __version__
 from unblot.cli.commands import (
     compare_command,
     distill_command,
@@ -33,8 +33,8 @@ from unblot.config.schema import (
     TrainConfig,
     TuneConfig,
     field_type,
-    flag,
 )
+from unblot.errors import UnblotError, command_line, flag
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
@@ -45,31 +45,31 @@ The model, and everything about how it came to be, is in the run folder."""
 
 
 EDITS: dict[str, tuple[str, tuple[tuple[str, dict[str, Any]], ...]]] = {  # what it does, and flags of its own
-    "fill": (
+    "inpaint": (
         "draw the masked part of a picture to fit the rest, which stays as it is",
         (("--mask", {"metavar": "FILE", "help": "white: to be made anew (default: the transparent pixels)"}),),
     ),
-    "extend": (
+    "outpaint": (
         "go on beyond the border of a picture, which stays as it is",
         tuple(
             (f"--{side}", {"type": int, "metavar": "N", "help": f"pixels to add on the {side}"})
             for side in ("left", "right", "top", "bottom")
         ),
     ),
-    "enlarge": (
+    "upscale": (
         "draw the large pictures that a small one may have been",
         (("--factor", {"type": int, "metavar": "N", "help": "first make pictures of the run's size N times smaller"}),),
     ),
-    "colour": ("draw the colours that a gray picture may have had (one in colour is made gray first)", ()),
-    "rework": (
+    "colorize": ("draw the colours that a gray picture may have had (one in colour is made gray first)", ()),
+    "img2img": (
         "redraw a picture from a noise level: coarse features stay, fine ones are new",
         (("--strength", {"type": float, "metavar": "X", "help": "share of the steps, 0 to 1 (default: 0.5)"}),),
     ),
-    "vary": (
+    "variations": (
         "draw variations of a picture",
         (("--amount", {"type": float, "metavar": "X", "help": "0 none, 1 another picture (default: 0.3)"}),),
     ),
-    "blend": ("draw pictures on the way between two", ()),
+    "interpolate": ("draw pictures on the way between two", ()),
     "reconstruct": ("find the noise that a picture is drawn from, draw it again, and say what was lost", ()),
 }
 
@@ -152,7 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
     edit = command("edit", "work on your own pictures", edit_command, "KIND RUN PICTURES ... [flags]")
     kinds = edit.add_subparsers(prog="unblot edit", metavar="KIND", required=True, dest="kind", parser_class=Parser)
     for kind, (about, flags) in EDITS.items():
-        what = "A B" if kind == "blend" else "PICTURES ..."
+        what = "A B" if kind == "interpolate" else "PICTURES ..."
         one = kinds.add_parser(
             kind,
             help=about,
@@ -160,7 +160,9 @@ def make_parser() -> argparse.ArgumentParser:
             usage=f"unblot edit {kind} RUN {what} [flags]",
         )
         _add_run(one)
-        one.add_argument("pictures", nargs=2 if kind == "blend" else "+", metavar="PICTURES", help="files or folders")
+        one.add_argument(
+            "pictures", nargs=2 if kind == "interpolate" else "+", metavar="PICTURES", help="files or folders"
+        )
         for name, how in flags:
             one.add_argument(name, default=argparse.SUPPRESS, **how)
         _add_out(one, kind)
@@ -197,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. 0 when it did what was asked, 2 for bad input, 130 when it was interrupted."""
     parsed = vars(make_parser().parse_args(argv))
     try:
-        parsed.pop("command")(parsed)
+        with command_line():
+            parsed.pop("command")(parsed)
     except UnblotError as e:
         return _fail(str(e))
     except BrokenPipeError:  # whoever read our output has had enough, as `head` does

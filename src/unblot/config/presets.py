@@ -35,7 +35,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "decay": "cosine",
         "optimizer": _optimizer_for(data),
         "ema": "power:std=0.05+power:std=0.1",
-        "grid": "karras",
+        "spacing": "karras",
         "solver": "dpmpp_2m",
         "sampling_steps": 20,
     }
@@ -57,7 +57,7 @@ def ddpm(data: DataFacts) -> dict[str, Any]:
         "warmup": 0.05,
         "decay": "none",
         "ema": "decay:rate=0.9999",
-        "grid": "time",
+        "spacing": "time",
         "solver": "ddpm",
         "sampling_steps": 1000,
     }

@@ -10,7 +10,7 @@ import types
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 
 def option(help: str, group: str, low: float = -math.inf, high: float = math.inf, **default: Any) -> Any:
@@ -24,7 +24,7 @@ SCHEDULES = (
     "flow or flow_logit_normal"
 )
 AUGMENTATIONS = "none, plain:flip=true,shift=2 or non_leaking (for small sets)"
-GRIDS = "time, trailing, karras:rho=7, log_snr or listed"
+SPACINGS = "time, trailing, karras:rho=7, log_snr or listed"
 FEATURES = "classifier, random, pixels, dinov2, inception (default: classifier where there are labels)"
 QUALITIES = "draft, good or best"
 SOLVERS = (
@@ -41,7 +41,7 @@ class Checked:
             value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
             if isinstance(value, int | float) and not low <= value <= high:
                 limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                raise UnblotError(f"{flag(f.name)} must be {limit}, not {value}")
+                raise UnblotError(f"{arg(f.name)} must be {limit}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,10 @@ class TrainConfig(Checked):
     network: str = option("unet, ddpm_unet, dit or mlp, with options as in unet:width=64,blocks=2", "recipe")
     parameterization: str = option("what the network predicts: eps, x0, v, edm or flow", "recipe")
     schedule: str = option(f"noise levels to train on: {SCHEDULES}", "recipe")
-    times: str = option("how levels are drawn: stratified, index (DDPM's), adaptive (to the loss) or grid", "recipe")
-    noise: str = option("noise of a picture: independent, or assigned to one nearby", "recipe", default="independent")
+    times: str = option("how levels are drawn: stratified, index (DDPM's), adaptive (to the loss) or spacing", "recipe")
+    coupling: str = option(
+        "noise of a picture: independent, or ot (optimal transport in small groups)", "recipe", default="independent"
+    )
     objective: str = option(
         "simple (squared error), hybrid:scale=0.001 (learns the variance too) or vlb", "recipe", default="simple"
     )
@@ -96,7 +98,7 @@ class TrainConfig(Checked):
         "optimisation",
     )
 
-    grid: str = option(f"where sampling steps: {GRIDS}", "sampling")
+    spacing: str = option(f"where sampling steps: {SPACINGS}", "sampling")
     solver: str = option(f"solver of sampling: {SOLVERS}", "sampling")
     sampling_steps: int = option("steps from noise to picture", "sampling", low=1)
 
@@ -127,10 +129,10 @@ class SampleConfig(Checked):
     quality: str | None = option(
         f"what tuning found: {QUALITIES} (default: good, where tuned)", "sampling", default=None
     )
-    evaluations: int | None = option("network calls a picture may take", "sampling", low=1, default=None)
+    nfe: int | None = option("network calls a picture may take", "sampling", low=1, default=None)
     steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
     solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
-    grid: str | None = option(f"where to step: {GRIDS}", "sampling", default=None)
+    spacing: str | None = option(f"where to step: {SPACINGS}", "sampling", default=None)
     guidance: float | None = option(
         "push towards the label; 1 is none, 2 is a good deal (default: as tuned, or 1)", "guidance", default=None
     )
@@ -157,7 +159,7 @@ class EditConfig(Checked):
     )
     steps: int | None = option("steps from noise to picture", "sampling", low=1, default=None)
     solver: str | None = option(f"one of {SOLVERS}", "sampling", default=None)
-    grid: str | None = option(f"where to step: {GRIDS}", "sampling", default=None)
+    spacing: str | None = option(f"where to step: {SPACINGS}", "sampling", default=None)
     guidance: float = option("push towards the label; 1 is none, 2 is a good deal", "sampling", default=1.0)
     batch_size: int = option("results made at a time", "run", low=1, default=64)
     device: str = option("cpu, cuda, mps, or auto: the best there is", "run", default="auto")
@@ -183,7 +185,7 @@ class EvaluateConfig(Checked):
 class DistillConfig(Checked):
     """What a model of few evaluations was made from, and how. teacher, sha256: a run, its model's hash."""
 
-    evaluations: int = option("evaluations a picture is to take afterwards", "distillation", low=1, high=4, default=2)
+    nfe: int = option("evaluations a picture is to take afterwards", "distillation", low=1, high=4, default=2)
     guidance: float = option("guidance to put into the model; 1 is none", "distillation", default=1.0)
     teacher_steps: int = option("steps of the teacher for one of the new model", "distillation", low=1, default=5)
     teacher: str = option("", "", default="")
@@ -273,11 +275,6 @@ class RunConfig:
             top["version"],
             DistillConfig(**_fields(DistillConfig, top["distill"], "config, distill")) if top.get("distill") else None,
         )
-
-
-def flag(name: str) -> str:
-    """The flag of the command line for a field: `--batch-size`, `-n`."""
-    return "-" + name if len(name) == 1 else "--" + name.replace("_", "-")
 
 
 def field_type(f: dataclasses.Field) -> type:

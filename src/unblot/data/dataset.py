@@ -12,8 +12,8 @@ import torch
 
 from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, is_new, pack
-from unblot.data.cache.manifest import Pack
-from unblot.data.image_spec import Wish, parse_size
+from unblot.data.cache.manifest import CachedDataset
+from unblot.data.image_spec import ImageOptions, parse_size
 from unblot.data.readers.listing import Broken, counted
 from unblot.data.readers.sources import open_source
 from unblot.data.split import split
@@ -39,7 +39,7 @@ class Dataset:
     fingerprint: str
     train: np.ndarray
     held_out: np.ndarray
-    packed: Pack | None = None
+    cached: CachedDataset | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -91,29 +91,29 @@ def open_data(
         raise UnblotError(f"unknown way with broken pictures {on_broken!r}; choose stop or skip")
     if not 0 <= held_out < 1:
         raise UnblotError(f"a held-out share of {held_out} makes no sense; give 0 or more, less than 1")
-    wish = Wish(parse_size(size), fit, colour, background)
+    image_options = ImageOptions(parse_size(size), fit, colour, background)
     given = dict(options or {}) | ({"pages": pages} if pages else {})
     packs = Path(cache or cache_folder())
-    with pool.started((workers or pool.cores()) if is_new(spec, wish, packs) else 0) as idle:
+    with pool.started((workers or pool.cores()) if is_new(spec, image_options, packs) else 0) as idle:
         source, stamp = open_source(spec, given)
-        packed = pack(source, stamp, wish, packs, report, progress, workers, idle)
-    for note in packed.notes:
+        cached = pack(source, stamp, image_options, packs, report, progress, workers, idle)
+    for note in cached.notes:
         report(note)
-    if packed.broken and on_broken == "stop":
-        raise UnblotError(_told(packed.broken, "mend them, or leave them out with --on-broken skip"))
-    if packed.broken:
-        report(_told(packed.broken, "left out"))
-    train, out = split(packed.families, held_out)
+    if cached.broken and on_broken == "stop":
+        raise UnblotError(_told(cached.broken, "mend them, or leave them out with --on-broken skip"))
+    if cached.broken:
+        report(_told(cached.broken, "left out"))
+    train, out = split(cached.families, held_out)
     return Dataset(
         source.name,
-        packed.pictures,
-        packed.labels if labels else None,
-        packed.classes if labels else (),
-        packed.values,
-        _fingerprint(packed, labels),
+        cached.pictures,
+        cached.labels if labels else None,
+        cached.classes if labels else (),
+        cached.values,
+        _fingerprint(cached, labels),
         train,
         out,
-        packed,
+        cached,
     )
 
 
@@ -122,10 +122,10 @@ def _told(broken: Sequence[Broken], way_out: str) -> str:
     return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
 
 
-def _fingerprint(packed: Pack, labels: bool) -> str:
+def _fingerprint(cached: CachedDataset, labels: bool) -> str:
     """A hash of the pictures' values and, if they count, labels; not of where they lie or what they are called."""
-    told = hashlib.sha256(repr((packed.pictures.shape[1:], packed.pictures.dtype.name)).encode())
-    told.update(packed.digests.tobytes())
-    if labels and packed.labels is not None:
-        told.update(repr(packed.classes).encode() + packed.labels.tobytes())
+    told = hashlib.sha256(repr((cached.pictures.shape[1:], cached.pictures.dtype.name)).encode())
+    told.update(cached.digests.tobytes())
+    if labels and cached.labels is not None:
+        told.update(repr(cached.classes).encode() + cached.labels.tobytes())
     return told.hexdigest()[:32]

@@ -19,7 +19,7 @@ STEPS = (8, 16, 24, 32, 48, 64)  # pixels on the shorter side otherwise: what a 
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageOptions:
     """What was asked for: size (height, width) or None, fit, colour (a key of COLOURS, "" for what is there),
     background (a colour that transparent pictures are laid over, "" to keep their fourth channel)."""
 
@@ -37,7 +37,7 @@ class Wish:
             rgb_of(self.background)
 
 
-class Form(NamedTuple):
+class ImageSpec(NamedTuple):
     """What every picture becomes: (channels, height, width) of dtype.
 
     alpha: whether the last channel is opacity. ground: the colour (R, G, B) in 0…1 under transparent pictures and
@@ -100,40 +100,40 @@ def propose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return (longer, side) if common > 0 else (side, longer)
 
 
-def choose_form(pictures: Sequence[Picture], wish: Wish) -> Form:
+def choose_spec(pictures: Sequence[Picture], options: ImageOptions) -> ImageSpec:
     """The form for a set of which these pictures are a fair sample.
 
     The type most pictures have. Colour if any has; opacity is kept if half of them have it and no background is
     asked for; where most are of some other number of channels, that number.
     """
-    size = wish.size or propose_size([(p.height, p.width) for p in pictures])
+    size = options.size or propose_size([(p.height, p.width) for p in pictures])
     dtype = Counter(p.dtype for p in pictures).most_common(1)[0][0]
-    ground = rgb_of(wish.background) if wish.background else (0.0, 0.0, 0.0)
-    if wish.colour:
-        channels = COLOURS[wish.colour]
-        return Form(channels, *size, dtype, channels == 4, wish.fit, ground, True)
+    ground = rgb_of(options.background) if options.background else (0.0, 0.0, 0.0)
+    if options.colour:
+        channels = COLOURS[options.colour]
+        return ImageSpec(channels, *size, dtype, channels == 4, options.fit, ground, True)
     plain = [p.channels - p.alpha for p in pictures]
     usual = Counter(plain).most_common(1)[0][0]
-    alpha = sum(p.alpha for p in pictures) * 2 >= len(pictures) and not wish.background
+    alpha = sum(p.alpha for p in pictures) * 2 >= len(pictures) and not options.background
     channels = (3 if 3 in plain else 1) if usual in (1, 3) else usual
-    return Form(channels + alpha, *size, dtype, alpha, wish.fit, ground, False)
+    return ImageSpec(channels + alpha, *size, dtype, alpha, options.fit, ground, False)
 
 
-def conform(array: np.ndarray, alpha: bool, form: Form) -> np.ndarray:
+def conform(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
     """A picture (C, H, W) in the form: first its type, then its channels, then its size.
 
     Whole numbers of 8 and 16 bits become each other at full scale. Nothing is rounded before the end. Raises
     UnblotError where values or channels cannot become the form's; Colourful for colour where all was gray.
     """
-    same = array.shape == (form.channels, form.height, form.width) and alpha == form.alpha
-    if not (same and array.dtype == form.dtype):
-        array = _as_channels(_as_type(array, form.dtype), alpha, form)
-        array = resize(array, form.height, form.width, form.fit, form.alpha, _pad_values(form))
-        if np.dtype(form.dtype).kind in "iu" and array.dtype.kind == "f":
-            limits = np.iinfo(form.dtype)
+    same = array.shape == (spec.channels, spec.height, spec.width) and alpha == spec.alpha
+    if not (same and array.dtype == spec.dtype):
+        array = _as_channels(_as_type(array, spec.dtype), alpha, spec)
+        array = resize(array, spec.height, spec.width, spec.fit, spec.alpha, _pad_values(spec))
+        if np.dtype(spec.dtype).kind in "iu" and array.dtype.kind == "f":
+            limits = np.iinfo(spec.dtype)
             array = np.clip(np.rint(array), limits.min, limits.max)
-        array = array > 0.5 if form.dtype == "bool" and array.dtype.kind == "f" else array
-    array = np.ascontiguousarray(array, form.dtype)
+        array = array > 0.5 if spec.dtype == "bool" and array.dtype.kind == "f" else array
+    array = np.ascontiguousarray(array, spec.dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UnblotError("some of its values are not finite (NaN or infinity)")
     return array
@@ -189,38 +189,38 @@ def _as_type(array: np.ndarray, dtype: str) -> np.ndarray:
     raise UnblotError(f"its values are {array.dtype}, most pictures' are {dtype}")
 
 
-def _as_channels(array: np.ndarray, alpha: bool, form: Form) -> np.ndarray:
+def _as_channels(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
     """The picture with the form's channels: gray to colour and back, opacity added or laid over the ground."""
     colour, opacity = (array[:-1], array[-1:]) if alpha else (array, None)
-    wanted = form.channels - form.alpha
+    wanted = spec.channels - spec.alpha
     if len(colour) == 3 and wanted == 1:
-        if not form.fixed and (colour[0] != colour[1]).any() | (colour[0] != colour[2]).any():
+        if not spec.fixed and (colour[0] != colour[1]).any() | (colour[0] != colour[2]).any():
             raise Colourful
         colour = (colour * LUMA).sum(axis=0, keepdims=True)
     elif len(colour) == 1 and wanted == 3:
         colour = np.repeat(colour, 3, axis=0)
     elif len(colour) != wanted:
-        raise UnblotError(f"it has {len(array)} channels, most pictures have {form.channels}")
-    if form.alpha:
-        full = np.full((1, *colour.shape[1:]), _white(form.dtype), form.dtype) if opacity is None else opacity
+        raise UnblotError(f"it has {len(array)} channels, most pictures have {spec.channels}")
+    if spec.alpha:
+        full = np.full((1, *colour.shape[1:]), _white(spec.dtype), spec.dtype) if opacity is None else opacity
         return np.concatenate([colour, full.astype(colour.dtype)])
     if opacity is not None:
-        part = opacity.astype(np.float32) / _white(form.dtype)
-        colour = colour * part + _ground(form, len(colour))[:, None, None] * (1 - part)
+        part = opacity.astype(np.float32) / _white(spec.dtype)
+        colour = colour * part + _ground(spec, len(colour))[:, None, None] * (1 - part)
     return colour
 
 
-def _pad_values(form: Form) -> np.ndarray:
+def _pad_values(spec: ImageSpec) -> np.ndarray:
     """The values (C,) beside a padded picture: the ground, fully transparent where there is opacity."""
-    ground = _ground(form, form.channels - form.alpha)
-    return np.append(ground, 0.0) if form.alpha else ground
+    ground = _ground(spec, spec.channels - spec.alpha)
+    return np.append(ground, 0.0) if spec.alpha else ground
 
 
-def _ground(form: Form, channels: int) -> np.ndarray:
+def _ground(spec: ImageSpec, channels: int) -> np.ndarray:
     """The ground's colour (channels,) in stored units."""
-    rgb = np.array(form.ground)
+    rgb = np.array(spec.ground)
     values = rgb if channels == 3 else np.full(channels, float(rgb @ LUMA.ravel()))
-    return values * _white(form.dtype)
+    return values * _white(spec.dtype)
 
 
 def _white(dtype: str) -> float:

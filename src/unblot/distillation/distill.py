@@ -28,7 +28,7 @@ from unblot.losses import WEIGHTINGS, squared_error
 from unblot.process.levels import NoiseLevel, corrupt, mix
 from unblot.process.schedules import SCHEDULES, SIGMA_MAX, SIGMA_MIN, Schedule
 from unblot.runs.folder import MODEL, TEACHER, load_model, model_file
-from unblot.sampling.draw import sampling_levels
+from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import classifier_free, labelled
 from unblot.sampling.loop import Denoise, sample
 from unblot.sampling.multistep import dpmpp_2m
@@ -94,7 +94,7 @@ class Distillation:
         self.schedule = build(SCHEDULES, train.schedule, "schedule")
         self.solver = build(SOLVERS, train.solver, "solver")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
-        self.levels = sampling_levels(train.schedule, train.grid, train.sampling_steps)
+        self.levels = sampling_levels(train.schedule, train.spacing, train.sampling_steps)
         pairs = itertools.pairwise(self.levels.at(i) for i in range(len(self.levels.sigma)))
         self.ways = [segment(self.schedule, t, s, config.distill.teacher_steps) for t, s in pairs]
 
@@ -104,7 +104,7 @@ class Distillation:
         x0: Tensor,
         t: Tensor,
         eps: Tensor,
-        again: Tensor,
+        second_noise: Tensor,
         label: Tensor | None,
         matches: bool = False,
     ) -> Tensor:
@@ -130,7 +130,7 @@ class Distillation:
         if matches and torch.is_grad_enabled() and bool(last.any()):
             here = last.to(x_t.device)
             within = (t.double() * steps)[last]  # in (0, 1], uniform as t is
-            pulls = self.matching(drawn[here], within, again[here], label, here)
+            pulls = self.matching(drawn[here], within, second_noise[here], label, here)
             found = found.index_add(0, here.nonzero()[:, 0], pulls)
         return found
 
@@ -197,7 +197,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         )
     if choices.guidance != 1 and not teacher.data.num_labels:
         raise UnblotError(f"guidance {choices.guidance} pushes towards a label, and {str(path)!r} has none")
-    ratios = RATIOS[choices.evaluations]
+    ratios = RATIOS[choices.nfe]
     taken = {name: value for name, value in dataclasses.asdict(teacher.train).items() if name not in LEFT}
     decided = {
         "budget": "",
@@ -205,11 +205,11 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "learning_rate": teacher.train.learning_rate / 2,
         "decay": "cosine",
         "label_dropout": 0.0 if teacher.data.clusters else teacher.train.label_dropout,  # always drawn with a cluster
-        "times": "grid",
-        "noise": "independent",
-        "grid": "listed:ratios=" + "/".join(f"{ratio:g}" for ratio in ratios),
+        "times": "spacing",
+        "coupling": "independent",
+        "spacing": "listed:ratios=" + "/".join(f"{ratio:g}" for ratio in ratios),
         "solver": canonical(SOLVERS, "euler", "solver"),
-        "sampling_steps": choices.evaluations,
+        "sampling_steps": choices.nfe,
     }
     train = resolve(teacher.data, {**taken, **decided, **training})
     if train.shard == "on":

@@ -12,16 +12,24 @@ from unblot.data.output import as_display
 from unblot.data.readers.listing import printable
 from unblot.data.values import ValueMap
 from unblot.editing import images as edit
-from unblot.editing.inputs import Given, gray_of, in_form, read_given, size_name, transparent_pixels, unknown_pixels
-from unblot.editing.result import Edited
+from unblot.editing.inputs import (
+    InputImage,
+    gray_of,
+    read_inputs,
+    size_name,
+    to_spec,
+    transparent_pixels,
+    unknown_pixels,
+)
+from unblot.editing.result import EditResult
 from unblot.errors import UnblotError
 from unblot.runs.run import Run
 
-PLAIN: dict[str, Callable[..., Edited]] = {
-    "extend": edit.extend,
-    "rework": edit.rework,
-    "vary": edit.vary,
-    "blend": edit.blend,
+PLAIN: dict[str, Callable[..., EditResult]] = {
+    "outpaint": edit.outpaint,
+    "img2img": edit.img2img,
+    "variations": edit.variations,
+    "interpolate": edit.interpolate,
     "reconstruct": edit.reconstruct,
 }
 
@@ -35,7 +43,7 @@ def edit_files(
     factor: int | None = None,
     fit: str = "",
     **choices: Any,
-) -> Edited:
+) -> EditResult:
     """What `edit.KIND` makes of picture files; `choices` go on to it.
 
     mask: of fill, one for all or one for each; without it the pictures' transparent pixels are made anew. factor: of
@@ -47,47 +55,47 @@ def edit_files(
         raise UnblotError("this run draws points in the plane; editing works on pictures")
     if fit and fit not in FITS:
         raise UnblotError(f"unknown fit {fit!r}; choose one of {', '.join(FITS)}")
-    given = read_given(paths, data.shape, run.config.source.pages)
+    given = read_inputs(paths, data.shape, run.config.source.pages)
     choices["names"] = [picture.name for picture in given]
 
-    def bring(picture: Given) -> np.ndarray:
-        return in_form(picture, values, data.shape, fit)
+    def bring(picture: InputImage) -> np.ndarray:
+        return to_spec(picture, values, data.shape, fit)
 
-    if kind == "fill":
+    if kind == "inpaint":
         shown = given if mask else [_without_alpha(picture) for picture in given]
         pictures = np.stack([bring(picture) for picture in shown])
-        return edit.fill(run, pictures, _masks(run, given, mask, fit), **choices)
-    if kind == "enlarge":
+        return edit.inpaint(run, pictures, _masks(run, given, mask, fit), **choices)
+    if kind == "upscale":
         if factor is None:
-            return edit.enlarge(run, np.stack([_small(run, picture, values) for picture in given]), **choices)
+            return edit.upscale(run, np.stack([_small(run, picture, values) for picture in given]), **choices)
         whole = np.stack([bring(picture) for picture in given])
-        edited = edit.enlarge(run, _shrunk(whole, factor), **choices)
+        edited = edit.upscale(run, _shrunk(whole, factor), **choices)
         return replace(edited, before=[as_display(whole, values), *edited.before])
-    if kind == "colour":
+    if kind == "colorize":
         shape = (1, *data.shape[1:])
-        gray = [Given(picture.name, gray_of(picture), False) for picture in given]
+        gray = [InputImage(picture.name, gray_of(picture), False) for picture in given]
         plain = ValueMap("float32", (0.0,), (1.0,))
-        return edit.colour(run, np.stack([in_form(_as_float(g, values), plain, shape, fit) for g in gray]), **choices)
+        return edit.colorize(run, np.stack([to_spec(_as_float(g, values), plain, shape, fit) for g in gray]), **choices)
     return PLAIN[kind](run, np.stack([bring(picture) for picture in given]), **choices)
 
 
-def _masks(run: Run, given: Sequence[Given], mask: str | Path | None, fit: str) -> np.ndarray:
+def _masks(run: Run, given: Sequence[InputImage], mask: str | Path | None, fit: str) -> np.ndarray:
     """The pixels to be made anew, (P, 1, H, W)."""
     shape = run.config.data.shape
     if mask is None:
         return np.stack([transparent_pixels(picture, shape, fit) for picture in given])
-    masks = read_given([mask], (1, *shape[1:]))
+    masks = read_inputs([mask], (1, *shape[1:]))
     if len(masks) not in (1, len(given)):
         raise UnblotError(f"{len(masks)} masks for {len(given)} pictures: give one for all, or one for each")
     masks = masks * len(given) if len(masks) == 1 else masks
     return np.stack([unknown_pixels(m, picture, shape, fit) for m, picture in zip(masks, given, strict=True)])
 
 
-def _without_alpha(picture: Given) -> Given:
-    return Given(picture.name, picture.array[:-1], False) if picture.alpha else picture
+def _without_alpha(picture: InputImage) -> InputImage:
+    return InputImage(picture.name, picture.array[:-1], False) if picture.alpha else picture
 
 
-def _small(run: Run, picture: Given, values: ValueMap) -> np.ndarray:
+def _small(run: Run, picture: InputImage, values: ValueMap) -> np.ndarray:
     """A picture of another size in the run's channels and type."""
     channels, height, width = run.config.data.shape
     if picture.array.shape[1:] == (height, width):
@@ -95,7 +103,7 @@ def _small(run: Run, picture: Given, values: ValueMap) -> np.ndarray:
             f"{printable(picture.name)} is as large as this run's pictures, {size_name(picture.array.shape)}; give a "
             "smaller one, or --factor 2 to see what comes back of a smaller version of it"
         )
-    return in_form(picture, values, (channels, *picture.array.shape[1:]))
+    return to_spec(picture, values, (channels, *picture.array.shape[1:]))
 
 
 def _shrunk(pictures: np.ndarray, factor: int) -> np.ndarray:
@@ -108,8 +116,8 @@ def _shrunk(pictures: np.ndarray, factor: int) -> np.ndarray:
     return (np.rint(means) if pictures.dtype.kind in "iu" else means).astype(pictures.dtype)
 
 
-def _as_float(gray: Given, values: ValueMap) -> Given:
+def _as_float(gray: InputImage, values: ValueMap) -> InputImage:
     """Gray values as float32 in the run's units: 8 and 16 bits become each other by their full scale."""
     full = [float(np.iinfo(d).max) if np.dtype(d).kind in "iu" else 1.0 for d in (values.dtype, gray.array.dtype)]
     scale = full[0] / full[1] if gray.array.dtype.kind in "iu" else 1.0
-    return Given(gray.name, gray.array.astype(np.float32) * scale, False)
+    return InputImage(gray.name, gray.array.astype(np.float32) * scale, False)

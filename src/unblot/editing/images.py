@@ -19,21 +19,21 @@ from unblot.data.values import ValueMap
 from unblot.editing import methods as editing
 from unblot.editing.inputs import gray_weights, size_name
 from unblot.editing.operators import Operator, averaging, graying
-from unblot.editing.result import Edited, tinted
+from unblot.editing.result import EditResult, tinted
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.runs.run import Run, choose_labels
-from unblot.runs.tuning_store import choose_setting
-from unblot.sampling.draw import sampling_levels
+from unblot.runs.tuning_store import choose_sampler
+from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import classifier_free
 from unblot.sampling.loop import Denoise, Noise, Solver, pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
 
-CONDITIONED = {"solver": "dpmpp_2m_sde", "grid": "karras", "steps": 20}  # fresh noise mends what went wrong before
-FILLED = {"solver": "ddpm", "grid": "karras:low=0.02,high=20", "steps": 29}  # 47 evaluations
-INVERTED = {"solver": "heun", "grid": "karras", "steps": 40}
+CONDITIONING = {"solver": "dpmpp_2m_sde", "spacing": "karras", "steps": 20}  # fresh noise mends what went wrong before
+INPAINTING = {"solver": "ddpm", "spacing": "karras:low=0.02,high=20", "steps": 29}  # 47 evaluations
+INVERSION = {"solver": "heun", "spacing": "karras", "steps": 40}
 
 
 class Bench(NamedTuple):
@@ -55,21 +55,21 @@ class Bench(NamedTuple):
 Work = Callable[[Bench], Tensor]
 
 
-def fill(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
+def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n pictures each with the `unknown` pixels, truth values (P or 1, 1, H, W), drawn to fit the others."""
     unknown = _checked_mask(pictures, unknown)
     known = _encoded(run, pictures)
 
     def work(bench: Bench) -> Tensor:
         mask = torch.from_numpy(~unknown).to(known.device)[bench.rows]
-        return editing.fill(bench.denoise, known[bench.rows], mask, bench.x_T(), *bench[1:4])
+        return editing.inpaint(bench.denoise, known[bench.rows], mask, bench.x_T(), *bench[1:4])
 
-    edited = _made(run, "fill", pictures, work, n, FILLED | choices)
+    edited = _made(run, "inpaint", pictures, work, n, INPAINTING | choices)
     array = np.where(unknown[:, None], edited.array, pictures[:, None])  # as given, not their way there and back
     return replace(edited, array=array, before=[*edited.before, tinted(edited.before[0], unknown)])
 
 
-def extend(
+def outpaint(
     run: Run,
     pictures: np.ndarray,
     *,
@@ -79,17 +79,17 @@ def extend(
     bottom: int = 0,
     n: int = 4,
     **choices: Any,
-) -> Edited:
+) -> EditResult:
     """n pictures each that go on beyond the border by so many pixels; drawn in windows of the run's own size."""
     known, sides = _encoded(run, pictures), {"left": left, "right": right, "top": top, "bottom": bottom}
 
     def work(bench: Bench) -> Tensor:
         def one(known: Tensor, mask: Tensor) -> Tensor:
-            return editing.fill(bench.denoise, known, mask, bench.x_T(), *bench[1:4])
+            return editing.inpaint(bench.denoise, known, mask, bench.x_T(), *bench[1:4])
 
-        return editing.extend(known[bench.rows], one, **sides)
+        return editing.outpaint(known[bench.rows], one, **sides)
 
-    edited = _made(run, "extend", pictures, work, n, FILLED | choices, sides)
+    edited = _made(run, "outpaint", pictures, work, n, INPAINTING | choices, sides)
     border = ((0, 0), (0, 0), (top, bottom), (left, right))
     unknown = np.pad(np.zeros((len(pictures), 1, *pictures.shape[2:]), bool), border, constant_values=True)
     given = np.pad(pictures, border)
@@ -97,7 +97,7 @@ def extend(
     return replace(edited, array=array, before=[tinted(as_display(given, edited.values), unknown)])
 
 
-def enlarge(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
+def upscale(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n pictures of the run's size each, whose means of factor x factor pixels are the small picture's (P, C, h, w)."""
     height, width = run.config.data.shape[1:]
     factor = height // small.shape[2]
@@ -107,11 +107,11 @@ def enlarge(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> Edite
             f"give one of {height // 2}x{width // 2}, or --factor 2 with a picture of {height}x{width} to try it out"
         )
     y, operator = _encoded(run, small, fixed_size=False), averaging(factor)
-    edited = _made(run, "enlarge", small, _restoring(operator, y), n, CONDITIONED | choices, {"factor": factor})
+    edited = _made(run, "upscale", small, _restoring(operator, y), n, CONDITIONING | choices, {"factor": factor})
     return replace(edited, before=[edited.before[0].repeat(factor, axis=1).repeat(factor, axis=2)])
 
 
-def colour(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
+def colorize(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n pictures in colour each, whose brightness (the mean of other than three channels) is `gray` (P, 1, H, W)."""
     values, channels = values_of(run), run.config.data.channels
     weights = gray_weights(channels - values.alpha)
@@ -126,32 +126,32 @@ def colour(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
     shown = np.repeat(gray, channels, axis=1)
     if values.alpha:
         shown[:, -1] = np.iinfo(values.dtype).max if values.bounded else 1.0
-    return _made(run, "colour", shown.astype(values.dtype), work, n, CONDITIONED | choices)
+    return _made(run, "colorize", shown.astype(values.dtype), work, n, CONDITIONING | choices)
 
 
-def rework(run: Run, pictures: np.ndarray, *, strength: float = 0.5, n: int = 4, **choices: Any) -> Edited:
+def img2img(run: Run, pictures: np.ndarray, *, strength: float = 0.5, n: int = 4, **choices: Any) -> EditResult:
     """n pictures each, redrawn from the noise level at which `strength` of the steps are left, above 0 and up to 1."""
     x0 = _encoded(run, pictures)
 
     def work(bench: Bench) -> Tensor:
-        return editing.rework(bench.denoise, x0[bench.rows], strength, *bench[1:4])
+        return editing.img2img(bench.denoise, x0[bench.rows], strength, *bench[1:4])
 
-    return _made(run, "rework", pictures, work, n, choices, {"strength": strength})
+    return _made(run, "img2img", pictures, work, n, choices, {"strength": strength})
 
 
-def vary(run: Run, pictures: np.ndarray, *, amount: float = 0.3, n: int = 4, **choices: Any) -> Edited:
+def variations(run: Run, pictures: np.ndarray, *, amount: float = 0.3, n: int = 4, **choices: Any) -> EditResult:
     """n variations of each picture: 0 none, 1 another picture."""
     if not 0 < amount <= 1:
         raise UnblotError(f"--amount says how far to go from a picture, above 0 and up to 1, not {amount}")
     x0 = _encoded(run, pictures)
 
     def work(bench: Bench) -> Tensor:
-        return editing.vary(bench.denoise, x0[bench.rows], amount, *bench[1:4])
+        return editing.variations(bench.denoise, x0[bench.rows], amount, *bench[1:4])
 
-    return _made(run, "vary", pictures, work, n, INVERTED | choices, {"amount": amount})
+    return _made(run, "variations", pictures, work, n, INVERSION | choices, {"amount": amount})
 
 
-def blend(run: Run, pictures: np.ndarray, *, n: int = 4, **choices: Any) -> Edited:
+def interpolate(run: Run, pictures: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n pictures on the way between two, evenly spaced."""
     if len(pictures) != 2:
         raise UnblotError(f"blending takes two pictures, not {len(pictures)}")
@@ -160,13 +160,13 @@ def blend(run: Run, pictures: np.ndarray, *, n: int = 4, **choices: Any) -> Edit
 
     def work(bench: Bench) -> Tensor:
         a, b = (x0[i].expand(len(bench.rows), -1, -1, -1) for i in (0, 1))
-        return editing.blend(bench.denoise, a, b, shares[bench.rows], *bench[1:3])
+        return editing.interpolate(bench.denoise, a, b, shares[bench.rows], *bench[1:3])
 
-    edited = _made(run, "blend", pictures[:1], work, n, INVERTED | choices, rows=torch.arange(n))
+    edited = _made(run, "interpolate", pictures[:1], work, n, INVERSION | choices, rows=torch.arange(n))
     return replace(edited, after=[as_display(pictures[1:], edited.values)])
 
 
-def reconstruct(run: Run, pictures: np.ndarray, **choices: Any) -> Edited:
+def reconstruct(run: Run, pictures: np.ndarray, **choices: Any) -> EditResult:
     """Each picture taken to the noise that it is made from, and drawn from there again; `errors` says what was lost."""
     x0 = _encoded(run, pictures)
 
@@ -174,7 +174,7 @@ def reconstruct(run: Run, pictures: np.ndarray, **choices: Any) -> Edited:
         x_T = editing.invert(bench.denoise, x0[bench.rows], *bench[1:3])
         return sample(bench.denoise, x_T, *bench[1:4])
 
-    edited = _made(run, "reconstruct", pictures, work, 1, INVERTED | choices)
+    edited = _made(run, "reconstruct", pictures, work, 1, INVERSION | choices)
     difference = edited.array[:, 0].astype(np.float64) - pictures
     return replace(edited, errors=np.sqrt(np.square(difference).mean(axis=(1, 2, 3))))
 
@@ -188,7 +188,7 @@ def _made(
     choices: dict[str, Any],
     about: dict[str, Any] | None = None,
     rows: Tensor | None = None,
-) -> Edited:
+) -> EditResult:
     """n results for each of the pictures, beside which they are shown; rows: what `work` makes each result of."""
     values, count = values_of(run), len(pictures) * n
     rows = torch.arange(count) // n if rows is None else rows
@@ -196,7 +196,7 @@ def _made(
     way = Way.of(run, count, **choices)
     array = values.decode(np.concatenate([x.cpu().numpy() for x in way.go(rows, work)]))
     told = {"generator": f"unblot {__version__}", "run": run.path.resolve().name, "edit": kind, **(about or {})}
-    return Edited(
+    return EditResult(
         array.reshape(len(pictures), n, *array.shape[1:]),
         values,
         names,
@@ -228,7 +228,7 @@ class Way:
         guidance: float = 1.0,
         steps: int | None = None,
         solver: str | None = None,
-        grid: str | None = None,
+        spacing: str | None = None,
         seed: int = 0,
         batch_size: int = 64,
         progress: Callable[[int], None] = lambda done: None,
@@ -239,17 +239,17 @@ class Way:
         train, labels = run.config.train, choose_labels(label, run.config.data.classes, range(count))
         if guidance != 1 and labels is None:
             raise UnblotError(f"guidance {guidance} pushes towards a label; give one with --label")
-        setting = choose_setting(train, None, steps=steps, solver=solver, grid=grid)
+        sampler = choose_sampler(train, None, steps=steps, solver=solver, spacing=spacing)
         about: dict[str, Any] = {
-            "steps": setting.steps,
-            "solver": setting.solver,
+            "steps": sampler.steps,
+            "solver": sampler.solver,
             "schedule": train.schedule,
-            "grid": setting.grid,
+            "spacing": sampler.spacing,
             "seed": seed,
             "guidance": guidance,
         }
-        levels = sampling_levels(train.schedule, setting.grid, setting.steps)
-        return cls(run, levels, build(SOLVERS, setting.solver, "solver"), labels, batch_size, about, progress)
+        levels = sampling_levels(train.schedule, sampler.spacing, sampler.steps)
+        return cls(run, levels, build(SOLVERS, sampler.solver, "solver"), labels, batch_size, about, progress)
 
     def go(self, rows: Tensor, work: Work) -> Iterator[Tensor]:
         """What `work` makes of each batch."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unblot.data.image_spec import LUMA, Form, conform, resize
+from unblot.data.image_spec import LUMA, ImageSpec, conform, resize
 from unblot.data.readers.folders import PICTURES
 from unblot.data.readers.listing import Item, Listing, printable
 from unblot.data.readers.reading import Reader, reason_of
@@ -17,7 +17,7 @@ from unblot.data.values import ValueMap
 from unblot.errors import UnblotError
 
 
-class Given(NamedTuple):
+class InputImage(NamedTuple):
     """A picture as it was given: (C, H, W) in its own type; alpha: whether its last channel is opacity."""
 
     name: str
@@ -27,20 +27,20 @@ class Given(NamedTuple):
     def __str__(self) -> str:
         return f"{printable(self.name)} is {shape_name(self.array.shape)} of {self.array.dtype}"
 
-    def opaque(self) -> "Given":
+    def opaque(self) -> "InputImage":
         """The same without its opacity, if that hides nothing."""
         if not self.alpha or (self.array[-1] < _full(self.array)).any():
             return self
-        return Given(self.name, self.array[:-1], False)
+        return InputImage(self.name, self.array[:-1], False)
 
-    def one_gray(self) -> "Given":
+    def one_gray(self) -> "InputImage":
         """The same as gray if its three channels are equal."""
         if self.alpha or len(self.array) != 3 or (self.array != self.array[:1]).any():
             return self
-        return Given(self.name, self.array[:1], False)
+        return InputImage(self.name, self.array[:1], False)
 
 
-def read_given(paths: Sequence[str | Path], shape: Sequence[int], pages: str = "") -> list[Given]:
+def read_inputs(paths: Sequence[str | Path], shape: Sequence[int], pages: str = "") -> list[InputImage]:
     """The pictures of files, folders, archives and arrays, in order.
 
     shape: (C, H, W) of the run's, by which an array of one picture is told; pages: whether a TIFF's pages are pictures
@@ -49,7 +49,7 @@ def read_given(paths: Sequence[str | Path], shape: Sequence[int], pages: str = "
     return [given for path in paths for given in _read(str(path), shape, pages)]
 
 
-def in_form(given: Given, values: ValueMap, shape: Sequence[int], fit: str = "") -> np.ndarray:
+def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str = "") -> np.ndarray:
     """The picture (C, H, W) as stored values of a run whose pictures have this value map, and (C, H, W) `shape`.
 
     fit: crop, pad or stretch brings another size, other colours and 8 or 16 bits there. Raises UnblotError where the
@@ -67,12 +67,12 @@ def in_form(given: Given, values: ValueMap, shape: Sequence[int], fit: str = "")
     if not fit:
         raise UnblotError(f"{given}; {wanted}: bring it there with --fit crop, pad or stretch")
     try:
-        return conform(given.array, given.alpha, _form(shape, values, fit))
+        return conform(given.array, given.alpha, _spec(shape, values, fit))
     except UnblotError as error:
         raise UnblotError(f"{given}; {wanted}, and it cannot be brought there: {error}") from None
 
 
-def unknown_pixels(mask: Given, picture: Given, shape: Sequence[int], fit: str = "") -> np.ndarray:
+def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
     """Where a mask (white) wants the picture made anew: truth values (1, H, W), brought to size with the picture.
 
     White is what is brighter than half of the mask's brightest. Raises UnblotError where the mask has not the
@@ -90,7 +90,7 @@ def unknown_pixels(mask: Given, picture: Given, shape: Sequence[int], fit: str =
     return _sized(bright > bright.max() / 2, shape, fit)
 
 
-def transparent_pixels(picture: Given, shape: Sequence[int], fit: str = "") -> np.ndarray:
+def transparent_pixels(picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
     """Where a picture is not fully opaque: truth values (1, H, W). Raises UnblotError where it is so everywhere."""
     if picture.opaque() is not picture or not picture.alpha:
         raise UnblotError(
@@ -99,7 +99,7 @@ def transparent_pixels(picture: Given, shape: Sequence[int], fit: str = "") -> n
     return _sized(picture.array[-1] < _full(picture.array), shape, fit)
 
 
-def gray_of(given: Given) -> np.ndarray:
+def gray_of(given: InputImage) -> np.ndarray:
     """The picture without its opacity and colours: (1, H, W), float32 for what was in colour."""
     colours = given.array[: len(given.array) - given.alpha]
     if len(colours) == 1:
@@ -122,7 +122,7 @@ def shape_name(shape: Sequence[int]) -> str:
     return f"{size_name(shape)} with {shape[0]} channel{'' if shape[0] == 1 else 's'}"
 
 
-def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[Given]:
+def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[InputImage]:
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(path) or suffix not in (*PICTURES, ".npy"):
         with tempfile.TemporaryDirectory() as scratch:
@@ -134,7 +134,7 @@ def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[Given]:
             yield _decoded(reader, Item(path))
 
 
-def _arrays(path: str, shape: Sequence[int]) -> Iterator[Given]:
+def _arrays(path: str, shape: Sequence[int]) -> Iterator[InputImage]:
     """One picture (H, W), (C, H, W) or (H, W, C) where it has the run's shape, or several of them."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -142,37 +142,37 @@ def _arrays(path: str, shape: Sequence[int]) -> Iterator[Given]:
         raise UnblotError(f"cannot read {printable(path)!r} as .npy: {error}") from None
     channels, height, width = shape
     if array.ndim == 2 or array.shape == (channels, height, width):
-        yield Given(path, np.array(array).reshape(-1, *array.shape[-2:]), False)
+        yield InputImage(path, np.array(array).reshape(-1, *array.shape[-2:]), False)
     elif array.shape == (height, width, channels):
-        yield Given(path, np.array(array).transpose(2, 0, 1), False)
+        yield InputImage(path, np.array(array).transpose(2, 0, 1), False)
     else:
         yield from _listed(path, open_source(path)[0].load(Path()))
 
 
-def _listed(path: str, listing: Listing) -> Iterator[Given]:
+def _listed(path: str, listing: Listing) -> Iterator[InputImage]:
     """The pictures of a folder, an archive or an array."""
     if listing.broken:
         raise UnblotError(f"cannot read {listing.broken[0]}")
     if listing.array:
         for i in range(len(listing)):
-            yield Given(f"{path}-{i}", listing.array.rows(i, i + 1)[0], False)
+            yield InputImage(f"{path}-{i}", listing.array.rows(i, i + 1)[0], False)
         return
     with Reader(listing.root, listing.pages, listing.read) as reader:
         for item in listing.items:
             yield _decoded(reader, item)
 
 
-def _decoded(reader: Reader, item: Item) -> Given:
+def _decoded(reader: Reader, item: Item) -> InputImage:
     try:
         picture = reader.open(item)
-        return Given(item.name, picture.values(), picture.alpha)
+        return InputImage(item.name, picture.values(), picture.alpha)
     except Exception as error:  # decoders raise whatever they like
         raise UnblotError(f"cannot read {printable(item.name)!r}: {reason_of(error)}") from None
 
 
-def _form(shape: Sequence[int], values: ValueMap, fit: str) -> Form:
+def _spec(shape: Sequence[int], values: ValueMap, fit: str) -> ImageSpec:
     channels, height, width = shape
-    return Form(channels, height, width, values.dtype, values.alpha, fit, (0.0, 0.0, 0.0), True)
+    return ImageSpec(channels, height, width, values.dtype, values.alpha, fit, (0.0, 0.0, 0.0), True)
 
 
 def _sized(mask: np.ndarray, shape: Sequence[int], fit: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from unblot.process.levels import NoiseLevel, corrupt
 from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
 from unblot.sampling.solvers import SOLVERS
 
-Fill = Callable[[Tensor, Tensor], Tensor]  # known pixels (B, C, H, W), mask (true where known) -> whole pictures
+Inpaint = Callable[[Tensor, Tensor], Tensor]  # known pixels (B, C, H, W), mask (true where known) -> whole pictures
 
 
 def restore(
@@ -44,7 +44,7 @@ def restore(
     return operator.impose(x, y)
 
 
-def fill(
+def inpaint(
     denoise: Denoise,
     known: Tensor,
     mask: Tensor,
@@ -94,11 +94,11 @@ def repaint(
             visits[bottom + 1 : bottom + 1] = again
         return levels.at(torch.tensor(visits))
 
-    x = sample(denoise, x_T, levels, Solver(step, order=1, route=route, rise=renoise), noise)
+    x = sample(denoise, x_T, levels, Solver(step, order=1, route=route, renoise=renoise), noise)
     return torch.where(mask, known, x)
 
 
-def rework(denoise: Denoise, x0: Tensor, strength: float, levels: NoiseLevel, solver: Solver, noise: Noise) -> Tensor:
+def img2img(denoise: Denoise, x0: Tensor, strength: float, levels: NoiseLevel, solver: Solver, noise: Noise) -> Tensor:
     """Pictures redrawn from a chosen noise level (SDEdit, Meng et al. 2022): coarse features stay, fine ones are new.
 
     strength: share of the levels' steps that are gone through, above 0 and up to 1.
@@ -124,7 +124,7 @@ def invert(denoise: Denoise, x0: Tensor, levels: NoiseLevel, solver: Solver, ref
     return x_T
 
 
-def vary(
+def variations(
     denoise: Denoise,
     x0: Tensor,
     amount: float,
@@ -138,7 +138,7 @@ def vary(
     return sample(denoise, spherical(x_T, levels.sigma[0] * noise(), amount), levels, solver, _no_noise)
 
 
-def blend(
+def interpolate(
     denoise: Denoise,
     a: Tensor,
     b: Tensor,
@@ -152,7 +152,7 @@ def blend(
     return sample(denoise, spherical(x_a, x_b, share), levels, solver, _no_noise)
 
 
-def extend(x0: Tensor, fill: Fill, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:
+def outpaint(x0: Tensor, inpaint: Inpaint, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:
     """Pictures made larger by so many pixels beyond each side.
 
     A window of the pictures' own size moves outwards by up to half of itself at a time; what is new in it is drawn by
@@ -169,7 +169,7 @@ def extend(x0: Tensor, fill: Fill, *, left: int = 0, right: int = 0, top: int = 
     for y, x in sorted(itertools.product(down, across), key=lambda at: abs(at[0] - top) + abs(at[1] - left)):
         window = (..., slice(y, y + height), slice(x, x + width))
         if not bool(known[window].all()):
-            whole[window] = fill(whole[window], known[window])
+            whole[window] = inpaint(whole[window], known[window])
             known[window] = True
     return whole
 

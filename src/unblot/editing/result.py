@@ -16,7 +16,7 @@ TINT = (226, 120, 60)  # of what is to be made anew
 
 
 @dataclass(frozen=True)
-class Edited:
+class EditResult:
     """Results `array` (P, n, C, H, W), stored values, in the order of the pictures that they were made from.
 
     before, after: what stands beside them in the sheet, (P, h, w, 3) uint8 each. names: of the pictures. about: what

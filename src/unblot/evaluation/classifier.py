@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unblot.evaluation.pictures import Pictures, shrink
+from unblot.evaluation.image_set import ImageSet, shrink
 
 DIMS = 64
 STEPS, EPOCHS, BATCH = 800, 12, 128
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         return self.head(self.features(pictures))
 
 
-def train_classifier(pictures: Pictures, labels: Tensor, classes: int, cache: Path | None = None) -> Classifier:
+def train_classifier(pictures: ImageSet, labels: Tensor, classes: int, cache: Path | None = None) -> Classifier:
     """A classifier of the pictures, trained on `labels` (N,) of 0 … classes − 1 from a fixed seed, in eval mode.
 
     Kept in the folder `cache` under a name made of the data's hash, and taken from there the next time.
@@ -66,7 +66,7 @@ def train_classifier(pictures: Pictures, labels: Tensor, classes: int, cache: Pa
     return network.eval()
 
 
-def _train(network: Classifier, pictures: Pictures, labels: Tensor) -> None:
+def _train(network: Classifier, pictures: ImageSet, labels: Tensor) -> None:
     """AdamW with a learning rate that rises and falls to 0; each pass goes through every picture."""
     batch = min(BATCH, len(pictures))
     steps = min(STEPS, max(100, EPOCHS * len(pictures) // batch))

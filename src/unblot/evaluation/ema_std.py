@@ -11,17 +11,17 @@ from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import Source, build_features, default_features, extract
+from unblot.evaluation.features import FeatureData, build_features, default_features, extract
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import parts_of
 from unblot.losses import WEIGHTINGS
 from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.snapshots import Row, Snapshots
-from unblot.sampling.draw import draw
+from unblot.runs.snapshots import EmaCandidate, Snapshots
+from unblot.sampling.batched import sample_batches
 from unblot.specs import build
 
-LENGTHS = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
+EMA_STDS = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
 """Lengths that are tried. Eight snapshots of 0.05 and 0.1 rebuild those from 0.04 to 0.15 to 3 %, the outer ones to
 10 %."""
 
@@ -38,7 +38,7 @@ def best(
     snapshots: Snapshots,
     choices: EmaConfig,
     cache: Path,
-    report: Callable[[Row], None],
+    report: Callable[[EmaCandidate], None],
 ) -> float:
     """The length in LENGTHS with the lowest figure; `report` is told of each. Leaves the denoiser's weights changed.
 
@@ -50,9 +50,9 @@ def best(
     seed = choices.seed
     judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
     rows = []
-    for std in LENGTHS:
+    for std in EMA_STDS:
         put(denoiser, snapshots.weights(std))
-        rows.append(Row(std, judge(denoiser), snapshots.error(std)))
+        rows.append(EmaCandidate(std, judge(denoiser), snapshots.error(std)))
         report(rows[-1])
     return min(rows, key=lambda row: row.figure).std
 
@@ -84,17 +84,17 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
     nothing = dataset.pictures[:0]
     training = parts_of(dataset, nothing).training.sample(REFERENCE)
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
-    source = Source(training, labels, len(dataset.classes), cache and cache / "features")
+    source = FeatureData(training, labels, len(dataset.classes), cache and cache / "features")
     features = build_features(default_features(source), source)
     reference = extract(features, training.chunks())
 
     def judge(denoiser: Denoiser) -> float:
-        batches = draw(
+        batches = sample_batches(
             denoiser,
             data.shape,
             range(n),
             schedule=train.schedule,
-            grid=train.grid,
+            spacing=train.spacing,
             solver=train.solver,
             steps=train.sampling_steps,
             seed=seed,

@@ -12,19 +12,19 @@ from torch.nn.functional import interpolate
 from unblot import specs
 from unblot.errors import UnblotError
 from unblot.evaluation.classifier import train_classifier
-from unblot.evaluation.pictures import CHUNK, Pictures, shrink
+from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 
 FITTED_TO = 10_000
 """Training pictures that components and scales are fitted to; where there are more, a fixed choice of them."""
 
 
-class Source(NamedTuple):
+class FeatureData(NamedTuple):
     """What features may be fitted to: the training pictures, their labels (N,) or None, and where to keep the result.
 
     `classes`: the number of classes, labels run over 0 … classes − 1. `cache`: a folder, or None to keep nothing.
     """
 
-    pictures: Pictures
+    pictures: ImageSet
     labels: Tensor | None = None
     classes: int = 0
     cache: Path | None = None
@@ -72,7 +72,7 @@ def _regroup(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
         yield torch.cat([joined, joined[:1].expand(CHUNK - rest, -1, -1, -1)]), rest
 
 
-def pixels(source: Source, *, dims: int = 64) -> Features:
+def pixels(source: FeatureData, *, dims: int = 64) -> Features:
     """Principal components of the training pictures: brightness, contrast and layout, blind to fine texture.
 
     At most `dims` components, from at most 10,000 pictures, shrunk to 64 pixels a side where they are larger.
@@ -85,7 +85,7 @@ def pixels(source: Source, *, dims: int = 64) -> Features:
     return _scaled(f"pixels-{count}", lambda pictures: shrink(pictures, 64).flatten(1) @ axes[:, :count], source)
 
 
-def random(source: Source, *, dims: int = 128, seed: int = 0) -> Features:
+def random(source: FeatureData, *, dims: int = 128, seed: int = 0) -> Features:
     """A fixed convolutional network with random weights: no training set's tastes in it (Naeem et al. 2020).
 
     Four 3x3 convolutions, three of stride 2, and a linear map of their 2x2 averages; pictures are shrunk to 64 pixels.
@@ -104,7 +104,7 @@ def random(source: Source, *, dims: int = 128, seed: int = 0) -> Features:
     return _scaled(f"random-{dims}", lambda pictures: network(shrink(pictures, 64)), source)
 
 
-def classifier(source: Source) -> Features:
+def classifier(source: FeatureData) -> Features:
     """The last layer but one of a small network trained on the data's own labels: sees what tells the classes apart.
 
     Trained once and kept with the data's cache. Raises UnblotError where the data has fewer than two classes.
@@ -115,7 +115,7 @@ def classifier(source: Source) -> Features:
     return _scaled("classifier", network.features, source, network.head)
 
 
-def dinov2(source: Source, *, model: str = "facebook/dinov2-small") -> Features:
+def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Features:
     """DINOv2's class token (Oquab et al. 2024), through transformers; `model`: a local folder or a name on the hub."""
     try:
         from transformers import AutoModel
@@ -135,7 +135,7 @@ def dinov2(source: Source, *, model: str = "facebook/dinov2-small") -> Features:
     return Features("dinov2", of)
 
 
-def inception(source: Source, *, weights: str = "") -> Features:
+def inception(source: FeatureData, *, weights: str = "") -> Features:
     """The pool features of the Inception network that FID is defined by (Heusel et al. 2017), through torch-fidelity.
 
     `weights`: its weight file; none: torch-fidelity's own, which it downloads.
@@ -157,7 +157,7 @@ def inception(source: Source, *, weights: str = "") -> Features:
 
 
 def _scaled(
-    name: str, raw: Callable[[Tensor], Tensor], source: Source, head: Callable[[Tensor], Tensor] | None = None
+    name: str, raw: Callable[[Tensor], Tensor], source: FeatureData, head: Callable[[Tensor], Tensor] | None = None
 ) -> Features:
     """Features shifted and scaled to mean 0 and an average variance of 1 over the training pictures.
 
@@ -179,14 +179,14 @@ FEATURES: dict[str, Callable[..., Features]] = {
 }
 
 
-def default_features(source: Source) -> str:
+def default_features(source: FeatureData) -> str:
     """`classifier` where there are labels of at least two classes, else `random`; `pixels` for points in the plane."""
     if source.pictures.shape[1:] == (1, 1):
         return "pixels"
     return "classifier" if source.labels is not None and source.classes >= 2 else "random"
 
 
-def build_features(spec: str, source: Source) -> Features:
+def build_features(spec: str, source: FeatureData) -> Features:
     """The table's features for a spec such as `pixels:dims=32`; UnblotError where they cannot be had."""
     return specs.build(FEATURES, spec, "features", source)
 

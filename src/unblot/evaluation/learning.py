@@ -10,7 +10,7 @@ from torch import Tensor
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.pictures import seen_by
+from unblot.evaluation.image_set import seen_by
 from unblot.losses import Weighting, training_loss
 from unblot.process.levels import log_noise_ratio
 from unblot.process.randomness import normal

@@ -16,21 +16,21 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.features import Features, Source, build_features, default_features, extract
+from unblot.evaluation.features import FeatureData, Features, build_features, default_features, extract
+from unblot.evaluation.image_set import CHUNK, ImageSet, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
     Nearness,
     cells_of,
     copying_z,
-    forms_of,
     nearness,
     percentiles,
     share_interval,
+    variants_of,
 )
-from unblot.evaluation.metrics import class_figures, compare_features
-from unblot.evaluation.pictures import CHUNK, Pictures, seen_by
+from unblot.evaluation.metrics import class_metrics, compare_features
 from unblot.process.levels import norm
-from unblot.sampling.draw import sampling_levels
+from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import Denoise
 from unblot.vlb import VARIANCES, bin_width, decoder_of
@@ -60,9 +60,9 @@ class Options:
 class Parts(NamedTuple):
     """What is compared: drawn, training and held-out pictures, all in random order."""
 
-    samples: Pictures
-    training: Pictures
-    held_out: Pictures
+    samples: ImageSet
+    training: ImageSet
+    held_out: ImageSet
 
 
 def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
@@ -78,23 +78,23 @@ def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
 
     rng = np.random.default_rng(0)
     return Parts(
-        Pictures(samples, encode, rng.permutation(len(samples))),
-        Pictures(dataset.pictures, encode, rng.permutation(dataset.train)),
-        Pictures(dataset.pictures, encode, rng.permutation(dataset.held_out)),
+        ImageSet(samples, encode, rng.permutation(len(samples))),
+        ImageSet(dataset.pictures, encode, rng.permutation(dataset.train)),
+        ImageSet(dataset.pictures, encode, rng.permutation(dataset.held_out)),
     )
 
 
 # --- is it good, is it varied
 
 
-def figures(parts: Parts, dataset: Dataset, options: Options, note: Callable[[str], None]) -> dict[str, Any]:
+def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[str], None]) -> dict[str, Any]:
     """Every figure of the samples against training and against held-out pictures, and the floor.
 
     The floor is the figure of as many training pictures as there are samples, against the held-out ones: what a
     perfect generator would reach. Plain values: `features`, `rows` and, with labels, `classes`.
     """
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[parts.training.indices])
-    source = Source(parts.training, labels, len(dataset.classes), options.cache)
+    source = FeatureData(parts.training, labels, len(dataset.classes), options.cache)
     rows: list[dict[str, Any]] = []
     names, classes = [], {}
     for features in _features(source, options.features, note):
@@ -112,10 +112,10 @@ def figures(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
             name = f"{'training' if against == 'training' else 'held-out'} {reference.hash()}"
             compared = compare_features(features.name, x, y, name)
             if features.logits is not None:
-                compared += class_figures(
+                compared += class_metrics(
                     features.name, _classes(features, x), _classes(features, y), len(dataset.classes), name
                 )
-            rows += [{"against": against, **figure.to_dict()} for figure in compared]
+            rows += [{"against": against, **metric.to_dict()} for metric in compared]
         if features.logits is not None:
             classes = {
                 name: torch.bincount(_classes(features, x), minlength=len(dataset.classes)).tolist()
@@ -125,7 +125,7 @@ def figures(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
     return {"features": names, "rows": rows, "class_counts": classes}
 
 
-def _features(source: Source, specs: Sequence[str], note: Callable[[str], None]) -> list[Features]:
+def _features(source: FeatureData, specs: Sequence[str], note: Callable[[str], None]) -> list[Features]:
     """The features asked for; the default serves, and a line says so, where none of them can be had."""
     found = []
     for spec in specs or [default_features(source)]:
@@ -151,8 +151,8 @@ def _classes(features: Features, found: Tensor) -> Tensor:
 
 def originality(parts: Parts, options: Options) -> dict[str, Any]:
     """The share of copies with its interval, how near samples come compared with held-out pictures, nearest pairs."""
-    forms = forms_of(options.flip, options.shift)
-    found = nearness(parts.samples, parts.training, forms)
+    variants = variants_of(options.flip, options.shift)
+    found = nearness(parts.samples, parts.training, variants)
     nearest = found.ratio.argsort(stable=True)[:PAIRS].tolist()
     values = math.prod(parts.samples.shape)
     result: dict[str, Any] = {
@@ -171,7 +171,7 @@ def originality(parts: Parts, options: Options) -> dict[str, Any]:
         ],
     }
     if len(parts.held_out):
-        real = nearness(parts.held_out, parts.training, forms)
+        real = nearness(parts.held_out, parts.training, variants)
         cells = cells_of(parts.training, [parts.samples, parts.held_out], max(1, min(20, len(parts.held_out) // 50)))
         result |= {
             "held_out": _copies(real),
@@ -230,9 +230,9 @@ def _in_batches(
 def _bound(
     denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any
 ) -> Terms:
-    levels = sampling_levels(train.schedule, train.grid, BOUND_STEPS)
+    levels = sampling_levels(train.schedule, train.spacing, BOUND_STEPS)
     with torch.no_grad():
-        learned = denoise(x0, levels.at(0)).var_mix is not None
+        learned = denoise(x0, levels.at(0)).variance_interpolation is not None
     decoder = decoder_of(values, x0.device)
     variance = VARIANCES["learned" if learned else "beta"]
     prior_std = norm(levels.at(0), data_std)
@@ -241,7 +241,7 @@ def _bound(
 
 
 def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any) -> Terms:
-    levels = sampling_levels(train.schedule, train.grid, ODE_STEPS)
+    levels = sampling_levels(train.schedule, train.spacing, ODE_STEPS)
     levels = levels.at(levels.alpha > 0)
     prior_std = norm(levels.at(0), data_std)
     if not values.bounded:

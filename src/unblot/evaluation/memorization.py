@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.neighbours import Form, Forms, as_they_are, nearest
-from unblot.evaluation.pictures import Pictures, shrink
+from unblot.evaluation.image_set import ImageSet, shrink
+from unblot.evaluation.neighbours import Variant, Variants, as_they_are, nearest
 
 NEIGHBOURS = 5
 COPY_RATIO = 1 / 3
@@ -41,7 +41,7 @@ class Nearness(NamedTuple):
         return self.ratio < COPY_RATIO
 
 
-def nearness(pictures: Pictures, training: Pictures, forms: Forms = as_they_are) -> Nearness:
+def nearness(pictures: ImageSet, training: ImageSet, variants: Variants = as_they_are) -> Nearness:
     """How near each picture comes to the training pictures, found exactly and in flat memory.
 
     Training pictures that are the same to the last value count once, as the first of them. `forms`, see `forms_of`,
@@ -56,20 +56,20 @@ def nearness(pictures: Pictures, training: Pictures, forms: Forms = as_they_are)
     distinct = training.distinct()
     if len(distinct) < 2:
         raise UnblotError("looking for copies needs at least 2 different training pictures, there is only 1")
-    distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, forms)
+    distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, variants)
     # Distinct pictures: only the first distance can be 0, so that nothing is divided by 0.
     first = distances[:, 0].contiguous()
     return Nearness(first, torch.from_numpy(distinct)[where[:, 0]], first / distances[:, -1])
 
 
-def forms_of(flip: bool = False, shift: int = 0) -> Forms:
+def variants_of(flip: bool = False, shift: int = 0) -> Variants:
     """The forms in which a picture counts as the same: mirrored left to right, and moved by up to `shift` pixels.
 
     What moving brings in from outside the picture is not compared. (2·shift + 1)² forms, twice as many with `flip`,
     and as much more time.
     """
 
-    def forms(pictures: Tensor) -> Iterator[Form]:
+    def variants(pictures: Tensor) -> Iterator[Variant]:
         height, width = pictures.shape[-2:]
         for mirrored in [pictures, pictures.flip(-1)] if flip else [pictures]:
             wide = pad(mirrored, [shift] * 4)
@@ -77,9 +77,9 @@ def forms_of(flip: bool = False, shift: int = 0) -> Forms:
             for top in range(2 * shift + 1):
                 for left in range(2 * shift + 1):
                     window = (..., slice(top, top + height), slice(left, left + width))
-                    yield Form(wide[window], known[window])
+                    yield Variant(wide[window], known[window])
 
-    return forms
+    return variants
 
 
 def share_interval(count: int, total: int) -> tuple[float, float]:
@@ -123,14 +123,14 @@ def copying_z(distance: Tensor, held_out: Tensor, cells: tuple[Tensor, Tensor] |
     return sum(w * z for w, z in zip(weights, scores)) / sum(weights)
 
 
-def cells_of(training: Pictures, sets: Sequence[Pictures], count: int) -> list[Tensor]:
+def cells_of(training: ImageSet, sets: Sequence[ImageSet], count: int) -> list[Tensor]:
     """For each set, the region of the space (N,) that each picture lies in: `count` k-means cells of the training set.
 
     Of at most 10,000 training pictures, and all pictures shrunk to 16 pixels a side.
     """
     from sklearn.cluster import KMeans
 
-    def flat(pictures: Pictures) -> np.ndarray:
+    def flat(pictures: ImageSet) -> np.ndarray:
         return torch.cat([shrink(chunk, 16).flatten(1) for chunk in pictures.chunks()]).numpy()
 
     cells = KMeans(count, n_init=1, random_state=0).fit(flat(training.sample(10_000)))

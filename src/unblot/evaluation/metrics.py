@@ -29,7 +29,7 @@ RESAMPLES_WIDE = 8
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """One measured number: `value` with its 95 % interval `low` to `high`, or, where it cannot be had, `needs`.
 
     `features`: what pictures were compared by; `n_samples`, `n_reference`: how many of either;
@@ -77,7 +77,7 @@ class Measure(NamedTuple):
     pairwise: bool = False
 
 
-def compare_features(features: str, samples: Tensor, reference: Tensor, name: str) -> list[Figure]:
+def compare_features(features: str, samples: Tensor, reference: Tensor, name: str) -> list[Metric]:
     """Every figure of MEASURES for features (N, d) and (M, d), both in random order.
 
     features: their name; name: what the reference is, a word and a hash. A figure that the counts cannot bear has
@@ -89,9 +89,9 @@ def compare_features(features: str, samples: Tensor, reference: Tensor, name: st
         about = _about(features, x, y, name)
         needs = [_needs(least(x.shape[1]), x, y, name) for least in names.values()]
         estimates = [None] * len(names) if needs[0] else compute(x, y)
-        for figure, estimate, needed in zip(names, estimates, needs, strict=True):
+        for metric, estimate, needed in zip(names, estimates, needs, strict=True):
             value, low, high = estimate or (None, None, None)
-            found.append(Figure(figure, value, low, high, **about, needs=needed))
+            found.append(Metric(metric, value, low, high, **about, needs=needed))
     return found
 
 
@@ -166,22 +166,22 @@ MEASURES = [
 ]
 
 
-def class_figures(features: str, samples: Tensor, reference: Tensor, classes: int, name: str) -> list[Figure]:
+def class_metrics(features: str, samples: Tensor, reference: Tensor, classes: int, name: str) -> list[Metric]:
     """Distance of the shares of classes and number of classes reached, from class numbers (N,) and (M,).
 
     Needs 10 of either set for each class. The interval of the distance is a bootstrap over both sets.
     """
     about = _about(features, samples, reference, name)
     if needs := _needs((10 * classes, 10 * classes), samples, reference, name):
-        return [Figure(n, None, None, None, **about, needs=needs) for n in ("class_share_distance", "classes_reached")]
+        return [Metric(n, None, None, None, **about, needs=needs) for n in ("class_share_distance", "classes_reached")]
     counts, truth = class_counts(samples, classes), class_counts(reference, classes)
     value = share_distance(counts, truth)
     drawn = [_resampled(c, 200).double() for c in (counts, truth)]
     distances = torch.tensor([share_distance(a, b) for a, b in zip(*drawn)], dtype=torch.float64)
     half = Z95 * float(distances.std())
     return [
-        Figure("class_share_distance", value, max(0.0, value - half), min(1.0, value + half), **about),
-        Figure("classes_reached", float((counts > 0).sum()), None, None, **about),
+        Metric("class_share_distance", value, max(0.0, value - half), min(1.0, value + half), **about),
+        Metric("classes_reached", float((counts > 0).sum()), None, None, **about),
     ]
 
 

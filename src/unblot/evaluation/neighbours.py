@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.image_set import ImageSet
 
 BYTES = 64 * 2**20
 """Working memory of one block of pictures or of distances."""
@@ -15,22 +15,22 @@ SPARE = 8
 """Candidates that the float32 screen keeps beyond those asked for."""
 
 
-class Form(NamedTuple):
+class Variant(NamedTuple):
     """Pictures (B, C, H, W) as they are compared, and which values are known, (C, H, W) of 0 and 1."""
 
     pictures: Tensor
     known: Tensor
 
 
-Forms = Callable[[Tensor], Iterator[Form]]  # pictures (B, C, H, W) -> the forms of them that count as the same
+Variants = Callable[[Tensor], Iterator[Variant]]  # pictures (B, C, H, W) -> the forms of them that count as the same
 
 
-def as_they_are(pictures: Tensor) -> Iterator[Form]:
+def as_they_are(pictures: Tensor) -> Iterator[Variant]:
     """The one form of pictures that are only themselves."""
-    yield Form(pictures, torch.ones_like(pictures[0]))
+    yield Variant(pictures, torch.ones_like(pictures[0]))
 
 
-def nearest(queries: Pictures, base: Pictures, k: int, forms: Forms = as_they_are) -> tuple[Tensor, Tensor]:
+def nearest(queries: ImageSet, base: ImageSet, k: int, variants: Variants = as_they_are) -> tuple[Tensor, Tensor]:
     """Euclidean distances (N, k), float64, from each query to its k nearest pictures of `base`, and their positions.
 
     Distances are over all values of a picture, in the network's range. Of the `forms` of a query the nearest counts;
@@ -44,16 +44,16 @@ def nearest(queries: Pictures, base: Pictures, k: int, forms: Forms = as_they_ar
     rows = max(1, min(1024, BYTES // (4 * channels * height * width)))
     distances, positions = [], []
     for start in range(0, len(queries), rows):
-        parts = [_nearest_of(form, base, k) for form in forms(queries[start : start + rows])]
+        parts = [_nearest_of(variant, base, k) for variant in variants(queries[start : start + rows])]
         found, where = parts[0] if len(parts) == 1 else _merge(parts, k)
         distances.append(found)
         positions.append(where)
     return torch.cat(distances), torch.cat(positions)
 
 
-def _nearest_of(form: Form, base: Pictures, k: int) -> tuple[Tensor, Tensor]:
+def _nearest_of(variant: Variant, base: ImageSet, k: int) -> tuple[Tensor, Tensor]:
     """`nearest` for one form of one block of queries."""
-    flat, known = form.pictures.flatten(1), form.known.flatten()
+    flat, known = variant.pictures.flatten(1), variant.known.flatten()
     rows = max(1, BYTES // (4 * max(flat.shape)))
     centre = base[: min(rows, len(base))].flatten(1).mean(0)  # smaller norms, and so a finer screen
     centred = (flat - centre) * known
@@ -80,7 +80,7 @@ def _nearest_of(form: Form, base: Pictures, k: int) -> tuple[Tensor, Tensor]:
     return found, positions
 
 
-def _exact(flat: Tensor, known: Tensor, base: Pictures, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _exact(flat: Tensor, known: Tensor, base: ImageSet, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest of each row's candidates (B, m), by float64 distances; ties go to the lower position."""
     candidates = candidates.sort(dim=1).values
     share = known.double().mean()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unblot.errors import UnblotError
 
-PICTURE, GRAIN, EPOCH, MEASURE, CLUSTER = (
+PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER = (
     1,
     2,
     3,
@@ -44,9 +44,9 @@ def picture_generators(seed: int, indices: Iterable[int]) -> list[torch.Generato
     return [generator(seed, PICTURE, i) for i in indices]
 
 
-def grain_generator(seed: int, step: int, grain: int) -> torch.Generator:
+def chunk_generator(seed: int, step: int, chunk: int) -> torch.Generator:
     """The generator of one grain of one training batch."""
-    return generator(seed, GRAIN, step, grain)
+    return generator(seed, RNG_CHUNK, step, chunk)
 
 
 def normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:

@@ -178,7 +178,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 # --- using a schedule
 
 
-def sampling_levels(schedule: Schedule, steps: int) -> NoiseLevel:
+def uniform_time_levels(schedule: Schedule, steps: int) -> NoiseLevel:
     """The levels that `steps` steps go through, from noise to picture: the schedule at `linspace(1, 0, steps + 1)`."""
     return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from unblot.data.audit.examination import Examination
+from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
 from unblot.data.output import as_display, grid, scatter
 from unblot.data.readers.listing import counted, printable
@@ -46,7 +46,7 @@ figcaption { font-size: .7rem; line-height: 1.25; overflow-wrap: anywhere; margi
 """
 
 
-def text(found: Examination) -> str:
+def text(found: DatasetAudit) -> str:
     """The examination for the terminal: what there is, what is wrong, what to do."""
     lines = [f"{found.name}: {summary(found)}", ""]
     lines += [f"  {name:<12}{value}" for name, value in facts(found)]
@@ -58,7 +58,7 @@ def text(found: Examination) -> str:
     return "\n".join(lines)
 
 
-def summary(found: Examination) -> str:
+def summary(found: DatasetAudit) -> str:
     """What there is, in one line."""
     channels, height, width = found.shape
     kind = "points in the plane" if (height, width) == (1, 1) else "pictures"
@@ -66,7 +66,7 @@ def summary(found: Examination) -> str:
     return f"{found.count} {kind}{classes}, height {height}, width {width}, {channels} channels of {found.dtype}"
 
 
-def facts(found: Examination) -> list[tuple[str, str]]:
+def facts(found: DatasetAudit) -> list[tuple[str, str]]:
     """Names and values of what there is."""
     rows = [("training", f"{found.train}, held out {found.held_out}")]
     rows += [("distinct", str(found.distinct))] if found.distinct < found.count else []
@@ -80,7 +80,7 @@ def facts(found: Examination) -> list[tuple[str, str]]:
     return rows
 
 
-def problems(found: Examination) -> list[tuple[str, list[str]]]:
+def problems(found: DatasetAudit) -> list[tuple[str, list[str]]]:
     """What is wrong, under titles, a line each; in names, as files are looked for by them."""
     told = []
     if found.broken:
@@ -94,9 +94,9 @@ def problems(found: Examination) -> list[tuple[str, list[str]]]:
     return told
 
 
-def page(found: Examination, data: Dataset) -> str:
+def page(found: DatasetAudit, data: Dataset) -> str:
     """One HTML page that needs nothing else: facts, a contact sheet, and the pictures in question."""
-    index = {printable(name): i for i, name in enumerate(data.packed.names)} if data.packed else {}
+    index = {printable(name): i for i, name in enumerate(data.cached.names)} if data.cached else {}
     body = [
         f"<h1>{escape(found.name)}</h1><p>{escape(summary(found))}</p>",
         "<h2>Advice</h2><ul class='advice'>" + "".join(f"<li>{escape(s)}</li>" for s in found.advice) + "</ul>",
@@ -128,7 +128,7 @@ def contact_sheet(data: Dataset, count: int = SHEET) -> Image.Image:
     return grid(np.asarray(data.pictures[rows]), data.values)
 
 
-def _copies(found: Examination) -> list[tuple[str, Sequence[tuple[str, ...]]]]:
+def _copies(found: DatasetAudit) -> list[tuple[str, Sequence[tuple[str, ...]]]]:
     """Titles and groups of exact, near and mirrored copies."""
     kinds = (("exact", found.exact), ("near", found.near or ()), ("mirrored", found.flipped or ()))
     return [(f"{counted(len(groups), 'group')} of {kind} copies", groups) for kind, groups in kinds if groups]

@@ -49,7 +49,7 @@ def evaluate_run(
     where something could not be had. Raises UnblotError for samples that do not fit the data.
     """
     report = evaluate(config, denoiser, dataset, samples, options or Options(cache=cache_folder() / "features"), note)
-    report |= {"run": folder.resolve().name, "drawn": about or {}, "history": history(folder)}
+    report |= {"run": folder.resolve().name, "sampled_with": about or {}, "history": history(folder)}
     target = folder / REPORT
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / JSON, report)
@@ -98,7 +98,7 @@ def evaluate(
             "distilled": config.distill is not None,
         },
         "count": len(samples),
-        "figures": timed("figures", lambda: measure.figures(parts, dataset, options, noted)),
+        "metrics": timed("metrics", lambda: measure.metrics(parts, dataset, options, noted)),
         "originality": None,
         "likelihood": None,
         "learning": None,

@@ -107,8 +107,8 @@ def _pairs(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str
 
 def _figures(report: dict[str, Any]) -> str:
     body = []
-    for features in report["figures"]["features"]:
-        rows = [r for r in report["figures"]["rows"] if r["features"] == features]
+    for features in report["metrics"]["features"]:
+        rows = [r for r in report["metrics"]["rows"] if r["features"] == features]
         references = escape(", ".join(sorted({r["reference"] for r in rows})))
         counts = f"{report['count']:,} samples; compared with: {references}"
         body.append(f"<p><b>{escape(features)} features</b> <small>{counts}</small></p>")
@@ -130,7 +130,7 @@ def _figures(report: dict[str, Any]) -> str:
 
 
 def _shares(report: dict[str, Any]) -> str:
-    counts = report["figures"]["class_counts"]
+    counts = report["metrics"]["class_counts"]
     if not counts:
         return ""
     bars = share_bars(report["data"]["classes"], counts["samples"], counts["training"])
@@ -196,7 +196,7 @@ def _how(report: dict[str, Any]) -> str:
         "data": f"{report['data']['name']}, fingerprint {report['data']['fingerprint']}",
         "network": report["model"]["network"],
         "training": f"preset {report['model']['preset']}, {report['model']['steps']} steps",
-        "drawn with": ", ".join(f"{key} {value}" for key, value in report["drawn"].items()) or "unknown",
+        "drawn with": ", ".join(f"{key} {value}" for key, value in report["sampled_with"].items()) or "unknown",
         "measured by": f"unblot {report['unblot']}; {seconds}",
     }
     entries = "".join(f"<dt>{key}</dt><dd>{escape(str(value))}</dd>" for key, value in rows.items())

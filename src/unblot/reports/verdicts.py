@@ -40,21 +40,21 @@ def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
 
 def find(report: dict[str, Any], name: str, against: str) -> dict[str, Any] | None:
     """The figure `name` of the first features, against training, held-out or floor; None where it has no value."""
-    features = report["figures"]["features"][0]
-    for row in report["figures"]["rows"]:
+    features = report["metrics"]["features"][0]
+    for row in report["metrics"]["rows"]:
         if (row["name"], row["against"], row["features"]) == (name, against, features) and row["value"] is not None:
             return row
     return None
 
 
-def number(figure: dict[str, Any] | None) -> str:
+def number(metric: dict[str, Any] | None) -> str:
     """A value with its interval, as `1.23 (1.11 to 1.34)`."""
-    if figure is None or figure.get("value") is None:
+    if metric is None or metric.get("value") is None:
         return "–"
-    shown = f"{figure['value']:.3g}"
-    if figure.get("low") is None:
+    shown = f"{metric['value']:.3g}"
+    if metric.get("low") is None:
         return shown
-    return f"{shown} ({figure['low']:.3g} to {figure['high']:.3g})"
+    return f"{shown} ({metric['low']:.3g} to {metric['high']:.3g})"
 
 
 def _answer(level: str, *sentences: str) -> Answer:
@@ -181,7 +181,7 @@ def compare(reports: Sequence[dict[str, Any]]) -> str:
         ("parameters", [f"{r['model']['parameters'] / 1e6:.2f} M" for r in reports]),
         ("steps", [str(r["model"]["steps"]) for r in reports]),
         ("samples", [str(r["count"]) for r in reports]),
-        ("features", [r["figures"]["features"][0] for r in reports]),
+        ("features", [r["metrics"]["features"][0] for r in reports]),
     ]
     for name in MEANINGS:
         found = [find(r, name, "held-out") for r in reports]
@@ -214,7 +214,7 @@ def _caveats(reports: Sequence[dict[str, Any]]) -> Iterable[str]:
     for what, key in (("data", "fingerprint"), ("numbers of held-out pictures", "held_out")):
         if len({r["data"][key] for r in reports}) > 1:
             yield f"the runs have different {what}: their figures do not compare"
-    if len({r["figures"]["features"][0] for r in reports}) > 1:
+    if len({r["metrics"]["features"][0] for r in reports}) > 1:
         yield "the figures come from different features: they do not compare"
     if len({r["count"] for r in reports}) > 1:
         yield "the numbers of samples differ: Fréchet distance, recall and coverage do not compare"

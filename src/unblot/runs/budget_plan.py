@@ -7,7 +7,7 @@ from unblot.config.durations import format_seconds
 
 
 @dataclass(frozen=True)
-class Plan:
+class BudgetPlan:
     """What a run with a budget is going to be, as trial steps foretell it. Times in seconds, memory in bytes.
 
     used: before this sitting's first step, trials included. steps, pictures, passes: from step `first` on. aside_share:
@@ -25,7 +25,7 @@ class Plan:
     passes: float
     pictures_per_second: float
     memory: int
-    aside_share: float
+    overhead_share: float
     ends: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,10 +33,10 @@ class Plan:
         return asdict(self)
 
     def __str__(self) -> str:
-        return tell(self.to_dict())
+        return describe_plan(self.to_dict())
 
 
-def tell(plan: dict[str, Any]) -> str:
+def describe_plan(plan: dict[str, Any]) -> str:
     """A plan in words, as `Plan.to_dict` gives it, in three lines."""
     memory = f"{plan['memory'] / 1e9:.1f} GB" if plan["memory"] >= 1e9 else f"{plan['memory'] / 1e6:.0f} MB"
     return (
@@ -44,6 +44,6 @@ def tell(plan: dict[str, Any]) -> str:
         f"over the data\n"
         f"{plan['network']}, {plan['parameters'] / 1e6:.2f} M parameters, "
         f"{plan['pictures_per_second']:.0f} pictures/s, {memory} of memory\n"
-        f"ends at {plan['ends'][11:]}, {100 * plan['aside_share']:.0f} % of the time for previews, saving, measuring "
-        f"(budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far)"
+        f"ends at {plan['ends'][11:]}, {100 * plan['overhead_share']:.0f} % of the time for previews, saving and "
+        f"measuring (budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far)"
     )

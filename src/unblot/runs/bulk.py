@@ -24,9 +24,9 @@ from unblot.config.schema import SampleConfig
 from unblot.data.output import save_array
 from unblot.errors import UnblotError
 from unblot.runs.folder import fingerprint
-from unblot.runs.run import Pictures, Run
-from unblot.sampling.draw import sampling_levels
-from unblot.sampling.settings import Setting
+from unblot.runs.run import Run, Samples
+from unblot.sampling.batched import sampling_levels
+from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
 from unblot.system.files import refuse_full, write_json
@@ -36,10 +36,10 @@ OURS = re.compile(r"\d{6,}\.(png|tif|npy)|(shard|labels)-\d{6,}\.npy|manifest\.j
 SHARD = 4096  # pictures
 MANY = 10_000  # pictures, from which on they are kept in shards
 SHOWN = 100  # pictures in the grid
-SETTLED = {"quality", "evaluations", *(f.name for f in dataclasses.fields(Setting))}  # choices that make a setting
+SETTLED = {"quality", "nfe", *(f.name for f in dataclasses.fields(SamplerConfig))}  # choices that make a setting
 
 
-def draw_into(
+def sample_to_folder(
     folder: Path,
     run: Run,
     n: int,
@@ -61,20 +61,20 @@ def draw_into(
     group = group or Group()
     shards = n >= MANY or run.config.data.kind == "points"
     asked = {k: v for k, v in choices.items() if k in SETTLED}
-    setting = run.setting(label=choices.get("label"), **asked)  # tuned or not meanwhile, the draw goes on as it began
-    choices = {k: v for k, v in choices.items() if k not in asked} | dataclasses.asdict(setting)
+    sampler = run.sampler(label=choices.get("label"), **asked)  # tuned or not meanwhile, the draw goes on as it began
+    choices = {k: v for k, v in choices.items() if k not in asked} | dataclasses.asdict(sampler)
     manifest = {"n": n, "shards": shards, "model": fingerprint(run.denoiser), **choices}
     there = _present(folder, manifest, overwrite)
     size = SHARD if shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
-    shown: list[Pictures] = []
+    shown: list[Samples] = []
     begun = False
 
-    def begin(first: Pictures | None = None) -> None:
+    def begin(first: Samples | None = None) -> None:
         nonlocal begun
         if not begun:
-            if group.leads and first is not None:
-                _begin(folder, {**manifest, "drawn": _told(first)}, clear=overwrite)
+            if group.is_main_process and first is not None:
+                _begin(folder, {**manifest, "sampled_with": _told(first)}, clear=overwrite)
             wait_for_all(group)  # nobody writes before the first one has made room
         begun = True
 
@@ -91,7 +91,7 @@ def draw_into(
             progress(len(unit))
     begin()
     _sweep(folder, {name for unit in mine for name in _names(unit, shards)})
-    if group.leads:
+    if group.is_main_process:
         _grid(run, min(n, SHOWN), shown, batch_size, choices).save(folder / GRID)
 
 
@@ -101,16 +101,16 @@ def _fast(
     """Within it so many batches are drawn with a compiled network, on a GPU where that pays."""
     mode = "off" if run.config.train.compile == "off" else "auto"
 
-    def a_batch() -> Pictures:
+    def a_batch() -> Samples:
         return run.sample(batch_size, batch_size=batch_size, **choices)
 
     return compiled_for_many(run.denoiser.network, mode, run.device, a_batch, batches, note)
 
 
-def _told(pictures: Pictures) -> dict[str, Any]:
+def _told(pictures: Samples) -> dict[str, Any]:
     """How the pictures are drawn, every choice made, with the levels (sigma/alpha) that it leads to."""
     about = pictures.provenance
-    levels = sampling_levels(about["schedule"], about["grid"], about["steps"])
+    levels = sampling_levels(about["schedule"], about["spacing"], about["steps"])
     ratios = [float(f"{ratio:.6g}") for ratio in (levels.sigma / levels.alpha).tolist()]
     return {**about, "levels": [ratio if math.isfinite(ratio) else "infinity" for ratio in ratios]}
 
@@ -134,7 +134,7 @@ def _present(folder: Path, manifest: dict[str, Any], overwrite: bool) -> set[str
         refuse_full(folder, overwrite)
         return set()
     there = json.loads(path.read_text())
-    if {k: v for k, v in there.items() if k != "drawn"} != json.loads(json.dumps(manifest)):
+    if {k: v for k, v in there.items() if k != "sampled_with"} != json.loads(json.dumps(manifest)):
         raise UnblotError(
             f"{str(folder)!r} holds pictures of another model or of other choices (see its {MANIFEST}); choose another "
             "--out, or give --overwrite"
@@ -153,7 +153,7 @@ def _begin(folder: Path, manifest: dict[str, Any], clear: bool) -> None:
         write_json(folder / MANIFEST, manifest)
 
 
-def _write(folder: Path, pictures: Pictures, shards: bool) -> None:
+def _write(folder: Path, pictures: Samples, shards: bool) -> None:
     if not shards:
         pictures.save_files(folder)
         return
@@ -163,7 +163,7 @@ def _write(folder: Path, pictures: Pictures, shards: bool) -> None:
     save_array(folder / f"shard-{number}", pictures.array)  # last: it says that all of this is there
 
 
-def _grid(run: Run, n: int, shown: Sequence[Pictures], batch_size: int, choices: dict[str, Any]) -> Any:
+def _grid(run: Run, n: int, shown: Sequence[Samples], batch_size: int, choices: dict[str, Any]) -> Any:
     """The sheet of the first n pictures: from those just drawn, or, where these are not all, drawn again."""
     if sum(len(part.array) for part in shown) < n:
         return run.sample(n, batch_size=batch_size, **choices).grid()

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from unblot.runs.budget_plan import tell
+from unblot.runs.budget_plan import describe_plan
 from unblot.runs.folder import METRICS, PLAN, fingerprint, load_model, read_metrics
 from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
-from unblot.sampling.settings import choose, told
+from unblot.sampling.settings import choose, describe_sampler
 
 LOSSES = 5  # shown from a run's metrics
 SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the averaged weights
@@ -33,7 +33,7 @@ def describe(path: Path) -> str:
                     f"weighting {train.weighting}, augmentation {train.augment}"),
         ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
                      f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"),
-        ("sampling", f"{train.solver}, {train.sampling_steps} steps on grid {train.grid}"),
+        ("sampling", f"{train.solver}, {train.sampling_steps} steps on grid {train.spacing}"),
         ("preset", f"{train.preset}, unblot {config.version}"),
     ]  # fmt: skip
     if config.distill is not None:
@@ -41,7 +41,7 @@ def describe(path: Path) -> str:
         rows.append(
             (
                 "distilled",
-                f"from {about.teacher}, for {about.evaluations} evaluations a picture, guidance {about.guidance:g}",
+                f"from {about.teacher}, for {about.nfe} evaluations a picture, guidance {about.guidance:g}",
             )
         )
     if path.is_dir() and (tuning := read_tuning(path)) is not None:
@@ -64,18 +64,20 @@ def _tuned(path: Path, tuning: Tuning, model: str, labels: bool) -> str:
     left = usable(tuning, path, labels=labels)
     if left is None:
         return "nothing that can still be drawn by; tune it again"
-    found = choose(left.trials, DEFAULT)
+    found = choose(left.candidates, DEFAULT)
     lost = "; the model that it was best pushed away from is gone" if lost_guides(tuning, path) else ""
-    return f"{told(found.setting)} ({found.evaluations} network calls; quality {DEFAULT}){lost}"
+    return f"{describe_sampler(found.sampler)} ({found.nfe} network calls; quality {DEFAULT}){lost}"
 
 
 def _plan(kept: dict[str, Any]) -> str:
     """What was planned for the budget, and what became of it."""
-    told = tell(kept["plan"]).replace("\n", "\n" + " " * 10)
+    describe_sampler = describe_plan(kept["plan"]).replace("\n", "\n" + " " * 10)
     if "came" in kept:
         came = kept["came"]
-        told += f"\n{'':10}came to {came['steps']:,} steps, {came['pictures']:,} pictures in {came['seconds']:.0f} s"
-    return told
+        describe_sampler += (
+            f"\n{'':10}came to {came['steps']:,} steps, {came['pictures']:,} pictures in {came['seconds']:.0f} s"
+        )
+    return describe_sampler
 
 
 def _losses(metrics: list[dict[str, Any]]) -> str:
@@ -89,5 +91,7 @@ def _losses(metrics: list[dict[str, Any]]) -> str:
 def _measured(metrics: list[dict[str, Any]], side: str) -> str:
     """The measured loss at a few steps of the run."""
     chosen = np.unique(np.linspace(0, len(metrics) - 1, LOSSES).round().astype(int))
-    told = [(mean_loss(metrics[i], side), metrics[i]["step"]) for i in chosen]
-    return ", ".join(f"{'not finite' if loss is None else format(loss, '.4f')} at step {step}" for loss, step in told)
+    describe_sampler = [(mean_loss(metrics[i], side), metrics[i]["step"]) for i in chosen]
+    return ", ".join(
+        f"{'not finite' if loss is None else format(loss, '.4f')} at step {step}" for loss, step in describe_sampler
+    )

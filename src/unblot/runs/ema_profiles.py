@@ -1,4 +1,4 @@
-"""Power-function EMA profiles: the exponent of a relative width, and sums of profiles (Karras et al. 2024, appendix C)."""
+"""Power-function EMA profiles and sums of them (Karras et al. 2024, section 3.2 and appendix C)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -22,24 +22,24 @@ Line = dict[str, Any]
 STEP, HELD_OUT, PREVIEW = "loss", "training", "preview"  # the key that tells the kind
 
 
-class Metrics:
+class MetricsFile:
     """The lines of a run's metrics, in memory (`lines`) and, where this process leads, in its file."""
 
-    def __init__(self, folder: Path, leads: bool = True):
-        self.path, self.leads = folder / METRICS, leads
+    def __init__(self, folder: Path, is_main_process: bool = True):
+        self.path, self.is_main_process = folder / METRICS, is_main_process
         self.lines: list[Line] = []
 
     def restart(self) -> None:
         """An empty file."""
         self.lines = []
-        if self.leads:
+        if self.is_main_process:
             self.path.write_text("")
 
     def go_back(self, size: int) -> bool:
         """Keeps the first `size` bytes, as a checkpoint knows them. False where some of those are missing."""
         kept = self.path.read_bytes()[:size] if self.path.exists() else b""  # not what stands there: the leader cuts it
         self.lines = [json.loads(line) for line in kept.splitlines() if line.endswith(b"}")]
-        if self.leads:
+        if self.is_main_process:
             self.path.touch()
             os.truncate(self.path, len(kept))
         return len(kept) == size
@@ -48,7 +48,7 @@ class Metrics:
         """Adds a line."""
         line = {key: _plain(value) for key, value in line.items()}
         self.lines.append(line)
-        if self.leads:
+        if self.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 

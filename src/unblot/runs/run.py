@@ -19,11 +19,11 @@ from unblot.errors import UnblotError
 from unblot.process.randomness import labels_for
 from unblot.runs.folder import SNAPSHOTS, load_model
 from unblot.runs.snapshots import at_snapshot
-from unblot.runs.tuning_store import choose_setting, read_tuning, usable
-from unblot.sampling.draw import draw
+from unblot.runs.tuning_store import choose_sampler, read_tuning, usable
+from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
 from unblot.sampling.loop import Progress
-from unblot.sampling.settings import Setting
+from unblot.sampling.settings import SamplerConfig
 from unblot.specs import several
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.files import refuse_full
@@ -32,7 +32,7 @@ GUIDING = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "th
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Samples:
     """Drawn pictures: `array` (N, C, H, W) with the values, range and dtype of the data that the model learned from.
 
     labels: the class index of each picture, or None; provenance: what they were drawn from, and how.
@@ -92,7 +92,7 @@ class Run:
         *,
         first: int = 0,
         quality: str | None = None,
-        evaluations: int | None = None,
+        nfe: int | None = None,
         steps: int | None = None,
         seed: int = 0,
         label: str | int | Sequence[str | int] | None = None,
@@ -103,10 +103,10 @@ class Run:
         autoguide: str | Path | None = None,
         threshold: str = "none",
         solver: str | None = None,
-        grid: str | None = None,
+        spacing: str | None = None,
         batch_size: int = 64,
         on_step: Callable[[Progress], None] | None = None,
-    ) -> Pictures:
+    ) -> Samples:
         """n new pictures, numbered from `first`. Picture i follows from (seed, i), its label and the choices alone.
 
         quality, evaluations, steps, solver, grid: see `tuned.choose_setting`. label: a class by name or index, several
@@ -128,31 +128,31 @@ class Run:
         labels = choose_labels(label, self.config.data.classes, indices)
         unasked = labels_for(seed, indices, clusters=self.config.data.clusters)
         told = unasked if labels is None else torch.tensor(labels)
-        setting = self.setting(
+        sampler = self.sampler(
             label=label,
             guidance=guidance,
             guidance_low=guidance_low,
             guidance_high=guidance_high,
             autoguide=autoguide,
             quality=quality,
-            evaluations=evaluations,
+            nfe=nfe,
             steps=steps,
             solver=solver,
-            grid=grid,
+            spacing=spacing,
         )
         choices: dict[str, Any] = {
-            "solver": setting.solver,
-            "grid": setting.grid,
-            "steps": setting.steps,
+            "solver": sampler.solver,
+            "spacing": sampler.spacing,
+            "steps": sampler.steps,
             "schedule": self.config.train.schedule,
             "seed": seed,
         }
-        batches = draw(
+        batches = sample_batches(
             self.denoiser,
             self.config.data.shape,
             indices,
             labels=told,
-            guidance=self._guidance(setting, config, told, indices),
+            guidance=self._guidance(sampler, config, told, indices),
             batch_size=batch_size,
             on_step=on_step,
             **choices,
@@ -163,9 +163,9 @@ class Run:
             array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
         about = {"generator": f"unblot {__version__}", **run, **choices}
-        pushed = {**asdict(config), **asdict(setting)}
+        pushed = {**asdict(config), **asdict(sampler)}
         unusual = {k: v for k, v in pushed.items() if k in GUIDING and v != getattr(SampleConfig, k)}
-        return Pictures(array, labels, self.config.data, indices, {**about, "guidance": setting.guidance, **unusual})
+        return Samples(array, labels, self.config.data, indices, {**about, "guidance": sampler.guidance, **unusual})
 
     def need_denoiser(self, what: str) -> None:
         """Raises UnblotError for a distilled run, which knows a few noise levels only and cannot do `what`."""
@@ -175,7 +175,7 @@ class Run:
                 f"{self.config.distill.teacher!r}"
             )
 
-    def setting(
+    def sampler(
         self,
         *,
         label: Any = None,
@@ -184,7 +184,7 @@ class Run:
         guidance_high: float | None = None,
         autoguide: str | Path | None = None,
         **asked: Any,
-    ) -> Setting:
+    ) -> SamplerConfig:
         """How pictures are drawn where this is asked for: see `sample`, and for `asked` `tuned.choose_setting`.
 
         Raises UnblotError where a distilled run is asked for other steps than its own.
@@ -193,10 +193,10 @@ class Run:
         own = guidance is None and autoguide is None
         if self.config.distill is None:
             labels = label is not None or bool(self.config.data.clusters)
-            aside = any(asked.get(name) is not None for name in ("steps", "solver", "grid"))
-            tuning = None if aside else read_tuning(self.path, self.denoiser)
+            overhead = any(asked.get(name) is not None for name in ("steps", "solver", "spacing"))
+            tuning = None if overhead else read_tuning(self.path, self.denoiser)
             tuning = usable(tuning, self.path, labels=labels, guided=own)
-            found = choose_setting(self.config.train, tuning, **asked)
+            found = choose_sampler(self.config.train, tuning, **asked)
         else:
             found = self._distilled(asked)
         if own:
@@ -209,22 +209,22 @@ class Run:
             autoguide=None if autoguide is None else str(autoguide),
         )
 
-    def _distilled(self, asked: dict[str, Any]) -> Setting:
+    def _distilled(self, asked: dict[str, Any]) -> SamplerConfig:
         """A distilled run's only setting. Raises UnblotError where another is asked for."""
         assert self.config.distill is not None
-        own = choose_setting(self.config.train, None)
+        own = choose_sampler(self.config.train, None)
         given = {k: v for k, v in asked.items() if v is not None}
-        if not given.items() <= {**asdict(own), "evaluations": own.steps}.items():
+        if not given.items() <= {**asdict(own), "nfe": own.steps}.items():
             raise UnblotError(
                 f"this run was distilled to draw in {own.steps} steps at levels of its own; leave out --steps, "
-                f"--solver, --grid, --evaluations and --quality, or sample its teacher, {self.config.distill.teacher}"
+                f"--solver, --spacing, --nfe and --quality, or sample its teacher, {self.config.distill.teacher}"
             )
         return own
 
-    def _guidance(self, setting: Setting, config: SampleConfig, labels: Any, indices: Sequence[int]) -> Guidance:
+    def _guidance(self, sampler: SamplerConfig, config: SampleConfig, labels: Any, indices: Sequence[int]) -> Guidance:
         """The guidance of the pictures numbered `indices`. Raises UnblotError where this run cannot have it."""
-        scale = setting.guidance
-        weak = None if setting.autoguide is None else self._weaker(setting.autoguide)
+        scale = sampler.guidance
+        weak = None if sampler.autoguide is None else self._weaker(sampler.autoguide)
         if scale != 1 and labels is None and weak is None:
             raise UnblotError(f"guidance {scale} pushes towards a label; give one with --label")
         if scale == 1 and weak is not None:
@@ -232,8 +232,8 @@ class Run:
         if config.threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
             raise UnblotError(f"threshold {config.threshold!r} needs values with limits; this run's are floats without")
         scales = scale if isinstance(scale, int | float) else torch.tensor([scale[i % len(scale)] for i in indices])
-        high = math.inf if setting.guidance_high is None else setting.guidance_high
-        return Guidance(scales, config.guidance_rescale, setting.guidance_low, high, weak, config.threshold)
+        high = math.inf if sampler.guidance_high is None else sampler.guidance_high
+        return Guidance(scales, config.guidance_rescale, sampler.guidance_low, high, weak, config.threshold)
 
     def _weaker(self, path: str) -> Denoiser:
         """The model to push away from, on this one's device; a path is looked for in the run's folder first.

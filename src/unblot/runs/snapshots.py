@@ -25,7 +25,7 @@ from unblot.runs.folder import SNAPSHOTS, build_denoiser
 from unblot.system.files import read_tensors
 
 
-class Row(NamedTuple):
+class EmaCandidate(NamedTuple):
     """A length, the figure that was measured with it (lower is better), and the error of its profile."""
 
     std: float

@@ -11,9 +11,9 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.folder import TUNING, fingerprint
-from unblot.sampling.settings import Setting, Trial, choose, setting_for, within
+from unblot.sampling.settings import Candidate, SamplerConfig, choose, sampler_for, within
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import GRIDS
+from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, canonical
 from unblot.system.files import checksum, write_json
 
@@ -29,17 +29,17 @@ class Tuning:
     """
 
     model: str
-    trials: tuple[Trial, ...]
+    candidates: tuple[Candidate, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     guides: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_tuning(folder: Path, tuning: Tuning) -> None:
     """Keeps a tuning in the run's folder, in the place of an earlier one."""
-    trials = [{**asdict(trial.setting), **asdict(trial)} for trial in tuning.trials]
-    for trial in trials:
-        trial.pop("setting")
-    kept = {"model": tuning.model, "about": dict(tuning.about), "guides": dict(tuning.guides), "trials": trials}
+    candidates = [{**asdict(candidate.sampler), **asdict(candidate)} for candidate in tuning.candidates]
+    for candidate in candidates:
+        candidate.pop("setting")
+    kept = {"model": tuning.model, "about": dict(tuning.about), "guides": dict(tuning.guides), "candidates": candidates}
     write_json(folder / TUNING, kept)
 
 
@@ -53,9 +53,11 @@ def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None
         return None
     try:
         raw = json.loads(path.read_text())
-        names = {f.name for f in fields(Setting)}
-        trials = tuple(Trial(Setting(**{k: t.pop(k) for k in names & set(t)}), **t) for t in map(dict, raw["trials"]))
-        tuning = Tuning(raw["model"], trials, raw["about"], raw.get("guides", {}))
+        names = {f.name for f in fields(SamplerConfig)}
+        candidates = tuple(
+            Candidate(SamplerConfig(**{k: t.pop(k) for k in names & set(t)}), **t) for t in map(dict, raw["candidates"])
+        )
+        tuning = Tuning(raw["model"], candidates, raw["about"], raw.get("guides", {}))
     except (ValueError, TypeError, KeyError) as e:
         raise UnblotError(f"{str(path)!r} is damaged ({e}); make it anew with: unblot tune {folder}") from None
     return tuning if denoiser is None or tuning.model == fingerprint(denoiser) else None
@@ -71,58 +73,58 @@ def usable(tuning: Tuning | None, folder: Path, *, labels: bool, guided: bool = 
         return None
     lost = lost_guides(tuning, folder) if guided else set()
 
-    def can(setting: Setting) -> bool:
-        towards = labels if setting.autoguide is None else setting.autoguide not in lost
-        return not setting.guided or (guided and towards)
+    def can(sampler: SamplerConfig) -> bool:
+        towards = labels if sampler.autoguide is None else sampler.autoguide not in lost
+        return not sampler.guided or (guided and towards)
 
-    trials = tuple(trial for trial in tuning.trials if can(trial.setting))
-    return replace(tuning, trials=trials) if trials else None
+    candidates = tuple(candidate for candidate in tuning.candidates if can(candidate.sampler))
+    return replace(tuning, candidates=candidates) if candidates else None
 
 
 def lost_guides(tuning: Tuning, folder: Path) -> set[str]:
     """The weaker models of a tuning that are not in the folder any more as they were."""
-    wanted = {trial.setting.autoguide for trial in tuning.trials if trial.setting.autoguide is not None}
+    wanted = {candidate.sampler.autoguide for candidate in tuning.candidates if candidate.sampler.autoguide is not None}
     return {
         name for name in wanted if not (folder / name).is_file() or checksum(folder / name) != tuning.guides.get(name)
     }
 
 
-def choose_setting(
+def choose_sampler(
     train: TrainConfig,
     tuning: Tuning | None,
     *,
     quality: str | None = None,
-    evaluations: int | None = None,
+    nfe: int | None = None,
     steps: int | None = None,
     solver: str | None = None,
-    grid: str | None = None,
-) -> Setting:
+    spacing: str | None = None,
+) -> SamplerConfig:
     """How to draw: what is asked for; else what tuning found best; else what the run's training says.
 
     quality: draft, good or best, of a tuned run, whose default is good. evaluations: the best that takes no more of
     them. steps, solver, grid: put tuning aside. Raises UnblotError for what cannot be had, or not together.
     """
-    SampleConfig(evaluations=evaluations, steps=steps)  # holds the numbers to their ranges
-    given = {k: v for k, v in {"steps": steps, "solver": solver, "grid": grid}.items() if v is not None}
+    SampleConfig(nfe=nfe, steps=steps)  # holds the numbers to their ranges
+    given = {k: v for k, v in {"steps": steps, "solver": solver, "spacing": spacing}.items() if v is not None}
     if quality is not None:
-        if rival := next(iter(given), "evaluations" if evaluations is not None else None):
+        if rival := next(iter(given), "nfe" if nfe is not None else None):
             raise UnblotError(f"--quality chooses solver, grid and steps; leave out --{rival}, or --quality")
         if tuning is None:
             raise UnblotError(f"--quality {quality} needs a run that was tuned as it is now: unblot tune RUN")
-    if evaluations is not None and steps is not None:
-        raise UnblotError("--evaluations chooses the number of steps; leave out --steps, or --evaluations")
+    if nfe is not None and steps is not None:
+        raise UnblotError("--nfe chooses the number of steps; leave out --steps, or --nfe")
     if tuning is not None and not given:
-        trial = choose(tuning.trials, quality or DEFAULT) if evaluations is None else within(tuning.trials, evaluations)
-        return trial.setting
-    solver, grid = solver or train.solver, grid or train.grid
-    if evaluations is not None:
+        candidate = choose(tuning.candidates, quality or DEFAULT) if nfe is None else within(tuning.candidates, nfe)
+        return candidate.sampler
+    solver, spacing = solver or train.solver, spacing or train.spacing
+    if nfe is not None:
         schedule = build(SCHEDULES, train.schedule, "schedule")
-        found = setting_for(solver, grid, evaluations, schedule)
+        found = sampler_for(solver, spacing, nfe, schedule)
         if found is None:
-            raise UnblotError(f"solver {solver!r} cannot keep to --evaluations {evaluations}; choose another --solver")
-        solver, grid, steps = found.solver, found.grid, found.steps
-    return Setting(
+            raise UnblotError(f"solver {solver!r} cannot keep to --nfe {nfe}; choose another --solver")
+        solver, spacing, steps = found.solver, found.spacing, found.steps
+    return SamplerConfig(
         canonical(SOLVERS, solver, "solver"),
-        canonical(GRIDS, grid, "grid"),
+        canonical(SPACINGS, spacing, "spacing"),
         train.sampling_steps if steps is None else steps,
     )

@@ -72,9 +72,11 @@ def classifier_free(
 
     def pair(x: Tensor, level: NoiseLevel) -> tuple[Denoised, Tensor]:
         twice = level if level.alpha.ndim == 0 else NoiseLevel(*(torch.cat([number, number]) for number in level))
-        x0, var_mix = denoiser(torch.cat([x, x]), twice, both)
+        x0, variance_interpolation = denoiser(torch.cat([x, x]), twice, both)
         with_label, without = x0.chunk(2)
-        return Denoised(with_label, None if var_mix is None else var_mix.chunk(2)[0]), without
+        return Denoised(
+            with_label, None if variance_interpolation is None else variance_interpolation.chunk(2)[0]
+        ), without
 
     return _guided(alone, pair, scale, rescale, low, high)
 
@@ -153,11 +155,11 @@ def _guided(
         here = torch.where((ratio >= low) & (ratio <= high), scale, 1.0)
         if bool((here == 1).all()):
             return alone(x, level)
-        (good, var_mix), bad = pair(x, level)
+        (good, variance_interpolation), bad = pair(x, level)
         x0 = good + broadcast(here - 1, good) * (good - bad)  # exact where the scale is 1
         if rescale > 0:
             x0 = torch.lerp(x0, x0 * (_contrast(good) / _contrast(x0)), rescale)
-        return Denoised(x0, var_mix)
+        return Denoised(x0, variance_interpolation)
 
     return denoise
 

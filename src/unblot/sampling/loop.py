@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
     x: Tensor
     level: NoiseLevel
     x0: Tensor
-    var_mix: Tensor | None
+    variance_interpolation: Tensor | None
 
 
 History = Sequence[Estimate]  # the present estimate first, then earlier ones
@@ -42,11 +42,11 @@ class Solver(NamedTuple):
 
     step: StepFn
     order: int
-    evaluations: int = 1
+    nfe: int = 1
     memory: int = 1
     correct: Callable[[History], Tensor] | None = None
     route: Callable[[NoiseLevel], NoiseLevel] | None = None
-    rise: Callable[[Tensor, NoiseLevel, NoiseLevel, Noise], Tensor] | None = None
+    renoise: Callable[[Tensor, NoiseLevel, NoiseLevel, Noise], Tensor] | None = None
 
 
 class Progress(NamedTuple):
@@ -80,15 +80,17 @@ def sample(
     or rises, at every step.
     """
     levels = visited(levels, solver)
-    ups = (_noise_ratio(levels).diff() > 0).tolist() if solver.rise is not None else [False] * (len(levels.sigma) - 1)
+    ups = (
+        (_noise_ratio(levels).diff() > 0).tolist() if solver.renoise is not None else [False] * (len(levels.sigma) - 1)
+    )
     x, history, done = x_T, list[Estimate](), 0
     for i, up in enumerate(ups):
         t, s = levels.at(i), levels.at(i + 1)
-        if up and solver.rise is not None:
-            x, history = solver.rise(x, t, s, noise), []
+        if up and solver.renoise is not None:
+            x, history = solver.renoise(x, t, s, noise), []
             continue
-        x0, var_mix = denoise(x, t)
-        history = [Estimate(x, t, x0, var_mix), *history][: solver.memory]
+        x0, variance_interpolation = denoise(x, t)
+        history = [Estimate(x, t, x0, variance_interpolation), *history][: solver.memory]
         if solver.correct is not None and len(history) > 1:
             history[0] = history[0]._replace(x=solver.correct(history))
         x = x0 if s.sigma == 0 else solver.step(history, s, denoise, noise)
@@ -111,15 +113,15 @@ def visited(levels: NoiseLevel, solver: Solver) -> NoiseLevel:
     return levels if solver.route is None else solver.route(levels)
 
 
-def evaluations(solver: Solver, levels: NoiseLevel) -> int:
+def count_nfe(solver: Solver, levels: NoiseLevel) -> int:
     """The most calls of the denoiser on the way through `levels`; one for a step that ends at sigma = 0.
 
     A two-evaluation step out of pure noise takes one as well. 0 where the pictures decide.
     """
     levels = visited(levels, solver)
-    steps = (_noise_ratio(levels).diff() < 0) if solver.rise is not None else levels.sigma[1:] >= 0
+    steps = (_noise_ratio(levels).diff() < 0) if solver.renoise is not None else levels.sigma[1:] >= 0
     last = levels.sigma[1:] == 0
-    return int((steps & ~last).sum()) * solver.evaluations + int(last.sum())
+    return int((steps & ~last).sum()) * solver.nfe + int(last.sum())
 
 
 def renoise(x_s: Tensor, s: NoiseLevel, t: NoiseLevel, noise: Noise, scale: float = 1.0) -> Tensor:

@@ -9,7 +9,16 @@ from torch import Tensor
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast, log_snr, mix
 from unblot.sampling.loop import Denoise, History, Noise, Solver
-from unblot.sampling.steps import eps_of, hold_eps, hold_x0, leaps, noise_kept, polynomial_eps, polynomial_x0, weighted
+from unblot.sampling.steps import (
+    eps_of,
+    eps_step,
+    exponential_integrator_step,
+    is_infinite_step,
+    noise_kept,
+    polynomial_eps,
+    polynomial_x0,
+    weighted,
+)
 
 
 def dpmpp_2m() -> Solver:
@@ -17,7 +26,7 @@ def dpmpp_2m() -> Solver:
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t = history[0].x, history[0].level
-        return hold_x0(x, middle_x0(history, s), t, s)
+        return exponential_integrator_step(x, middle_x0(history, s), t, s)
 
     return Solver(step, order=2, memory=2)
 
@@ -32,7 +41,7 @@ def dpmpp_3m() -> Solver:
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t = history[0].x, history[0].level
         x0 = polynomial_x0(history, t, s) if len(history) > 2 else middle_x0(history, s)
-        return hold_x0(x, x0, t, s)
+        return exponential_integrator_step(x, x0, t, s)
 
     return Solver(step, order=3, memory=3)
 
@@ -70,7 +79,7 @@ def unipc(*, order: int = 2) -> Solver:
         x, t = history[0].x, history[0].level
         points = history[:order]
         x0 = middle_x0(points, s) if len(points) == 2 else polynomial_x0(points, t, s)
-        return hold_x0(x, x0, t, s)
+        return exponential_integrator_step(x, x0, t, s)
 
     def correct(history: History) -> Tensor:
         now, before = history[0], history[1]
@@ -78,7 +87,7 @@ def unipc(*, order: int = 2) -> Solver:
             x0 = (now.x0 + before.x0) / 2
         else:
             x0 = polynomial_x0(history, before.level, now.level)
-        return hold_x0(before.x, x0, before.level, now.level)
+        return exponential_integrator_step(before.x, x0, before.level, now.level)
 
     return Solver(step, order=order + 1, memory=order + 1, correct=correct)
 
@@ -90,9 +99,9 @@ def deis(*, order: int = 3) -> Solver:
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
-        if leaps(t, s):
-            return hold_x0(x, x0, t, s)
-        return hold_eps(x, polynomial_eps(history, t, s), t, s)
+        if is_infinite_step(t, s):
+            return exponential_integrator_step(x, x0, t, s)
+        return eps_step(x, polynomial_eps(history, t, s), t, s)
 
     return Solver(step, order=order, memory=order)
 
@@ -116,11 +125,11 @@ def ipndm(*, order: int = 4) -> Solver:
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
-        if leaps(t, s):
-            return hold_x0(x, x0, t, s)
+        if is_infinite_step(t, s):
+            return exponential_integrator_step(x, x0, t, s)
         weights = ADAMS_BASHFORTH[len(history) - 1]
         eps = weighted([eps_of(point) for point in history], weights)
-        return hold_eps(x, eps, t, s)
+        return eps_step(x, eps, t, s)
 
     return Solver(step, order=min(order, 2), memory=order)
 
@@ -139,7 +148,7 @@ def _noisy_step(history: History, x0: Tensor, s: NoiseLevel, eta: float, noise: 
     """The step with this x0 held still and `sigma_s·sqrt(1 − kept²)` of fresh noise."""
     x, t = history[0].x, history[0].level
     kept = noise_kept(t, s, eta)
-    return hold_x0(x, x0, t, s, kept) + broadcast(s.sigma * torch.sqrt(1 - kept**2), x) * noise()
+    return exponential_integrator_step(x, x0, t, s, kept) + broadcast(s.sigma * torch.sqrt(1 - kept**2), x) * noise()
 
 
 def _check_eta(solver: str, eta: float) -> None:

@@ -28,7 +28,7 @@ def edm_churn(*, churn: float = 40.0, low: float = 0.05, high: float = 50.0, noi
         both = NoiseLevel(*(torch.stack(pair, 1).flatten() for pair in zip(levels, raised, strict=True)))
         return both.at(torch.stack([torch.ones_like(churned), churned], 1).flatten())
 
-    return heun()._replace(route=route, rise=partial(renoise, scale=noise))
+    return heun()._replace(route=route, renoise=partial(renoise, scale=noise))
 
 
 def restart(*, low: float = 0.06, high: float = 0.3, repeats: int = 2) -> Solver:
@@ -48,4 +48,4 @@ def restart(*, low: float = 0.06, high: float = 0.3, repeats: int = 2) -> Solver
         last, steps = int(inside[-1]), torch.arange(len(ratio))
         return levels.at(torch.cat([steps[: last + 1], *[inside] * repeats, steps[last + 1 :]]))
 
-    return heun()._replace(route=route, rise=renoise)
+    return heun()._replace(route=route, renoise=renoise)

@@ -13,21 +13,21 @@ from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import Schedule
 from unblot.sampling.guidance import autoguidance
-from unblot.sampling.loop import Solver, evaluations, sample
+from unblot.sampling.loop import Solver, count_nfe, sample
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import GRIDS
+from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, options_of, parse
 
 
 @dataclass(frozen=True)
-class Setting:
+class SamplerConfig:
     """How to sample: specs of a solver and a grid, the number of steps, and guidance, none where its scale is 1.
 
     guidance, its interval of sigma/alpha, and autoguide, the weaker model, are those of `Run.sample`.
     """
 
     solver: str
-    grid: str
+    spacing: str
     steps: int
     guidance: float | Sequence[float] = 1.0
     guidance_low: float = 0.0
@@ -41,12 +41,12 @@ class Setting:
 
     def levels(self, schedule: Schedule) -> NoiseLevel:
         """The levels (steps + 1,) of the schedule that the grid chooses."""
-        return build(GRIDS, self.grid, "grid")(schedule, self.steps)
+        return build(SPACINGS, self.spacing, "spacing")(schedule, self.steps)
 
-    def evaluations(self, schedule: Schedule) -> int:
+    def nfe(self, schedule: Schedule) -> int:
         """The calls of a network that a picture takes, two for each guided estimate; 0 where the pictures decide."""
         solver, levels = build(SOLVERS, self.solver, "solver"), self.levels(schedule)
-        return evaluations(solver, levels) if not self.guided else self._counted(solver, levels)
+        return count_nfe(solver, levels) if not self.guided else self._counted(solver, levels)
 
     def _counted(self, solver: Solver, levels: NoiseLevel) -> int:
         """Told by going all the way with a denoiser that does nothing but count."""
@@ -65,14 +65,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Candidate:
     """A setting, what it costs in calls of the denoiser, and how good it was found to be: the lower the better.
 
     spread: standard deviation of how far the figure lies above the least one, by chance.
     """
 
-    setting: Setting
-    evaluations: int
+    sampler: SamplerConfig
+    nfe: int
     figure: float
     spread: float = 0.0
 
@@ -80,28 +80,28 @@ class Trial:
 QUALITIES = {"draft": 1.5, "good": 1.1, "best": 1.0}  # the figure may be this many times the least one
 
 
-def setting_for(solver: str, grid: str, calls: int, schedule: Schedule) -> Setting | None:
+def sampler_for(solver: str, spacing: str, calls: int, schedule: Schedule) -> SamplerConfig | None:
     """The setting of most steps that takes no more than `calls` evaluations; None where there is none."""
     rule = build(SOLVERS, solver, "solver")
-    if rule.evaluations == 0 or calls < 1:
+    if rule.nfe == 0 or calls < 1:
         return None
-    for steps in range((calls - 1) // rule.evaluations + 1, 0, -1):  # a route may take more than its steps
-        setting = Setting(solver, grid, steps)
-        if evaluations(rule, setting.levels(schedule)) <= calls:
-            return setting
+    for steps in range((calls - 1) // rule.nfe + 1, 0, -1):  # a route may take more than its steps
+        sampler = SamplerConfig(solver, spacing, steps)
+        if count_nfe(rule, sampler.levels(schedule)) <= calls:
+            return sampler
     return None
 
 
-def front(trials: Iterable[Trial]) -> list[Trial]:
+def front(candidates: Iterable[Candidate]) -> list[Candidate]:
     """The trials that no other beats in both evaluations and figure, fewest evaluations first."""
-    best: list[Trial] = []
-    for trial in sorted(trials, key=lambda t: (t.evaluations, t.figure)):
-        if not best or trial.figure < best[-1].figure:
-            best.append(trial)
+    best: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda t: (t.nfe, t.figure)):
+        if not best or candidate.figure < best[-1].figure:
+            best.append(candidate)
     return best
 
 
-def choose(trials: Sequence[Trial], quality: str) -> Trial:
+def choose(candidates: Sequence[Candidate], quality: str) -> Candidate:
     """The cheapest trial whose figure is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
 
     One that lies above the least by no more than its spread counts as good as that (as in the rule of one standard
@@ -109,43 +109,43 @@ def choose(trials: Sequence[Trial], quality: str) -> Trial:
     """
     if quality not in QUALITIES:
         raise UnblotError(f"unknown quality {quality!r}; choose one of {', '.join(QUALITIES)}")
-    if not trials:
+    if not candidates:
         raise UnblotError("nothing was tuned yet; run unblot tune first")
-    least = min(trial.figure for trial in trials)
-    good = (t for t in trials if t.figure <= max(least * QUALITIES[quality], least + t.spread))
-    return min(good, key=lambda t: (t.evaluations, t.figure))
+    least = min(candidate.figure for candidate in candidates)
+    good = (t for t in candidates if t.figure <= max(least * QUALITIES[quality], least + t.spread))
+    return min(good, key=lambda t: (t.nfe, t.figure))
 
 
-def within(trials: Sequence[Trial], calls: int) -> Trial:
+def within(candidates: Sequence[Candidate], calls: int) -> Candidate:
     """The best trial of no more than `calls` evaluations. Raises UnblotError where there is none."""
-    cheap = [trial for trial in trials if trial.evaluations <= calls]
+    cheap = [candidate for candidate in candidates if candidate.nfe <= calls]
     if not cheap:
-        least = min((trial.evaluations for trial in trials), default=1)
+        least = min((candidate.nfe for candidate in candidates), default=1)
         raise UnblotError(f"no tuned setting takes {calls} evaluations or fewer; the cheapest takes {least}")
     return min(cheap, key=lambda t: t.figure)
 
 
-def told(setting: Setting) -> str:
+def describe_sampler(sampler: SamplerConfig) -> str:
     """A setting in a few words: options that are the defaults are left out."""
-    grid = "its own levels" if setting.grid.startswith("listed") else short(GRIDS, setting.grid, "grid")
-    pushed = f", guidance {push(setting)}" if setting.guided else ""
-    return f"{short(SOLVERS, setting.solver, 'solver')}, {setting.steps} steps on {grid}{pushed}"
+    spacing = "its own levels" if sampler.spacing.startswith("listed") else short(SPACINGS, sampler.spacing, "spacing")
+    pushed = f", guidance {describe_guidance(sampler)}" if sampler.guided else ""
+    return f"{short(SOLVERS, sampler.solver, 'solver')}, {sampler.steps} steps on {spacing}{pushed}"
 
 
-def push(setting: Setting) -> str:
+def describe_guidance(sampler: SamplerConfig) -> str:
     """The guidance of a setting: its scale, what it leads towards or away from, and at which sigma/alpha."""
-    if not setting.guided:
+    if not sampler.guided:
         return ""
-    weak, high = setting.autoguide, setting.guidance_high
+    weak, high = sampler.autoguide, sampler.guidance_high
     way = "towards the label" if weak is None else f"away from {weak.removesuffix('.safetensors')}"
-    return f"{setting.guidance} {way}" + ("" if high is None else f", at {setting.guidance_low:.2g} to {high:.2g}")
+    return f"{sampler.guidance} {way}" + ("" if high is None else f", at {sampler.guidance_low:.2g} to {high:.2g}")
 
 
-def levels(setting: Setting) -> str:
+def levels(sampler: SamplerConfig) -> str:
     """The grid of a setting; of learned levels their sigma/alpha, rounded."""
-    _, _, ratios = setting.grid.partition("ratios=")
+    _, _, ratios = sampler.spacing.partition("ratios=")
     own = ", ".join(f"{float(ratio):.2g}" for ratio in ratios.split("/")) if ratios else ""
-    return own or short(GRIDS, setting.grid, "grid")
+    return own or short(SPACINGS, sampler.spacing, "spacing")
 
 
 def short(entries: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:

@@ -7,7 +7,7 @@ from unblot.denoiser import Denoised
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, between, broadcast, eps_from_x0, log_snr, mix, posterior
 from unblot.sampling.loop import Denoise, History, Noise, Solver
-from unblot.sampling.steps import hold_eps, hold_x0, leaps
+from unblot.sampling.steps import eps_step, exponential_integrator_step, is_infinite_step
 from unblot.vlb import VARIANCES
 
 
@@ -21,9 +21,9 @@ def ddpm(*, variance: str = "posterior") -> Solver:
         raise UnblotError(f"unknown variance {variance!r} for solver 'ddpm'; choose one of {', '.join(VARIANCES)}")
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
-        x, t, x0, var_mix = history[0]
+        x, t, x0, variance_interpolation = history[0]
         on_x, on_x0, var = posterior(t, s)
-        std = VARIANCES[variance](t, s, var, Denoised(x0, var_mix)).sqrt()
+        std = VARIANCES[variance](t, s, var, Denoised(x0, variance_interpolation)).sqrt()
         return mix(on_x, x, on_x0, x0) + std * noise()
 
     return Solver(step, order=1)
@@ -60,12 +60,12 @@ def heun() -> Solver:
         x, t, x0, _ = history[0]
         eps = eps_from_x0(x, x0, t)
         x_s = mix(s.alpha, x0, s.sigma, eps)
-        if leaps(t, s):
+        if is_infinite_step(t, s):
             return x_s
         eps_s = eps_from_x0(x_s, denoise(x_s, s).x0, s)
-        return hold_eps(x, (eps + eps_s) / 2, t, s)
+        return eps_step(x, (eps + eps_s) / 2, t, s)
 
-    return Solver(step, order=2, evaluations=2)
+    return Solver(step, order=2, nfe=2)
 
 
 def dpmpp_2s() -> Solver:
@@ -74,12 +74,12 @@ def dpmpp_2s() -> Solver:
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
         if t.alpha == 0:
-            return hold_x0(x, x0, t, s)
+            return exponential_integrator_step(x, x0, t, s)
         middle = between(t, s, 0.5)
-        x0_middle = denoise(hold_x0(x, x0, t, middle), middle).x0
-        return hold_x0(x, x0_middle, t, s)
+        x0_middle = denoise(exponential_integrator_step(x, x0, t, middle), middle).x0
+        return exponential_integrator_step(x, x0_middle, t, s)
 
-    return Solver(step, order=2, evaluations=2)
+    return Solver(step, order=2, nfe=2)
 
 
 def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
@@ -95,14 +95,17 @@ def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
         x, t, x0, _ = history[0]
         longest = 4 / (log_snr(s) - log_snr(t))  # a longer one may pass over all that happens, and find no error
         if longest == 0:
-            return hold_x0(x, x0, t, s)
+            return exponential_integrator_step(x, x0, t, s)
         done, size = torch.zeros(len(x), dtype=torch.float64), (longest / 4).clamp(max=1).expand(len(x))
         while bool((done < 1).any()):
             ahead = (done + size).clamp(max=1)
             here, middle, there = (between(t, s, f) for f in (done, (done + ahead) / 2, ahead))
             x0 = denoise(x, here).x0
-            x0_middle = denoise(hold_x0(x, x0, here, middle), middle).x0
-            first, second = hold_x0(x, x0, here, there), hold_x0(x, x0_middle, here, there)
+            x0_middle = denoise(exponential_integrator_step(x, x0, here, middle), middle).x0
+            first, second = (
+                exponential_integrator_step(x, x0, here, there),
+                exponential_integrator_step(x, x0_middle, here, there),
+            )
             allowed = tolerance * _rms(second).maximum(0.1 * there.alpha)
             error = (_rms(second - first) / allowed).nan_to_num(0.0)
             good = (error <= 1) | (size <= 1e-3)
@@ -120,7 +123,7 @@ def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
             stops.insert(1, NoiseLevel(start.sigma / 100, start.sigma))
         return NoiseLevel(*(torch.stack(column) for column in zip(*stops, strict=True)))
 
-    return Solver(step, order=2, evaluations=0, route=route)
+    return Solver(step, order=2, nfe=0, route=route)
 
 
 def _rms(x: Tensor) -> Tensor:

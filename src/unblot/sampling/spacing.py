@@ -11,28 +11,28 @@ from torch import Tensor
 
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
-from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, sampling_levels
+from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, uniform_time_levels
 
-Grid = Callable[[Schedule, int], NoiseLevel]  # schedule, steps -> levels (steps + 1,)
+Spacing = Callable[[Schedule, int], NoiseLevel]  # schedule, steps -> levels (steps + 1,)
 
 
-def by_time() -> Grid:
+def uniform_time() -> Spacing:
     """The schedule at N + 1 equally spaced times, from 1 to 0."""
-    return sampling_levels
+    return uniform_time_levels
 
 
-def trailing(*, indices: int = 1000) -> Grid:
+def trailing(*, indices: int = 1000) -> Spacing:
     """Equally spaced whole indices, of a schedule trained on `indices` of them, from the last on (Lin et al. 2024)."""
 
-    def grid(schedule: Schedule, steps: int) -> NoiseLevel:
+    def spacing(schedule: Schedule, steps: int) -> NoiseLevel:
         if steps > indices:
             raise UnblotError(f"grid 'trailing' has no more than {indices} steps, not {steps}")
         return schedule((torch.linspace(1, 0, steps + 1, dtype=torch.float64) * indices).round() / indices)
 
-    return grid
+    return spacing
 
 
-def karras(*, rho: float = 7.0, low: float = SIGMA_MIN, high: float = SIGMA_MAX) -> Grid:
+def karras(*, rho: float = 7.0, low: float = SIGMA_MIN, high: float = SIGMA_MAX) -> Spacing:
     """(sigma/alpha)^(1/rho) falls in equal steps from `high` to `low`, then comes 0 (Karras et al. 2022, eq. 5).
 
     The range is cut to that of the schedule. A greater rho has shorter steps at low noise.
@@ -43,13 +43,13 @@ def karras(*, rho: float = 7.0, low: float = SIGMA_MIN, high: float = SIGMA_MAX)
     return _spaced(low, high, lambda ratio: ratio ** (1 / rho), lambda place: place**rho)
 
 
-def log_snr(*, low: float = SIGMA_MIN, high: float = SIGMA_MAX) -> Grid:
+def uniform_log_snr(*, low: float = SIGMA_MIN, high: float = SIGMA_MAX) -> Spacing:
     """log SNR rises in equal steps while sigma/alpha falls from `high` to `low`, then comes 0 (Lu et al. 2022)."""
     _check_range("log_snr", low, high)
     return _spaced(low, high, torch.log, torch.exp)
 
 
-def listed(*, ratios: str = "") -> Grid:
+def listed(*, ratios: str = "") -> Spacing:
     """The levels with these values of sigma/alpha, then 0: `listed:ratios=80/6/1.1/0.2`, as tuning writes them."""
     try:
         wanted = torch.tensor([float(ratio) for ratio in ratios.split("/")], dtype=torch.float64)
@@ -60,19 +60,19 @@ def listed(*, ratios: str = "") -> Grid:
     if not bool((wanted > 0).all()) or not bool((wanted.diff() < 0).all()):
         raise UnblotError(f"grid 'listed' needs falling numbers above 0, not {ratios!r}")
 
-    def grid(schedule: Schedule, steps: int) -> NoiseLevel:
+    def spacing(schedule: Schedule, steps: int) -> NoiseLevel:
         if steps != len(wanted):
             raise UnblotError(f"this listed grid has {len(wanted)} steps, not {steps}; leave --steps out")
         return levels_at(schedule, wanted)
 
-    return grid
+    return spacing
 
 
-GRIDS: dict[str, Callable[..., Grid]] = {
-    "time": by_time,
+SPACINGS: dict[str, Callable[..., Spacing]] = {
+    "time": uniform_time,
     "trailing": trailing,
     "karras": karras,
-    "log_snr": log_snr,
+    "log_snr": uniform_log_snr,
     "listed": listed,
 }
 
@@ -96,19 +96,19 @@ def spec_of(levels: NoiseLevel) -> str:
     return "listed:ratios=" + "/".join(f"{ratio:.6g}" for ratio in (levels.sigma / levels.alpha)[:-1].tolist())
 
 
-def _spaced(low: float, high: float, place: Callable[[Tensor], Tensor], ratio: Callable[[Tensor], Tensor]) -> Grid:
+def _spaced(low: float, high: float, place: Callable[[Tensor], Tensor], ratio: Callable[[Tensor], Tensor]) -> Spacing:
     """Equal steps of `place(sigma/alpha)` between two ratios, both within the schedule's range."""
 
-    def grid(schedule: Schedule, steps: int) -> NoiseLevel:
+    def spacing(schedule: Schedule, steps: int) -> NoiseLevel:
         ends = schedule(torch.tensor([1.0, 1e-9], dtype=torch.float64))
         most, least = (ends.sigma / ends.alpha).tolist()
         edges = place(torch.tensor([min(high, most), max(low, least)], dtype=torch.float64))
         share = torch.linspace(0, 1, steps, dtype=torch.float64)
         return levels_at(schedule, ratio(torch.lerp(edges[0], edges[1], share)))
 
-    return grid
+    return spacing
 
 
-def _check_range(grid: str, low: float, high: float) -> None:
+def _check_range(spacing: str, low: float, high: float) -> None:
     if not 0 < low < high:
-        raise UnblotError(f"grid {grid!r} needs 0 < low < high, not {low} and {high}")
+        raise UnblotError(f"grid {spacing!r} needs 0 < low < high, not {low} and {high}")

@@ -14,7 +14,7 @@ from unblot.process.levels import NoiseLevel, eps_from_x0, log_snr, mix
 from unblot.sampling.loop import Estimate, History
 
 
-def leaps(t: NoiseLevel, s: NoiseLevel) -> bool:
+def is_infinite_step(t: NoiseLevel, s: NoiseLevel) -> bool:
     """Whether a step between levels () is too long for sigma/alpha as its time: from over 10 it falls tenfold or more.
 
     From pure noise, where sigma/alpha is infinite, every step leaps.
@@ -22,7 +22,9 @@ def leaps(t: NoiseLevel, s: NoiseLevel) -> bool:
     return bool(t.sigma / t.alpha > 10 * (s.sigma / s.alpha).clamp(min=1))
 
 
-def hold_x0(x: Tensor, x0: Tensor, t: NoiseLevel, s: NoiseLevel, kept: Tensor | float = 1.0) -> Tensor:
+def exponential_integrator_step(
+    x: Tensor, x0: Tensor, t: NoiseLevel, s: NoiseLevel, kept: Tensor | float = 1.0
+) -> Tensor:
     """x_s where x0_hat stays as it is: `shrink·x_t + (alpha_s − shrink·alpha_t)·x0`, `shrink = kept·sigma_s/sigma_t`.
 
     kept = 1 is the deterministic step; a smaller one leaves room for fresh noise of deviation
@@ -32,7 +34,7 @@ def hold_x0(x: Tensor, x0: Tensor, t: NoiseLevel, s: NoiseLevel, kept: Tensor | 
     return mix(shrink, x, s.alpha - shrink * t.alpha, x0)
 
 
-def hold_eps(x: Tensor, eps: Tensor, t: NoiseLevel, s: NoiseLevel) -> Tensor:
+def eps_step(x: Tensor, eps: Tensor, t: NoiseLevel, s: NoiseLevel) -> Tensor:
     """x_s where eps_hat stays as it is: `grow·x_t + (sigma_s − grow·sigma_t)·eps`, `grow = alpha_s/alpha_t`."""
     grow = s.alpha / t.alpha
     return mix(grow, x, s.sigma - grow * t.sigma, eps)

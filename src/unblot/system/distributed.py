@@ -21,7 +21,7 @@ class Group(NamedTuple):
     world: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes files and talks."""
         return self.rank == 0
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: text, JSON, tensors, arrays; folders that are made, and that are not overwritten."""
+"""Files that appear whole or not at all: text, JSON, tensors and arrays; and new folders."""
 
 import hashlib
 import itertools

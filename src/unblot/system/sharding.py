@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.system.distributed import Group
 
@@ -38,14 +37,14 @@ def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, de
     return True
 
 
-def shard(denoiser: Denoiser, group: Group, device: torch.device) -> None:
+def shard(network: nn.Module, group: Group, device: torch.device) -> None:
     """Spreads the network's parameters over all processes, block by block."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
     mesh = init_device_mesh(device.type, (group.world,))
-    for module in (*_blocks(denoiser.network), denoiser.network):
+    for module in (*_blocks(network), network):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the outermost too: averages are put in between
 
 
@@ -59,7 +58,7 @@ def gathered(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     kept = {}
     for name, tensor in tensors.items():
         one = whole(tensor)
-        if group.leads:
+        if group.is_main_process:
             kept[name] = one.cpu() if is_shared(tensor) else one
     return kept
 

@@ -14,17 +14,17 @@ from torch import Tensor
 from unblot.config.schema import TrainConfig
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
-from unblot.process.randomness import epoch_order, grain_generator, stratified_uniform, uniform_indices
+from unblot.process.randomness import chunk_generator, epoch_order, stratified_uniform, uniform_indices
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
-from unblot.sampling.draw import sampling_levels
+from unblot.sampling.batched import sampling_levels
 from unblot.specs import build
 
-GRAIN = 16  # pictures
+RNG_CHUNK = 16  # pictures
 INDICES = 1000  # DDPM's T
-TIMES = ("stratified", "index", "adaptive", "grid")
+TIMES = ("stratified", "index", "adaptive", "spacing")
 
 
-class Draw(NamedTuple):
+class BatchDraw(NamedTuple):
     """The random part of a step for B pictures: positions among the training pictures (B,), times (B,) and their
     levels (B,), noise (B, C, H, W), which labels are hidden (B,) bool, and the generator of each grain, for what is
     still to be drawn. Adaptive times are still to be made of these, as in `Adaptive.times`."""
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     eps: Tensor
     label: Tensor | None
     conditions: Tensor
-    again: Tensor
+    second_noise: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on the device, without a wait for it."""
@@ -59,16 +59,18 @@ class Batch(NamedTuple):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         label = None if self.label is None else change(self.label)
-        return Batch(change(self.x0), self.t, change(self.eps), label, change(self.conditions), change(self.again))
+        return Batch(
+            change(self.x0), self.t, change(self.eps), label, change(self.conditions), change(self.second_noise)
+        )
 
 
 @dataclass
-class Draws:
+class BatchSampler:
     """The draw of every step of a run. Every picture comes once in each pass over the `count` training pictures.
 
-    times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly; "grid"
-    is stratified, over a schedule that `only_at` made of the levels that sampling visits; "adaptive" is stratified too,
-    quantiles of a density that training learns as it goes, which no draw may depend on.
+    times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly;
+    "spacing" is stratified, over a schedule that `only_at` made of the levels that sampling visits; "adaptive" is
+    stratified too, quantiles of a density that training learns as it goes, which no draw may depend on.
     """
 
     seed: int
@@ -84,26 +86,26 @@ class Draws:
         if self.times not in TIMES:
             raise UnblotError(f"unknown times {self.times!r}; choose one of {', '.join(TIMES)}")
 
-    def at(self, step: int, rank: int = 0, world: int = 1) -> Draw:
+    def at(self, step: int, rank: int = 0, world: int = 1) -> BatchDraw:
         """The draw of step 0, 1, …; of several processes each takes every `world`-th grain.
 
         Raises UnblotError where there are more processes than grains.
         """
-        numbers = range(-(-self.batch_size // GRAIN))[rank::world]
+        numbers = range(-(-self.batch_size // RNG_CHUNK))[rank::world]
         if not numbers:
             raise UnblotError(
                 f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; use --batch-size "
-                f"{GRAIN * world} or more"
+                f"{RNG_CHUNK * world} or more"
             )
-        generators = [grain_generator(self.seed, step, grain) for grain in numbers]
-        grains = [self._grain(grain, g) for grain, g in zip(numbers, generators, strict=True)]
-        t, eps, hidden = (torch.cat(column) for column in zip(*grains, strict=True))
-        whole = self._pictures(step).split(GRAIN)
-        return Draw(torch.cat([whole[grain] for grain in numbers]), t, self.schedule(t), eps, hidden, generators)
+        generators = [chunk_generator(self.seed, step, chunk) for chunk in numbers]
+        chunks = [self._grain(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
+        t, eps, hidden = (torch.cat(column) for column in zip(*chunks, strict=True))
+        whole = self._pictures(step).split(RNG_CHUNK)
+        return BatchDraw(torch.cat([whole[chunk] for chunk in numbers]), t, self.schedule(t), eps, hidden, generators)
 
-    def _grain(self, grain: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        first = grain * GRAIN
-        n = min(GRAIN, self.batch_size - first)
+    def _grain(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        first = chunk * RNG_CHUNK
+        n = min(RNG_CHUNK, self.batch_size - first)
         if self.times == "index":
             t = uniform_indices(n, INDICES, g).double() / INDICES
         else:
@@ -133,7 +135,7 @@ def independent() -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x0, eps: eps
 
 
-def assigned() -> Callable[[Tensor, Tensor], Tensor]:
+def ot() -> Callable[[Tensor, Tensor], Tensor]:
     """The noise of each grain shared out among its pictures so that the sum of squared distances is least.
 
     Immiscible diffusion (Li et al. 2024), minibatch optimal transport (Pooladian et al. 2023), with minibatches of one
@@ -144,7 +146,7 @@ def assigned() -> Callable[[Tensor, Tensor], Tensor]:
     def assign(x0: Tensor, eps: Tensor) -> Tensor:
         """x0, eps: (B, C, H, W), in grains; returns eps in another order within each grain, on the CPU."""
         parts = []
-        for pictures, noise in zip(x0.cpu().split(GRAIN), eps.split(GRAIN), strict=True):
+        for pictures, noise in zip(x0.cpu().split(RNG_CHUNK), eps.split(RNG_CHUNK), strict=True):
             _, order = linear_sum_assignment(-(pictures.flatten(1) @ noise.flatten(1).T).numpy())
             parts.append(noise[torch.from_numpy(order)])
         return torch.cat(parts)
@@ -152,14 +154,14 @@ def assigned() -> Callable[[Tensor, Tensor], Tensor]:
     return assign
 
 
-NOISES: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
+COUPLINGS: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
     "independent": independent,
-    "assigned": assigned,
+    "ot": ot,
 }
 
 
 def training_schedule(train: TrainConfig) -> Schedule:
-    """The schedule that training draws from: the run's own, or, for times "grid", the levels that sampling visits."""
-    if train.times == "grid":
-        return only_at(sampling_levels(train.schedule, train.grid, train.sampling_steps))
+    """The schedule that training draws from: the run's own, or for times "spacing" the levels that sampling visits."""
+    if train.times == "spacing":
+        return only_at(sampling_levels(train.schedule, train.spacing, train.sampling_steps))
     return build(SCHEDULES, train.schedule, "schedule")

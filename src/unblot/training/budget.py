@@ -21,10 +21,10 @@ from unblot.config.presets import ENOUGH_STEPS, FREE_BATCH, LEAST_PASS, MOST_BAT
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError
-from unblot.runs.budget_plan import Plan
+from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
 from unblot.system.files import write_json
-from unblot.training.budget_controller import Pace, occasions
+from unblot.training.budget_controller import BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.loop import PREVIEW_STEPS, preview_pictures
 from unblot.training.trainer import Trainer
@@ -35,7 +35,7 @@ TRIES, MOST_TRIES = 2, 200  # timed steps of a trial, after one that is not time
 GROWTH = 2.5  # about how much slower the next network of a ladder is, before it has been tried
 TRIAL_DRAW = 2  # steps of the draw that stands for a preview
 SAVING_RATE = 2e8  # bytes/s of a checkpoint, written, flushed and read again, until the run has measured its own
-ASIDE_SHARE = 0.05  # of the budget that previews take at most, and checkpoints too
+OVERHEAD_SHARE = 0.05  # of the budget that previews take at most, and checkpoints too
 
 
 class Trial(NamedTuple):
@@ -50,7 +50,7 @@ class Trial(NamedTuple):
     memory: int
 
     @property
-    def aside(self) -> dict[str, float]:
+    def overhead(self) -> dict[str, float]:
         """Seconds of each work beside the training steps."""
         train, data = self.config.train, self.config.data
         passes = 2 * pictures_a_side(train, data) / (PASSES * train.batch_size)  # in steps, held-out and training
@@ -100,63 +100,67 @@ def peak_memory(device: torch.device) -> int:
 def training_seconds(trial: Trial) -> float:
     """About how long a whole training takes on this machine, previews and checkpoints included."""
     train = trial.config.train
-    return train.steps * trial.step_seconds + _aside(trial, 0)
+    return train.steps * trial.step_seconds + _overhead(trial, 0)
 
 
 def choose(
-    configure: Callable[..., RunConfig], choices: Mapping[str, Any], dataset: Dataset, pace: Pace
-) -> tuple[RunConfig, Plan]:
+    configure: Callable[..., RunConfig], choices: Mapping[str, Any], dataset: Dataset, controller: BudgetController
+) -> tuple[RunConfig, BudgetPlan]:
     """The configuration that uses the pace's budget best on this machine, and the plan of it.
 
     configure: the full configuration for some decisions (network, batch_size, steps, ...) beside what was given.
     choices: what was given, and is not decided here.
     Raises UnblotError where the budget does not even allow a few steps.
     """
-    assert pace.budget is not None
-    until = pace.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * pace.budget)
+    assert controller.budget is not None
+    until = controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * controller.budget)
     first = configure()
     networks = (first.train.network,) if "network" in choices else ladder(first.data, first.train.preset)
     free_batch = "batch_size" not in choices and first.train.preset == "default"
     chosen = configure(network=networks[0])
     if len(networks) > 1 or free_batch:
-        trial = _network(configure, networks, dataset, pace, until)
-        chosen = (_batch(configure, trial, dataset, pace, until) if free_batch else trial).config
-    trial = try_out(chosen, dataset, pace.clock, until, draw=True)
-    steps = trial.steps_in(pace.budget - pace.used())
+        trial = _network(configure, networks, dataset, controller, until)
+        chosen = (_batch(configure, trial, dataset, controller, until) if free_batch else trial).config
+    trial = try_out(chosen, dataset, controller.clock, until, draw=True)
+    steps = trial.steps_in(controller.budget - controller.used())
     if steps < LEAST_STEPS:
-        least = math.ceil((pace.used() + LEAST_STEPS * trial.step_seconds) * 1.2)
+        least = math.ceil((controller.used() + LEAST_STEPS * trial.step_seconds) * 1.2)
         raise UnblotError(
-            f"--budget {format_seconds(pace.budget)} is too short: a step of {trial.config.train.network} takes "
+            f"--budget {format_seconds(controller.budget)} is too short: a step of {trial.config.train.network} takes "
             f"{trial.step_seconds:.1f} seconds here; give at least {least}s, or a smaller --network"
         )
     decided = {"network": chosen.train.network, "batch_size": chosen.train.batch_size}
-    every = _intervals(trial, steps, pace.budget)
+    every = _intervals(trial, steps, controller.budget)
     config = configure(**decided, **every, steps=steps)
-    steps = max(LEAST_STEPS, trial.steps_in(pace.budget - pace.used() - _aside(trial._replace(config=config), 0)))
+    steps = max(
+        LEAST_STEPS, trial.steps_in(controller.budget - controller.used() - _overhead(trial._replace(config=config), 0))
+    )
     config = configure(**decided, **every, steps=steps)
-    return config, _plan(trial._replace(config=config), 0, steps, pace)
+    return config, _plan(trial._replace(config=config), 0, steps, controller)
 
 
-def go_on(config: RunConfig, first: int, dataset: Dataset, pace: Pace) -> Plan:
+def go_on(config: RunConfig, first: int, dataset: Dataset, controller: BudgetController) -> BudgetPlan:
     """The plan of a run that goes on after step `first` for what is left of its budget."""
-    assert pace.budget is not None
-    left = pace.budget - pace.used()
-    trial = try_out(config, dataset, pace.clock, pace.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * left), draw=True)
-    steps = trial.steps_in(pace.budget - pace.used())
+    assert controller.budget is not None
+    left = controller.budget - controller.used()
+    trial = try_out(
+        config, dataset, controller.clock, controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * left), draw=True
+    )
+    steps = trial.steps_in(controller.budget - controller.used())
     train = dataclasses.replace(config.train, steps=first + steps)
     trial = trial._replace(config=dataclasses.replace(config, train=train))
-    steps = trial.steps_in(pace.budget - pace.used() - _aside(trial, first))
-    return _plan(trial, first, steps, pace)
+    steps = trial.steps_in(controller.budget - controller.used() - _overhead(trial, first))
+    return _plan(trial, first, steps, controller)
 
 
-def _plan(trial: Trial, first: int, steps: int, pace: Pace) -> Plan:
+def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) -> BudgetPlan:
     """What `steps` steps after step `first` will be; the pace takes up what the trial told."""
-    assert pace.budget is not None
-    pace.step_seconds, pace.expected = trial.step_seconds, trial.aside
-    config, train, used = trial.config, trial.config.train, pace.used()
-    left = pace.budget - used
-    return Plan(
-        budget=pace.budget,
+    assert controller.budget is not None
+    controller.step_seconds, controller.expected = trial.step_seconds, trial.overhead
+    config, train, used = trial.config, trial.config.train, controller.used()
+    left = controller.budget - used
+    return BudgetPlan(
+        budget=controller.budget,
         used=used,
         first=first,
         network=train.network,
@@ -167,64 +171,72 @@ def _plan(trial: Trial, first: int, steps: int, pace: Pace) -> Plan:
         passes=steps * train.batch_size / config.data.count,
         pictures_per_second=train.batch_size / trial.step_seconds,
         memory=trial.memory,
-        aside_share=_aside(trial, first) / max(left, 1e-9),
+        overhead_share=_overhead(trial, first) / max(left, 1e-9),
         ends=(datetime.now() + timedelta(seconds=left)).isoformat(timespec="seconds"),
     )
 
 
-def keep(folder: Path, plan: Plan, trainer: Trainer, seconds: float | None = None) -> None:
+def keep(folder: Path, plan: BudgetPlan, trainer: Trainer, seconds: float | None = None) -> None:
     """Writes the plan into the run folder, and after the run, which then has taken so many seconds, what it came to."""
     kept: dict[str, Any] = {"plan": plan.to_dict()}
     if seconds is not None:
         steps = trainer.step - plan.first
         memory = peak_memory(trainer.device)
         kept["came"] = {"seconds": seconds, "steps": steps, "pictures": steps * plan.batch_size, "memory": memory}
-    if trainer.group.leads:
+    if trainer.group.is_main_process:
         write_json(folder / PLAN, kept)
 
 
 def _network(
-    configure: Callable[..., RunConfig], networks: Sequence[str], dataset: Dataset, pace: Pace, until: float
+    configure: Callable[..., RunConfig],
+    networks: Sequence[str],
+    dataset: Dataset,
+    controller: BudgetController,
+    until: float,
 ) -> Trial:
     """The largest of the networks that takes enough steps in the budget, or the smallest."""
-    assert pace.budget is not None
+    assert controller.budget is not None
     chosen = None
     for network in networks:
-        if chosen and pace.clock() + (1 + TRIES) * GROWTH * chosen.fastest > until:
+        if chosen and controller.clock() + (1 + TRIES) * GROWTH * chosen.fastest > until:
             break  # no time to try it
-        trial = try_out(configure(network=network), dataset, pace.clock)
-        if chosen and pace.budget / trial.fastest < ENOUGH_STEPS:
+        trial = try_out(configure(network=network), dataset, controller.clock)
+        if chosen and controller.budget / trial.fastest < ENOUGH_STEPS:
             break
         chosen = trial
-        if pace.budget / chosen.fastest < ENOUGH_STEPS:
+        if controller.budget / chosen.fastest < ENOUGH_STEPS:
             break
     assert chosen is not None
     return chosen
 
 
-def _batch(configure: Callable[..., RunConfig], trial: Trial, dataset: Dataset, pace: Pace, until: float) -> Trial:
+def _batch(
+    configure: Callable[..., RunConfig], trial: Trial, dataset: Dataset, controller: BudgetController, until: float
+) -> Trial:
     """The trial with its batch doubled as long as that costs next to nothing."""
     network, count = trial.config.train.network, trial.config.data.count
     while True:
         double = 2 * trial.config.train.batch_size
-        late = pace.clock() + 2 * (1 + TRIES) * trial.fastest > until
+        late = controller.clock() + 2 * (1 + TRIES) * trial.fastest > until
         if late or double > MOST_BATCH or double * LEAST_PASS > count:
             return trial
-        larger = try_out(configure(network=network, batch_size=double), dataset, pace.clock)
+        larger = try_out(configure(network=network, batch_size=double), dataset, controller.clock)
         if larger.fastest > FREE_BATCH * trial.fastest:
             return trial
         trial = larger
 
 
-def _aside(trial: Trial, first: int) -> float:
+def _overhead(trial: Trial, first: int) -> float:
     """Seconds that previews and checkpoints take after step `first`."""
-    return sum(count * trial.aside[kind] for kind, count in occasions(trial.config.train, first).items())
+    return sum(count * trial.overhead[kind] for kind, count in occasions(trial.config.train, first).items())
 
 
 def _intervals(trial: Trial, steps: int, budget: float) -> dict[str, int]:
     """Steps between logs, previews and checkpoints: as without a budget, but rarer where they would take too much."""
     fifth = max(1, steps // 5)
-    previews, checkpoints = (max(1.0, ASIDE_SHARE * budget / max(s, 1e-9)) for s in (trial.preview, trial.checkpoint))
+    previews, checkpoints = (
+        max(1.0, OVERHEAD_SHARE * budget / max(s, 1e-9)) for s in (trial.preview, trial.checkpoint)
+    )
     return {
         "log_every": min(10, max(1, steps // 50)),
         "preview_every": max(fifth, math.ceil(steps / previews)),

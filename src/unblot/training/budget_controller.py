@@ -27,7 +27,7 @@ class Mark(NamedTuple):
     step: int
 
 
-class Pace:
+class BudgetController:
     """The time of one run, over all its sittings; it begins when it is made.
 
     budget: seconds in all, None for a run that ends by its steps alone. clock: seconds from any origin; of several
@@ -48,13 +48,13 @@ class Pace:
         return self.clock() - self.origin
 
     @contextmanager
-    def aside(self, kind: str) -> Iterator[None]:
+    def overhead(self, kind: str) -> Iterator[None]:
         """Within it is work beside the training steps: its time is no step's time."""
         start = self.clock()
         yield
         self.durations[kind].append(self.clock() - start)
 
-    def aside_seconds(self, train: TrainConfig, step: int) -> float:
+    def overhead_seconds(self, train: TrainConfig, step: int) -> float:
         """Seconds that previews, checkpoints and measurements still take after `step`, those at the end included."""
         return sum(count * self._duration(kind) for kind, count in occasions(train, step).items())
 
@@ -65,8 +65,8 @@ class Pace:
         """
         if self.budget is None or not self._look(step):
             return None
-        aside = self.aside_seconds(train, step)
-        left = self.budget - self.used() - aside
+        overhead = self.overhead_seconds(train, step)
+        left = self.budget - self.used() - overhead
         off = abs(left - (train.steps - step) * self.step_seconds)
         if off <= max(TOLERANCE * self.budget, self.step_seconds):
             return None

@@ -24,16 +24,16 @@ def learning_rate(train: TrainConfig, step: int, switch: Switch | None = None) -
     rate = _planned_rate(train, step)
     if switch is None:
         return rate
-    rise = max(1, round(train.warmup * (train.steps - switch.step)))
-    return switch.rate + (rate - switch.rate) * min(1.0, (step - switch.step + 1) / rise)
+    renoise = max(1, round(train.warmup * (train.steps - switch.step)))
+    return switch.rate + (rate - switch.rate) * min(1.0, (step - switch.step + 1) / renoise)
 
 
 def _planned_rate(train: TrainConfig, step: int) -> float:
     """The learning rate of a run that has had its number of steps from the start."""
-    rise = max(1, round(train.warmup * train.steps))
-    if step < rise:
-        return train.learning_rate * (step + 1) / rise
-    done = min(1.0, (step - rise) / max(1, train.steps - rise))
+    renoise = max(1, round(train.warmup * train.steps))
+    if step < renoise:
+        return train.learning_rate * (step + 1) / renoise
+    done = min(1.0, (step - renoise) / max(1, train.steps - renoise))
     return train.learning_rate * DECAYS[train.decay](done)
 
 

@@ -18,12 +18,12 @@ from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
-from unblot.sampling.draw import sampling_levels
+from unblot.sampling.batched import sampling_levels
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import GRIDS
+from unblot.sampling.spacing import SPACINGS
 from unblot.specs import canonical
 from unblot.training.averages.ema import EMAS
-from unblot.training.batches import NOISES
+from unblot.training.batches import COUPLINGS
 from unblot.training.learning_rate import DECAYS
 from unblot.training.optim import OPTIMIZERS
 
@@ -38,22 +38,22 @@ SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig 
     "objective": OBJECTIVES,
     "weighting": WEIGHTINGS,
     "decay": DECAYS,
-    "noise": NOISES,
+    "coupling": COUPLINGS,
     "optimizer": OPTIMIZERS,
     "ema": EMAS,
-    "grid": GRIDS,
+    "spacing": SPACINGS,
     "solver": SOLVERS,
 }
 
 
-def plan(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
+def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
     """The full configuration of a run on this data, every choice decided and written out."""
     facts = facts_of(dataset)
     config = resolve(facts, choices)
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
-    levels = sampling_levels(config.schedule, config.grid, config.sampling_steps)
+    levels = sampling_levels(config.schedule, config.spacing, config.sampling_steps)
     PARAMETERIZATIONS[config.parameterization](levels.at(0), config.data_std)  # refuses pairs that cannot work
     return RunConfig(source, facts, config, __version__)
 

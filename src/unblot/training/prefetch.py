@@ -11,7 +11,7 @@ T = TypeVar("T")
 AHEAD = 2  # batches made before they are asked for
 
 
-class Feed(Generic[T]):
+class Prefetcher(Generic[T]):
     """`at(step)` is `make(step)`; for a GPU a thread makes the next few meanwhile.
 
     `make` must be a function of the step alone, so that it makes no difference when it is called.

@@ -25,14 +25,14 @@ from unblot.system.distributed import join_group, sum_gradients, sum_over
 from unblot.system.sharding import gathered, like, shard, wants_shards, whole
 from unblot.training.adaptive_times import Adaptive
 from unblot.training.averages.ema import Ema
-from unblot.training.batches import GRAIN, NOISES, Batch, Draw, Draws, training_schedule
+from unblot.training.batches import COUPLINGS, RNG_CHUNK, Batch, BatchDraw, BatchSampler, training_schedule
 from unblot.training.learning_rate import Switch, learning_rate
 from unblot.training.optim import Optimizer
-from unblot.training.prefetch import Feed
-from unblot.vlb import decoder_of, way
+from unblot.training.prefetch import Prefetcher
+from unblot.vlb import decoder_of, reverse_step
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a step did, on the device, so that nobody waits for it who does not read it.
 
     The mean loss of its batch, the norm of the gradient before clipping, and how many steps in a row up to this one
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
     loss: Tensor
     grad_norm: Tensor
-    lost: Tensor
+    skipped_steps: Tensor
 
 
 class Trainer:
@@ -63,11 +63,11 @@ class Trainer:
         spread = train.shard, self.group, self.denoiser, train.optimizer, self.device
         self.sharded = teacher is None and wants_shards(*spread)
         if self.sharded:
-            shard(self.denoiser, self.group, self.device)
+            shard(self.denoiser.network, self.group, self.device)
         self.ema = Ema(self.denoiser, train.ema)
         self.learners = {"": self.denoiser} | ({"critic_": self.distilling.critic} if self.distilling else {})
         self.optimizers = {k: Optimizer(m, train.optimizer, train.weight_decay) for k, m in self.learners.items()}
-        self.draws = Draws(
+        self.batch_sampler = BatchSampler(
             train.seed,
             train.batch_size,
             len(dataset.train),
@@ -77,23 +77,23 @@ class Trainer:
             train.label_dropout,
         )
         self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
-        self.noise = build(NOISES, train.noise, "noise")
+        self.coupling = build(COUPLINGS, train.coupling, "coupling")
         # What a teacher was taught with changed pictures, it knows: its student sees them as they are.
         self.augment = build(AUGMENTATIONS, train.augment if teacher is None else "none", "augmentation")
         self.objective = build(OBJECTIVES, train.objective, "objective")
         self.decoder = decoder_of(dataset.values, self.device)
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         mixed_precision(train.precision, self.device)  # refuses what the device has not
-        self.feed = Feed(self._share, self.device)
+        self.prefetcher = Prefetcher(self._share, self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
         self.step = 0
         self.rate_scale = 1.0
         self.switch: Switch | None = None
-        self.lost = torch.zeros((), device=self.device)
+        self.skipped_steps = torch.zeros((), device=self.device)
         self.micro_batch = train.batch_size  # pictures that go through the network at a time
 
-    def take_step(self) -> Outcome:
+    def take_step(self) -> StepResult:
         """One step of the optimiser and of the average; a gradient that is not finite leaves the weights as they are.
 
         Without a wait for the device. Raises UnblotError where not even one picture fits into its memory.
@@ -102,7 +102,7 @@ class Trainer:
         rate = self.rate_scale * learning_rate(self.config.train, self.step, self.switch)
         if self.adaptive is not None:
             self.adaptive.refresh(self.step)
-        batch = self.timed(self.feed.at(self.step)).to(self.device)
+        batch = self.timed(self.prefetcher.at(self.step)).to(self.device)
         losses = self._gradients(batch)
         loss = self._share_of_mean(losses, batch.t)
         learning = list(self.learners) if self._matches else [""]
@@ -113,10 +113,10 @@ class Trainer:
             self.adaptive.learn(losses, batch.t, bad, self.group)
         for name in learning:
             self.optimizers[name].step(rate, bad)
-        self.lost = torch.where(bad, self.lost + 1, 0)
+        self.skipped_steps = torch.where(bad, self.skipped_steps + 1, 0)
         self.step += 1
         self.ema.update(self.denoiser, self.step)
-        return Outcome(loss, norms[0], self.lost)
+        return StepResult(loss, norms[0], self.skipped_steps)
 
     @property
     def _matches(self) -> bool:
@@ -133,7 +133,7 @@ class Trainer:
         if self.sharded:
             return
         left = self.config.train.steps - self.step
-        batch = self.feed.at(self.step).to(self.device)
+        batch = self.prefetcher.at(self.step).to(self.device)
         self.denoiser.train()
         try:
             mode, network = self.config.train.compile, self.denoiser.network
@@ -188,36 +188,36 @@ class Trainer:
 
     def _share(self, step: int) -> Batch:
         """This process's share of the batch of a step, for `Feed`."""
-        batch = self.batch(self.draws.at(step, self.group.rank, self.group.world))
+        batch = self.batch(self.batch_sampler.at(step, self.group.rank, self.group.world))
         return batch.pinned() if self.device.type == "cuda" else batch
 
-    def batch(self, draw: Draw) -> Batch:
+    def batch(self, draw: BatchDraw) -> Batch:
         """The pictures of a draw, augmented, with their noise and labels, on the CPU."""
         x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
-        grains = zip(x0.split(GRAIN), draw.generators, strict=True)
-        x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in grains), strict=True))
-        eps = self.noise(x0, draw.eps)
+        chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
+        x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
+        eps = self.coupling(x0, draw.eps)
         if label is not None:
             label = torch.where(draw.hidden, self.denoiser.num_classes, label)
-        again = x0.new_empty(len(x0), 0)
+        second_noise = x0.new_empty(len(x0), 0)
         if self.distilling is not None:
-            pairs = zip(x0.split(GRAIN), draw.generators, strict=True)
-            again = torch.cat([torch.randn(x.shape, generator=g) for x, g in pairs])
+            pairs = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
+            second_noise = torch.cat([torch.randn(x.shape, generator=g) for x, g in pairs])
         x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, draw.t, eps, label, conditions, again)
+        return Batch(x0, draw.t, eps, label, conditions, second_noise)
 
     def losses(self, batch: Batch, rows: slice) -> Tensor:
         """The loss that training lowers, weighted, of each of these pictures of the batch, (B,)."""
-        x0, t, eps, label, conditions, again = batch
+        x0, t, eps, label, conditions, second_noise = batch
         x0, t, eps, conditions = x0[rows], t[rows], eps[rows], conditions[rows]
         label = None if label is None else label[rows]
         with mixed_precision(self.config.train.precision, self.device):
             if self.distilling is not None:
-                return self.distilling.losses(self.denoiser, x0, t, eps, again[rows], label, self._matches)
-            level = self.draws.schedule(t)
+                return self.distilling.losses(self.denoiser, x0, t, eps, second_noise[rows], label, self._matches)
+            level = self.batch_sampler.schedule(t)
             weight = self.weighting(level, self.denoiser)
             if self.objective.steps:
-                steps = way(self.draws.schedule, t, self.objective.steps)
+                steps = reverse_step(self.batch_sampler.schedule, t, self.objective.steps)
                 taught = self.objective, self.decoder
                 return bound_loss(self.denoiser, x0, steps, eps, *taught, label, weight, conditions)
             return training_loss(self.denoiser, x0, level, eps, label, weight, conditions)
@@ -270,7 +270,7 @@ class Trainer:
         if self.adaptive is not None:
             self.adaptive.load(parts["times"])
         self.step = step
-        self.lost = torch.zeros_like(self.lost)
+        self.skipped_steps = torch.zeros_like(self.skipped_steps)
 
 
 @torch.no_grad()

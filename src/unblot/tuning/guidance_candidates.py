@@ -13,14 +13,14 @@ from unblot.process.schedules import Schedule
 from unblot.runs.folder import SNAPSHOTS
 from unblot.runs.run import Run
 from unblot.runs.snapshots import steps_kept
-from unblot.sampling.settings import Setting
+from unblot.sampling.settings import SamplerConfig
 
 GUIDED_FROM = (6, 8, 5, 10, 12)  # evaluations of the plain ways that are guided, in the order of the time given
 EARLY, EARLIEST, LATEST = 0.25, 0.1, 0.45  # shares of the run: where the weaker model had best be, and must
 AWAY, TOWARDS = (1.5, 2.0), (1.2, 1.5)  # scales: away from the weaker model, towards the label
 
 
-def guided_forms(run: Run, plain: Mapping[int, Setting], schedule: Schedule) -> dict[int, list[Setting]]:
+def guided_forms(run: Run, plain: Mapping[int, SamplerConfig], schedule: Schedule) -> dict[int, list[SamplerConfig]]:
     """The guided forms of some of the plain settings, by the evaluations of these."""
     weak, labels = early_snapshot(run.path), bool(run.config.data.num_labels)
     return {calls: guided_ways(plain[calls], schedule, weak, labels) for calls in GUIDED_FROM if calls in plain}
@@ -35,15 +35,15 @@ def early_snapshot(run: Path) -> str | None:
     return f"{SNAPSHOTS}/{min(fit, key=lambda step: abs(step / steps[-1] - EARLY)):08d}.safetensors"
 
 
-def guided_ways(setting: Setting, schedule: Schedule, weak: str | None, labels: bool) -> list[Setting]:
+def guided_ways(sampler: SamplerConfig, schedule: Schedule, weak: str | None, labels: bool) -> list[SamplerConfig]:
     """The guided forms of a plain setting, the most promising first.
 
     weak: a model to push away from, all the way or in the middle of it; labels: whether there are any to push towards.
     """
-    levels = setting.levels(schedule)
+    levels = sampler.levels(schedule)
     low, high = middle((levels.sigma / levels.alpha)[:-1].tolist())
-    inner = replace(setting, guidance_low=low, guidance_high=high)
-    away = [replace(way, guidance=scale, autoguide=weak) for scale in AWAY for way in (inner, setting) if weak]
+    inner = replace(sampler, guidance_low=low, guidance_high=high)
+    away = [replace(way, guidance=scale, autoguide=weak) for scale in AWAY for way in (inner, sampler) if weak]
     return away + [replace(inner, guidance=scale) for scale in TOWARDS if labels]
 
 

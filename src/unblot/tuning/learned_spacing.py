@@ -16,7 +16,7 @@ from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import Schedule
 from unblot.sampling.loop import Denoise, Progress, Solver, sample
 from unblot.sampling.singlestep import dpmpp_2s
-from unblot.sampling.spacing import levels_at, log_snr
+from unblot.sampling.spacing import levels_at, uniform_log_snr
 
 # --- settings, and the choice among them
 
@@ -36,12 +36,12 @@ class Trajectory(NamedTuple):
     end: Tensor
 
 
-def follow(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -> Trajectory:
+def solve_trajectory(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -> Trajectory:
     """The trajectory of x_T (B, C, H, W), in `steps` steps uniform in log SNR of two evaluations each.
 
-    x_T is noise at the first level of grid log_snr.
+    x_T is noise at the first level of spacing log_snr.
     """
-    levels = log_snr()(schedule, steps)
+    levels = uniform_log_snr()(schedule, steps)
     xs, x0s = [x_T], list[Tensor]()
 
     def see(progress: Progress) -> None:
@@ -53,7 +53,7 @@ def follow(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -
     return Trajectory(levels, seen @ seen.T / x_T.numel(), xs[-1])
 
 
-def learned_grid(trajectory: Trajectory, steps: int) -> NoiseLevel:
+def learned_spacing(trajectory: Trajectory, steps: int) -> NoiseLevel:
     """The levels (steps + 1,) of the trajectory whose foretold errors sum to the least (as in Watson et al. 2021).
 
     The errors are those of the first-order step; such a grid suits the higher orders too. Raises UnblotError where the
@@ -91,7 +91,7 @@ def step_errors(trajectory: Trajectory) -> Tensor:
     return torch.where(i < j, error / deviation[j], torch.inf)
 
 
-def polished_grid(
+def refined_spacing(
     levels: NoiseLevel, schedule: Schedule, error: Callable[[NoiseLevel], float], rounds: int = 6
 ) -> NoiseLevel:
     """The grid with its levels between the ends moved, one at a time, as long as that lowers the error.

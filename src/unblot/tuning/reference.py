@@ -10,15 +10,15 @@ from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.evaluation.distances import Moments, frechet, moments
-from unblot.evaluation.features import FITTED_TO, Features, Source, build_features, default_features, extract
-from unblot.evaluation.pictures import Pictures
+from unblot.evaluation.features import FITTED_TO, FeatureData, Features, build_features, default_features, extract
+from unblot.evaluation.image_set import ImageSet
 
 ENOUGH = 20
 """Held-out pictures a feature dimension: with fewer, the reference's own chance is more than what is to be seen."""
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferenceStatistics:
     """Real pictures' moments, in what features they are seen, and which pictures they are: `name` and `count`.
 
     real: features of training pictures; None where these are the reference themselves.
@@ -43,7 +43,7 @@ class Yardstick:
         return frechet(moments(seen), self.reference)
 
 
-def yardstick(dataset: Dataset, spec: str = "", cache: Path | None = None) -> Yardstick:
+def reference_statistics(dataset: Dataset, spec: str = "", cache: Path | None = None) -> ReferenceStatistics:
     """The yardstick of a data set, in the features that its evaluation uses, or in those of `spec`.
 
     The reference are the held-out pictures where there are ENOUGH of them, else the training ones: a solver and a
@@ -55,14 +55,14 @@ def yardstick(dataset: Dataset, spec: str = "", cache: Path | None = None) -> Ya
 
     rng = np.random.default_rng(0)
     training, held_out = (
-        Pictures(dataset.pictures, encode, rng.permutation(part)) for part in (dataset.train, dataset.held_out)
+        ImageSet(dataset.pictures, encode, rng.permutation(part)) for part in (dataset.train, dataset.held_out)
     )
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
-    source = Source(training, labels, len(dataset.classes), cache)
+    source = FeatureData(training, labels, len(dataset.classes), cache)
     features = build_features(spec or default_features(source), source)
     real = extract(features, training.take(np.arange(min(FITTED_TO, len(training)))).chunks())
     if len(held_out) < ENOUGH * real.shape[1]:
-        return Yardstick(features, moments(real), "training pictures", len(real))
+        return ReferenceStatistics(features, moments(real), "training pictures", len(real))
     others = held_out.take(np.arange(min(FITTED_TO, len(held_out))))
     reference = moments(extract(features, others.chunks()))
-    return Yardstick(features, reference, "held-out pictures", len(others), real)
+    return ReferenceStatistics(features, reference, "held-out pictures", len(others), real)

@@ -31,24 +31,24 @@ from unblot.runs.run import Run
 from unblot.runs.tuning_store import Tuning, write_tuning
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import pictures_noise
-from unblot.sampling.settings import Setting, Trial, front, told
+from unblot.sampling.settings import Candidate, SamplerConfig, describe_sampler, front
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import GRIDS, log_snr, spec_of
+from unblot.sampling.spacing import SPACINGS, spec_of, uniform_log_snr
 from unblot.specs import build, canonical
 from unblot.system.files import checksum, write_text
 from unblot.tuning.guidance_candidates import guided_forms
-from unblot.tuning.learned_spacing import Trajectory, end_error, follow, learned_grid, polished_grid
-from unblot.tuning.reference import Yardstick, yardstick
+from unblot.tuning.learned_spacing import Trajectory, end_error, learned_spacing, refined_spacing, solve_trajectory
+from unblot.tuning.reference import ReferenceStatistics, reference_statistics
 
 PAGE = "tuning.html"
 COUNTS = (10, 8, 6, 5, 12, 4, 15, 20, 30)  # evaluations, in the order in which time is given to them
-SURE = ("dpmpp_2m", "dpmpp_3m", "unipc", "unipc:order=3", "deis", "deis:order=2", "ipndm", "heun")
-CHANCY = ("dpmpp_2m_sde:eta=0.5", "dpmpp_2m_sde", "dpmpp_3m_sde")  # from CHANCY_FROM evaluations on
+DETERMINISTIC = ("dpmpp_2m", "dpmpp_3m", "unipc", "unipc:order=3", "deis", "deis:order=2", "ipndm", "heun")
+STOCHASTIC = ("dpmpp_2m_sde:eta=0.5", "dpmpp_2m_sde", "dpmpp_3m_sde")  # from CHANCY_FROM evaluations on
 GIVEN = ("time", "karras", "log_snr")
-CHANCY_FROM, POLISHED_TO, LONG = 8, 12, 20
-NOISES, VALUES = 64, 2**18  # at most, of the rough look
+STOCHASTIC_FROM, REFINED_TO, LONG = 8, 12, 20
+COUPLINGS, VALUES = 64, 2**18  # at most, of the rough look
 KEPT = 3
-ROUGH, FINE, GUIDED = 0.25, 0.5, 0.65  # shares of the time by which a look ends
+SCREENING_END, FINE, GUIDED = 0.25, 0.5, 0.65  # shares of the time by which a look ends
 
 
 @dataclass
@@ -77,15 +77,15 @@ class Noises:
     def schedule(self) -> Schedule:
         return build(SCHEDULES, self.run.config.train.schedule, "schedule")
 
-    def error(self, count: int) -> Callable[[Setting], float]:
+    def error(self, count: int) -> Callable[[SamplerConfig], float]:
         """How far a setting's way ends from the fine one, for the first `count` noises."""
         denoiser, label = self.run.denoiser, None if self.label is None else self.label[:count]
         unit, target = self.unit[:count], self.trajectory.end[:count]
 
-        def error(setting: Setting) -> float:
-            levels = setting.levels(self.schedule)
+        def error(sampler: SamplerConfig) -> float:
+            levels = sampler.levels(self.schedule)
             x_T = float(norm(levels.at(0), denoiser.data_std)) * unit
-            solver = build(SOLVERS, setting.solver, "solver")
+            solver = build(SOLVERS, sampler.solver, "solver")
             return end_error(labelled(denoiser, label), x_T, target, solver)(levels)
 
         return error
@@ -95,78 +95,84 @@ def tune_run(
     run: Run, dataset: Dataset, config: TuneConfig, cache: Path, report: Callable[[str], None] = lambda line: None
 ) -> Tuning:
     """Tunes a run on the data that it was trained on; writes its tuning.json, and the page in its report folder."""
-    measure = yardstick(dataset, config.features, cache)
+    measure = reference_statistics(dataset, config.features, cache)
     tuning, others = search(run, dataset, measure, config, report)
     write_tuning(run.path, tuning)
     (run.path / REPORT).mkdir(exist_ok=True)
-    page = front_page(run.path.resolve().name, tuning.about, tuning.trials, others)
+    page = front_page(run.path.resolve().name, tuning.about, tuning.candidates, others)
     write_text(run.path / REPORT / PAGE, page)
     return tuning
 
 
 def search(
-    run: Run, dataset: Dataset, yardstick: Yardstick, config: TuneConfig, report: Callable[[str], None]
-) -> tuple[Tuning, list[Trial]]:
+    run: Run,
+    dataset: Dataset,
+    reference_statistics: ReferenceStatistics,
+    config: TuneConfig,
+    report: Callable[[str], None],
+) -> tuple[Tuning, list[Candidate]]:
     """What was found, and all trials whose distance was measured; `report` is told how it goes on."""
     seconds, more = parse_budget(config.budget)
     if more:
         raise UnblotError(f"--budget {config.budget}: a search begins anew; leave out the +")
     clock = Clock(seconds)
-    noises = follow_few(run, dataset, config.seed)
-    ranked = rough_look(noises, clock, report)
+    noises = reference_trajectories(run, dataset, config.seed)
+    ranked = screen(noises, clock, report)
     count = affordable(config.n, seconds, noises.seconds)
     labels = labels_of(run, dataset, config.seed, count) if run.config.data.classes else None
 
-    def see(setting: Setting, first: int, n: int) -> Tensor:
+    def see(sampler: SamplerConfig, first: int, n: int) -> Tensor:
         label = None if labels is None else labels[:n]
-        pictures = run.sample(n, first=first, **asdict(setting), label=label, seed=config.seed, batch_size=128)
-        return yardstick.see([torch.from_numpy(dataset.values.encode(pictures.array, np.float32))])
+        pictures = run.sample(n, first=first, **asdict(sampler), label=label, seed=config.seed, batch_size=128)
+        return reference_statistics.see([torch.from_numpy(dataset.values.encode(pictures.array, np.float32))])
 
-    def look(queues: dict[int, list[Setting]], until: float) -> list[Trial]:
-        def figure(setting: Setting) -> float:
-            return yardstick.distance(see(setting, count, count // 4))
+    def look(queues: dict[int, list[SamplerConfig]], until: float) -> list[Candidate]:
+        def figure(sampler: SamplerConfig) -> float:
+            return reference_statistics.distance(see(sampler, count, count // 4))
 
-        return fine_look(queues, figure, noises.schedule, clock, until, report)
+        return evaluate_candidates(queues, figure, noises.schedule, clock, until, report)
 
     seen_first = look({calls: shortlist(calls, settings, noises) for calls, settings in ranked.items()}, FINE)
     plain = {calls: best_of(calls, seen_first, settings) for calls, settings in ranked.items()}
     seen_first += look(guided_forms(run, plain, noises.schedule), GUIDED)
-    trials, seen = list[Trial](), list[Tensor]()
-    for setting in in_order(plain, [trial.setting for trial in front(seen_first) if trial.setting.guided]):
-        if trials and clock.share > 1:
+    candidates, seen = list[Candidate](), list[Tensor]()
+    for sampler in in_order(plain, [candidate.sampler for candidate in front(seen_first) if candidate.sampler.guided]):
+        if candidates and clock.share > 1:
             break
-        seen.append(see(setting, 0, count))
-        trials.append(Trial(setting, setting.evaluations(noises.schedule), yardstick.distance(seen[-1])))
-        report(f"{trials[-1].evaluations:3d} evaluations: {trials[-1].figure:.4g}  {told(setting)}")
-    order = sorted(range(len(trials)), key=lambda i: trials[i].figure)
-    spreads = frechet_spreads([seen[i] for i in order], yardstick.reference)
-    final = [replace(trials[i], spread=spread) for i, spread in zip(order, spreads, strict=True)]
+        seen.append(see(sampler, 0, count))
+        candidates.append(Candidate(sampler, sampler.nfe(noises.schedule), reference_statistics.distance(seen[-1])))
+        report(f"{candidates[-1].nfe:3d} evaluations: {candidates[-1].figure:.4g}  {describe_sampler(sampler)}")
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].figure)
+    spreads = frechet_spreads([seen[i] for i in order], reference_statistics.reference)
+    final = [replace(candidates[i], spread=spread) for i, spread in zip(order, spreads, strict=True)]
     about = {
         "unblot": __version__,
-        "features": yardstick.features.name,
-        "reference": f"{yardstick.count} {yardstick.name}",
+        "features": reference_statistics.features.name,
+        "reference": f"{reference_statistics.count} {reference_statistics.name}",
         "pictures": count,
-        "floor": yardstick.floor(count),
+        "floor": reference_statistics.floor(count),
         "seed": config.seed,
         "seconds": round(clock.share * clock.seconds, 1),
     }
-    guides = {name: checksum(run.path / name) for name in {t.setting.autoguide for t in final} if name is not None}
-    final.sort(key=lambda t: (t.evaluations, t.figure))
+    guides = {name: checksum(run.path / name) for name in {t.sampler.autoguide for t in final} if name is not None}
+    final.sort(key=lambda t: (t.nfe, t.figure))
     return Tuning(fingerprint(run.denoiser), tuple(final), about, guides), seen_first
 
 
-def follow_few(run: Run, dataset: Dataset, seed: int) -> Noises:
+def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> Noises:
     """The noises of the rough look, followed along a fine way; they belong to no picture that is drawn later."""
     shape = run.config.data.shape
-    count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
+    count = max(8, min(COUPLINGS, VALUES // int(np.prod(shape))))
     device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
     labels = labels_of(run, dataset, seed, count)
     label = None if labels is None else torch.tensor(labels, device=device)
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
-    top = log_snr()(schedule, 64).at(0)
+    top = uniform_log_snr()(schedule, 64).at(0)
     start = time.monotonic()
-    trajectory = follow(labelled(run.denoiser, label), float(norm(top, run.denoiser.data_std)) * unit, schedule)
+    trajectory = solve_trajectory(
+        labelled(run.denoiser, label), float(norm(top, run.denoiser.data_std)) * unit, schedule
+    )
     return Noises(run, label, unit, trajectory, (time.monotonic() - start) / (127 * count))
 
 
@@ -187,96 +193,98 @@ def affordable(most: int, seconds: float, each: float) -> int:
     return max(100, min(most, int((1 - GUIDED) * seconds / (each * sum(COUNTS) * 4 / 3))))
 
 
-def in_order(plain: dict[int, Setting], guided: list[Setting]) -> list[Setting]:
+def in_order(plain: dict[int, SamplerConfig], guided: list[SamplerConfig]) -> list[SamplerConfig]:
     """The settings of the last look in the order in which time is given to them: long ways last."""
-    short = [setting for calls, setting in plain.items() if calls <= LONG]
-    return short + guided + [setting for calls, setting in plain.items() if calls > LONG]
+    short = [sampler for calls, sampler in plain.items() if calls <= LONG]
+    return short + guided + [sampler for calls, sampler in plain.items() if calls > LONG]
 
 
-def rough_look(noises: Noises, clock: Clock, report: Callable[[str], None]) -> dict[int, list[Setting]]:
+def screen(noises: Noises, clock: Clock, report: Callable[[str], None]) -> dict[int, list[SamplerConfig]]:
     """Settings of deterministic solvers for each number of evaluations, those that end nearest to the fine way first.
 
     Where time runs out, what is left is not looked at: the default solver on a learned grid.
     """
-    ranked: dict[int, list[Setting]] = {}
+    ranked: dict[int, list[SamplerConfig]] = {}
     for calls in COUNTS:
-        if clock.share > ROUGH:
-            ranked[calls] = [_setting(SURE[0], spec_of(learned_grid(noises.trajectory, calls)), calls)]
+        if clock.share > SCREENING_END:
+            ranked[calls] = [_setting(DETERMINISTIC[0], spec_of(learned_spacing(noises.trajectory, calls)), calls)]
             continue
         error = noises.error(len(noises.unit))
-        errors = {setting: error(setting) for setting in candidates(noises, calls)}
+        errors = {sampler: error(sampler) for sampler in candidates(noises, calls)}
         ranked[calls] = sorted(errors, key=lambda s: errors[s])
-        if calls <= POLISHED_TO:
-            polished = polish(noises, next(s for s in ranked[calls] if s.steps == calls))
-            for setting in [replace(s, grid=polished) for s in ranked[calls][:KEPT] if s.steps == calls]:
-                errors[setting] = error(setting)
+        if calls <= REFINED_TO:
+            refined = refine(noises, next(s for s in ranked[calls] if s.steps == calls))
+            for sampler in [replace(s, spacing=refined) for s in ranked[calls][:KEPT] if s.steps == calls]:
+                errors[sampler] = error(sampler)
             ranked[calls] = sorted(errors, key=lambda s: errors[s])
-        report(f"{calls} evaluations: of {len(errors)} ways, {told(ranked[calls][0])} is nearest to a fine one")
+        report(
+            f"{calls} evaluations: of {len(errors)} ways, {describe_sampler(ranked[calls][0])} is nearest to a fine one"
+        )
     return ranked
 
 
-def candidates(noises: Noises, calls: int) -> Iterator[Setting]:
+def candidates(noises: Noises, calls: int) -> Iterator[SamplerConfig]:
     """The deterministic settings that take `calls` evaluations; fewer of them where that is many."""
-    for solver in SURE if calls <= LONG else SURE[:3]:
-        each = build(SOLVERS, solver, "solver").evaluations
+    for solver in DETERMINISTIC if calls <= LONG else DETERMINISTIC[:3]:
+        each = build(SOLVERS, solver, "solver").nfe
         steps = (calls - 1) // each + 1
         if (steps - 1) * each + 1 == calls:
-            learned = spec_of(learned_grid(noises.trajectory, steps))
-            for grid in (learned, *GIVEN):
-                yield _setting(solver, grid, steps)
+            learned = spec_of(learned_spacing(noises.trajectory, steps))
+            for spacing in (learned, *GIVEN):
+                yield _setting(solver, spacing, steps)
 
 
-def polish(noises: Noises, setting: Setting) -> str:
+def refine(noises: Noises, sampler: SamplerConfig) -> str:
     """The setting's grid, its levels moved so that the first half of the noises end nearer to the fine way."""
     error = noises.error(len(noises.unit) // 2)
     schedule = noises.schedule
 
     def of(levels: NoiseLevel) -> float:
-        return error(replace(setting, grid=spec_of(levels)))
+        return error(replace(sampler, spacing=spec_of(levels)))
 
-    return canonical(GRIDS, spec_of(polished_grid(setting.levels(schedule), schedule, of, rounds=3)), "grid")
+    return canonical(SPACINGS, spec_of(refined_spacing(sampler.levels(schedule), schedule, of, rounds=3)), "spacing")
 
 
-def fine_look(
-    queues: dict[int, list[Setting]],
-    figure: Callable[[Setting], float],
+def evaluate_candidates(
+    queues: dict[int, list[SamplerConfig]],
+    figure: Callable[[SamplerConfig], float],
     schedule: Schedule,
     clock: Clock,
     until: float,
     report: Callable[[str], None],
-) -> list[Trial]:
+) -> list[Candidate]:
     """Distances of settings, those of every number of evaluations in turns, while time has not come to `until`."""
-    trials: list[Trial] = []
+    candidates: list[Candidate] = []
     for rank in range(max(map(len, queues.values()), default=0)):
-        for setting in [queue[rank] for queue in queues.values() if rank < len(queue)]:
+        for sampler in [queue[rank] for queue in queues.values() if rank < len(queue)]:
             if clock.share <= until:
-                trials.append(Trial(setting, setting.evaluations(schedule), figure(setting)))
-                report(f"{trials[-1].evaluations:3d} evaluations: some {trials[-1].figure:.4g}  {told(setting)}")
-    return trials
+                candidates.append(Candidate(sampler, sampler.nfe(schedule), figure(sampler)))
+                report(f"{candidates[-1].nfe:3d} NFE: about {candidates[-1].figure:.4g}  {describe_sampler(sampler)}")
+    return candidates
 
 
-def shortlist(calls: int, ranked: Sequence[Setting], noises: Noises) -> list[Setting]:
+def shortlist(calls: int, ranked: Sequence[SamplerConfig], noises: Noises) -> list[SamplerConfig]:
     """The settings that are worth a fine look: no solver twice, then the given default, then stochastic ones."""
-    firsts: dict[str, Setting] = {}
-    for setting in ranked:
-        firsts.setdefault(setting.solver, setting)
+    firsts: dict[str, SamplerConfig] = {}
+    for sampler in ranked:
+        firsts.setdefault(sampler.solver, sampler)
     chosen = list(firsts.values())[:KEPT]
     others = [("dpmpp_2m", "karras")]
-    if calls >= CHANCY_FROM:
-        learned = spec_of(learned_grid(noises.trajectory, calls))
-        others += [(solver, grid) for solver in CHANCY for grid in (learned, "karras")]
-    for solver, grid in others:
-        setting = _setting(solver, grid, calls)
-        if setting not in chosen:
-            chosen.append(setting)
+    if calls >= STOCHASTIC_FROM:
+        learned = spec_of(learned_spacing(noises.trajectory, calls))
+        others += [(solver, spacing) for solver in STOCHASTIC for spacing in (learned, "karras")]
+    for solver, spacing in others:
+        sampler = _setting(solver, spacing, calls)
+        if sampler not in chosen:
+            chosen.append(sampler)
     return chosen
 
 
-def best_of(calls: int, trials: Sequence[Trial], ranked: Sequence[Setting]) -> Setting:
+def best_of(calls: int, candidates: Sequence[Candidate], ranked: Sequence[SamplerConfig]) -> SamplerConfig:
     """The best setting of so many evaluations: by its distance, or else by the rough look."""
-    measured = [t for t in trials if t.evaluations == calls]
-    return min(measured, key=lambda t: t.figure).setting if measured else ranked[0]
+    measured = [t for t in candidates if t.nfe == calls]
+    return min(measured, key=lambda t: t.figure).sampler if measured else ranked[0]
 
 
-def _setting(solver: str, grid: str, steps: int) -> Setting:
-    return Setting(canonical(SOLVERS, solver, "solver"), canonical(GRIDS, grid, "grid"), steps)
+def _setting(solver: str, spacing: str, steps: int) -> SamplerConfig:
+    return SamplerConfig(canonical(SOLVERS, solver, "solver"), canonical(SPACINGS, spacing, "spacing"), steps)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from unblot.data.audit.examination import Examination
+from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.readers.listing import counted
 from unblot.errors import UnblotError
 
@@ -47,20 +47,20 @@ def warnings(distinct: int, count: int, flat: float, classes: Mapping[str, int])
     return told
 
 
-def advise(found: Examination) -> tuple[str, ...]:
+def advise(found: DatasetAudit) -> tuple[str, ...]:
     """What to do about an examined data set: size, number, copies, classes, augmentation, time."""
     parts = (_broken, _size, _number, _copies, _classes, _flat, _turns, _time)
     told = tuple(filter(None, (part(found) for part in parts)))
     return told or ("Nothing speaks against training on this.",)
 
 
-def _broken(found: Examination) -> str:
+def _broken(found: DatasetAudit) -> str:
     if not found.broken:
         return ""
     return f"{counted(len(found.broken), 'file')} cannot be used. Mend or remove them, or train with --on-broken skip."
 
 
-def _size(found: Examination) -> str:
+def _size(found: DatasetAudit) -> str:
     _, height, width = found.shape
     common = next(iter(found.sizes), "")
     if len(found.sizes) < 2 and common in ("", f"{width}x{height}"):
@@ -71,7 +71,7 @@ def _size(found: Examination) -> str:
     )
 
 
-def _number(found: Examination) -> str:
+def _number(found: DatasetAudit) -> str:
     if found.shape[1:] == (1, 1):
         return ""
     n = found.distinct
@@ -85,7 +85,7 @@ def _number(found: Examination) -> str:
     return f"{n} distinct pictures are plenty; hardly any will be learnt by heart."
 
 
-def _copies(found: Examination) -> str:
+def _copies(found: DatasetAudit) -> str:
     again = {name for group in found.exact for name in group[1:]}
     near = sum(len([name for name in group if name not in again]) - 1 for group in found.near or ())
     if not len(again) + near:
@@ -96,7 +96,7 @@ def _copies(found: Examination) -> str:
     )
 
 
-def _classes(found: Examination) -> str:
+def _classes(found: DatasetAudit) -> str:
     if len(found.classes) < 2:
         return ""
     small = [name for name, n in found.classes.items() if n < SMALL_CLASS]
@@ -110,13 +110,13 @@ def _classes(found: Examination) -> str:
     return ""
 
 
-def _flat(found: Examination) -> str:
+def _flat(found: DatasetAudit) -> str:
     if not found.constant:
         return ""
     return f"Pictures of one value, or nearly ({len(found.constant)} here), will be drawn too; remove empty ones."
 
 
-def _turns(found: Examination) -> str:
+def _turns(found: DatasetAudit) -> str:
     harmless = [turn for turn, ratio in found.turning.items() if ratio <= HARMLESS]
     if not found.turning or not COMPARABLE <= found.distinct < ENOUGH:
         return ""
@@ -128,7 +128,7 @@ def _turns(found: Examination) -> str:
     return f"Pictures {told} lie as near to the others as the pictures themselves: such augmentation seems safe."
 
 
-def _time(found: Examination) -> str:
+def _time(found: DatasetAudit) -> str:
     if found.seconds is None:
         return ""
     return f"A training with the default recipe takes about {duration(found.seconds)} on this machine."

@@ -8,7 +8,7 @@ import numpy as np
 
 from unblot.data import copies
 from unblot.data.audit.advice import advise, ruin, warnings
-from unblot.data.audit.examination import Examination
+from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import printable
 
@@ -16,28 +16,28 @@ QUICK = 512  # pictures that the quick part looks at
 PART = 64  # pictures whose values are looked at together
 
 
-def examine(
+def audit_dataset(
     data: Dataset,
     *,
     near: bool = True,
     flipped: bool = False,
     seconds: Callable[[Dataset], float] | None = None,
     report: Callable[[str], None] = lambda line: None,
-) -> Examination:
+) -> DatasetAudit:
     """Everything about a data set that was opened with on_broken="skip".
 
     near, flipped: whether to look for near copies and for mirrored ones. seconds: gives how long training takes on
     this machine. report gets a line about what is being done.
     """
-    packed = data.packed
-    names = [printable(n) for n in packed.names] if packed else [f"picture {i}" for i in range(len(data))]
-    digests = packed.digests if packed else np.arange(len(data))
-    kinds, sizes = _originals(packed.kinds if packed else {})
+    cached = data.cached
+    names = [printable(n) for n in cached.names] if cached else [f"picture {i}" for i in range(len(data))]
+    digests = cached.digests if cached else np.arange(len(data))
+    kinds, sizes = _originals(cached.kinds if cached else {})
     report(f"looking at the values of {len(data)} pictures")
     channels, flat = _values(data)
     exact = copies.exact_copies(digests)
     found = _Near(data, digests, exact, near or flipped, report)
-    told = Examination(
+    told = DatasetAudit(
         name=printable(data.name),
         count=len(data),
         distinct=len(np.unique(digests)),
@@ -49,14 +49,14 @@ def examine(
         sizes=sizes,
         classes=_classes(data),
         channels=channels,
-        broken=tuple((printable(b.name), b.reason) for b in (packed.broken if packed else ())),
+        broken=tuple((printable(b.name), b.reason) for b in (cached.broken if cached else ())),
         constant=tuple(names[i] for i in flat),
         exact=_named(exact, names),
         near=_named(found.groups(False), names) if near else None,
         flipped=_named(found.groups(True), names) if flipped else None,
         compared=len(found.rows),
         turning=found.turning(),
-        notes=packed.notes if packed else (),
+        notes=cached.notes if cached else (),
         seconds=seconds(data) if seconds else None,
     )
     return replace(told, advice=advise(told))
@@ -69,7 +69,7 @@ def quick_check(data: Dataset) -> list[str]:
     """
     rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), QUICK)).astype(int))
     x = data.values.encode(np.asarray(data.pictures[rows]), np.float32)
-    digests = data.packed.digests if data.packed else rows
+    digests = data.cached.digests if data.cached else rows
     distinct = len(np.unique(digests))
     flat = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
     points = data.shape[1:] == (1, 1)

@@ -26,13 +26,14 @@ import numpy as np
 
 from unblot.data import copies, values
 from unblot.data.cache import pool
+from unblot.data.cache.decoding import Decoded, decode_array, decode_items
 from unblot.data.cache.journal import Journal, OnDisk
-from unblot.data.cache.manifest import Pack, describe, load_pack, name_of
+from unblot.data.cache.manifest import CachedDataset, describe, load_cached, name_of
 from unblot.data.cache.worker import write_rows
-from unblot.data.image_spec import Colourful, Form, Wish, choose_form
+from unblot.data.image_spec import Colourful, ImageOptions, ImageSpec, choose_spec
 from unblot.data.readers.formats import Picture
-from unblot.data.readers.listing import Broken, Item, Listing, Source
-from unblot.data.readers.reading import Decoded, Reader, decode_array, decode_items, reason_of
+from unblot.data.readers.listing import Broken, DataSource, Item, Listing
+from unblot.data.readers.reading import Reader, reason_of
 from unblot.errors import UnblotError
 
 VERSION = 2  # of what a pack holds: a pack of another version is made anew
@@ -53,22 +54,22 @@ def cache_folder() -> Path:
 
 
 def pack(
-    source: Source,
+    source: DataSource,
     stamp: str,
-    wish: Wish,
+    options: ImageOptions,
     cache: Path,
     report: Report,
     progress: Progress,
     workers: int = 0,
     idle: list[pool.Worker] | None = None,
-) -> Pack:
+) -> CachedDataset:
     """The pack of a source in the form wished for: found in the cache, gone on with, or made.
 
     stamp: what `open_source` gave. progress(done, count) is called as pictures are done. workers: processes that
     decode, 0 for one a core. idle: some that are started already. Small arrays are read, not packed. Raises
     UnblotError where nothing is usable and where the pack cannot be written.
     """
-    key = f"{_asked(source.origin[:1], wish)}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
+    key = f"{_asked(source.origin[:1], options)}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
     final, part = cache / "packs" / key, cache / "packs" / f"{key}.part"
     if (found := _opened(final)) is not None:
         return found
@@ -86,27 +87,27 @@ def pack(
         if (found := _opened(final)) is not None:
             return found
         decode_all = partial(pool.decode_all, count=workers or pool.cores(), idle=[] if idle is None else idle)
-        made = _make(source, wish, part, report, progress, decode_all)
+        made = _make(source, options, part, report, progress, decode_all)
         if made is not None:
             shutil.rmtree(part, ignore_errors=True)
             return made
         os.rename(part, final)
         _forget_others(final)
-    packed = _opened(final)
-    assert packed is not None
-    return packed
+    cached = _opened(final)
+    assert cached is not None
+    return cached
 
 
-def is_new(path: str, wish: Wish, cache: Path) -> bool:
+def is_new(path: str, options: ImageOptions, cache: Path) -> bool:
     """Whether a path is a folder of more than ALONE files that was never packed so: one can get ready to decode."""
-    if not os.path.isdir(path) or any((cache / "packs").glob(f"{_asked([os.path.abspath(path)], wish)}-*")):
+    if not os.path.isdir(path) or any((cache / "packs").glob(f"{_asked([os.path.abspath(path)], options)}-*")):
         return False
     return next(itertools.islice(_files(path), ALONE, None), None) is not None
 
 
-def _opened(folder: Path) -> Pack | None:
+def _opened(folder: Path) -> CachedDataset | None:
     """The pack in a folder, which now has been opened; None where there is none."""
-    found = load_pack(folder)
+    found = load_cached(folder)
     if found is not None:
         with contextlib.suppress(OSError):  # a cache that one may only read
             os.utime(folder)
@@ -137,14 +138,14 @@ def _files(path: str) -> Iterator[str]:
                 yield entry.path
 
 
-def _asked(origin: list[Any], wish: Wish) -> str:
+def _asked(origin: list[Any], options: ImageOptions) -> str:
     """How the names of all packs begin that are of one place and one wish, whatever lay there."""
-    return hashlib.sha256(json.dumps([VERSION, origin, asdict(wish)]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([VERSION, origin, asdict(options)]).encode()).hexdigest()[:16]
 
 
 def _make(
-    source: Source, wish: Wish, part: Path, report: Report, progress: Progress, decode_all: DecodeAll
-) -> Pack | None:
+    source: DataSource, options: ImageOptions, part: Path, report: Report, progress: Progress, decode_all: DecodeAll
+) -> CachedDataset | None:
     """Makes the pack in the folder `part`; a small array instead becomes a pack in memory, which is given back."""
     if (part / "pictures.npy").exists():  # moved there last: all that was missing is the part's name
         return None
@@ -153,17 +154,17 @@ def _make(
     if not len(listing):
         raise _nothing_usable(listing.broken)
     if listing.array and math.prod(listing.array.shape) * listing.array.dtype.itemsize <= IN_MEMORY:
-        return _in_memory(listing, wish, progress)
+        return _in_memory(listing, options, progress)
     try:
-        journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), _form(listing, wish))
+        journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), _spec(listing, options))
         try:
             _fill(listing, journal, progress, decode_all)
         except Colourful:
             report("some pictures are in colour after all: starting again in colour")
-            form = journal.form._replace(channels=3 + journal.form.alpha)
-            journal = Journal.start(work, len(listing), form)
+            spec = journal.spec._replace(channels=3 + journal.spec.alpha)
+            journal = Journal.start(work, len(listing), spec)
             _fill(listing, journal, progress, decode_all)
-        _finish(listing, journal, wish, part)
+        _finish(listing, journal, options, part)
     except OSError as error:
         raise _cannot_write(part, error) from None
     return None
@@ -188,17 +189,17 @@ def _results(listing: Listing, journal: Journal, missing: np.ndarray, decode_all
         array = listing.array
         step = max(1, TASK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
         for start, stop in _runs(missing, lambda i: 1 / step):
-            yield _written(journal, *decode_array(start, array.rows(start, stop), journal.form))
+            yield _written(journal, *decode_array(start, array.rows(start, stop), journal.spec))
         return
     items, offset = listing.items, OnDisk(journal.rows).offset
     tasks = ((a, items[a:b]) for a, b in _runs(missing, lambda i: _cost(items[i])))
     if len(missing) > ALONE and not listing.read:
-        job = {"root": listing.root, "pages": listing.pages, "form": journal.form}
+        job = {"root": listing.root, "pages": listing.pages, "form": journal.spec}
         yield from decode_all(job | {"path": str(journal.rows), "offset": offset}, tasks, len(missing))
         return
     with Reader(listing.root, listing.pages, listing.read) as reader:
         for start, some in tasks:
-            yield _written(journal, *decode_items(reader, start, some, journal.form))
+            yield _written(journal, *decode_items(reader, start, some, journal.spec))
 
 
 def _written(journal: Journal, rows: np.ndarray, result: Decoded) -> Decoded:
@@ -229,13 +230,13 @@ def _cost(item: Item) -> float:
     return 1 / TASK_PICTURES + (item.size / TASK_BYTES if item.page < 1 else 0)
 
 
-def _form(listing: Listing, wish: Wish) -> Form:
+def _spec(listing: Listing, options: ImageOptions) -> ImageSpec:
     """The form for the pictures of a listing, from its array or from a sample of its files."""
     if listing.array:
         _, channels, height, width = listing.array.shape
         name = listing.array.dtype.name
         alpha = channels == 4 and name == "uint8"
-        return choose_form([Picture(channels, height, width, name, alpha, "", None)], wish)
+        return choose_spec([Picture(channels, height, width, name, alpha, "", None)], options)
     sample, broken = [], [*listing.broken]
     with Reader(listing.root, listing.pages, listing.read) as reader:
         for i in np.linspace(0, len(listing) - 1, min(len(listing), SAMPLE)).astype(int):
@@ -245,35 +246,35 @@ def _form(listing: Listing, wish: Wish) -> Form:
                 broken.append(Broken(listing.items[i].name, reason_of(error)))
     if not sample:
         raise _nothing_usable(broken)
-    return choose_form(sample, wish)
+    return choose_spec(sample, options)
 
 
-def _in_memory(listing: Listing, wish: Wish, progress: Progress) -> Pack:
+def _in_memory(listing: Listing, options: ImageOptions, progress: Progress) -> CachedDataset:
     """The pack of a small array, without a file."""
     assert listing.array
     count = len(listing)
-    form = _form(listing, wish)
-    rows, result = decode_array(0, listing.array.rows(0, count), form)
+    spec = _spec(listing, options)
+    rows, result = decode_array(0, listing.array.rows(0, count), spec)
     progress(count, count)
     kept = np.flatnonzero(result.digests)
     if not len(kept):
         raise _nothing_usable([Broken(f"picture {i}", why) for i, why in result.broken])
     pictures = rows if len(kept) == count else rows[kept]
     digests = np.array(result.digests, np.int64)
-    told = describe(listing, form, wish, digests, dict(result.broken), Counter(result.kinds))
-    fitted = values.fit(pictures, form.alpha)
+    told = describe(listing, spec, options, digests, dict(result.broken), Counter(result.kinds))
+    fitted = values.fit(pictures, spec.alpha)
     families = copies.families(pictures, fitted, digests[kept])
-    return Pack(pictures, digests[kept], families, values=fitted, **told)
+    return CachedDataset(pictures, digests[kept], families, values=fitted, **told)
 
 
-def _finish(listing: Listing, journal: Journal, wish: Wish, part: Path) -> None:
+def _finish(listing: Listing, journal: Journal, options: ImageOptions, part: Path) -> None:
     """Writes what belongs to the pack; the pictures are moved to their place last."""
     kept = journal.kept()
     if not len(kept):
         raise _nothing_usable([Broken(name_of(listing, i), why) for i, why in sorted(journal.broken.items())])
-    told = describe(listing, journal.form, wish, journal.digests, journal.broken, journal.kinds)
+    told = describe(listing, journal.spec, options, journal.digests, journal.broken, journal.kinds)
     ready = journal.ready()
-    fitted = values.fit(OnDisk(ready), journal.form.alpha)
+    fitted = values.fit(OnDisk(ready), journal.spec.alpha)
     told["values"] = fitted.to_dict()
     told["labels"] = None if told["labels"] is None else told["labels"].tolist()
     digests = journal.digests[kept]

@@ -9,8 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from unblot.data.image_spec import Form
-from unblot.data.readers.reading import Decoded
+from unblot.data.cache.decoding import Decoded
+from unblot.data.image_spec import ImageSpec
 from unblot.data.split import digest
 from unblot.errors import UnblotError
 
@@ -40,7 +40,7 @@ class Journal:
     """
 
     work: Path
-    form: Form
+    spec: ImageSpec
     digests: np.ndarray
     done: np.ndarray
     broken: dict[int, str] = field(default_factory=dict)
@@ -52,21 +52,21 @@ class Journal:
         return self.work / "rows.npy"
 
     @classmethod
-    def start(cls, work: Path, count: int, form: Form) -> Self:
+    def start(cls, work: Path, count: int, spec: ImageSpec) -> Self:
         """A new journal with room for `count` pictures. Raises UnblotError where there is not enough."""
-        journal = cls(work, form, np.zeros(count, np.int64), np.zeros(count, bool))
+        journal = cls(work, spec, np.zeros(count, np.int64), np.zeros(count, bool))
         work.mkdir(parents=True, exist_ok=True)
         for old in (journal._lines, journal.rows):
             old.unlink(missing_ok=True)
-        shape = (count, form.channels, form.height, form.width)
-        needed, free = int(np.prod(shape)) * np.dtype(form.dtype).itemsize, shutil.disk_usage(work).free
+        shape = (count, spec.channels, spec.height, spec.width)
+        needed, free = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize, shutil.disk_usage(work).free
         if needed > free:
             told = (
                 f"packing needs {needed / 1e9:.1f} GB in {str(work.parent.parent)!r}, where {free / 1e9:.1f} are free"
             )
             raise UnblotError(f"{told}; give a smaller --size, or set UNBLOT_CACHE to another folder")
-        np.lib.format.open_memmap(journal.rows, mode="w+", dtype=np.dtype(form.dtype), shape=shape)
-        journal._lines.write_text(json.dumps([count, form]) + "\n")
+        np.lib.format.open_memmap(journal.rows, mode="w+", dtype=np.dtype(spec.dtype), shape=shape)
+        journal._lines.write_text(json.dumps([count, spec]) + "\n")
         return journal
 
     @classmethod
@@ -74,8 +74,8 @@ class Journal:
         """The journal a killed process left, without the lines that the rows do not bear out; None if there is none."""
         try:
             lines = (work / "journal.jsonl").read_text().splitlines()
-            told, form = json.loads(lines[0])
-            journal = cls(work, Form(*form), np.zeros(count, np.int64), np.zeros(count, bool))
+            told, spec = json.loads(lines[0])
+            journal = cls(work, ImageSpec(*spec), np.zeros(count, np.int64), np.zeros(count, bool))
             rows = OnDisk(journal.rows)
         except (OSError, ValueError, IndexError, TypeError):
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.image_spec import Form, Wish
+from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers.listing import Broken, Listing
 from unblot.data.values import ValueMap
 
@@ -17,7 +17,7 @@ DONE = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}
 
 
 @dataclass(frozen=True)
-class Pack:
+class CachedDataset:
     """All usable pictures of a source in one form.
 
     pictures: (N, C, H, W) of the stored type. digests: (N,) int64, of each picture's values. families: (N,) int64, the
@@ -38,7 +38,7 @@ class Pack:
     notes: tuple[str, ...]
 
 
-def load_pack(folder: Path) -> Pack | None:
+def load_cached(folder: Path) -> CachedDataset | None:
     """The pack in a folder, None where there is none or it is damaged."""
     try:
         told = json.loads((folder / "manifest.json").read_text())
@@ -50,7 +50,7 @@ def load_pack(folder: Path) -> Pack | None:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     shutil.rmtree(folder / "work", ignore_errors=True)
-    return Pack(
+    return CachedDataset(
         pictures,
         digests,
         families,
@@ -65,7 +65,12 @@ def load_pack(folder: Path) -> Pack | None:
 
 
 def describe(
-    listing: Listing, form: Form, wish: Wish, digests: np.ndarray, broken: dict[int, str], kinds: dict[str, int]
+    listing: Listing,
+    spec: ImageSpec,
+    options: ImageOptions,
+    digests: np.ndarray,
+    broken: dict[int, str],
+    kinds: dict[str, int],
 ) -> dict[str, Any]:
     """What a pack says of its pictures besides their values."""
     kept = np.flatnonzero(digests)
@@ -75,24 +80,24 @@ def describe(
         "names": [name_of(listing, i) for i in kept.tolist()],
         "broken": (*listing.broken, *(Broken(name_of(listing, i), why) for i, why in sorted(broken.items()))),
         "kinds": dict(sorted(kinds.items())),
-        "notes": (*listing.notes, *_notes(form, wish, kinds)),
+        "notes": (*listing.notes, *_notes(spec, options, kinds)),
     }
 
 
-def _notes(form: Form, wish: Wish, kinds: dict[str, int]) -> list[str]:
+def _notes(spec: ImageSpec, options: ImageOptions, kinds: dict[str, int]) -> list[str]:
     """What was done to the pictures on the way into their form."""
     notes = []
-    size = f"{form.width}x{form.height}"
+    size = f"{spec.width}x{spec.height}"
     others = {kind: n for kind, n in kinds.items() if kind.split(" ")[-1] != size}
     if others:
-        told = f"{DONE[form.fit]} to height {form.height}, width {form.width} (--size, --fit)"
+        told = f"{DONE[spec.fit]} to height {spec.height}, width {spec.width} (--size, --fit)"
         notes.append(f"{sum(others.values())} of {sum(kinds.values())} pictures are of other sizes: {told}")
     modes: Counter[str] = Counter()
     for kind, n in kinds.items():
         modes[kind.rpartition(" ")[0]] += n
     if len(modes) > 1:
         told = ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
-        notes.append(f"pictures of several kinds ({told}): all became {form.channels} channels of {form.dtype}")
+        notes.append(f"pictures of several kinds ({told}): all became {spec.channels} channels of {spec.dtype}")
     return notes
 
 

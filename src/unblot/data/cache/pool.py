@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from unblot.data.cache.decoding import Decoded
 from unblot.data.readers.listing import Item
-from unblot.data.readers.reading import Decoded
 from unblot.errors import UnblotError
 
 PATIENCE = 300.0  # seconds for one task: beyond it a decoder hangs

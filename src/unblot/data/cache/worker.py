@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.image_spec import Form
+from unblot.data.cache.decoding import decode_items
+from unblot.data.image_spec import ImageSpec
 from unblot.data.readers.listing import Item
-from unblot.data.readers.reading import Reader, decode_items, reason_of
+from unblot.data.readers.reading import Reader, reason_of
 
 
 def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
@@ -27,16 +28,16 @@ def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
 def main() -> None:
     """Reads a job (one line), says that it is there, then answers tasks (start, items) with what became of them."""
     job = json.loads(sys.stdin.readline() or sys.exit())
-    form = Form(*job["form"])
+    spec = ImageSpec(*job["form"])
     print(json.dumps("ready"), flush=True)
     with Reader(job["root"], job["pages"]) as reader:
         for line in sys.stdin:
-            print(json.dumps(_answer(reader, job, form, *json.loads(line))), flush=True)
+            print(json.dumps(_answer(reader, job, spec, *json.loads(line))), flush=True)
 
 
-def _answer(reader: Reader, job: dict[str, Any], form: Form, start: int, items: list[Any]) -> Any:
+def _answer(reader: Reader, job: dict[str, Any], spec: ImageSpec, start: int, items: list[Any]) -> Any:
     """What became of one task's pictures, or why they could not be written."""
-    rows, result = decode_items(reader, start, [Item(*item) for item in items], form)
+    rows, result = decode_items(reader, start, [Item(*item) for item in items], spec)
     try:
         write_rows(job["path"], job["offset"], start, rows)
     except OSError as error:

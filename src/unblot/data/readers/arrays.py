@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unblot.data.readers.formats import orient
-from unblot.data.readers.listing import ArrayPictures, Listing, Source, class_names, file_origin, printable
+from unblot.data.readers.listing import ArrayPictures, DataSource, Listing, class_names, file_origin, printable
 from unblot.data.readers.tiff import Stack
 from unblot.errors import UnblotError
 
@@ -21,12 +21,12 @@ LABEL_WORDS = ("label", "target", "class", "y_")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-def npy(path: str, *, layout: str = "") -> Source:
+def npy(path: str, *, layout: str = "") -> DataSource:
     """A .npy file of pictures, read through a memory map."""
     return _source(path, lambda: labelled(as_pictures(_load_npy(path), layout, path), None, "", ""))
 
 
-def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> Source:
+def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> DataSource:
     """A .npz file: the longest array of pictures in it (a training one, if names say so) and the labels beside it."""
 
     def load() -> Listing:
@@ -43,7 +43,7 @@ def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> S
     return _source(path, load)
 
 
-def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> Source:
+def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> DataSource:
     """An HDF5 file: its longest data set of pictures and the labels beside it; read in slices, never whole."""
 
     def load() -> Listing:
@@ -62,7 +62,7 @@ def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> 
     return _source(path, load)
 
 
-def idx(path: str, *, layout: str = "") -> Source:
+def idx(path: str, *, layout: str = "") -> DataSource:
     """An IDX file, MNIST's own format, gzipped or not; labels from `…-labels-idx1-…` beside `…-images-idx3-…`."""
     place = Path(path)
     beside = place.with_name(place.name.replace("images", "labels").replace("idx3", "idx1"))
@@ -77,7 +77,7 @@ def idx(path: str, *, layout: str = "") -> Source:
     return replace(source, origin=source.origin + (file_origin(str(labels)) if labels else []))
 
 
-def tiff_stack(path: str, *, pages: str = "pictures") -> Source:
+def tiff_stack(path: str, *, pages: str = "pictures") -> DataSource:
     """A TIFF file of several pages, which are pictures, or the channels of one picture."""
 
     def load() -> Listing:
@@ -96,9 +96,9 @@ def tiff_stack(path: str, *, pages: str = "pictures") -> Source:
     return _source(path, load)
 
 
-def _source(path: str, load: Callable[[], Listing]) -> Source:
+def _source(path: str, load: Callable[[], Listing]) -> DataSource:
     """The source of a single file."""
-    return Source(Path(path).name.split(".")[0], file_origin(path), lambda scratch: load())
+    return DataSource(Path(path).name.split(".")[0], file_origin(path), lambda scratch: load())
 
 
 def labelled(pictures: ArrayPictures, raw: np.ndarray | None, note: str, name: str) -> Listing:
@@ -235,9 +235,9 @@ def _npz_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
 def _load_idx(path: str | Path) -> np.ndarray:
     """The array of an IDX file: two zero bytes, a type, the number of axes, their lengths (big endian), the values."""
     with open(path, "rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
+        cached = plain.read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path) if packed else open(path, "rb") as file:
+        with gzip.open(path) if cached else open(path, "rb") as file:
             zero, kind, axes = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{axes}I", file.read(4 * axes))
             data = file.read()

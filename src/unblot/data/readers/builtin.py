@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unblot.data.readers.listing import ArrayPictures, Listing, Source
+from unblot.data.readers.listing import ArrayPictures, DataSource, Listing
 from unblot.errors import UnblotError
 
 SEED = 20240229
 
 
-def digits(_: str) -> Source:
+def digits(_: str) -> DataSource:
     """1,797 real handwritten digits (N, 1, 8, 8) uint8, labelled; scikit-learn's copy of the UCI set."""
 
     def load() -> Listing:
@@ -20,20 +20,20 @@ def digits(_: str) -> Source:
         pictures = np.rint(images * (255 / 16)).astype(np.uint8)
         return _listing(pictures.reshape(-1, 1, 8, 8), labels.astype(np.int64), True)
 
-    return Source("digits", ["digits", 1], lambda scratch: load())
+    return DataSource("digits", ["digits", 1], lambda scratch: load())
 
 
-def moons(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> Source:
+def moons(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
     """Points (count, 2, 1, 1) float32 on two interleaved half circles of radius 1; labels: which half circle."""
     return _points("moons", _moons, 2, count, noise, labels)
 
 
-def rings(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> Source:
+def rings(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
     """Points (count, 2, 1, 1) float32 on two circles of radius 1 and ½ round the origin; labels: which circle."""
     return _points("rings", _rings, 2, count, noise, labels)
 
 
-def gaussians(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> Source:
+def gaussians(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
     """Points (count, 2, 1, 1) float32 from 25 equal Gaussians on the grid {−2, −1, 0, 1, 2}²; labels: which one."""
     return _points("gaussians", _gaussians, 25, count, noise, labels)
 
@@ -55,7 +55,7 @@ def _gaussians(which: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def _points(
     name: str, centres: Callable[..., np.ndarray], groups: int, count: int, noise: float, labelled: bool
-) -> Source:
+) -> DataSource:
     """`count` points on a figure with Gaussian noise of standard deviation `noise`, from the fixed seed."""
 
     if count < 1 or noise < 0:
@@ -68,7 +68,7 @@ def _points(
         points = points + noise * generator.standard_normal(points.shape)
         return _listing(points.astype(np.float32).reshape(-1, 2, 1, 1), which, labelled)
 
-    return Source(name, [name, 1], lambda scratch: load())
+    return DataSource(name, [name, 1], lambda scratch: load())
 
 
 def _listing(pictures: np.ndarray, labels: np.ndarray, labelled: bool) -> Listing:

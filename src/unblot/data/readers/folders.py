@@ -13,7 +13,7 @@ from typing import Any
 
 from unblot.data.readers import tiff
 from unblot.data.readers.labels import TABLES, labels_from_folders, labels_from_shards, labels_from_table
-from unblot.data.readers.listing import Broken, Item, Listing, Source, file_origin, printable
+from unblot.data.readers.listing import Broken, DataSource, Item, Listing, file_origin, printable
 from unblot.data.readers.reading import Reader
 from unblot.errors import UnblotError
 
@@ -27,17 +27,17 @@ LISTED = {*PICTURES, *BESIDE}
 NAMES = ("utf-8", "surrogateescape")  # how file names that are no UTF-8 become bytes again
 
 
-def folder(path: str, *, pages: str = "pictures") -> Source:
+def folder(path: str, *, pages: str = "pictures") -> DataSource:
     """A folder of pictures; classes from its subfolders, or from labels.csv or metadata.csv in it."""
     found, broken, told, others = _walk(path)
 
     def load(_: Path) -> Listing:
         return _listing(path, path, found, broken, others, pages)
 
-    return Source(Path(os.path.abspath(path)).name, [os.path.abspath(path), told], load)
+    return DataSource(Path(os.path.abspath(path)).name, [os.path.abspath(path), told], load)
 
 
-def zipped(path: str, *, pages: str = "pictures") -> Source:
+def zipped(path: str, *, pages: str = "pictures") -> DataSource:
     """A zip file of pictures, laid out as a folder would be."""
 
     def load(_: Path) -> Listing:
@@ -50,15 +50,15 @@ def zipped(path: str, *, pages: str = "pictures") -> Source:
         others = Counter(_suffix(m.filename) for m in members if not _wanted(m.filename))
         return _listing("", path, sorted(found), [], others, pages)
 
-    return Source(Path(path).stem, file_origin(path), load)
+    return DataSource(Path(path).stem, file_origin(path), load)
 
 
-def tar(path: str, *, pages: str = "pictures") -> Source:
+def tar(path: str, *, pages: str = "pictures") -> DataSource:
     """A tar file of pictures, compressed or not, laid out as a folder would be or as a WebDataset shard."""
     return webdataset(path, pages=pages)
 
 
-def webdataset(path: str, *, pages: str = "pictures") -> Source:
+def webdataset(path: str, *, pages: str = "pictures") -> DataSource:
     """Tar shards: one, a range `shard-{000..012}.tar`, or a folder of them.
 
     A picture `0001.jpg` is labelled by `0001.cls` or `0001.json`.
@@ -73,7 +73,7 @@ def webdataset(path: str, *, pages: str = "pictures") -> Source:
         return _listing("", path, items if len(shards) > 1 else sorted(items), [], others, pages)
 
     name = Path(os.path.abspath(path)).name.split(".")[0]
-    return Source(name, [part for shard in shards for part in file_origin(shard)], load)
+    return DataSource(name, [part for shard in shards for part in file_origin(shard)], load)
 
 
 def shard_paths(path: str) -> list[str]:
@@ -220,8 +220,8 @@ def _plain_tar(path: str, scratch: Path) -> str:
         if not plain.exists():
             scratch.mkdir(parents=True, exist_ok=True)
             part = plain.with_suffix(".part")
-            with opener(path, "rb") as packed, open(part, "wb") as out:
-                while block := packed.read(2**20):
+            with opener(path, "rb") as cached, open(part, "wb") as out:
+                while block := cached.read(2**20):
                     out.write(block)
             os.replace(part, plain)
         return str(plain)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.readers.listing import Item, Listing, Source, class_names, printable
+from unblot.data.readers.listing import DataSource, Item, Listing, class_names, printable
 from unblot.errors import UnblotError
 
 PREFIX = "hf:"
 
 
-def huggingface(place: str, *, split: str = "train", image: str = "", label: str = "", config: str = "") -> Source:
+def huggingface(place: str, *, split: str = "train", image: str = "", label: str = "", config: str = "") -> DataSource:
     """A data set `hf:NAME` of the hub, or `hf:PATH` (saved with save_to_disk, or with files load_dataset reads).
 
     image, label: names of the columns; by default the first one of pictures and the one of class labels.
@@ -38,7 +38,7 @@ def huggingface(place: str, *, split: str = "train", image: str = "", label: str
     label = label or ("label" if "label" in features else "")
     table = table.cast_column(image, datasets.Image(decode=False))
     fingerprint = str(getattr(table, "_fingerprint", "")) or name
-    return Source(Path(name).name, [name, split, fingerprint], lambda scratch: _listing(table, image, label))
+    return DataSource(Path(name).name, [name, split, fingerprint], lambda scratch: _listing(table, image, label))
 
 
 def _listing(table: Any, image: str, label: str) -> Listing:

@@ -69,7 +69,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Something that pictures come from.
 
     name: for people. origin: plain JSON values that change when the files do (paths, sizes, times). load: lists the

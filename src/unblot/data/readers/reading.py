@@ -6,33 +6,15 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import numpy as np
-
-from unblot.data.image_spec import Colourful, Form, conform
 from unblot.data.readers import tiff
 from unblot.data.readers.formats import Picture, open_picture, tiff_picture
 from unblot.data.readers.listing import Item
-from unblot.data.split import digest
 from unblot.errors import UnblotError
 
 MAX_BYTES = 2**31 - 2**12  # of one file: beyond it, it is no picture
 OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-class Decoded(NamedTuple):
-    """What became of consecutive pictures, the first of which has index `start`.
-
-    digests: of their values, 0 for broken ones. broken: (index, reason). kinds: how many of each kind and size of
-    picture there were, as "8-bit RGB 640x480". colourful: whether colour was met where all was gray.
-    """
-
-    start: int
-    digests: list[int]
-    broken: list[tuple[int, str]]
-    kinds: dict[str, int]
-    colourful: bool = False
 
 
 class Reader:
@@ -95,42 +77,6 @@ class Reader:
             return os.read(file, size if size >= 0 else os.fstat(file).st_size)
         finally:
             os.close(file)
-
-
-def decode_items(reader: Reader, start: int, items: list[Item], form: Form) -> tuple[np.ndarray, Decoded]:
-    """The pictures (n, C, H, W) of consecutive items in the form, zeros for broken ones, and what became of them."""
-    rows = np.zeros((len(items), form.channels, form.height, form.width), form.dtype)
-    result = Decoded(start, [0] * len(items), [], {})
-    colourful = False
-    at_least = 2 * max(form.height, form.width)
-    for i, item in enumerate(items):
-        try:
-            picture = reader.open(item, at_least)
-            kind = f"{picture.kind} {picture.width}x{picture.height}"
-            rows[i] = conform(picture.values(), picture.alpha, form)
-            result.digests[i] = digest(rows[i])
-            result.kinds[kind] = result.kinds.get(kind, 0) + 1
-        except Colourful:
-            colourful = True
-        except Exception as error:  # decoders raise whatever they like; a broken picture must not stop the others
-            result.broken.append((start + i, reason_of(error)))
-    return rows, result._replace(colourful=colourful)
-
-
-def decode_array(start: int, array: np.ndarray, form: Form) -> tuple[np.ndarray, Decoded]:
-    """Pictures (n, C, H, W) that are numbers already in the form, zeros for broken ones, and what became of them."""
-    if array.shape[1:] == (form.channels, form.height, form.width) and array.dtype.kind in "biu":
-        return array, Decoded(start, [digest(row) for row in array], [], {})
-    rows = np.zeros((len(array), form.channels, form.height, form.width), form.dtype)
-    result = Decoded(start, [0] * len(array), [], {})
-    alpha = array.shape[1] == 4 and array.dtype == np.uint8
-    for i, picture in enumerate(array):
-        try:
-            rows[i] = conform(picture, alpha, form)
-            result.digests[i] = digest(rows[i])
-        except UnblotError as error:
-            result.broken.append((start + i, str(error)))
-    return rows, result
 
 
 def reason_of(error: Exception) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 from unblot import specs
 from unblot.data.readers import arrays, builtin, folders, hub
-from unblot.data.readers.listing import Source, printable
+from unblot.data.readers.listing import DataSource, printable
 from unblot.errors import UnblotError
 
-SOURCES: dict[str, Callable[..., Source]] = {
+SOURCES: dict[str, Callable[..., DataSource]] = {
     "digits": builtin.digits,
     "moons": builtin.moons,
     "rings": builtin.rings,
@@ -41,7 +41,7 @@ ENDINGS = {  # of a file's name, in small letters
 }
 
 
-def open_source(spec: str, options: Mapping[str, Any] | None = None) -> tuple[Source, str]:
+def open_source(spec: str, options: Mapping[str, Any] | None = None) -> tuple[DataSource, str]:
     """The source that `spec` names and a stamp that changes when its files or the way of reading them do.
 
     spec: a built-in name, a path or `hf:NAME`, each perhaps with options: `stack.tif:pages=channels`. `options` are

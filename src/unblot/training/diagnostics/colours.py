@@ -14,7 +14,7 @@ VALUES = 2**26  # and no more numbers in them than this
 AT_A_TIME = 64
 
 
-class Colours:
+class ColourStatistics:
     """What the colours of training pictures are, for pictures with the labels that previews have.
 
     labels: (n,) int64, one for each picture of a preview, or None.

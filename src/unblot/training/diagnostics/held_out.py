@@ -37,7 +37,7 @@ def pictures_a_side(train: TrainConfig, data: DataFacts) -> int:
     return BLOCK * max(1, min(MOST_BLOCKS, round(affordable / BLOCK), int(holdable / BLOCK)))
 
 
-class HeldOut:
+class HeldOutLoss:
     """What is measured again and again; `measure()` gives a line of metrics.
 
     Measurement k is of picture k of either side (in turns, where there are fewer), at a level of bin k % LEVELS, with
@@ -52,7 +52,7 @@ class HeldOut:
         bins = torch.arange(self.n) % LEVELS
         self.t = ((bins + u) / LEVELS).clamp(1e-6, 1 - 1e-6)
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
-        self.log_snr = log_snr(trainer.draws.schedule(middle))
+        self.log_snr = log_snr(trainer.batch_sampler.schedule(middle))
         rank, world = trainer.group.rank, trainer.group.world
         self.mine = torch.arange(self.n)[rank::world]
         eps = torch.stack([torch.randn(config.data.shape, generator=self.generators[k]) for k in self.mine.tolist()])
@@ -80,8 +80,10 @@ class HeldOut:
         x0, label = data.batch(indices[order[self.mine % len(order)].numpy()])
         device, denoiser = self.trainer.device, self.trainer.denoiser
         x0, noise = (x.to(device, memory_format=torch.channels_last) for x in (x0, eps))
-        conditions, again = x0.new_zeros(len(x0), denoiser.conditions), x0.new_empty(len(x0), 0)
-        return Batch(x0, self.t[self.mine], noise, None if label is None else label.to(device), conditions, again)
+        conditions, second_noise = x0.new_zeros(len(x0), denoiser.conditions), x0.new_empty(len(x0), 0)
+        return Batch(
+            x0, self.t[self.mine], noise, None if label is None else label.to(device), conditions, second_noise
+        )
 
     def _losses(self, batch: Batch) -> Tensor:
         """One loss a measurement, float64 on the CPU; every process makes as many calls of the network."""

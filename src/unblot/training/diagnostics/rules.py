@@ -158,7 +158,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-class Watch:
+class Diagnostics:
     """Says each warning once: `look(lines)` gives those that are new. What held when a run was taken up again was said
     before."""
 

@@ -9,36 +9,36 @@ import torch
 from torch import Tensor
 
 from unblot.runs.folder import BEST, save_model
-from unblot.runs.metrics import HELD_OUT, STEP, Metrics, mean_loss, of_kind
+from unblot.runs.metrics import HELD_OUT, STEP, MetricsFile, mean_loss, of_kind
 from unblot.training import checkpoint
-from unblot.training.diagnostics.colours import Colours
-from unblot.training.diagnostics.held_out import HeldOut
+from unblot.training.diagnostics.colours import ColourStatistics
+from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
-from unblot.training.diagnostics.rules import DIVERGED_LINES, RECENT, Watch, diverged, turned
+from unblot.training.diagnostics.rules import DIVERGED_LINES, RECENT, Diagnostics, diverged, turned
 from unblot.training.diagnostics.summary import summary
 from unblot.training.learning_rate import learning_rate
-from unblot.training.trainer import Outcome, Trainer
+from unblot.training.trainer import StepResult, Trainer
 
-LOST_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
+MOST_SKIPPED_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
 
 
-class Record:
+class RunLogger:
     """Keeps the metrics of a run in training and its monitor up to date; every process of the run has one."""
 
     def __init__(self, folder: Path, trainer: Trainer, monitor: Monitor):
         self.folder, self.trainer, self.monitor = folder, trainer, monitor
-        self.metrics = Metrics(folder, trainer.group.leads)
-        self.held_out = HeldOut(trainer) if trainer.config.train.held_out_every else None
-        self.colours: Colours | None = None
-        self.watch = Watch()
+        self.metrics = MetricsFile(folder, trainer.group.is_main_process)
+        self.held_out = HeldOutLoss(trainer) if trainer.config.train.held_out_every else None
+        self.colours: ColourStatistics | None = None
+        self.diagnostics = Diagnostics()
         self.started, self.first = time.perf_counter(), 0
 
     def begin(self) -> None:
         """The run is about to go on; warnings that hold already were told."""
         self.started, self.first = time.perf_counter(), self.trainer.step
-        self.watch = Watch(self.metrics.lines)
+        self.diagnostics = Diagnostics(self.metrics.lines)
 
-    def step(self, outcome: Outcome) -> None:
+    def step(self, outcome: StepResult) -> None:
         """Writes down what a step did, and now and then looks whether all is well."""
         train, step = self.trainer.config.train, self.trainer.step
         loss = outcome.loss.item()
@@ -63,14 +63,14 @@ class Record:
 
     def preview(self, pictures: Tensor, labels: Tensor | None) -> None:
         """Compares the colours of a preview, (n, C, H, W) in the network's range, with the training pictures'."""
-        self.colours = self.colours or Colours(self.trainer.dataset, labels)
+        self.colours = self.colours or ColourStatistics(self.trainer.dataset, labels)
         self.metrics.write(self.colours.compare(self.trainer.step, pictures))
         self._warn()
 
-    def gone_wrong(self, outcome: Outcome) -> str | None:
+    def gone_wrong(self, outcome: StepResult) -> str | None:
         """Why the run must go back, None where it need not: steps lost in a row, or a loss that has diverged."""
-        if outcome.lost >= LOST_STEPS:
-            at = f"{LOST_STEPS} steps up to step {self.trainer.step}"
+        if outcome.skipped_steps >= MOST_SKIPPED_STEPS:
+            at = f"{MOST_SKIPPED_STEPS} steps up to step {self.trainer.step}"
             return f"the loss was not finite for {at}; {culprits(self.trainer)}"
         if diverged(self._recent_losses(), self._untrained()):
             loss, untrained = outcome.loss.item(), self._untrained()
@@ -113,7 +113,7 @@ class Record:
             self.monitor.note(line)
 
     def _warn(self) -> None:
-        for line in self.watch.look(self.metrics.lines):
+        for line in self.diagnostics.look(self.metrics.lines):
             self.monitor.note(f"warning: {line}")
 
 
@@ -124,15 +124,15 @@ def averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def culprits(trainer: Trainer, most: int = 8) -> str:
     """The training pictures of the last step's batch, by name: those whose own loss is not finite, if only some are."""
-    draw = trainer.draws.at(trainer.step - 1)
+    draw = trainer.batch_sampler.at(trainer.step - 1)
     with torch.no_grad():
         batch = trainer.timed(trainer.batch(draw)).to(trainer.device)
         rows = [slice(i, i + trainer.micro_batch) for i in range(0, len(batch.x0), trainer.micro_batch)]
         bad = ~torch.isfinite(torch.cat([trainer.losses(batch, part) for part in rows])).cpu()
     some = 0 < int(bad.sum()) < len(bad)
     chosen = trainer.dataset.train[(draw.pictures[bad] if some else draw.pictures).numpy()].tolist()
-    packed = trainer.dataset.packed
-    name: Callable[[int], str] = (lambda i: packed.names[i]) if packed else str
+    cached = trainer.dataset.cached
+    name: Callable[[int], str] = (lambda i: cached.names[i]) if cached else str
     names = ", ".join(name(i) for i in chosen[:most]) + (
         f" and {len(chosen) - most} more" if len(chosen) > most else ""
     )

@@ -1,0 +1,106 @@
+"""Pictures as the measurements read them: a chunk at a time, in the network's range, however large the whole."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from unblot.data.dataset import Dataset
+from unblot.denoiser import Denoiser
+from unblot.process.randomness import picture_generators
+
+CHUNK = 256
+"""Pictures that a network sees at once. Fixed, so that a figure does not depend on a batch size."""
+
+
+class ImageSet:
+    """A set of pictures (N, C, H, W): stored as they are, read as float32 in the network's range (about [-1, 1]).
+
+    `stored` is an array or tensor that is indexed lazily (a memory map will do); `encode` turns a part of it into
+    the network's range (none: it already is); `indices` chooses and orders the members.
+    """
+
+    def __init__(
+        self, stored: Any, encode: Callable[[np.ndarray], np.ndarray] | None = None, indices: Any | None = None
+    ) -> None:
+        self.stored = stored
+        self.encode = encode
+        self.indices = np.arange(len(stored)) if indices is None else np.asarray(indices, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self.stored.shape[1:]
+        return int(channels), int(height), int(width)
+
+    def raw(self, index: Any) -> np.ndarray:
+        """The members `index` (a slice or an array of positions) as they are stored, (B, C, H, W)."""
+        return np.asarray(self.stored[self.indices[index]])
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The members `index` (a slice or an array of positions), float32 (B, C, H, W), network range."""
+        part = self.raw(index)
+        encoded = part if self.encode is None else self.encode(part)
+        return torch.from_numpy(np.ascontiguousarray(encoded, dtype=np.float32))
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Tensor]:
+        """All members in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def take(self, positions: Any) -> "ImageSet":
+        """The members at these positions, as a set of their own over the same storage."""
+        return ImageSet(self.stored, self.encode, self.indices[positions])
+
+    def sample(self, count: int, seed: int = 0) -> "ImageSet":
+        """`count` members without replacement, or all where there are no more; a function of the seed only."""
+        if count >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+
+    def fingerprints(self) -> list[bytes]:
+        """One hash a member: the same for two members exactly when their stored values are the same."""
+        found = []
+        for start in range(0, len(self), CHUNK):
+            part = np.ascontiguousarray(self.raw(slice(start, start + CHUNK)))
+            found += [hashlib.blake2b(one.tobytes(), digest_size=16).digest() for one in part]
+        return found
+
+    def hash(self, labels: Iterable[int] = ()) -> str:
+        """Eight hexadecimal digits of the members' values (and labels) in their order: names a reference in print."""
+        return hashlib.blake2b(b"".join(self.fingerprints()) + repr(list(labels)).encode(), digest_size=4).hexdigest()
+
+    def distinct(self) -> np.ndarray:
+        """Positions of the members without exact repetitions: the first of each."""
+        first: dict[bytes, int] = {}
+        for position, fingerprint in enumerate(self.fingerprints()):
+            first.setdefault(fingerprint, position)
+        return np.array(sorted(first.values()), dtype=np.int64)
+
+
+def shrink(pictures: Tensor, side: int) -> Tensor:
+    """The pictures averaged down until no side is longer than `side`; smaller ones as they are."""
+    factor = -(-max(pictures.shape[-2:]) // side)
+    if factor == 1:
+        return pictures
+    bottom, right = (-pictures.shape[-2] % factor, -pictures.shape[-1] % factor)
+    return avg_pool2d(pad(pictures, (0, right, 0, bottom), mode="replicate"), factor)
+
+
+def seen_by(
+    denoiser: Denoiser, dataset: Dataset, indices: np.ndarray, size: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor | None, list[torch.Generator]]]:
+    """Batches of pictures and, if it knows any, their labels, on the denoiser's device; with a generator for each one,
+    from the seed and its place among the indices."""
+    device = next(denoiser.parameters()).device
+    for start in range(0, len(indices), size):
+        x0, label = dataset.batch(indices[start : start + size])
+        known = None if label is None or not denoiser.num_classes else label.to(device)
+        yield x0.to(device), known, picture_generators(seed, range(start, start + len(x0)))

@@ -1,0 +1,236 @@
+"""The command line: what a person types, right and wrong. Every wrong argument is one line and exit code 2."""
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import TINY, refused
+from unblot.api import SPECS
+from unblot.cli.parser import main
+from unblot.config.schema import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "digits", "--out", str(folder), "--quiet", *TINY]) == 0
+    return folder
+
+
+# --- what works
+
+
+def test_distill_makes_a_run_of_few_evaluations(run, tmp_path, capsys):
+    out = tmp_path / "few"
+    assert main(["distill", str(run), "--nfe", "1", "--steps", "2", "--out", str(out), "--quiet"]) == 0
+    assert f"unblot sample {out}" in capsys.readouterr().out
+    assert main(["sample", str(out), "-n", "2"]) == 0
+    assert main(["show", str(out)]) == 0
+    assert "for 1 evaluations a picture" in capsys.readouterr().out
+    assert "--nfe must be from 1 to 4, not 0" in refused(capsys, "distill", run, "--nfe", "0")
+    assert "leave out --steps" in refused(capsys, "sample", out, "--steps", "8")
+
+
+def test_train_leaves_a_run_and_names_what_to_look_at(run, capsys):
+    assert {p.name for p in run.iterdir()} >= {"config.json", "model.safetensors", "metrics.jsonl", "samples"}
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 4
+
+
+def test_sample_writes_a_grid_and_single_files_with_their_provenance(run, tmp_path, capsys):
+    out = tmp_path / "new"
+    flags = ["--label", "3,7", "--steps", "2", "--solver", "ddim:eta=0.5", "--guidance", "1.5", "--out", str(out)]
+    assert main(["sample", str(run), "-n", "4", *flags]) == 0
+    assert str(out / "grid.png") in capsys.readouterr().out
+    names = [*(f"00000{i}.png" for i in range(4)), "grid.png", "manifest.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    picture = Image.open(out / "000003.png")
+    assert (picture.size, picture.mode) == ((8, 8), "L")
+    about = json.loads(picture.text["unblot"])
+    assert (about["index"], about["label"], about["solver"], about["seed"]) == (3, "7", "ddim:eta=0.5", 0)
+
+
+def test_a_second_draw_does_not_touch_the_first(run, capsys):
+    for _ in range(2):
+        assert main(["sample", str(run), "-n", "1", "--steps", "1"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first != second
+
+
+def test_the_model_file_alone_is_enough(run, tmp_path, capsys):
+    shutil.copy(run / "model.safetensors", tmp_path)
+    assert main(["sample", str(tmp_path / "model.safetensors"), "-n", "2", "--steps", "2", "--seed", "5"]) == 0
+    assert main(["sample", str(run), "-n", "2", "--steps", "2", "--seed", "5", "--out", str(tmp_path / "b")]) == 0
+    a, b = (np.asarray(Image.open(p / "000001.png")) for p in (tmp_path / "samples" / "sample", tmp_path / "b"))
+    assert np.array_equal(a, b)
+
+
+def test_film_is_a_strip_and_a_moving_picture(run, tmp_path, capsys):
+    out = tmp_path / "film"
+    assert main(["film", str(run), "-n", "4", "--steps", "5", "--out", str(out)]) == 0
+    assert Image.open(out / "film.gif").n_frames > 1
+    assert Image.open(out / "strip.png").width > Image.open(out / "film.gif").width
+
+
+def test_show_says_what_the_run_is(run, capsys):
+    assert main(["show", str(run)]) == 0
+    told = capsys.readouterr().out
+    for word in ("digits", "8 x 8 x 1", "unet:width=16", "edm", "4 steps of 8", "step 4"):
+        assert word in told
+
+
+def test_resume_goes_on_to_more_steps(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    assert main(["train", "--resume", str(folder), "--steps", "6", "--quiet"]) == 0
+    assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
+
+
+def test_help_and_wrong_arguments_cost_no_import_of_torch():
+    code = "import sys, unblot.cli.parser as c\nfor a in (['--help'], ['train', '--help'], ['nothing']):\n"
+    code += " try: c.main(a)\n except SystemExit: pass\nassert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_help_names_every_choice(name):
+    """The help is written without importing the tables; here it is held to them."""
+    told = next(f.metadata["help"] for f in fields(TrainConfig) if f.name == name)
+    for entry in SPECS[name]:
+        assert re.search(rf"\b{entry}\b", told), entry
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "COMMAND"),
+        (["paint"], "paint"),
+        (["train", "--stepz", "3"], "--stepz"),
+        (["train", "--steps", "many"], "many"),
+        (["train", "no/such/folder"], "no/such/folder"),
+        (["train", "digits", "--steps", "0"], "--steps must be at least 1"),
+        (["train", "digits", "--batch-size", "-3"], "--batch-size must be at least 1"),
+        (["train", "digits", "--learning-rate", "-1"], "--learning-rate must be at least 0"),
+        (["train", "digits", "--label-dropout", "2"], "--label-dropout must be from 0 to 1"),
+        (["train", "digits", "--held-out", "1"], "--held-out must be from 0 to 0.9"),
+        (["train", "digits", "--seed", "-1"], "--seed must be at least 0"),
+        (["train", "digits", "--preset", "best"], "choose one of default, ddpm"),
+        (["train", "digits", "--network", "gan"], "choose one of unet"),
+        (["train", "digits", "--network", "unet:depth=3"], "its options are: width="),
+        (["train", "digits", "--network", "unet:width=wide"], "is not of type int"),
+        (["train", "digits", "--schedule", "steep"], "choose one of linear"),
+        (["train", "digits", "--parameterization", "w"], "choose one of eps"),
+        (["train", "digits", "--weighting", "heavy"], "choose one of none"),
+        (["train", "digits", "--decay", "fast"], "choose one of cosine"),
+        (["train", "digits", "--ema", "long"], "choose one of power"),
+        (["train", "digits", "--solver", "rk"], "choose one of ddpm"),
+        (["train", "digits", "--spacing", "rough"], "choose one of time"),
+        (["train", "digits", "--times", "late"], "choose one of stratified"),
+        (["train", "digits", "--precision", "bf16"], "use --precision fp32"),
+        (["train", "digits", "--precision", "int4"], "choose auto, fp32 or bf16"),
+        (["train", "digits", "--device", "abacus"], "use --device"),
+        (["train", "digits", "--preset", "ddpm", "--schedule", "linear_zero_snr"], "--parameterization v"),
+        (["train", "--resume", "no/such/run"], "no run at 'no/such/run'"),
+        (["sample", "no/such/run"], "no model at"),
+        (["show", "no/such/run"], "no model at"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(capsys, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["-n", "0"], "-n must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--solver", "magic"], "choose one of ddpm"),
+        (["--solver", "ddpm:variance=big"], "choose one of posterior, beta, learned"),
+        (["--solver", "ddim:eta=-1"], "eta >= 0"),
+        (["--spacing", "steep"], "choose one of time"),
+        (["--label", "10"], "no class '10'; this run knows 0, 1"),
+        (["--label", "cat"], "no class 'cat'"),
+        (["--guidance", "2"], "give one with --label"),
+    ],
+)
+def test_wrong_sampling_arguments_are_refused(run, flags, told, capsys, tmp_path):
+    assert told in refused(capsys, "sample", run, "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_without_being_asked(run, capsys, tmp_path):
+    assert "--overwrite" in refused(capsys, "train", "digits", "--out", run, *TINY)
+    (tmp_path / "mine.txt").write_text("dear")
+    for command in ("sample", "film"):
+        assert "--overwrite" in refused(capsys, command, run, "--out", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_resume_takes_its_choices_from_the_run(run, capsys):
+    assert "leave out --learning-rate" in refused(capsys, "train", "--resume", run, "--learning-rate", "1")
+    assert "leave out DATA" in refused(capsys, "train", "digits", "--resume", run)
+
+
+# --- model files that are not
+
+
+def header_of(raw: bytes) -> dict:
+    return json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+
+
+def with_header(raw: bytes, header: dict) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + raw[8 + struct.unpack("<Q", raw[:8])[0] :]
+
+
+def lie_about_shapes(raw: bytes) -> bytes:
+    header = header_of(raw)
+    entry = next(e for name, e in header.items() if name != "__metadata__" and len(e["shape"]) == 4)
+    entry["shape"] = entry["shape"][::-1]
+    return with_header(raw, header)
+
+
+def lie_in_the_config(raw: bytes) -> bytes:
+    header = header_of(raw)
+    header["__metadata__"]["unblot"] = header["__metadata__"]["unblot"].replace("width=16", "width=24")
+    return with_header(raw, header)
+
+
+def forget_the_config(raw: bytes) -> bytes:
+    header = header_of(raw)
+    del header["__metadata__"]
+    return with_header(raw, header)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda raw: raw[: len(raw) // 2], "not a whole safetensors file"),
+        (lambda raw: b"", "not a whole safetensors file"),
+        (lambda raw: b"\x89PNG\r\n" + raw[6:], "not a whole safetensors file"),
+        (lambda raw: raw[:8] + b"{" * 100, "not a whole safetensors file"),
+        (lie_about_shapes, "do not fit"),
+        (lie_in_the_config, "do not fit"),
+        (forget_the_config, "was not written by unblot"),
+    ],
+)
+def test_a_damaged_model_is_told_in_one_line(run, tmp_path, capsys, damage, told):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(damage((run / "model.safetensors").read_bytes()))
+    line = refused(capsys, "sample", path)
+    assert told in line
+    assert str(path) in line

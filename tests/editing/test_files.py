@@ -1,0 +1,229 @@
+"""Working on pictures from the command line: what is known stays to the last bit, what is wrong is one line."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import unblot
+from helpers import TINY, refused
+from unblot.cli.parser import EDITS, main
+from unblot.editing import images as edit
+from unblot.editing.files import edit_files
+from unblot.editing.inputs import gray_weights
+
+FAST = ["--steps", "2"]
+SMALL = {"network": TINY[1], "steps": 2, "batch_size": 8, "quiet": True}
+SEVENS = np.round(load_digits().images[2] * 15.9375).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return unblot.train("digits", out=tmp_path_factory.mktemp("runs") / "digits", **SMALL)
+
+
+def trained_on(array, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "pictures.npy", array)
+    return unblot.train(str(folder / "pictures.npy"), out=folder / "run", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Runs of other channels and types, and a picture for each."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("kinds")
+    arrays = {
+        "16-bit": rng.integers(100, 60_000, (64, 8, 8, 1), np.uint16),
+        "colorize": rng.integers(0, 256, (64, 8, 8, 3), np.uint8),
+        "seven floats": rng.normal(300, 20, (64, 8, 8, 7)).astype(np.float32),
+        "three floats": rng.normal(0.5, 0.2, (64, 8, 8, 3)).astype(np.float32),
+    }
+    runs = {name: trained_on(array, folder / name.replace(" ", "-")) for name, array in arrays.items()}
+    return {name: (runs[name], arrays[name][:1].transpose(0, 3, 1, 2)) for name in arrays}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A picture, its mask (the right half anew), and pictures that are not of the run's form."""
+    Image.fromarray(SEVENS).save(tmp_path / "a.png")
+    half = np.zeros((8, 8), np.uint8)
+    half[:, 4:] = 255
+    Image.fromarray(half).save(tmp_path / "mask.png")
+    Image.fromarray(np.stack([SEVENS, SEVENS, SEVENS, 255 - half], axis=-1)).save(tmp_path / "holes.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    Image.fromarray(np.zeros((9, 5), np.uint8)).save(tmp_path / "other.png")
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "colour.png")
+    tifffile.imwrite(tmp_path / "seven.tif", np.zeros((7, 8, 8), np.uint8), planarconfig="separate")
+    return tmp_path
+
+
+def made(path):
+    return np.asarray(Image.open(path))
+
+
+# --- what is known stays
+
+
+def test_filling_keeps_the_known_half_and_says_where_each_file_comes_from(digits, files, capsys):
+    out, mask = files / "out", files / "mask.png"
+    flags = ["--mask", mask, "-n", "3", "--out", out, "--label", "7", "--seed", "5"]
+    assert main([str(a) for a in ["edit", "inpaint", digits.path, files / "a.png", *flags, *FAST]]) == 0
+    assert str(out / "grid.png") in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["a-1.png", "a-2.png", "a-3.png", "grid.png"]
+    for draw in (1, 2, 3):
+        assert np.array_equal(made(out / f"a-{draw}.png")[:, :4], SEVENS[:, :4])
+    assert not np.array_equal(made(out / "a-1.png"), made(out / "a-2.png"))
+    about = json.loads(Image.open(out / "a-3.png").text["unblot"])
+    told = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
+    assert told.items() <= about.items()
+    assert about["picture"].endswith("a.png")
+    assert about["solver"].startswith("ddpm")
+    assert about["spacing"].startswith("karras")
+    assert Image.open(out / "grid.png").width == 5 * 66 + 2  # the picture, the mask, three results
+
+
+def test_without_a_mask_transparent_pixels_are_made_anew(digits, files):
+    out = files / "out"
+    assert main(["edit", "inpaint", str(digits.path), str(files / "holes.png"), "--out", str(out), *FAST]) == 0
+    for draw in (1, 2, 3, 4):
+        assert np.array_equal(made(out / f"holes-{draw}.png")[:, :4], SEVENS[:, :4])
+
+
+@pytest.mark.parametrize("kind", ["16-bit", "colorize", "seven floats", "three floats"])
+def test_any_channels_and_types_keep_the_known_pixels_bit_for_bit(kinds, kind, tmp_path):
+    run, pictures = kinds[kind]
+    unknown = np.random.default_rng(1).random((1, 1, 8, 8)) < 0.5
+    edited = edit.inpaint(run, pictures, unknown, n=2, steps=2)
+    assert edited.array.dtype == pictures.dtype
+    keep = np.broadcast_to(~unknown[:, None], edited.array.shape)
+    original = np.broadcast_to(pictures[:, None], edited.array.shape)
+    assert edited.array[keep].tobytes() == original[keep].tobytes()
+    assert (edited.array[~keep] != original[~keep]).mean() > 0.9
+    larger = edit.outpaint(run, pictures, left=3, top=5, n=2, steps=2)
+    assert larger.array.shape == (1, 2, pictures.shape[1], 13, 11)
+    assert larger.array[:, :, :, 5:, 3:].tobytes() == original.tobytes()
+    larger.save(tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_files_of_any_kind_go_in_and_come_out(kinds, tmp_path):
+    run, pictures = kinds["seven floats"]
+    np.save(tmp_path / "a.npy", pictures[0])
+    np.save(tmp_path / "b.npy", pictures[0].transpose(1, 2, 0))
+    tifffile.imwrite(tmp_path / "c.tif", pictures[0], planarconfig="separate", photometric="minisblack")
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 1:6] = True
+    np.save(tmp_path / "mask.npy", mask)
+    names = [tmp_path / name for name in ("a.npy", "b.npy", "c.tif")]
+    edited = edit_files(run, "inpaint", names, mask=tmp_path / "mask.npy", n=1, steps=2)
+    assert np.array_equal(edited.array[:, 0][..., ~mask], np.repeat(pictures, 3, axis=0)[..., ~mask])
+    out = edited.save(tmp_path / "out")
+    assert np.array_equal(tifffile.imread(out / "b-1.tif"), edited.array[1, 0])
+
+
+def test_enlarging_and_colouring_agree_with_what_was_given(kinds):
+    """Floats are not clipped, so that means and brightness come back to rounding."""
+    run, pictures = kinds["three floats"]
+    small = pictures.reshape(1, 3, 4, 2, 4, 2).mean(axis=(3, 5))
+    large = edit.upscale(run, small, n=2, steps=2).array[0]
+    assert np.allclose(large.reshape(2, 3, 4, 2, 4, 2).mean(axis=(3, 5)), small, atol=1e-4)
+    gray = np.tensordot(gray_weights(3), pictures, (0, 1))[:, None]
+    coloured = edit.colorize(run, gray, n=2, steps=2).array[0]
+    assert np.allclose(np.tensordot(gray_weights(3), coloured, (0, 1)), gray[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("kind", ["inpaint", "outpaint", "img2img", "variations"])
+def test_a_result_is_the_same_in_any_batch(digits, kind, batch_size):
+    pictures = load_digits().images[:3, None].astype(np.uint8) * 15
+    own = {"inpaint": {"unknown": pictures[:1] > 60}, "outpaint": {"right": 5}}.get(kind, {})
+    work = getattr(edit, kind)
+    together = work(digits, pictures, **own, n=2, steps=2, seed=3).array.astype(int)
+    apart = work(digits, pictures, **own, n=2, steps=2, seed=3, batch_size=batch_size).array.astype(int)
+    assert np.abs(together - apart).max() <= 1
+
+
+def test_blending_gives_what_is_between_and_reconstruction_says_what_was_lost(digits, files, capsys):
+    for name in ("a", "b"):
+        Image.fromarray(SEVENS).save(files / f"{name}.png")
+    ends = [str(files / "a.png"), str(files / "b.png")]
+    assert (
+        main(["edit", "interpolate", str(digits.path), *ends, "-n", "3", "--out", str(files / "interpolate"), *FAST])
+        == 0
+    )
+    assert sum(p.name != "grid.png" for p in (files / "interpolate").iterdir()) == 3
+    assert main(["edit", "reconstruct", str(digits.path), *ends, "--out", str(files / "again")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("root mean square error") == 2
+    back = made(files / "again" / "a-1.png").astype(float) - SEVENS
+    assert f"{np.sqrt((back**2).mean()):.3g}" in told
+
+
+def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
+    out = files / "out"
+    Image.fromarray(np.full((9, 5), 255, np.uint8)).save(files / "mask9x5.png")
+    flags = ["--mask", str(files / "mask9x5.png"), "--fit", "stretch", "--out", str(out), *FAST]
+    assert main(["edit", "inpaint", str(digits.path), str(files / "other.png"), *flags]) == 0
+    assert made(out / "other-1.png").shape == (8, 8)
+    flags = ["--fit", "crop", "--out", str(files / "out2"), *FAST]
+    assert main(["edit", "img2img", str(digits.path), str(files / "colour.png"), *flags]) == 0
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["inpaint", "a.png", "--mask", "other.png"], "other.png is 9x5, the picture"),
+        (["inpaint", "a.png", "--mask", "black.png"], "paint white what is to be made anew"),
+        (["inpaint", "a.png", "--mask", "none.png"], "No such file"),
+        (["inpaint", "a.png"], "give --mask"),
+        (["inpaint", "a.png", "--mask", "mask.png", "--steps", "0"], "--steps must be at least 1, not 0"),
+        (["inpaint", "a.png", "--mask", "mask.png", "-n", "0"], "-n must be at least 1, not 0"),
+        (["inpaint", "a.png", "--mask", "mask.png", "--label", "10"], "no class '10'; this run knows 0, 1"),
+        (["inpaint", "a.png", "--mask", "mask.png", "--label", "-1"], "no class '-1'"),
+        (["inpaint", "a.png", "--mask", "mask.png", "--guidance", "2"], "give one with --label"),
+        (["inpaint", "a.png", "--mask", "mask.png", "--solver", "magic"], "choose one of ddpm"),
+        (["img2img", "colour.png"], "8x8 with 3 channels of uint8; this run's pictures are 8x8 with 1 channel"),
+        (["img2img", "other.png"], "bring it there with --fit crop, pad or stretch"),
+        (["img2img", "seven.tif", "--fit", "crop"], "7 channels"),
+        (["img2img", "a.png", "--fit", "fold"], "choose one of crop, pad, stretch"),
+        (["img2img", "a.png", "--strength", "0"], "strength"),
+        (["img2img", "a.png", "--strength", "1.5"], "strength"),
+        (["variations", "a.png", "--amount", "2"], "--amount"),
+        (["variations", "a.png", "--solver", "ddpm"], "deterministic solver"),
+        (["interpolate", "a.png"], "PICTURES"),
+        (["outpaint", "a.png"], "grow by 1 pixel or more"),
+        (["outpaint", "a.png", "--left", "-2"], "grow by 1 pixel or more"),
+        (["upscale", "a.png"], "--factor 2"),
+        (["upscale", "a.png", "--factor", "3"], "--factor 3 does not divide 8x8"),
+        (["upscale", "other.png"], "no whole factor"),
+        (["colorize", "a.png"], "trained on colour"),
+        (["paint", "a.png"], "invalid choice: 'paint'"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_leave_nothing(digits, files, capsys, argv, told):
+    kind, *rest = argv
+    rest = [files / a if a.endswith((".png", ".tif")) else a for a in rest]
+    assert told in refused(capsys, "edit", kind, digits.path, *rest, "--out", files / "out")
+    assert not (files / "out").exists()
+
+
+def test_nothing_is_overwritten_without_being_asked(digits, files, capsys):
+    assert "--overwrite" in refused(capsys, "edit", "img2img", digits.path, files / "a.png", "--out", files)
+
+
+def test_points_are_no_pictures(tmp_path, files, capsys):
+    run = unblot.train("moons", out=tmp_path / "m", network="mlp:width=16,depth=1", steps=2, batch_size=8, quiet=True)
+    assert "works on pictures" in refused(capsys, "edit", "img2img", run.path, files / "a.png", "--out", tmp_path / "o")
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_every_kind_explains_itself(kind, capsys):
+    with pytest.raises(SystemExit):
+        main(["edit", kind, "--help"])
+    assert f"unblot edit {kind} RUN" in capsys.readouterr().out

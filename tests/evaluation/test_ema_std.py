@@ -1,0 +1,113 @@
+"""Another length of average, put into a run that is done."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from unblot import UnblotError, api
+from unblot.cli import parser as cli
+from unblot.evaluation import ema_std as lengths
+from unblot.runs.folder import MODEL, read_config
+from unblot.sampling.batched import sample_batches
+from unblot.system.files import read_tensors
+from unblot.training import checkpoint
+from unblot.training.averages import posthoc
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    api.train("digits", out=folder, quiet=True, preview_every=0, **TINY)
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def test_a_length_is_put_into_the_model_and_the_first_one_comes_back(copy):
+    before = read_tensors(copy / MODEL)[0]
+    config = (copy / "config.json").read_bytes()
+    chosen = api.choose_ema(copy, std=0.12)
+    assert chosen.config.train.ema == "power:std=0.12"
+    assert chosen.sample(2, steps=2).provenance["ema"] == "power:std=0.12"
+    changed = read_tensors(copy / MODEL)[0]
+    assert any(not torch.equal(changed[name], w) for name, w in before.items())
+    api.choose_ema(copy, std=0.05)
+    again = read_tensors(copy / MODEL)[0]
+    assert all(torch.equal(again[name], w) for name, w in before.items())
+    assert (copy / "config.json").read_bytes() == config
+
+
+def test_the_second_average_is_the_one_that_was_tracked(copy):
+    api.choose_ema(copy, std=0.1)
+    saved = checkpoint.load(copy, TINY["steps"])[0]
+    weights = read_tensors(copy / MODEL)[0]
+    assert all(torch.equal(saved[f"ema1/{name}"], w) for name, w in weights.items())
+
+
+@pytest.mark.parametrize("by", ["loss", "distance"])
+def test_the_best_length_is_the_one_with_the_lowest_figure(copy, monkeypatch, by):
+    monkeypatch.setattr(lengths, "LENGTHS", (0.05, 0.2))
+    rows = []
+    chosen = api.choose_ema(copy, by=by, n=20, report=rows.append)
+    best = min(rows, key=lambda row: row.figure)
+    assert [row.std for row in rows] == [0.05, 0.2]
+    assert chosen.config.train.ema == f"power:std={best.std}"
+    if by == "loss":  # after so few steps the shorter one has learned more
+        assert rows[0].figure < rows[1].figure
+
+
+@pytest.mark.parametrize("by", ["loss", "distance"])
+def test_the_best_length_is_chosen_on_the_data_of_the_run_alone(tmp_path, by):
+    pictures = np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8)
+    np.save(tmp_path / "a.npy", pictures)
+    run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, **TINY)
+    np.save(tmp_path / "a.npy", 255 - pictures)
+    before = (run.path / MODEL).read_bytes()
+    with pytest.raises(UnblotError, match=r"a\.npy.*put it back as it was"):
+        api.choose_ema(run.path, by=by, n=20)
+    assert (run.path / MODEL).read_bytes() == before
+    assert api.choose_ema(run.path, std=0.1).config.train.ema == "power:std=0.1"  # which needs no data
+
+
+def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_path, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 64, (200, 8, 8), np.uint8)
+    pictures[:160] += 192  # four fifths are bright
+    np.save(tmp_path / "a.npy", pictures)
+    run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, clusters=2, **TINY)
+    drawn = []
+    monkeypatch.setattr(lengths, "LENGTHS", (0.05,))
+    monkeypatch.setattr(lengths, "draw", lambda *a, **k: drawn.append(k["labels"]) or sample_batches(*a, **k))
+    api.choose_ema(run.path, by="distance", n=50)
+    (labels,) = drawn
+    assert np.abs(torch.bincount(labels, minlength=2).numpy() / 50 - run.config.data.clusters).max() <= 0.04
+
+
+def test_snapshots_are_taken_again_after_going_back(run, copy):
+    newest = copy / "checkpoints" / f"{TINY['steps']:08d}"
+    shutil.rmtree(newest)
+    last = f"{TINY['steps']:08d}.safetensors"
+    (copy / posthoc.SNAPSHOTS / last).write_bytes(b"of steps that are taken again")
+    api.resume(copy, quiet=True)
+    for file in (run / posthoc.SNAPSHOTS).iterdir():
+        assert (copy / posthoc.SNAPSHOTS / file.name).read_bytes() == file.read_bytes()
+    assert (copy / MODEL).read_bytes() == (run / MODEL).read_bytes()
+    assert read_config(copy).train.ema == "power:std=0.05+power:std=0.1"
+
+
+def test_a_run_without_snapshots_and_a_damaged_one_are_one_line(copy, capsys):
+    file = next((copy / posthoc.SNAPSHOTS).iterdir())
+    file.write_bytes(file.read_bytes()[:100])
+    assert cli.main(["ema", str(copy), "--std", "0.1"]) == 2
+    assert "is not a whole" in capsys.readouterr().err
+    shutil.rmtree(copy / posthoc.SNAPSHOTS)
+    assert cli.main(["ema", str(copy)]) == 2
+    assert "has no snapshots" in capsys.readouterr().err
+    with pytest.raises(UnblotError, match="no snapshots"):
+        api.choose_ema(copy, std=0.1)

@@ -1,0 +1,221 @@
+"""The report: complete, self-contained, repeatable, and its verdicts follow from its figures."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oracles import ideal
+from unblot import api
+from unblot.data.dataset import Dataset, open_data
+from unblot.errors import UnblotError
+from unblot.evaluation.image_set import ImageSet
+from unblot.evaluation.measure import Options
+from unblot.evaluation.memorization import nearness
+from unblot.process.randomness import picture_generators
+from unblot.process.schedules import SCHEDULES, uniform_time_levels
+from unblot.reports import evaluation as reports
+from unblot.reports.charts import history_chart
+from unblot.reports.evaluation import evaluate_run, history, read_report
+from unblot.reports.verdicts import QUESTIONS, compare, summary
+from unblot.runs.folder import METRICS
+from unblot.sampling.loop import pictures_noise, sample
+from unblot.sampling.solvers import SOLVERS
+
+TINY = {"steps": 2, "batch_size": 8, "network": "unet:width=16,multipliers=1-2", "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_data("digits", held_out=0.3, cache=tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    return api.train("digits", held_out=0.3, out=tmp_path_factory.mktemp("runs") / "tiny", **TINY)
+
+
+def evaluated(run: api.Run, data: Dataset, samples: np.ndarray, folder: Path, **options) -> dict:
+    options = {"features": ("pixels:dims=16",), "likelihood": 4, **options}
+    return evaluate_run(folder, run.config, run.denoiser, data, samples, Options(**options))
+
+
+@pytest.fixture(scope="module")
+def copier(run: api.Run, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("copier")
+    return folder, evaluated(run, data, data.pictures[data.train[:300]], folder)
+
+
+@pytest.fixture(scope="module")
+def honest(run: api.Run, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("honest")
+    options = {"features": ("classifier",), "cache": tmp_path_factory.mktemp("cache"), "ode": 2}
+    return folder, evaluated(run, data, data.pictures[data.held_out[:300]], folder, **options)
+
+
+def test_copies_are_called_copies_and_real_pictures_are_not(copier, honest) -> None:
+    assert copier[1]["originality"]["samples"]["share"] == 1
+    assert copier[1]["verdicts"]["new"]["level"] == "bad"
+    assert copier[1]["verdicts"]["new"]["text"].startswith("It copies.")
+    assert honest[1]["originality"]["samples"]["share"] < 0.01
+    assert honest[1]["verdicts"]["new"]["level"] == "good"
+    assert honest[1]["verdicts"]["good"]["level"] == "good"
+    assert honest[1]["verdicts"]["varied"]["level"] == "good"
+
+
+def test_json_is_the_report(honest) -> None:
+    folder, report = honest
+    assert read_report(folder) == json.loads(json.dumps(report))
+    assert {p.name for p in (folder / "report").iterdir()} == {"report.json", "report.html"}
+    for row in report["metrics"]["rows"]:
+        assert {"name", "value", "features", "n_samples", "n_reference", "reference", "needs"} <= set(row)
+        assert re.fullmatch(r"(training|held-out) [0-9a-f]{8}", row["reference"])
+        assert (row["value"] is None) == bool(row["needs"])
+    assert {row["against"] for row in report["metrics"]["rows"]} == {"training", "held-out", "floor"}
+    bound = report["likelihood"]["held_out"]["bound"]
+    assert len(bound["each"]) == len(bound["pictures"]) == 4
+    total = sum(bound["terms"][term]["value"] for term in ("prior", "steps", "decoder"))
+    assert bound["terms"]["total"]["value"] == pytest.approx(total)
+    assert report["likelihood"]["held_out"]["ode"]["terms"]["total"]["value"] > 0
+    assert len(report["learning"]["bins"]) == 8
+
+
+class Outside(HTMLParser):
+    """Collects whatever a page would load from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "data", "poster") and not value.startswith("data:"):
+                self.found.append(f"{tag} {name}={value}")
+        if tag in ("script", "link", "iframe", "object"):
+            self.found.append(tag)
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest) -> None:
+    folder, report = honest
+    text = (folder / "report" / "report.html").read_text()
+    outside = Outside()
+    outside.prefetcher(text)
+    assert outside.found == []
+    assert "url(" not in text
+    assert "@import" not in text
+    for question in QUESTIONS.values():
+        assert question in text
+    for title in (
+        "See for yourself",
+        "The nearest pairs",
+        "The figures",
+        "Classes",
+        "Loss by noise level",
+        "How probable",
+    ):
+        assert f"<h2>{title}" in text
+    for row in report["metrics"]["rows"]:
+        assert row["value"] is None or f"{row['value']:.3g}" in text
+        assert row["reference"] in text
+
+
+def test_the_losses_while_it_trained_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
+    assert history_chart(history(tmp_path)) == ""
+    lines = [{"step": 10 * i, "training": [1 / (1 + i)] * 5, "held_out": [0.5, 1.5]} for i in range(4)]
+    steps = [{"step": 5, "loss": None, "grad_norm": 1.0}]
+    (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in steps + lines))
+    found = history(tmp_path)
+    assert [h["step"] for h in found] == [0, 10, 20, 30]
+    assert found[3]["training"] == pytest.approx(0.25)
+    assert {h["held_out"] for h in found} == {1.0}
+    assert history_chart(found).count("<polyline") == 2
+    assert history_chart([{**h, "held_out": None} for h in found]).count("<polyline") == 1
+    assert history_chart(found[:2]) == ""
+
+
+def test_measured_again_it_is_the_same(run: api.Run, data: Dataset, copier, tmp_path: Path) -> None:
+    again = evaluated(run, data, data.pictures[data.train[:300]], tmp_path)
+    assert {**again, "run": "", "seconds": {}} == {**copier[1], "run": "", "seconds": {}}
+
+
+def test_summary_and_comparison_show_every_run(copier, honest) -> None:
+    text = summary(honest[1])
+    for question in QUESTIONS.values():
+        assert question in text
+    side_by_side = compare([copier[1], honest[1]])
+    assert "features do not compare" not in side_by_side
+    assert "different features" in side_by_side
+    head = side_by_side.splitlines()[0]
+    assert copier[1]["run"] in head
+    assert honest[1]["run"] in head
+    assert "different" not in compare([honest[1], honest[1]])
+
+
+def test_what_does_not_belong_together_is_refused(run: api.Run, data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UnblotError, match="do not fit pictures of shape"):
+        evaluated(run, data, np.zeros((100, 3, 8, 8), np.uint8), tmp_path)
+    with pytest.raises(UnblotError, match="unblot evaluate"):
+        read_report(tmp_path)
+    (tmp_path / "report").mkdir(exist_ok=True)
+    (tmp_path / "report" / "report.json").write_text("{")
+    with pytest.raises(UnblotError, match="damaged"):
+        read_report(tmp_path)
+
+
+def test_other_data_than_the_run_was_trained_on_is_refused(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    np.save(tmp_path / "a.npy", pictures)
+    run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", **TINY)
+    np.save(tmp_path / "a.npy", 255 - pictures)
+    with pytest.raises(UnblotError, match=r"a\.npy.*put it back as it was"):
+        api.evaluate(run.path, n=4, quiet=True)
+    assert not (run.path / "report").exists()
+
+
+def test_features_that_cannot_be_had_are_named_and_the_default_serves(
+    run: api.Run, data: Dataset, tmp_path: Path
+) -> None:
+    samples = data.pictures[data.held_out[:200]]
+    told: list[str] = []
+    options = Options(features=("dinov2:model=/nowhere",), likelihood=0, cache=tmp_path / "cache")
+    report = evaluate_run(tmp_path, run.config, run.denoiser, data, samples, options, told.append)
+    assert report["metrics"]["features"] == ["classifier"]
+    assert "dinov2" in told[0]
+    assert told == report["notes"]
+
+
+def test_points_and_data_without_held_out_pictures_are_measured_as_far_as_they_can_be(tmp_path: Path) -> None:
+    for name, held_out in (("moons:count=600", 0.2), ("digits", 0)):
+        network = {} if name == "digits" else {"network": "mlp:width=16"}
+        run = api.train(name, held_out=held_out, out=tmp_path / name.split(":")[0], **{**TINY, **network})
+        data = open_data(name, held_out=held_out)
+        report = evaluated(run, data, data.pictures[data.train[:200]], run.path)
+        assert report["verdicts"]["good"]["level"] == ("unknown" if name == "digits" else "good")
+        assert (report["originality"] is None) == (name != "digits")
+        assert report["notes"]
+        assert summary(report)
+
+
+def test_a_failed_report_leaves_the_old_one(
+    run: api.Run, data: Dataset, copier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copier[0]
+    before = (folder / "report" / "report.json").read_bytes()
+    monkeypatch.setattr(reports, "verdicts", lambda report: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluated(run, data, data.pictures[data.train[:300]], folder)
+    assert (folder / "report" / "report.json").read_bytes() == before
+
+
+def test_the_ideal_denoiser_of_a_finite_set_is_called_a_copier(data: Dataset) -> None:
+    members = ImageSet(data.pictures, lambda a: data.values.encode(a, np.float32), data.train[:64])
+    noise = pictures_noise(picture_generators(0, range(200)), data.shape, torch.device("cpu"))
+    levels = uniform_time_levels(SCHEDULES["cosine"](), 100)
+    drawn = sample(ideal(members[:]), noise(), levels, SOLVERS["ddim"](), noise)
+    found = nearness(ImageSet(data.values.decode(drawn.numpy()), members.encode), members)
+    assert found.copies().all()
+    assert len(found.position.unique()) > 32

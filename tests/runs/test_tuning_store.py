@@ -1,0 +1,236 @@
+"""What a draw takes: what is asked for, what tuning found, or what the run says; and guidance of every kind."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import unblot
+from unblot import UnblotError
+from unblot.cli.parser import main
+from unblot.runs import bulk
+from unblot.runs.describe import describe
+from unblot.runs.folder import TUNING, fingerprint, save_model
+from unblot.runs.run import Run
+from unblot.runs.tuning_store import Tuning, read_tuning, write_tuning
+from unblot.sampling.settings import Candidate, SamplerConfig
+from unblot.system.files import checksum, read_tensors
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
+TRIALS = tuple(
+    Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", calls), calls, figure)
+    for calls, figure in ((2, 5.0), (3, 1.4), (4, 1.0))
+)
+WEAK = "snapshots/00000001.safetensors"
+AWAY = Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 30.0, 0.1, 10.0, WEAK), 5, 0.5)
+TOWARDS = Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 1.2), 6, 0.1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return unblot.train("digits", out=tmp_path_factory.mktemp("runs") / "r", **TINY)
+
+
+@pytest.fixture
+def tuned(run):
+    write_tuning(run.path, Tuning(fingerprint(run.denoiser), TRIALS, {"features": "classifier"}))
+    yield run
+    (run.path / TUNING).unlink()
+
+
+def taken(run: Run, **asked) -> tuple[str, int]:
+    about = run.sample(1, **asked).provenance
+    return about["solver"].partition(":")[0], about["steps"]
+
+
+def test_a_tuned_run_draws_with_what_was_found(tuned):
+    assert read_tuning(tuned.path, tuned.denoiser).candidates == TRIALS
+    assert taken(tuned) == ("euler", 4)  # good
+    assert taken(tuned, quality="draft") == ("euler", 3)
+    assert taken(tuned, quality="best") == ("euler", 4)
+    assert taken(tuned, nfe=3) == ("euler", 3)
+    assert taken(tuned, nfe=100) == ("euler", 4)
+
+
+@pytest.fixture
+def pushed(run, tmp_path):
+    """A tuned run that draws best when it is guided, in a folder of its own."""
+    folder = shutil.copytree(run.path, tmp_path / "pushed")
+    guides = {WEAK: checksum(folder / WEAK)}
+    write_tuning(folder, Tuning(fingerprint(run.denoiser), (*TRIALS, AWAY, TOWARDS), {}, guides))
+    return unblot.load(folder)
+
+
+def test_a_run_that_draws_best_guided_is_guided_unless_it_is_told_how(pushed):
+    told = pushed.sample(1).provenance
+    assert (
+        told["steps"],
+        told["guidance"],
+        told["autoguide"],
+        told["guidance_high"],
+    ) == (3, 30.0, WEAK, 10.0)
+    assert pushed.sample(1, nfe=4).provenance["guidance"] == 1.0
+    assert pushed.sampler(nfe=5) == pushed.sampler() == AWAY.sampler
+    assert pushed.sampler(guidance=1.0) == TRIALS[-1].sampler
+    assert pushed.sampler(guidance=3.0).guidance_high is None
+    assert not pushed.sampler(steps=3).guided
+    assert pushed.sampler(label="all") == TOWARDS.sampler  # only a picture with a label is pushed towards it
+    assert "away from snapshots" in describe(pushed.path)
+
+
+def test_guidance_that_tuning_found_can_be_asked_for(pushed):
+    """Picture for picture: by its parts, by a model file of the same weights, and in a folder that was moved."""
+    found = pushed.sample(3).array
+    path = pushed.path.parent / "weak.safetensors"
+    tensors, _ = read_tensors(pushed.path / WEAK)
+    save_model(path, pushed.config, {k[2:]: w.float() for k, w in tensors.items() if k.startswith("0/")})
+    choices = {"steps": 3, "solver": "euler", "guidance": 30.0, "guidance_low": 0.1, "guidance_high": 10.0}
+    for weak in (WEAK, pushed.path / WEAK, path):
+        assert np.array_equal(found, pushed.sample(3, autoguide=weak, **choices).array)
+    assert not np.array_equal(found, pushed.sample(3, steps=3, solver="euler").array)
+    moved = unblot.load(pushed.path.rename(pushed.path.with_name("moved")))
+    assert np.array_equal(found, moved.sample(3).array)
+
+
+def test_a_draw_into_a_folder_is_guided_and_says_so(pushed, tmp_path):
+    assert main(["sample", str(pushed.path), "-n", "2", "--out", str(tmp_path / "o")]) == 0
+    kept = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    assert (kept["guidance"], kept["autoguide"], kept["drawn"]["autoguide"]) == (30.0, WEAK, WEAK)
+    assert main(["sample", str(pushed.path), "-n", "2", "--guidance", "1", "--out", str(tmp_path / "p")]) == 0
+    assert json.loads((tmp_path / "p" / "manifest.json").read_text())["autoguide"] is None
+
+
+def test_without_its_weaker_model_a_run_draws_plain(pushed):
+    assert pushed.sampler().guided
+    (pushed.path / WEAK).write_bytes((pushed.path / WEAK).read_bytes() + b" ")
+    assert pushed.sampler() == TRIALS[-1].sampler
+    (pushed.path / WEAK).unlink()
+    assert pushed.sampler() == TRIALS[-1].sampler
+    assert "is gone" in describe(pushed.path)
+
+
+def test_a_damaged_tuning_does_not_keep_a_run_from_drawing_as_it_is_told(run):
+    (run.path / TUNING).write_text("{")
+    assert taken(run, steps=2, solver="euler", spacing="time") == ("euler", 2)
+    (run.path / TUNING).unlink()
+
+
+def test_what_is_asked_for_goes_before_what_was_found(tuned):
+    train = tuned.config.train
+    assert taken(tuned, steps=5) == (train.solver.partition(":")[0], 5)
+    assert taken(tuned, solver="heun", nfe=5) == ("heun", 3)
+    assert taken(tuned, spacing="time") == (train.solver.partition(":")[0], train.sampling_steps)
+
+
+def test_without_tuning_the_run_decides(run):
+    assert taken(run) == ("dpmpp_2m", run.config.train.sampling_steps)
+    assert taken(run, nfe=7) == ("dpmpp_2m", 7)
+
+
+def test_tuning_holds_for_the_weights_that_it_was_made_with(tuned, tmp_path):
+    other = {k: v + 1 for k, v in tuned.denoiser.state_dict().items()}
+    save_model(tmp_path / "model.safetensors", tuned.config, other)
+    (tmp_path / TUNING).write_text((tuned.path / TUNING).read_text())
+    run = unblot.load(tmp_path)
+    assert read_tuning(run.path, run.denoiser) is None
+    with pytest.raises(UnblotError, match="unblot tune RUN"):
+        run.sample(1, quality="good")
+    assert taken(run) == ("dpmpp_2m", run.config.train.sampling_steps)
+
+
+def test_a_draw_goes_on_as_it_began_though_the_run_was_tuned_meanwhile(run, tmp_path):
+    bulk.sample_to_folder(tmp_path / "a", run, 2, steps=None)
+    write_tuning(run.path, Tuning(fingerprint(run.denoiser), TRIALS))
+    with pytest.raises(UnblotError, match="other choices"):
+        bulk.sample_to_folder(tmp_path / "a", run, 2, steps=None)
+    (run.path / TUNING).unlink()
+
+
+def test_a_damaged_tuning_is_told_in_one_line(run):
+    (run.path / TUNING).write_text('{"model": "x", "candidates": [{"solver": "euler"}]}')
+    with pytest.raises(UnblotError, match="make it anew"):
+        run.sample(1)
+    (run.path / TUNING).unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--quality", "good"], "tuned as it is now"),
+        (["--quality", "good", "--steps", "3"], "leave out --steps"),
+        (["--quality", "good", "--nfe", "3"], "leave out --nfe"),
+        (["--nfe", "3", "--steps", "3"], "leave out --steps"),
+        (["--nfe", "0"], "--nfe must be at least 1"),
+        (["--nfe", "3", "--solver", "adaptive"], "cannot keep to"),
+        (["--guidance-rescale", "2"], "--guidance-rescale must be from 0 to 1"),
+        (["--guidance-low", "-1"], "--guidance-low must be at least 0"),
+        (["--label", "1", "--threshold", "hard"], "choose one of none, static, dynamic"),
+        (["--autoguide", "no/such/run", "--guidance", "2"], "no model at"),
+    ],
+)
+def test_wrong_choices_are_one_line(run, flags, told, capsys, tmp_path):
+    assert main(["sample", str(run.path), "--out", str(tmp_path / "o"), *flags]) == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unknown_quality_is_named(tuned):
+    with pytest.raises(UnblotError, match="choose one of draft, good, best"):
+        tuned.sample(1, quality="superb")
+
+
+# --- guidance
+
+
+def pixels(run: Run, **choices) -> np.ndarray:
+    return run.sample(4, steps=3, label="all", **choices).array.astype(int)
+
+
+@pytest.fixture(scope="module")
+def weak(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weak") / "model.safetensors"
+    weights = {k: v + 0.05 * torch.ones_like(v) for k, v in run.denoiser.state_dict().items()}
+    save_model(path, run.config, weights)
+    return path
+
+
+def test_scale_1_changes_nothing_and_an_empty_interval_neither(run):
+    plain = pixels(run)
+    assert np.array_equal(plain, pixels(run, guidance=1.0, guidance_rescale=0.7, guidance_low=1.0))
+    assert np.array_equal(plain, pixels(run, guidance=4.0, guidance_low=1e6))
+    assert not np.array_equal(plain, pixels(run, guidance=20.0))
+
+
+def test_scales_take_turns_among_pictures(run):
+    plain, pushed = pixels(run), pixels(run, guidance=20.0)
+    mixed = pixels(run, guidance=[1.0, 20.0])
+    assert np.abs(mixed[::2] - plain[::2]).max() <= 1
+    assert np.abs(mixed[1::2] - pushed[1::2]).max() <= 1
+    later = run.sample(1, first=3, steps=3, label="all", guidance=[1.0, 20.0]).array.astype(int)
+    assert np.abs(later - mixed[3:]).max() <= 1
+
+
+def test_autoguidance_pushes_away_from_another_model(run, weak):
+    assert not np.array_equal(pixels(run), pixels(run, autoguide=weak, guidance=3.0))
+    unlabelled = run.sample(2, steps=3, autoguide=weak, guidance=3.0)
+    assert unlabelled.provenance["autoguide"] == str(weak)
+    with pytest.raises(UnblotError, match="above 1"):
+        run.sample(1, autoguide=weak)
+
+
+def test_a_model_of_other_pictures_cannot_guide(run, tmp_path):
+    other = unblot.train("moons", out=tmp_path / "m", network="mlp:width=8,depth=1", steps=1, batch_size=4, quiet=True)
+    with pytest.raises(UnblotError, match="cannot guide this run"):
+        run.sample(1, autoguide=other.path, guidance=2.0)
+    with pytest.raises(UnblotError, match="floats without"):
+        other.sample(1, threshold="static")
+
+
+def test_thresholds_hold_what_has_limits(run):
+    held = run.sample(4, steps=3, label="all", guidance=3000.0, threshold="dynamic:quantile=0.5")
+    assert held.provenance["threshold"] == "dynamic:quantile=0.5"
+    assert not np.array_equal(held.array, pixels(run, guidance=3000.0))

@@ -1,0 +1,185 @@
+"""Tuning a run, whole: what it keeps, what sampling then takes, what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import unblot
+from unblot import UnblotError, api
+from unblot.cli.parser import main
+from unblot.config.schema import TuneConfig
+from unblot.evaluation.distances import frechet, frechet_spreads, moments
+from unblot.process.schedules import karras
+from unblot.reports.tuning import table
+from unblot.runs.describe import describe
+from unblot.runs.tuning_store import read_tuning, usable
+from unblot.sampling.settings import SamplerConfig, choose, describe_sampler
+from unblot.system.files import checksum
+from unblot.tuning import guidance_candidates as guided
+from unblot.tuning import search
+from unblot.tuning.reference import reference_statistics
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 8, "batch_size": 8, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return unblot.train("digits", out=tmp_path_factory.mktemp("runs") / "r", **TINY)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def brief():
+    """A search among few ways, so that it is quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "COUNTS", (4, 9))
+        patch.setattr(search, "SURE", ("dpmpp_2m", "heun"))
+        patch.setattr(search, "CHANCY", ("dpmpp_2m_sde",))
+        patch.setattr(search, "NOISES", 8)
+        patch.setattr(search, "POLISHED_TO", 4)
+        patch.setattr(guided, "GUIDED_FROM", (4,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tuned(run):
+    """The run after `unblot tune`, and the numbers of the pictures of each draw, in their order."""
+    drawn, sample = [], api.Run.sample
+
+    def recording(self, n, *, first=0, **choices):
+        drawn.append(set(range(first, first + n)))
+        return sample(self, n, first=first, **choices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Run, "sample", recording)
+        assert main(["tune", str(run.path), "-n", "100", "--features", "pixels:dims=8"]) == 0
+    return run, drawn
+
+
+def test_a_tuned_run_samples_by_what_was_found(tuned):
+    run, _ = tuned
+    tuning = read_tuning(run.path, run.denoiser)
+    assert [t.nfe for t in tuning.candidates if not t.sampler.guided] == [4, 9]
+    assert min(t.spread for t in tuning.candidates) == 0
+    assert (run.path / "report" / "tuning.html").read_text().count("<rect") == len(tuning.candidates)
+    sampler = choose(usable(tuning, run.path, labels=False).candidates, "good").sampler
+    for line in (table(tuning.about, tuning.candidates), describe(run.path)):
+        assert describe_sampler(sampler) in line
+    about = run.sample(1).provenance
+    assert (about["solver"], about["spacing"], about["steps"]) == (sampler.solver, sampler.spacing, sampler.steps)
+
+
+def test_the_same_search_finds_the_same(tuned):
+    run, _ = tuned
+    dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
+    found, others = search.search(
+        run, dataset, reference_statistics(dataset, config.features), config, lambda line: None
+    )
+    assert found.candidates == read_tuning(run.path).candidates
+    assert {t.nfe for t in others if not t.sampler.guided} == {4, 9}
+
+
+def test_the_best_plain_way_is_guided_too(run, monkeypatch):
+    """By an early snapshot and towards the labels; what nothing beats is measured anew, and kept with its guide."""
+    better = dict(zip(guided.AWAY, (0.5, 0.9), strict=True))
+    dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
+    measure, weak = reference_statistics(dataset, config.features), "snapshots/00000002.safetensors"
+    asked, sample = {}, api.Run.sample
+
+    def noting(self, n, **choices):
+        asked.update(choices)
+        return sample(self, n, **choices)
+
+    def distance(self, seen):
+        return 10 / asked["steps"] * (better[asked["guidance"]] if asked["autoguide"] else 1)
+
+    monkeypatch.setattr(api.Run, "sample", noting)
+    monkeypatch.setattr(type(measure), "distance", distance)
+    found, others = search.search(run, dataset, measure, config, lambda line: None)
+    pushed = [t for t in others if t.sampler.guided]
+    assert {(t.sampler.autoguide, t.sampler.guidance) for t in pushed} == {
+        *((weak, scale) for scale in guided.AWAY),
+        *((None, scale) for scale in guided.TOWARDS),
+    }
+    assert {t.nfe for t in pushed} == {6, 8}  # in the middle of the four steps, and in all of them
+    kept = {(t.nfe, t.sampler.guidance) for t in found.candidates}
+    assert kept == {(4, 1.0), (6, guided.AWAY[0]), (9, 1.0)}
+    assert found.guides == {weak: checksum(run.path / weak)}
+
+
+def test_the_weaker_model_is_an_early_snapshot(tmp_path):
+    assert guided.early_snapshot(tmp_path) is None
+    (tmp_path / "snapshots").mkdir()
+    for steps, early in ((range(125, 1001, 125), 250), ((300, 400, 1000), 300), ((500, 1000), None), ((1000,), None)):
+        for path in (tmp_path / "snapshots").iterdir():
+            path.unlink()
+        for step in steps:
+            (tmp_path / "snapshots" / f"{step:08d}.safetensors").touch()
+        found = guided.early_snapshot(tmp_path)
+        assert found == (early and f"snapshots/{early:08d}.safetensors")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 10])
+def test_the_middle_of_a_way_leaves_out_both_ends(steps):
+    plain = SamplerConfig("dpmpp_2m", "karras", steps)
+    inner = guided.guided_ways(plain, karras(), "weak", labels=False)[0]
+    more = inner.nfe(karras()) - steps
+    assert more == max(1, steps - 2 * max(1, steps // 4))
+    narrower = replace(inner, guidance_low=inner.guidance_low * 1.01, guidance_high=inner.guidance_high / 1.01)
+    assert narrower.nfe(karras()) <= steps + max(0, more - 2)
+
+
+def test_what_is_reported_is_not_what_was_chosen_by(tuned):
+    """No picture whose distance is reported was drawn when its setting was chosen."""
+    run, drawn = tuned
+    last = len(read_tuning(run.path).candidates)
+    assert len(drawn) > 6
+    assert not set.union(*drawn[:-last]) & set.union(*drawn[-last:])
+
+
+def test_a_search_out_of_time_keeps_what_it_has(run, monkeypatch):
+    monkeypatch.setattr(search, "parse_budget", lambda text: (0.0, False))
+    dataset, config = api.open_data("digits"), TuneConfig(n=100)
+    found, others = search.search(
+        run, dataset, reference_statistics(dataset, "pixels:dims=8"), config, lambda line: None
+    )
+    assert len(found.candidates) == 1
+    assert not others
+
+
+def test_only_runs_are_tuned(run, capsys):
+    assert main(["tune", str(run.path / "model.safetensors")]) == 2
+    assert "no run at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["-n", "10"], ["--budget", "soon"], ["--budget", "+9m"], ["--features", "smell"]])
+def test_wrong_choices_are_one_line(run, flags, capsys):
+    assert main(["tune", str(run.path), *flags]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_reference_is_what_there_is_enough_of():
+    few, many = api.open_data("digits"), api.open_data("digits", held_out=0.5)
+    assert reference_statistics(few, "pixels:dims=16").name == "training pictures"
+    found = reference_statistics(many, "pixels:dims=16")
+    assert (found.name, found.count) == ("held-out pictures", len(many.held_out))
+    assert reference_statistics(few, "pixels:dims=16").floor(50) is None
+    assert 0 < found.floor(500) < found.floor(50)
+
+
+def test_spreads_leave_out_what_is_by_chance_in_both():
+    """Sets that differ by a constant shift alone differ surely; independent ones by chance."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 400, 4, generator=g)
+    reference = moments(torch.randn(4000, 4, generator=g) + 0.5)
+    same, shifted, other = frechet_spreads([x, x - 0.05, y], reference)
+    assert same == 0
+    assert shifted < 0.5 * other
+    apart = [frechet(moments(torch.randn(400, 4, generator=g)), reference) for _ in range(40)]
+    assert other == pytest.approx(2**0.5 * float(torch.tensor(apart).std()), rel=0.5)
+
+
+def test_a_search_needs_the_data_of_the_run(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "open_source", lambda source, quiet=False: api.open_data("digits", size="4"))
+    with pytest.raises(UnblotError, match="put it back as it was"):
+        unblot.tune(run.path)
