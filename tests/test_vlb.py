@@ -165,7 +165,7 @@ def test_a_learned_variance_has_a_lower_bound_than_either_fixed_one() -> None:
 def test_every_objective_trains_and_draws(objective: str) -> None:
     spec = objective if objective == "simple" else f"{objective}:steps=50"
     trainer = digits(objective=spec)
-    fixed = [trainer.batch(trainer.draws.at(10_000 + i)) for i in range(4)]
+    fixed = [trainer.batch(trainer.batch_sampler.at(10_000 + i)) for i in range(4)]
 
     def loss() -> float:
         with torch.no_grad():

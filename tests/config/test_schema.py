@@ -45,8 +45,8 @@ def test_every_spec_is_written_out_in_full(config):
 
 
 def test_numbers_are_held_to_their_ranges():
-    with pytest.raises(UnblotError, match="--batch-size must be at least 1, not 0"):
+    with pytest.raises(UnblotError, match="batch_size= must be at least 1, not 0"):
         SampleConfig(batch_size=0)
-    with pytest.raises(UnblotError, match=r"--held-out must be from 0 to 0\.9, not nan"):
+    with pytest.raises(UnblotError, match=r"held_out= must be from 0 to 0\.9, not nan"):
         DataConfig(held_out=float("nan"))
     assert (flag("n"), flag("batch_size")) == ("-n", "--batch-size")

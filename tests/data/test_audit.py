@@ -187,7 +187,7 @@ def test_examining_does_not_look_for_clusters(monkeypatch):
         raise AssertionError("clusters change nothing of what is told")
 
     monkeypatch.setattr("sklearn.cluster.KMeans", refuse)
-    found, data = api.audit_dataset("digits", unlabelled=True, near=False, quiet=True)
+    found, data = api.audit("digits", unlabelled=True, near=False, quiet=True)
     assert data.labels is None
     assert found.seconds
 

@@ -17,7 +17,7 @@ from data_files import encoded
 from unblot.data.cache import build as pack
 from unblot.data.cache import journal, manifest, pool, worker
 from unblot.data.dataset import open_data
-from unblot.data.image_spec import ImageOptions
+from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers import reading
 from unblot.data.readers.listing import Item
 from unblot.data.readers.sources import open_source
@@ -189,12 +189,12 @@ PACK = """
 import sys
 from pathlib import Path
 from unblot.data.cache import build as pack
-from unblot.data.image_spec import Wish
+from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers.sources import open_source
 pack.TASK_PICTURES = 4
 source, stamp = open_source(sys.argv[1])
 ignore = lambda *told: None
-pack.pack(source, stamp, Wish(size=(16, 16)), Path(sys.argv[2]), ignore, ignore, 2)
+pack.pack(source, stamp, ImageOptions(size=(16, 16)), Path(sys.argv[2]), ignore, ignore, 2)
 """
 
 
@@ -281,7 +281,7 @@ def test_runs_of_indices_are_consecutive_and_within_their_cost():
 
 
 def test_workers_end_with_the_iteration(folder, tmp_path):
-    spec = reading.ImageSpec(3, 16, 16, "uint8", False, "crop", (0, 0, 0), False)
+    spec = ImageSpec(3, 16, 16, "uint8", False, "crop", (0, 0, 0), False)
     work = journal.Journal.start(tmp_path / "work", COUNT, spec)
     job = {"root": str(folder), "pages": "pictures", "form": spec, "path": str(work.rows), "offset": 128}
     tasks = ((i, [Item(f"p{i:04}.png")]) for i in range(COUNT))

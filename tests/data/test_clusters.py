@@ -74,7 +74,7 @@ def test_a_number_that_makes_no_sense_is_refused(clusters: int) -> None:
 
     source = DataConfig(data="digits", unlabelled=True)
     with pytest.raises(UnblotError, match=f"not {clusters}"):
-        api.plan_run(source, api.open_source(source), {"clusters": clusters})
+        api.plan_run(source, api.open_dataset(source), {"clusters": clusters})
 
 
 def test_labels_and_clusters_exclude_each_other() -> None:
@@ -83,5 +83,5 @@ def test_labels_and_clusters_exclude_each_other() -> None:
 
     source = DataConfig(data="digits")
     with pytest.raises(UnblotError, match="--unlabelled"):
-        api.plan_run(source, api.open_source(source), {"clusters": 10})
-    assert api.plan_run(source, api.open_source(source), {}).data.clusters == ()
+        api.plan_run(source, api.open_dataset(source), {"clusters": 10})
+    assert api.plan_run(source, api.open_dataset(source), {}).data.clusters == ()

@@ -254,7 +254,7 @@ def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teach
 def test_the_critic_learns_in_the_second_half_of_the_run(straight):
     config = read_config(straight)
     assert config.distill is not None
-    trainer = engine.Trainer(config, api.open_source(config.source, quiet=True), teacher_of(straight, config.distill))
+    trainer = engine.Trainer(config, api.open_dataset(config.source, quiet=True), teacher_of(straight, config.distill))
     assert trainer.distilling is not None
     critic = trainer.distilling.critic
 

@@ -97,7 +97,7 @@ def test_guidance_that_tuning_found_can_be_asked_for(pushed):
 def test_a_draw_into_a_folder_is_guided_and_says_so(pushed, tmp_path):
     assert main(["sample", str(pushed.path), "-n", "2", "--out", str(tmp_path / "o")]) == 0
     kept = json.loads((tmp_path / "o" / "manifest.json").read_text())
-    assert (kept["guidance"], kept["autoguide"], kept["drawn"]["autoguide"]) == (30.0, WEAK, WEAK)
+    assert (kept["guidance"], kept["autoguide"], kept["sampled_with"]["autoguide"]) == (30.0, WEAK, WEAK)
     assert main(["sample", str(pushed.path), "-n", "2", "--guidance", "1", "--out", str(tmp_path / "p")]) == 0
     assert json.loads((tmp_path / "p" / "manifest.json").read_text())["autoguide"] is None
 

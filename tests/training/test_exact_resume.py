@@ -172,11 +172,11 @@ def test_augmentation_is_the_same_after_a_stop_and_in_parts(tmp_path, augment):
     plain = trainer_for(TINY)
     parts.micro_batch = 7
     whole.take_step(), plain.take_step()
-    batch, bare = whole.batch(whole.draws.at(1)), plain.batch(plain.draws.at(1))
+    batch, bare = whole.batch(whole.batch_sampler.at(1)), plain.batch(plain.batch_sampler.at(1))
     assert torch.equal(batch.eps, bare.eps)
     assert not torch.equal(batch.x0, bare.x0)
     parts.step = 1
-    assert torch.equal(parts.batch(parts.draws.at(1)).x0, batch.x0)
+    assert torch.equal(parts.batch(parts.batch_sampler.at(1)).x0, batch.x0)
     assert parts.take_step().loss.item() > 0
 
 
@@ -185,7 +185,7 @@ def test_a_model_that_was_told_of_augmentation_draws_pictures_as_they_were(tmp_p
     trainer = trainer_for({**TINY, "augment": "non_leaking", "learning_rate": 3e-3})
     for _ in range(12):
         trainer.take_step()
-    x, level = torch.randn(2, 1, 8, 8), trainer.draws.at(0).level.at(slice(0, 2))
+    x, level = torch.randn(2, 1, 8, 8), trainer.batch_sampler.at(0).level.at(slice(0, 2))
     net = trainer.denoiser.eval()
     zeros = net.output(x, level, None, torch.zeros(2, 9))
     assert torch.equal(net.output(x, level), zeros)

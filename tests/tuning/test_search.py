@@ -33,8 +33,8 @@ def brief():
     """A search among few ways, so that it is quick."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "COUNTS", (4, 9))
-        patch.setattr(search, "SURE", ("dpmpp_2m", "heun"))
-        patch.setattr(search, "CHANCY", ("dpmpp_2m_sde",))
+        patch.setattr(search, "DETERMINISTIC", ("dpmpp_2m", "heun"))
+        patch.setattr(search, "STOCHASTIC", ("dpmpp_2m_sde",))
         patch.setattr(search, "NOISES", 8)
         patch.setattr(search, "POLISHED_TO", 4)
         patch.setattr(guided, "GUIDED_FROM", (4,))
@@ -180,6 +180,6 @@ def test_spreads_leave_out_what_is_by_chance_in_both():
 
 
 def test_a_search_needs_the_data_of_the_run(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "open_source", lambda source, quiet=False: api.open_data("digits", size="4"))
+    monkeypatch.setattr(api, "open_dataset", lambda source, quiet=False: api.open_data("digits", size="4"))
     with pytest.raises(UnblotError, match="put it back as it was"):
         unblot.tune(run.path)

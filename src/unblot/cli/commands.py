@@ -81,7 +81,7 @@ def edit_command(args: dict[str, Any]) -> None:
     if edited.errors is not None:
         for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
             print(f"{name}: root mean square error {error:.3g}")
-    print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'spacing.png'}")
+    print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'grid.png'}")
 
 
 def distill_command(args: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def write_tuning(folder: Path, tuning: Tuning) -> None:
     """Keeps a tuning in the run's folder, in the place of an earlier one."""
     candidates = [{**asdict(candidate.sampler), **asdict(candidate)} for candidate in tuning.candidates]
     for candidate in candidates:
-        candidate.pop("setting")
+        candidate.pop("sampler")
     kept = {"model": tuning.model, "about": dict(tuning.about), "guides": dict(tuning.guides), "candidates": candidates}
     write_json(folder / TUNING, kept)
 

@@ -46,7 +46,7 @@ DETERMINISTIC = ("dpmpp_2m", "dpmpp_3m", "unipc", "unipc:order=3", "deis", "deis
 STOCHASTIC = ("dpmpp_2m_sde:eta=0.5", "dpmpp_2m_sde", "dpmpp_3m_sde")  # from CHANCY_FROM evaluations on
 GIVEN = ("time", "karras", "log_snr")
 STOCHASTIC_FROM, REFINED_TO, LONG = 8, 12, 20
-COUPLINGS, VALUES = 64, 2**18  # at most, of the rough look
+NOISES, VALUES = 64, 2**18  # at most, of the rough look
 KEPT = 3
 SCREENING_END, FINE, GUIDED = 0.25, 0.5, 0.65  # shares of the time by which a look ends
 
@@ -162,7 +162,7 @@ def search(
 def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> Noises:
     """The noises of the rough look, followed along a fine way; they belong to no picture that is drawn later."""
     shape = run.config.data.shape
-    count = max(8, min(COUPLINGS, VALUES // int(np.prod(shape))))
+    count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
     device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
     labels = labels_of(run, dataset, seed, count)
