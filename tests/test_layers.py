@@ -1,6 +1,7 @@
 """The rooms of the package: imports point down, every module stands in a room, and `import unblot` is light."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,3 +102,18 @@ def test_drawing_a_picture_imports_nothing_of_training(tmp_path: Path) -> None:
     run = unblot.train("digits", steps=1, batch_size=4, out=tmp_path / "run", quiet=True, network="unet:width=16")
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_table_of_rooms_in_contributing_is_this_list() -> None:
+    table = (ROOT.parents[1] / "CONTRIBUTING.md").read_text().partition("## The rooms")[2].partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)) == ROOMS[::-1]
+
+
+def test_the_glossary_names_code_that_is_there() -> None:
+    names = re.findall(r"`([a-z][\w/.]*)`", (ROOT.parents[1] / "docs" / "glossary.md").read_text())
+    named = [name for name in names if "/" in name or name.endswith(".py")]
+    assert len(named) > 20
+    for name in named:
+        file, _, attribute = name.rstrip("/").removesuffix(".py").partition(".")
+        assert (ROOT / file).is_dir() or (ROOT / f"{file}.py").is_file(), name
+        assert not attribute or f" {attribute}" in (ROOT / f"{file}.py").read_text().replace("\n", " "), name
