@@ -12,7 +12,6 @@ Every file appears whole or not at all, so that what is missing after a stop is 
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,19 +19,20 @@ from typing import Any
 
 import numpy as np
 
-from unblot.config.schema import SampleConfig
-from unblot.data.output import save_array
-from unblot.errors import UnblotError
-from unblot.runs.folder import fingerprint
+from unblot.config.schema import DataFacts, SampleConfig
+from unblot.data.output import picture_suffix, save_array
+from unblot.data.values import ValueMap
+from unblot.errors import UnblotError, arg
+from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
-from unblot.system.files import refuse_full, write_json
+from unblot.system.folders import MANIFEST, begin_folder, claimed, recorded, refuse_foreign
+from unblot.system.stored import read_stored
 
-MANIFEST, GRID = "manifest.json", "grid.png"
-OURS = re.compile(r"\d{6,}\.(png|tif|npy)|(shard|labels)-\d{6,}\.npy|manifest\.json|grid\.png")
+GRID = "grid.png"
 SHARD = 4096  # pictures
 MANY = 10_000  # pictures, from which on they are kept in shards
 SHOWN = 100  # pictures in the grid
@@ -40,7 +40,7 @@ SETTLED = {"quality", "nfe", *(f.name for f in dataclasses.fields(SamplerConfig)
 
 
 def sample_to_folder(
-    folder: Path,
+    folder: Path | None,
     run: Run,
     n: int,
     *,
@@ -50,21 +50,39 @@ def sample_to_folder(
     progress: Callable[[int], None] = lambda pictures: None,
     note: Callable[[str], None] = lambda line: None,
     **choices: Any,
-) -> None:
-    """Draws n pictures into `folder`, all but those that are there already; `choices` as in `Run.sample`.
+) -> Path:
+    """Writes n samples into a folder, all but those that are there already; `choices` as in `Run.sample`. Returns it.
 
-    group: processes that share the work. `progress` is told how many pictures were just drawn, or found; `note`
-    whether the network was compiled, where that was tried. Raises UnblotError where the folder holds anything else
-    and `overwrite` is False; nothing is written before the first pictures are drawn.
+    folder: None for a new one in the run. group: processes that share the work. `progress` gets the number of samples
+    that were just made, or found; `note` a line where the network is compiled. Raises UnblotError where the folder
+    holds anything else and `overwrite` is False, or where another process writes into it.
     """
     SampleConfig(n=n, batch_size=batch_size)  # holds the numbers to their ranges
-    group = group or Group()
+    if folder is not None and not (folder / MANIFEST).exists():
+        refuse_foreign(folder, (), overwrite)  # before a lock is put there
+    with claimed(folder, run.path / SAMPLES / "sample", group or Group()) as claim:
+        _sample_into(claim, run, n, overwrite, batch_size, group or Group(), progress, note, choices)
+    return claim
+
+
+def _sample_into(
+    folder: Path,
+    run: Run,
+    n: int,
+    overwrite: bool,
+    batch_size: int,
+    group: Group,
+    progress: Callable[[int], None],
+    note: Callable[[str], None],
+    choices: dict[str, Any],
+) -> None:
     shards = n >= MANY or run.config.data.kind == "points"
     asked = {k: v for k, v in choices.items() if k in SETTLED}
     sampler = run.sampler(label=choices.get("label"), **asked)  # tuned or not meanwhile, the draw goes on as it began
     choices = {k: v for k, v in choices.items() if k not in asked} | dataclasses.asdict(sampler)
     manifest = {"n": n, "shards": shards, "model": fingerprint(run.denoiser), **choices}
-    there = _present(folder, manifest, overwrite)
+    names = file_names(n, shards, run.config.data, labels=choices.get("label") is not None)
+    there = _present(folder, manifest, names, overwrite)
     size = SHARD if shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
     shown: list[Samples] = []
@@ -73,8 +91,9 @@ def sample_to_folder(
     def begin(first: Samples | None = None) -> None:
         nonlocal begun
         if not begun:
-            if group.is_main_process and first is not None:
-                _begin(folder, {**manifest, "sampled_with": _told(first)}, clear=overwrite)
+            fresh = overwrite or not (folder / MANIFEST).exists()
+            if fresh and group.is_main_process and first is not None:
+                begin_folder(folder, names, {**manifest, "sampled_with": _told(first)}, overwrite)
             wait_for_all(group)  # nobody writes before the first one has made room
         begun = True
 
@@ -127,30 +146,29 @@ def _sweep(folder: Path, names: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _present(folder: Path, manifest: dict[str, Any], overwrite: bool) -> set[str]:
+def file_names(n: int, shards: bool, data: DataFacts, labels: bool) -> list[str]:
+    """The names of all files of n samples, in the order in which they are written."""
+    if not shards:
+        suffix = picture_suffix(data.channels, ValueMap.from_dict(data.values))
+        return [*(f"{i:06d}{suffix}" for i in range(n)), GRID]
+    numbers = range(math.ceil(n / SHARD))
+    beside = [f"labels-{i:06d}.npy" for i in numbers] if labels else []
+    return [*beside, *(f"shard-{i:06d}.npy" for i in numbers), GRID]
+
+
+def _present(folder: Path, manifest: dict[str, Any], names: Sequence[str], overwrite: bool) -> set[str]:
     """The stems of the files that an earlier call with the same choices has left in the folder."""
     path = folder / MANIFEST
     if overwrite or not path.exists():
-        refuse_full(folder, overwrite)
+        refuse_foreign(folder, names, overwrite)
         return set()
-    there = json.loads(path.read_text())
-    if {k: v for k, v in there.items() if k != "sampled_with"} != json.loads(json.dumps(manifest)):
+    there = read_stored(path, dict[str, Any])
+    if {k: v for k, v in there.items() if k not in ("sampled_with", "files")} != json.loads(json.dumps(manifest)):
         raise UnblotError(
-            f"{str(folder)!r} holds pictures of another model or of other choices (see its {MANIFEST}); choose another "
-            "--out, or give --overwrite"
+            f"{str(folder)!r} holds samples of another model or of other choices (see its {MANIFEST}); choose another "
+            f"{arg('out')}, or give {arg('overwrite', True)}"
         )
-    return {p.stem for p in folder.iterdir() if OURS.fullmatch(p.name)}
-
-
-def _begin(folder: Path, manifest: dict[str, Any], clear: bool) -> None:
-    """Makes the folder and its manifest; with `clear` without what an earlier draw left there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if clear:
-        for path in list(folder.iterdir()):
-            if OURS.fullmatch(path.name):
-                path.unlink()
-    if not (folder / MANIFEST).exists():
-        write_json(folder / MANIFEST, manifest)
+    return {Path(name).stem for name in recorded(folder) if (folder / name).is_file()}
 
 
 def _write(folder: Path, pictures: Samples, shards: bool) -> None:

@@ -12,8 +12,9 @@ from unblot.data.output import sheet
 from unblot.data.values import ValueMap
 from unblot.runs.run import Run
 from unblot.sampling.loop import Progress
-from unblot.system.files import refuse_full
+from unblot.system.folders import begin_folder
 
+FILES = "strip.png", "film.gif"
 FRAME_MS = 120
 LAST_FRAME_MS = 2000
 STRIP_FRAMES, FILM_FRAMES = 10, 60
@@ -42,10 +43,9 @@ def shoot(run: Run, n: int, **choices: Any) -> list[Frame]:
 
 def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes `strip.png` and `film.gif`: above x_t, below x0_hat. Returns the paths."""
-    refuse_full(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin_folder(folder, FILES, {"run": run.path.resolve().name}, overwrite)
     columns = [stack([picture(run, part) for part in frames[i]], vertical=True) for i in telling(frames, STRIP_FRAMES)]
-    strip, film = folder / "strip.png", folder / "film.gif"
+    strip, film = (folder / name for name in FILES)
     stack(columns, vertical=False).save(strip)
     # A thousand steps would make a film of two minutes.
     moments = [stack([picture(run, part) for part in frames[i]], vertical=False) for i in telling(frames, FILM_FRAMES)]

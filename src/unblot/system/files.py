@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all: text, JSON, tensors and arrays; and new folders."""
+"""Files that appear whole or not at all: text, JSON and tensors."""
 
+import contextlib
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, sentence
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -20,7 +20,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as f:
             return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as e:
+    except OSError as e:
+        raise UnblotError(sentence(OSError(e.errno, e.strerror, str(path)))) from None
+    except (SafetensorError, ValueError) as e:
         raise UnblotError(f"{str(path)!r} is not a whole safetensors file ({e})") from None
 
 
@@ -28,11 +30,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """A safetensors file, written beside its place and moved there. Raises UnblotError where it cannot be written."""
     temporary = path.with_name(path.name + ".part")
     try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; the library makes files for the owner alone
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (SafetensorError, OSError) as e:
-        temporary.unlink(missing_ok=True)
-        raise UnblotError(f"{str(path)!r} could not be written ({e}); what was saved before is whole") from None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = sentence(e) if isinstance(e, OSError) else str(e)
+        raise UnblotError(f"{str(path)!r} could not be written ({reason}); what was saved before is whole") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -43,20 +51,19 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """A text file, written beside its place and moved there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes may write the same file
-    temporary.write_text(text)
+    temporary.unlink(missing_ok=True)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
-def new_folder(wanted: Path) -> Path:
-    """`wanted`, or the first of `wanted-2`, `wanted-3`, … that does not exist yet."""
-    names = itertools.chain([wanted], (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2)))
-    return next(path for path in names if not path.exists())
-
-
-def refuse_full(folder: Path, overwrite: bool) -> None:
-    """Raises UnblotError where the folder holds files that are not to be overwritten."""
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UnblotError(f"{str(folder)!r} holds files already; choose another --out, or give --overwrite")
+def append_text(path: Path, text: str) -> None:
+    """Adds text to the end of a file. Raises UnblotError where the file is a symbolic link, which is not followed."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as e:
+        raise UnblotError(sentence(e)) from None
+    with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
 
 
 def checksum(path: Path) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unblot._version import __version__
 from unblot.config.durations import parse_budget
-from unblot.config.schema import TuneConfig
+from unblot.config.measuring import TuneConfig
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_spreads

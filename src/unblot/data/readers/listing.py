@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 
 class Broken(NamedTuple):
@@ -88,11 +88,6 @@ def file_origin(path: str) -> list[Any]:
     except OSError as error:
         raise UnblotError(f"cannot read {printable(path)!r}: {error.strerror}") from None
     return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
-
-
-def printable(name: str) -> str:
-    """The name with newlines and everything else that does not print written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def counted(number: int, what: str) -> str:
