@@ -60,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"unblot {__version__}")
     parser.add_argument(
         "--print-completion",
+        default=argparse.SUPPRESS,
         action=PrintCompletion,
         choices=["bash", "zsh", "tcsh"],
         help="print the completion script of a shell",

@@ -112,6 +112,7 @@ def _sample_into(
     _sweep(folder, {name for unit in mine for name in _names(unit, shards)})
     if group.is_main_process:
         _grid(run, min(n, SHOWN), shown, batch_size, choices).save(folder / GRID)
+    wait_for_all(group)  # the folder stays claimed until all are done
 
 
 def _fast(

@@ -59,7 +59,8 @@ def recorded(folder: Path) -> set[str]:
 def refuse_foreign(folder: Path, names: Iterable[str], overwrite: bool) -> None:
     """Raises UnblotError where files with these names cannot be written without loss of what is in the folder.
 
-    Without `overwrite` the folder must be empty or new; with it everything that its manifest lists may go.
+    Without `overwrite` the folder must be empty or new. With it the files that its manifest lists may go, and no other
+    file may have one of the names.
     """
     if folder.exists() and not folder.is_dir():
         raise UnblotError(f"{str(folder)!r} is a file; choose another {arg('out')}")
@@ -68,9 +69,7 @@ def refuse_foreign(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         raise UnblotError(
             f"{str(folder)!r} holds files already; choose another {arg('out')}, or give {arg('overwrite', True)}"
         )
-    ours = recorded(folder)
-    foreign = there - ours if not ours else (there - ours) & set(names)
-    if foreign:
+    if foreign := (there - recorded(folder)) & {*names, MANIFEST}:
         raise UnblotError(
             f"{str(folder)!r} holds files that unblot did not write ({shortened(foreign)}); choose another {arg('out')}"
         )
@@ -102,7 +101,7 @@ def claimed(folder: Path | None, default: Path, group: Group | None = None) -> I
     """
     group = group or Group()
     if not group.is_main_process:
-        yield Path(agreed(group, ""))
+        yield Path(agreed(group, str(folder)))
         return
     made: list[Path] = []
     try:
