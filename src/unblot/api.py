@@ -18,13 +18,12 @@ from unblot.distillation.distill import keep_teacher, student_config, teacher_of
 from unblot.errors import UnblotError, arg, escaped
 from unblot.process.randomness import epoch_order
 from unblot.runs.budget_plan import BudgetPlan
-from unblot.runs.folder import CONFIG, MODEL, create, load_model, read_config, refuse_run, save_model
+from unblot.runs.folder import MODEL, create, load_model, read_config, refuse_run, save_model, write_run_config
 from unblot.runs.run import Run, Samples, choose_labels, load
 from unblot.runs.run_data import data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.runs.tuning_store import Tuning
 from unblot.system.distributed import join_group, shared_clock
-from unblot.system.files import write_json
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.training import checkpoint
 from unblot.training.announce import announce
@@ -134,7 +133,7 @@ def resume(
     trainer = Trainer(config, dataset, None if config.distill is None else teacher_of(folder, config.distill))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
-            write_json(folder / CONFIG, config.to_dict())
+            write_run_config(folder, config)
         begun = bool(checkpoint.steps_saved(folder))
         return _train(folder, trainer, controller, budget_plan, quiet, resuming=begun)
 

@@ -50,7 +50,7 @@ OURS = re.compile(  # every file that unblot writes into a run folder, besides t
     r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
 )
-TEMPORARY = re.compile(r"(.*/|)\.?([^/]+?)(\.\d+)?\.part")  # of a file: what a killed process leaves
+TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what a killed process leaves
 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
@@ -108,7 +108,12 @@ def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
     refuse_run(folder, overwrite)
     remove_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, config.to_dict())  # first: from now on this is a run
+    write_run_config(folder, config)
+
+
+def write_run_config(folder: Path, config: RunConfig) -> None:
+    """Writes the config.json of a run, which makes the folder a run, and the folders in it that are missing."""
+    write_json(folder / CONFIG, config.to_dict())
     for part in (SAMPLES, CHECKPOINTS):
         (folder / part).mkdir(exist_ok=True)
 
@@ -125,7 +130,7 @@ def remove_run(folder: Path) -> None:
                 with suppress(UnblotError):  # a damaged manifest says nothing: its folder stays
                     remove_recorded(path)
                     touched.add(path)
-        elif OURS.fullmatch(name) or ((part := TEMPORARY.fullmatch(name)) and OURS.fullmatch(part.expand(r"\1\2"))):
+        elif OURS.fullmatch(name) or OURS.fullmatch(TEMPORARY.sub(r"\1\2", name)):
             path.unlink()
             touched.add(path.parent)
     for part in sorted(touched - {folder}, reverse=True):
