@@ -6,7 +6,8 @@ The docstring of each is the text of its `--help`. Heavy imports stand inside, s
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from unblot.errors import UnblotError, escaped, flag
@@ -97,39 +98,29 @@ def edit_command(args: dict[str, Any]) -> None:
     from unblot.editing.files import edit_files
     from unblot.editing.result import GRID
 
-    kind, pictures = args["kind"], args.pop("pictures")
-
-    def make(run: Any, choices: dict[str, Any]) -> Callable[[Any, bool], Any]:
-        edited = edit_files(run, choices.pop("kind"), pictures, **choices)
-
-        def save(folder: Any, overwrite: bool) -> None:
-            edited.save(folder, overwrite)
-            if edited.errors is not None:
-                for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
-                    say(f"{name}: root mean square error {error:.3g}")
-            count = edited.array.shape[0] * edited.array.shape[1]
-            say(f"{count} pictures in {folder}, side by side in {folder / GRID}")
-
-        return save
-
-    _make_in_folder(kind, args, make)
+    kind, pictures = args.pop("kind"), args.pop("pictures")
+    with _output(kind, args) as (run, folder, overwrite):
+        edited = edit_files(run, kind, pictures, **args)
+        edited.save(folder, overwrite)
+    if edited.errors is not None:
+        for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
+            say(f"{name}: root mean square error {error:.3g}")
+    count = edited.array.shape[0] * edited.array.shape[1]
+    say(f"{count} pictures in {folder}, side by side in {folder / GRID}")
 
 
 def film_command(args: dict[str, Any]) -> None:
     """Show how samples come out of noise: a strip and an animation of x_t and of the estimate x0_hat."""
     from unblot.runs.film import save_film, shoot
 
-    def make(run: Any, choices: dict[str, Any]) -> Callable[[Any, bool], Any]:
-        frames = shoot(run, **choices)
-        return lambda folder, overwrite: say("\n".join(map(str, save_film(run, frames, folder, overwrite))))
-
-    _make_in_folder("film", args, make)
+    with _output("film", args) as (run, folder, overwrite):
+        paths = save_film(run, shoot(run, **args), folder, overwrite)
+    say("\n".join(map(str, paths)))
 
 
-def _make_in_folder(
-    name: str, args: dict[str, Any], make: Callable[[Any, dict[str, Any]], Callable[[Any, bool], Any]]
-) -> None:
-    """Claims the output folder, checks it, does the work, and saves the results there."""
+@contextmanager
+def _output(name: str, args: dict[str, Any]) -> Iterator[tuple[Any, Any, bool]]:
+    """The run, the claimed folder for results, and whether earlier results in it are replaced."""
     from unblot import api
     from unblot.system.folders import claimed, refuse_foreign
 
@@ -138,7 +129,7 @@ def _make_in_folder(
     if out is not None:
         refuse_foreign(out, (), overwrite)  # before the work rather than after it
     with claimed(out, run.path / "samples" / name) as folder:
-        make(run, args)(folder, overwrite)
+        yield run, folder, overwrite
 
 
 def distill_command(args: dict[str, Any]) -> None:
