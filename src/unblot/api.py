@@ -18,7 +18,7 @@ from unblot.distillation.distill import keep_teacher, student_config, teacher_of
 from unblot.errors import UnblotError, arg, escaped
 from unblot.process.randomness import epoch_order
 from unblot.runs.budget_plan import BudgetPlan
-from unblot.runs.folder import MODEL, create, load_model, read_config, refuse_run, save_model, write_run_config
+from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
 from unblot.runs.run import Run, Samples, choose_labels, load
 from unblot.runs.run_data import data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
@@ -185,7 +185,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
 
     config = EvaluateConfig(**choices)
     run = load(path, config.device)
-    must_be_writable(run.path)
+    must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
     label = None
     if dataset.labels is not None and run.config.data.classes:
@@ -239,7 +239,8 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
 
     config, path = TuneConfig(**choices), user_path(path)
     run_config = read_config(path)  # a folder: this is where the result goes
-    must_be_writable(path)
+    for folder in (path, path / REPORT):
+        must_be_writable(folder)
     run = load(path, config.device)
     run.need_denoiser("tuning")
     dataset, _ = data_of_run(run_config, path, config.data, quiet=False)

@@ -204,8 +204,9 @@ def test_a_folder_that_cannot_be_written_into_is_refused_before_the_work(run, tm
 
     must_be_writable(tmp_path)
     assert tree(tmp_path) == {}
-    with pytest.raises(UnblotError, match=r"nothing can be written into .*missing"):
-        must_be_writable(tmp_path / "missing")
+    must_be_writable(tmp_path / "missing")
+    with pytest.raises(UnblotError, match=r"nothing can be written into .*: this is a file; give a folder"):
+        must_be_writable(run / MODEL)
     monkeypatch.setattr("unblot.system.folders.tempfile.TemporaryFile", refuse)
     for command in (["evaluate", "-n", "4"], ["tune"], ["ema"]):
         told = refused(capsys, command[0], run, *command[1:])

@@ -150,8 +150,11 @@ def doctor_command(args: dict[str, Any]) -> None:
     from unblot import api
     from unblot.reports.audit import page, text
     from unblot.system.files import write_text
+    from unblot.system.folders import must_be_writable
 
     path, as_json = args.pop("page"), args.pop("json")
+    if path is not None:
+        must_be_writable(path.parent)  # before the work rather than after it
     found, dataset = api.audit(args.pop("data"), **args)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

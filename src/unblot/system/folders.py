@@ -142,14 +142,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def must_be_writable(folder: Path) -> None:
-    """Raises UnblotError where no file can be made in the folder."""
+    """Raises UnblotError where no file can be made in the folder, or in the nearest folder above it that exists."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=place).close()
     except OSError as e:
-        raise UnblotError(
-            f"nothing can be written into {str(folder)!r}: {sentence(OSError(e.errno, e.strerror))}"
-        ) from None
+        reason = sentence(OSError(e.errno, e.strerror))
+        raise UnblotError(f"nothing can be written into {str(folder)!r}: {reason}") from None
 
 
 def shortened(names: Iterable[str]) -> str:
