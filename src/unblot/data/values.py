@@ -50,16 +50,21 @@ class ValueMap:
         return (stored.astype(dtype) - offset) / scale
 
     def decode(self, x: np.ndarray) -> np.ndarray:
-        """Stored values (..., C, H, W) for network values of the same shape; rounded and clipped if bounded.
+        """Stored values (..., C, H, W) for network values of the same shape; rounded if bounded.
 
-        Raises UnblotError for values that are not finite, which no whole number can stand for.
+        Values beyond the type's finite range are clipped to it. Raises UnblotError for NaN and infinity.
         """
         offset, scale = self._columns(x, np.dtype(np.float64))
-        stored = x.astype(np.float64) * scale + offset
+        if wrong := x.size - int(np.isfinite(x).sum()):
+            raise UnblotError(
+                f"{wrong} of {x.size} values are NaN or infinite and cannot become {self.dtype}: the model's weights "
+                "are damaged, its training diverged, or guidance is too strong"
+            )
+        with np.errstate(over="ignore"):
+            stored = x.astype(np.float64) * scale + offset
         if not self.bounded:
-            return stored.astype(self.dtype)
-        if not np.isfinite(stored).all():
-            raise UnblotError(f"some values are not finite and cannot become {self.dtype}; the model has diverged")
+            limits = np.finfo(self.dtype)
+            return np.clip(stored, limits.min, limits.max).astype(self.dtype)
         low, high = _limits(self.dtype)
         return np.clip(np.rint(stored), low, high).astype(self.dtype)
 
