@@ -40,7 +40,7 @@ from unblot.specs import build
 from unblot.system.files import write_json, write_text
 from unblot.tuning.learned_spacing import learned_spacing
 from unblot.tuning.reference import ReferenceStatistics, reference_statistics
-from unblot.tuning.search import reference_trajectories
+from unblot.tuning.screening import reference_trajectories
 
 COUNTS = (5, 6, 8, 10, 15, 20, 50)
 BROAD = ("ddim", "dpmpp_2m", "unipc", "deis")  # solvers that go through every grid

@@ -17,7 +17,7 @@ from unblot.process.schedules import (
     from_betas,
     karras,
     linear,
-    sampling_levels,
+    uniform_time_levels,
     zero_terminal_snr,
 )
 
@@ -43,7 +43,7 @@ def test_signal_to_noise_falls_strictly(schedule, t: float, step: float) -> None
 @every
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_sampling_levels_run_from_noise_to_the_picture(schedule, steps: int) -> None:
-    way = sampling_levels(schedule, steps)
+    way = uniform_time_levels(schedule, steps)
     assert way.sigma.shape == (steps + 1,)
     assert (float(way.alpha[-1]), float(way.sigma[-1])) == (1, 0)
     assert bool(((way.sigma / way.alpha).diff() < 0).all())

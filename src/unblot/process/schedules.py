@@ -23,6 +23,9 @@ SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Karras et al. 2022, table 1
 # --- levels given by a table of betas, as in DDPM
 
 
+MAX_TABLE = 100_000  # indices: a hundred times DDPM's, so that a mistyped number takes no memory
+
+
 def from_betas(betas: Tensor) -> Schedule:
     """The schedule of T betas: `alpha² = alpha_bar_i = ∏_{j ≤ i} (1 − beta_j)` at `t = i/T` (Ho et al. 2020, eq. 4).
 
@@ -44,16 +47,19 @@ def from_betas(betas: Tensor) -> Schedule:
 
 def linear(*, beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
     """Betas that rise linearly over `steps` indices (Ho et al. 2020, section 4)."""
+    _check_table(steps)
     return from_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
 
 
 def scaled_linear(*, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
     """Betas whose square roots rise linearly, as in latent diffusion (Rombach et al. 2022)."""
+    _check_table(steps)
     return from_betas(torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2)
 
 
 def cosine(*, offset: float = 0.008, steps: int = 1000, beta_max: float = 0.999) -> Schedule:
     """`alpha_bar = cos²((t + offset)/(1 + offset)·π/2)`, betas up to `beta_max` (Nichol & Dhariwal 2021, eq. 17)."""
+    _check_table(steps)
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     alpha_bar = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
     return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=beta_max))
@@ -63,6 +69,7 @@ def sigmoid(
     *, start: float = -3.0, end: float = 3.0, tau: float = 1.0, steps: int = 1000, beta_max: float = 0.999
 ) -> Schedule:
     """alpha_bar as a sigmoid of t from `start` to `end`, betas up to `beta_max` (Jabri et al. 2023, algorithm 1)."""
+    _check_table(steps)
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     curve = torch.sigmoid((t * (end - start) + start) / tau)
     alpha_bar = (curve[-1] - curve) / (curve[-1] - curve[0])
@@ -197,7 +204,7 @@ def only_at(levels: NoiseLevel) -> Schedule:
 
 
 def ddpm_index(level: NoiseLevel) -> Tensor:
-    """DDPM's index, a fraction in [0, 999], of the level of `linear` with the same SNR: what Ho et al.'s network embeds.
+    """DDPM's index, fractional in [0, 999], of the level of `linear` with the same SNR: Ho et al.'s embedding.
 
     Index 0 is the least noisy training level. Levels outside DDPM's range are clipped to it. level: () or (B,).
     """
@@ -212,6 +219,11 @@ def ddpm_index(level: NoiseLevel) -> Tensor:
 def _ddpm_log_snr() -> Tensor:
     """log SNR of DDPM's 1000 levels, ascending (noisiest first)."""
     return log_snr(linear()(torch.arange(1000, 0, -1, dtype=torch.float64) / 1000))
+
+
+def _check_table(steps: int) -> None:
+    if not 1 <= steps <= MAX_TABLE:
+        raise UnblotError(f"a schedule needs steps from 1 to {MAX_TABLE}, not {steps}")
 
 
 def _check_sigmas(sigma_min: float, sigma_max: float) -> None:

@@ -91,5 +91,5 @@ def sample_batches(
 
 
 def sampling_levels(schedule: str, spacing: str, steps: int) -> NoiseLevel:
-    """The levels (steps + 1,) of a spacing on a schedule, both specs; noisiest first. Raises UnblotError for a bad spec."""
+    """The levels (steps + 1,) of a spacing on a schedule (specs), noisiest first. Raises UnblotError for a bad spec."""
     return spaced_levels(build(SCHEDULES, schedule, "schedule"), spacing, steps)

@@ -46,7 +46,7 @@ def ddim(*, eta: float = 0.0) -> Solver:
 
 
 def euler() -> Solver:
-    """First-order deterministic step `alpha_s·x0_hat + sigma_s·eps_hat`: DDIM, and Euler's method of EDM and of flows."""
+    """First-order deterministic step `alpha_s·x0_hat + sigma_s·eps_hat`: DDIM, EDM's Euler and flow's Euler."""
     return ddim(eta=0.0)
 
 

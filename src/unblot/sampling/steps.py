@@ -1,6 +1,6 @@
 """The steps that solvers are made of: exact integrals of the probability-flow ODE over a step from t to s.
 
-With λ = log(alpha/sigma) the ODE is `d(x/sigma) = e^λ·x0_hat dλ`, or equivalently `d(x/alpha) = eps_hat d(sigma/alpha)`.
+With λ = log(alpha/sigma) the ODE is `d(x/sigma) = e^λ·x0_hat dλ`, equivalently `d(x/alpha) = eps_hat d(sigma/alpha)`.
 A constant x0_hat and a constant eps_hat give the same first-order step; polynomials in λ through earlier estimates give
 the multistep methods (Lu et al. 2023; Zhang & Chen 2023).
 """
@@ -47,16 +47,16 @@ def noise_kept(t: NoiseLevel, s: NoiseLevel, eta: float) -> Tensor:
 
 
 def polynomial_x0(points: History, t: NoiseLevel, s: NoiseLevel, eta: float = 0.0) -> Tensor:
-    """The constant x0 whose step from t to s equals that of the polynomial in λ through the points' estimates of x0.
+    """The constant x0 whose step from t to s is that of the polynomial in λ through the points' estimates of x0.
 
-    points: at t and at other levels, in any order; those at pure noise (λ = −∞) are left out. eta: of a stochastic step.
+    points: at t and at other levels, in any order; those at pure noise (λ = −∞) are left out. etaeta: of the step.
     """
     points = [p for p in points if p.level.alpha > 0] or points[:1]
     return weighted([p.x0 for p in points], _weights([p.level for p in points], t, s, 1 + eta))
 
 
 def polynomial_eps(points: History, t: NoiseLevel, s: NoiseLevel) -> Tensor:
-    """The constant eps whose step from t to s equals that of the polynomial in λ through the points' estimates of eps."""
+    """The constant eps whose step from t to s is that of the polynomial in λ through the points' estimates of eps."""
     points = [p for p in points if p.level.alpha > 0]
     return weighted([eps_of(p) for p in points], _weights([p.level for p in points], t, s, -1.0))
 
