@@ -110,7 +110,7 @@ def test_every_parameterization_learns_on_every_schedule(parameterization, sched
     choices |= {"steps": 40, "batch_size": 64, "weighting": "none", "decay": "none", "learning_rate": 3e-3}
     noise_only = schedule.endswith("zero_snr") or schedule.startswith("flow")
     if parameterization == "eps" and noise_only:
-        with pytest.raises(UnblotError, match="--parameterization v"):
+        with pytest.raises(UnblotError, match="parameterization='v'"):
             api.plan_run(api.DataConfig(data="digits"), dataset, choices)
         return
     trainer = api.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)

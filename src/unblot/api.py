@@ -19,7 +19,7 @@ from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
 from unblot.distillation.distill import keep_teacher, student_config, teacher_of
 from unblot.errors import UnblotError
-from unblot.process.randomness import epoch_order
+from unblot.process.randomness import training_labels
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import CONFIG, MODEL, create, load_model, locked, read_config, refuse_run, save_model
 from unblot.runs.run import Run, Samples, choose_labels, load
@@ -160,8 +160,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     dataset = _data_of(run.config, run.path, quiet)
     label = None
     if dataset.labels is not None and run.config.data.classes:
-        chosen = epoch_order(config.seed, 0, len(dataset.train))[: config.n].numpy()
-        label = dataset.labels[dataset.train[chosen]].tolist()
+        label = training_labels(dataset.labels[dataset.train], config.seed, config.n)
     samples = run.sample(
         config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
     )

@@ -179,7 +179,7 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
     ("argv", "told"),
     [
         (["inpaint", "a.png", "--mask", "other.png"], "other.png is 9x5, the picture"),
-        (["inpaint", "a.png", "--mask", "black.png"], "paint white what is to be made anew"),
+        (["inpaint", "a.png", "--mask", "black.png"], "paint white what to inpaint"),
         (["inpaint", "a.png", "--mask", "none.png"], "No such file"),
         (["inpaint", "a.png"], "give --mask"),
         (["inpaint", "a.png", "--mask", "mask.png", "--steps", "0"], "--steps must be at least 1, not 0"),
@@ -189,7 +189,7 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
         (["inpaint", "a.png", "--mask", "mask.png", "--guidance", "2"], "give one with --label"),
         (["inpaint", "a.png", "--mask", "mask.png", "--solver", "magic"], "choose one of ddpm"),
         (["img2img", "colour.png"], "8x8 with 3 channels of uint8; this run's pictures are 8x8 with 1 channel"),
-        (["img2img", "other.png"], "bring it there with --fit crop, pad or stretch"),
+        (["img2img", "other.png"], "convert it with --fit crop, pad or stretch"),
         (["img2img", "seven.tif", "--fit", "crop"], "7 channels"),
         (["img2img", "a.png", "--fit", "fold"], "choose one of crop, pad, stretch"),
         (["img2img", "a.png", "--strength", "0"], "strength"),
@@ -197,10 +197,10 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
         (["variations", "a.png", "--amount", "2"], "--amount"),
         (["variations", "a.png", "--solver", "ddpm"], "deterministic solver"),
         (["interpolate", "a.png"], "PICTURES"),
-        (["outpaint", "a.png"], "grow by 1 pixel or more"),
-        (["outpaint", "a.png", "--left", "-2"], "grow by 1 pixel or more"),
+        (["outpaint", "a.png"], "needs 1 to 10000 pixels on some side"),
+        (["outpaint", "a.png", "--left", "-2"], "none below 0, not --left -2"),
         (["upscale", "a.png"], "--factor 2"),
-        (["upscale", "a.png", "--factor", "3"], "--factor 3 does not divide 8x8"),
+        (["upscale", "a.png", "--factor", "3"], "--factor 3 must be 2 or more and divide 8x8"),
         (["upscale", "other.png"], "no whole factor"),
         (["colorize", "a.png"], "trained on colour"),
         (["paint", "a.png"], "invalid choice: 'paint'"),
@@ -219,7 +219,7 @@ def test_nothing_is_overwritten_without_being_asked(digits, files, capsys):
 
 def test_points_are_no_pictures(tmp_path, files, capsys):
     run = unblot.train("moons", out=tmp_path / "m", network="mlp:width=16,depth=1", steps=2, batch_size=8, quiet=True)
-    assert "works on pictures" in refused(capsys, "edit", "img2img", run.path, files / "a.png", "--out", tmp_path / "o")
+    assert "needs pictures" in refused(capsys, "edit", "img2img", run.path, files / "a.png", "--out", tmp_path / "o")
 
 
 @pytest.mark.parametrize("kind", EDITS)

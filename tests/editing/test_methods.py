@@ -342,7 +342,7 @@ def test_extending_on_all_sides_draws_every_pixel_once_beside_known_ones() -> No
 
 def test_an_impossible_extension_is_refused() -> None:
     for sides in ({}, {"left": 0}, {"left": -1, "right": 3}):
-        with pytest.raises(UnblotError, match="grow by 1 pixel"):
+        with pytest.raises(UnblotError, match="pixels on some side"):
             outpaint(DATA, lambda known, mask: known, **sides)
 
 

@@ -60,5 +60,5 @@ def test_pure_noise_suits_all_but_eps() -> None:
     end = NoiseLevel(torch.tensor([0.5, 0.0], dtype=F64), torch.tensor([0.5, 1.0], dtype=F64))
     for parameterization in (v, flow, edm):
         assert all(bool(c.isfinite().all()) for c in parameterization(end, 0.5))
-    with pytest.raises(UnblotError, match="--parameterization v"):
+    with pytest.raises(UnblotError, match="parameterization='v'"):
         eps(end, 0.5)

@@ -41,15 +41,15 @@ def contents(folder) -> dict[str, bytes]:
 @pytest.mark.parametrize("n", [13, 21], ids=["files", "shards"])
 def test_killed_anywhere_and_asked_again_it_is_the_draw_that_was_not_killed(run, tmp_path, monkeypatch, n):
     bulk.sample_to_folder(tmp_path / "whole", run, n, batch_size=4, **CHOICES)
-    sample, calls = Run.sample, []
+    sample_with, calls = Run.sample_with, []
 
     def dying(self, *args, **kwargs):
         calls.append(1)
         if len(calls) % 2 == 0:
             raise KeyboardInterrupt
-        return sample(self, *args, **kwargs)
+        return sample_with(self, *args, **kwargs)
 
-    monkeypatch.setattr(Run, "sample", dying)
+    monkeypatch.setattr(Run, "sample_with", dying)
     for _ in range(20):
         try:
             bulk.sample_to_folder(tmp_path / "stopped", run, n, batch_size=4, **CHOICES)

@@ -256,7 +256,7 @@ def suitable_groups(width: int) -> int:
 
 def check(width: int, factors: list[int], blocks: int, attended: list[int], dropout: float, groups: int) -> None:
     """Raises UnblotError where the options of `DDPMUNet` do not fit together."""
-    check_sizes("ddpm_unet", width=width, blocks=blocks, multiple=2 ** (len(factors) - 1))
+    check_sizes("ddpm_unet", width=width, blocks=blocks, multiple=2 ** max(0, len(factors) - 1))
     for factor in factors or [0]:
         check_sizes("ddpm_unet", multipliers=factor)
     if width % 2:

@@ -291,4 +291,4 @@ def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
     if str(wanted).isdigit() and int(wanted) < len(classes):
         return int(wanted)
     known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-    raise UnblotError(f"no class {wanted!r}; choose among {known}, an index from 0 to {len(classes) - 1}, or all")
+    raise UnblotError(f"no class {wanted!r}; this run knows {known} (or an index from 0 to {len(classes) - 1}, or all)")

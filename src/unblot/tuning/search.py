@@ -120,7 +120,7 @@ def search(
 def affordable(most: int, seconds: float, each: float) -> int:
     """The number of samples per candidate that the confirmation has time for, from 100 to `most`.
 
-    each: seconds per picture and denoiser call. Guided candidates are assumed to take a third of the time of plain ones.
+    each: seconds per picture and denoiser call. Guided candidates are assumed to take a third of the plain ones' time.
     """
     return max(100, min(most, int((1 - GUIDANCE_END) * seconds / (each * sum(NFES) * 4 / 3))))
 
