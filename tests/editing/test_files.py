@@ -67,7 +67,7 @@ def made(path):
 # --- what is known stays
 
 
-def test_filling_keeps_the_known_half_and_says_where_each_file_comes_from(digits, files, capsys):
+def test_inpainting_keeps_the_known_half_and_says_where_each_file_comes_from(digits, files, capsys):
     out, mask = files / "out", files / "mask.png"
     flags = ["--mask", mask, "-n", "3", "--out", out, "--label", "7", "--seed", "5"]
     assert main([str(a) for a in ["edit", "inpaint", digits.path, files / "a.png", *flags, *FAST]]) == 0
@@ -77,15 +77,15 @@ def test_filling_keeps_the_known_half_and_says_where_each_file_comes_from(digits
         assert np.array_equal(made(out / f"a-{draw}.png")[:, :4], SEVENS[:, :4])
     assert not np.array_equal(made(out / "a-1.png"), made(out / "a-2.png"))
     about = json.loads(Image.open(out / "a-3.png").text["unblot"])
-    told = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
-    assert told.items() <= about.items()
+    expected = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
+    assert expected.items() <= about.items()
     assert about["picture"].endswith("a.png")
     assert about["solver"].startswith("ddpm")
     assert about["spacing"].startswith("karras")
     assert Image.open(out / "grid.png").width == 5 * 66 + 2  # the picture, the mask, three results
 
 
-def test_without_a_mask_transparent_pixels_are_made_anew(digits, files):
+def test_without_a_mask_transparent_pixels_are_inpainted(digits, files):
     out = files / "out"
     assert main(["edit", "inpaint", str(digits.path), str(files / "holes.png"), "--out", str(out), *FAST]) == 0
     for draw in (1, 2, 3, 4):
@@ -156,10 +156,10 @@ def test_blending_gives_what_is_between_and_reconstruction_says_what_was_lost(di
     )
     assert sum(p.name != "grid.png" for p in (files / "interpolate").iterdir()) == 3
     assert main(["edit", "reconstruct", str(digits.path), *ends, "--out", str(files / "again")]) == 0
-    told = capsys.readouterr().out
-    assert told.count("root mean square error") == 2
+    expected = capsys.readouterr().out
+    assert expected.count("root mean square error") == 2
     back = made(files / "again" / "a-1.png").astype(float) - SEVENS
-    assert f"{np.sqrt((back**2).mean()):.3g}" in told
+    assert f"{np.sqrt((back**2).mean()):.3g}" in expected
 
 
 def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
@@ -176,7 +176,7 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["inpaint", "a.png", "--mask", "other.png"], "other.png is 9x5, the picture"),
         (["inpaint", "a.png", "--mask", "black.png"], "paint white what to inpaint"),
@@ -206,10 +206,10 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
         (["paint", "a.png"], "invalid choice: 'paint'"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_leave_nothing(digits, files, capsys, argv, told):
+def test_wrong_arguments_are_one_line_and_leave_nothing(digits, files, capsys, argv, expected):
     kind, *rest = argv
     rest = [files / a if a.endswith((".png", ".tif")) else a for a in rest]
-    assert told in refused(capsys, "edit", kind, digits.path, *rest, "--out", files / "out")
+    assert expected in refused(capsys, "edit", kind, digits.path, *rest, "--out", files / "out")
     assert not (files / "out").exists()
 
 

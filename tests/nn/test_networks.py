@@ -27,7 +27,7 @@ SHAPES = [  # channels in, channels out, height, width
 
 
 def network(name: str, channels: int = 3, out: int = 3, height: int = 8, width: int = 12, classes: int = CLASSES):
-    """A small network in which nothing is silent: whatever starts at zero is drawn at random."""
+    """A small network in which no branch is zero: initial zeros are replaced by random values."""
     torch.manual_seed(0)
     net = build(NETWORKS, SMALL.get(name, name), "network", channels, out, (height, width), classes)
     for parameter in net.parameters():

@@ -159,7 +159,8 @@ def test_a_run_is_described_before_its_first_logged_step_and_without_samples(cop
     assert "step 1 of 2" in text
     assert "0.5000 at step 1" in text
     (copy.path / METRICS).unlink()
-    assert "network" in describe(copy.path)
+    (copy.path / MODEL).unlink()  # as before its first checkpoint
+    assert "no model saved yet" in describe(copy.path)
 
 
 # --- labels as in the training data

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def brief():
-    """A search among few ways, so that it is quick."""
+    """A search among few samplers, so that it is quick."""
     with pytest.MonkeyPatch.context() as patch:
         for room in (screening, search):
             patch.setattr(room, "NFES", (4, 9))
@@ -80,7 +80,7 @@ def test_the_same_search_finds_the_same(tuned):
     assert {t.nfe for t in others if not t.sampler.guided} == {4, 9}
 
 
-def test_the_best_plain_way_is_guided_too(run, monkeypatch):
+def test_the_best_plain_sampler_is_guided_too(run, monkeypatch):
     """By an early snapshot and towards the labels; what nothing beats is measured anew, and kept with its guide."""
     better = dict(zip(guided.AUTOGUIDANCE, (0.5, 0.9), strict=True))
     dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
@@ -97,12 +97,12 @@ def test_the_best_plain_way_is_guided_too(run, monkeypatch):
     monkeypatch.setattr(api.Run, "sample_with", noting)
     monkeypatch.setattr(type(measure), "distance", distance)
     found, others = search.search(run, dataset, measure, config, lambda line: None)
-    pushed = [t for t in others if t.sampler.guided]
-    assert {(t.sampler.autoguide, t.sampler.guidance) for t in pushed} == {
+    with_guidance = [t for t in others if t.sampler.guided]
+    assert {(t.sampler.autoguide, t.sampler.guidance) for t in with_guidance} == {
         *((weak, scale) for scale in guided.AUTOGUIDANCE),
         *((None, scale) for scale in guided.CLASSIFIER_FREE),
     }
-    assert {t.nfe for t in pushed} == {6, 8}  # in the middle of the four steps, and in all of them
+    assert {t.nfe for t in with_guidance} == {6, 8}  # in the middle of the four steps, and in all of them
     kept = {(t.nfe, t.sampler.guidance) for t in found.candidates}
     assert kept == {(4, 1.0), (6, guided.AUTOGUIDANCE[0]), (9, 1.0)}
     assert found.guides == {weak: checksum(run.path / weak)}
@@ -121,7 +121,7 @@ def test_the_weaker_model_is_an_early_snapshot(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 10])
-def test_the_middle_of_a_way_leaves_out_both_ends(steps):
+def test_the_middle_interval_leaves_out_both_ends(steps):
     plain = SamplerConfig("dpmpp_2m", "karras", steps)
     inner = guided.guided_forms(plain, karras(), "weak", labels=False)[0]
     more = inner.nfe(karras()) - steps
@@ -131,7 +131,7 @@ def test_the_middle_of_a_way_leaves_out_both_ends(steps):
 
 
 def test_what_is_reported_is_not_what_was_chosen_by(tuned):
-    """No picture whose distance is reported was drawn when its setting was chosen."""
+    """No sample of a reported distance was used for the choice of its sampler."""
     run, sampled = tuned
     last = len(read_tuning(run.path).candidates)
     assert len(sampled) > 6

@@ -9,7 +9,7 @@ import numpy as np
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
 from unblot.runs.budget_plan import describe_plan
-from unblot.runs.folder import METRICS, PLAN, fingerprint, load_model, read_metrics
+from unblot.runs.folder import CONFIG, METRICS, MODEL, PLAN, fingerprint, load_model, read_config, read_metrics
 from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
 from unblot.sampling.settings import choose, describe_sampler
@@ -20,15 +20,20 @@ SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the av
 
 def describe(path: Path) -> str:
     """A page of text about the run in a folder, or the model in a file. Raises UnblotError where there is none."""
-    config, denoiser = load_model(path)
+    if (path / CONFIG).is_file() and not (
+        path / MODEL
+    ).exists():  # in training, or stopped, before its first checkpoint
+        config, denoiser, size = read_config(path), None, "no model saved yet"
+    else:
+        config, denoiser = load_model(path)
+        size = f"{sum(p.numel() for p in denoiser.parameters()) / 1e6:.2f} M parameters"
     data, train = config.data, config.train
-    parameters = sum(p.numel() for p in denoiser.parameters())
     unlabelled = f"none; {len(data.clusters)} clusters are learned as labels" if data.clusters else "none"
     rows = [
         ("data", f"{data.name}: {data.count} training {data.kind}, {data.height} x {data.width} x {data.channels}, "
                  f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range"),
         ("classes", ", ".join(data.classes) or unlabelled),
-        ("network", f"{train.network} ({parameters / 1e6:.2f} M parameters)"),
+        ("network", f"{train.network} ({size})"),
         ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "
                     f"weighting {train.weighting}, augmentation {train.augment}"),
         ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
@@ -45,10 +50,10 @@ def describe(path: Path) -> str:
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
-def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser) -> list[tuple[str, str]]:
+def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> list[tuple[str, str]]:
     """What the other files of a run folder say: tuning, plan and metrics, as far as they are there."""
     rows = []
-    if (tuning := read_tuning(path)) is not None:
+    if denoiser is not None and (tuning := read_tuning(path)) is not None:
         rows.append(("tuned", _tuned(path, tuning, fingerprint(denoiser), bool(config.data.clusters))))
     if (path / PLAN).is_file():
         rows.append(("plan", _plan(json.loads((path / PLAN).read_text()))))
