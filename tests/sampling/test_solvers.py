@@ -20,8 +20,11 @@ from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, edm, flow, karras, linear, uniform_time_levels
+from unblot.sampling.guidance import THRESHOLDS
 from unblot.sampling.loop import count_nfe, pictures_noise, sample, visited
 from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import SPACINGS
+from unblot.specs import build, options_of
 
 DETERMINISTIC = ["euler", "ddim", "heun", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "ipndm"]
 STOCHASTIC = ["ddpm", "dpmpp_2m_sde", "dpmpp_3m_sde", "edm_churn", "restart"]
@@ -288,3 +291,15 @@ def test_a_marginal_is_kept_by_the_exact_flow() -> None:
     moved = gaussian_flow(marginal_start(20_000, t, 0.3, 0.5), t, s, 0.3, 0.5)
     assert float(moved.mean()) == pytest.approx(0.3 * float(s.alpha), abs=5 * float(norm(s, 0.5)) / 20_000**0.5)
     assert float(moved.std() / norm(s, 0.5)) == pytest.approx(1, abs=5 / 40_000**0.5)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "table", [SOLVERS, SPACINGS, SCHEDULES, THRESHOLDS], ids=["solver", "spacing", "schedule", "threshold"]
+)
+def test_options_that_are_no_finite_numbers_are_refused(table, value: str) -> None:
+    for name, entry in table.items():
+        for option, default in options_of(entry).items():
+            if isinstance(default, float):
+                with pytest.raises(UnblotError, match=value):
+                    build(table, f"{name}:{option}={value}", "entry", *([None] if table is THRESHOLDS else []))
