@@ -65,21 +65,16 @@ def guided(run, tmp_path):
 
 
 def test_a_run_whose_best_sampler_is_guided_is_guided_by_default(guided):
-    expected = guided.sample(1).provenance
-    assert (
-        expected["steps"],
-        expected["guidance"],
-        expected["autoguide"],
-        expected["guidance_high"],
-    ) == (3, 30.0, WEAK, 10.0)
+    about = guided.sample(1).provenance
+    expected = (3, 30.0, WEAK, 10.0)
+    assert tuple(about[key] for key in ("steps", "guidance", "autoguide", "guidance_high")) == expected
     assert guided.sample(1, nfe=4).provenance["guidance"] == 1.0
     assert guided.sampler(SampleConfig(nfe=5)) == guided.sampler(SampleConfig()) == AWAY.sampler
     assert guided.sampler(SampleConfig(guidance=1.0)) == TRIALS[-1].sampler
     assert guided.sampler(SampleConfig(guidance=3.0)).guidance_high is None
     assert not guided.sampler(SampleConfig(steps=3)).guided
-    assert (
-        guided.sampler(SampleConfig(label="all")) == TOWARDS.sampler
-    )  # only a picture with a label is guided towards it
+    # only a sample with a label is guided towards it
+    assert guided.sampler(SampleConfig(label="all")) == TOWARDS.sampler
     assert "away from snapshots" in describe(guided.path)
 
 

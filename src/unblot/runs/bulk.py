@@ -41,6 +41,39 @@ SHOWN = 100  # samples in the grid
 ASKED = {"n", "batch_size", "device", "quality", "nfe"}  # fields of SampleConfig that the manifest does not repeat
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is sampled: the run, the choices, and the sampler that they led to at the start."""
+
+    run: Run
+    config: SampleConfig
+    sampler: SamplerConfig
+
+    @property
+    def shards(self) -> bool:
+        """Whether samples are written in shards instead of one file each."""
+        return self.config.n >= MANY or self.run.config.data.kind == "points"
+
+    def sample(self, indices: Sequence[int]) -> Samples:
+        """The samples numbered `indices`."""
+        return self.run.sample_with(self.sampler, self.config, indices)
+
+    def manifest(self) -> dict[str, Any]:
+        """Everything that the samples depend on, as plain JSON values."""
+        asked = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ASKED}
+        model = fingerprint(self.run.denoiser)
+        chosen = {**asked, **dataclasses.asdict(self.sampler)}
+        return {"n": self.config.n, "shards": self.shards, "model": model, **chosen}
+
+    def compiled(self, batches: int, note: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Within it `batches` batches are sampled with a compiled network, on a GPU where that saves time."""
+        mode = "off" if self.run.config.train.compile == "off" else "auto"
+        batch = range(self.config.batch_size)
+        return compiled_for_many(
+            self.run.denoiser.network, mode, self.run.device, lambda: self.sample(batch), batches, note
+        )
+
+
 def sample_to_folder(
     folder: Path,
     run: Run,
@@ -64,7 +97,7 @@ def sample_to_folder(
 
 def _sample_into(
     folder: Path,
-    job: "Job",
+    job: Job,
     overwrite: bool,
     group: Group,
     progress: Callable[[int], None],
@@ -100,39 +133,6 @@ def _sample_into(
     _sweep(folder, {name for unit in mine for name in _names(unit, job.shards)})
     if group.is_main_process:
         _grid(job, min(n, SHOWN), shown).save(folder / GRID)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is sampled: the run, the choices, and the sampler that they led to at the start."""
-
-    run: Run
-    config: SampleConfig
-    sampler: SamplerConfig
-
-    @property
-    def shards(self) -> bool:
-        """Whether samples are written in shards instead of one file each."""
-        return self.config.n >= MANY or self.run.config.data.kind == "points"
-
-    def sample(self, indices: Sequence[int]) -> Samples:
-        """The samples numbered `indices`."""
-        return self.run.sample_with(self.sampler, self.config, indices)
-
-    def manifest(self) -> dict[str, Any]:
-        """Everything that the samples depend on, as plain JSON values."""
-        asked = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ASKED}
-        model = fingerprint(self.run.denoiser)
-        chosen = {**asked, **dataclasses.asdict(self.sampler)}
-        return {"n": self.config.n, "shards": self.shards, "model": model, **chosen}
-
-    def compiled(self, batches: int, note: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Within it `batches` batches are sampled with a compiled network, on a GPU where that saves time."""
-        mode = "off" if self.run.config.train.compile == "off" else "auto"
-        batch = range(self.config.batch_size)
-        return compiled_for_many(
-            self.run.denoiser.network, mode, self.run.device, lambda: self.sample(batch), batches, note
-        )
 
 
 def _sampled_with(samples: Samples) -> dict[str, Any]:
