@@ -19,10 +19,10 @@ from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
 from unblot.distillation.distill import keep_teacher, student_config, teacher_of
 from unblot.errors import UnblotError
-from unblot.process.randomness import training_labels
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import CONFIG, MODEL, create, load_model, locked, read_config, refuse_run, save_model
-from unblot.runs.run import Run, Samples, choose_labels, load
+from unblot.runs.labels import choose_labels, labels_as_trained
+from unblot.runs.run import Run, Samples, load
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.runs.tuning_store import Tuning
 from unblot.system.distributed import join_group, shared_clock
@@ -158,9 +158,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     config = EvaluateConfig(**choices)
     run = load(path, config.device)
     dataset = _data_of(run.config, run.path, quiet)
-    label = None
-    if dataset.labels is not None and run.config.data.classes:
-        label = training_labels(dataset.labels[dataset.train], config.seed, config.n)
+    label = labels_as_trained(run.config.data, dataset, config.seed, config.n)
     samples = run.sample(
         config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
     )

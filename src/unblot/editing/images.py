@@ -23,7 +23,8 @@ from unblot.editing.operators import Operator, averaging, graying
 from unblot.editing.result import EditResult, tinted
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.run import Run, choose_labels
+from unblot.runs.labels import choose_labels
+from unblot.runs.run import Run
 from unblot.runs.tuning_store import plain_sampler
 from unblot.sampling.batched import Batch, split_batches
 from unblot.sampling.loop import sample

@@ -20,6 +20,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
 from unblot.runs.folder import SNAPSHOTS, load_model
+from unblot.runs.labels import choose_labels
 from unblot.runs.snapshots import at_snapshot
 from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
 from unblot.sampling.batched import sample_batches
@@ -264,31 +265,3 @@ def load(path: str | Path, device: str = "auto") -> Run:
     path = Path(path)
     config, denoiser = load_model(path)
     return Run(path if path.is_dir() else path.parent, config, denoiser.to(available_device(device)))
-
-
-def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) -> list[int] | None:
-    """The class index of each sample numbered `indices`, for a label as in `Run.sample`; None for no label.
-
-    Raises UnblotError for a class that is not known.
-    """
-    if label is None:
-        return None
-    if not classes:
-        raise UnblotError(f"{arg('label', label)} names a class, and this run was trained without labels")
-    if label == "all":
-        chosen = list(range(len(classes)))
-    else:
-        wanted = label.split(",") if isinstance(label, str) else [label] if isinstance(label, int) else label
-        chosen = [_class_index(w, classes) for w in wanted]
-        if not chosen:
-            raise UnblotError(f"{arg('label', label)} names no class; leave it out to sample without a label")
-    return [chosen[i % len(chosen)] for i in indices]
-
-
-def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
-    if isinstance(wanted, str) and wanted in classes:
-        return classes.index(wanted)
-    if str(wanted).isdigit() and int(wanted) < len(classes):
-        return int(wanted)
-    known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-    raise UnblotError(f"no class {wanted!r}; this run knows {known} (or an index from 0 to {len(classes) - 1}, or all)")

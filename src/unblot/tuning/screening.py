@@ -10,8 +10,9 @@ from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.process.levels import NoiseLevel, norm
-from unblot.process.randomness import labels_for, picture_generators, training_labels
+from unblot.process.randomness import labels_for, picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
+from unblot.runs.labels import labels_as_trained
 from unblot.runs.run import Run
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import pictures_noise
@@ -82,8 +83,9 @@ def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSe
     count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
     device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
-    labels = labels_of(run, dataset, seed, count)
-    label = None if labels is None else torch.tensor(labels, device=device)
+    data, classes = run.config.data, labels_as_trained(run.config.data, dataset, seed, count)
+    label = torch.tensor(classes) if classes else labels_for(seed, range(count), clusters=data.clusters)
+    label = None if label is None else label.to(device)
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
     top = uniform_log_snr()(schedule, 64).at(0)
     start = time.monotonic()
@@ -91,14 +93,6 @@ def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSe
         labelled(run.denoiser, label), float(norm(top, run.denoiser.data_std)) * unit, schedule
     )
     return ScreeningSet(run, label, unit, trajectory, (time.monotonic() - start) / (127 * count))
-
-
-def labels_of(run: Run, dataset: Dataset, seed: int, count: int) -> list[int] | None:
-    """Labels (count,) with the frequencies of the training pictures, classes or clusters; None where there are none."""
-    if dataset.labels is None or not run.config.data.classes:
-        clusters = labels_for(seed, range(count), clusters=run.config.data.clusters)
-        return None if clusters is None else clusters.tolist()
-    return training_labels(dataset.labels[dataset.train], seed, count)
 
 
 def screen(screening: ScreeningSet, clock: Clock, report: Callable[[str], None]) -> dict[int, list[SamplerConfig]]:

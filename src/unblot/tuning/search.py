@@ -28,13 +28,14 @@ from unblot.evaluation.distances import frechet_spreads
 from unblot.process.schedules import Schedule
 from unblot.reports.tuning import front_page
 from unblot.runs.folder import REPORT, fingerprint
+from unblot.runs.labels import labels_as_trained
 from unblot.runs.run import Run
 from unblot.runs.tuning_store import Tuning, write_tuning
 from unblot.sampling.settings import Candidate, SamplerConfig, describe_sampler, front
 from unblot.system.files import checksum, write_text
 from unblot.tuning.guidance_candidates import guided_candidates
 from unblot.tuning.reference import ReferenceStatistics, reference_statistics
-from unblot.tuning.screening import LONG, NFES, Clock, labels_of, reference_trajectories, screen, shortlist
+from unblot.tuning.screening import LONG, NFES, Clock, reference_trajectories, screen, shortlist
 
 PAGE = "tuning.html"
 EVALUATION_END, GUIDANCE_END = 0.5, 0.65  # shares of the time budget at which a stage ends
@@ -90,7 +91,7 @@ def search(
     screening = reference_trajectories(run, dataset, config.seed)
     schedule, ranked = screening.schedule, screen(screening, clock, report)
     count = affordable(config.n, seconds, screening.seconds)
-    labels = labels_of(run, dataset, config.seed, count) if run.config.data.classes else None
+    labels = labels_as_trained(run.config.data, dataset, config.seed, count)
     samples = SampleFeatures(run, reference, labels, config.seed)
 
     def evaluate(queues: dict[int, list[SamplerConfig]], until: float) -> list[Candidate]:
