@@ -240,7 +240,7 @@ def test_a_distilled_run_samples_in_its_own_steps_with_nothing_said(straight, te
         with pytest.raises(UnblotError, match="leave out steps=, solver="):
             run.sample(4, **odd)
     with pytest.raises(UnblotError, match="editing needs a denoiser of every noise level"):
-        edit.vary(run, run.sample(1).array)
+        edit.variations(run, run.sample(1).array)
 
 
 def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teacher):

@@ -14,6 +14,7 @@ from unblot.cli.parser import EDITS, main
 from unblot.editing import images as edit
 from unblot.editing.files import edit_files
 from unblot.editing.inputs import gray_weights
+from unblot.errors import UnblotError
 
 FAST = ["--steps", "2"]
 SMALL = {"network": TINY[1], "steps": 2, "batch_size": 8, "quiet": True}
@@ -227,3 +228,13 @@ def test_every_kind_explains_itself(kind, capsys):
     with pytest.raises(SystemExit):
         main(["edit", kind, "--help"])
     assert f"unblot edit {kind} RUN" in capsys.readouterr().out
+
+
+def test_pictures_that_are_not_finite_are_refused_before_sampling(kinds):
+    run, pictures = kinds["three floats"]
+    holes = pictures.copy()
+    holes[0, 0, 2, 3] = np.nan
+    with pytest.raises(UnblotError, match=f"1 of {holes.size} values to edit are NaN"):
+        edit.inpaint(run, holes, np.isnan(holes).any(axis=1, keepdims=True), steps=2)
+    with pytest.raises(UnblotError, match="values to edit are NaN"):
+        edit.colorize(run, holes[:, :1], steps=2)

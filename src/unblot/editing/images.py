@@ -109,6 +109,7 @@ def colorize(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> EditR
     weights = gray_weights(channels - values.alpha)
     if len(weights) == 1:
         raise UnblotError("this run's pictures are gray; colorize needs a run that was trained on colour")
+    _check_finite(gray)
     weights = np.append(weights, 0.0) if values.alpha else weights
     scales, offsets = np.array(values.scale), np.array(values.offset)
     # gray = Σ w·stored and stored = scale·x + offset, so that Σ (w·scale)·x is known
@@ -241,7 +242,14 @@ def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True) -> Tensor:
         raise UnblotError(
             f"pictures of shape {pictures.shape} do not fit this run; give (P, {', '.join(map(str, wanted))})"
         )
+    _check_finite(pictures)
     return torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(run.device)
+
+
+def _check_finite(pictures: np.ndarray) -> None:
+    """Raises UnblotError for pictures with NaN or infinity, which would spread to every result."""
+    if wrong := pictures.size - int(np.isfinite(pictures).sum()):
+        raise UnblotError(f"{wrong} of {pictures.size} values to edit are NaN or infinite; fill them first")
 
 
 def _checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
