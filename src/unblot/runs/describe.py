@@ -43,7 +43,7 @@ def describe(path: Path) -> str:
     ]  # fmt: skip
     if config.distill is not None:
         about = config.distill
-        text = f"from {about.teacher}, to {about.nfe} network calls per sample, guidance {about.guidance:g}"
+        text = f"from {about.teacher}, NFE {about.nfe}, guidance {about.guidance:g}"
         rows.append(("distilled", text))
     if path.is_dir():
         rows += _folder_rows(path, config, denoiser)

@@ -199,7 +199,7 @@ class Run:
         if any(getattr(config, k) not in (None, options[k]) for k in ("steps", "solver", "spacing", "nfe", "quality")):
             names = ", ".join(arg(name) for name in ("steps", "solver", "spacing", "nfe"))
             raise UnblotError(
-                f"this run was distilled to sample in {own.steps} steps at its own levels; leave out {names} and "
+                f"this run was distilled for {arg('steps', own.steps)} at its own levels; leave out {names} and "
                 f"{arg('quality')}, or sample its teacher, {self.config.distill.teacher}"
             )
         return own

@@ -141,7 +141,8 @@ def describe_sampler(sampler: SamplerConfig) -> str:
     """A sampler in words, without the options that have their default value."""
     spacing = "its own levels" if sampler.spacing.startswith("listed") else short(SPACINGS, sampler.spacing, "spacing")
     guidance = f", guidance {describe_guidance(sampler)}" if sampler.guided else ""
-    return f"{short(SOLVERS, sampler.solver, 'solver')}, {sampler.steps} steps on {spacing}{guidance}"
+    steps = f"{sampler.steps} step{'' if sampler.steps == 1 else 's'}"
+    return f"{short(SOLVERS, sampler.solver, 'solver')}, {steps} on {spacing}{guidance}"
 
 
 def describe_guidance(sampler: SamplerConfig) -> str:
