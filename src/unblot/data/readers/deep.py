@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from unblot.data.readers.metadata import Metadata, of_image
+from unblot.data.readers.metadata import Metadata, is_avif, of_image
 from unblot.errors import UnblotError
 
 PNM = re.compile(rb"P([2356])" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})" + rb"\s")
@@ -45,7 +45,7 @@ def open_deep(data: bytes) -> Deep | None:
         return _pnm(data)
     if data.startswith(JPEG2000_STARTS):
         return _jpeg2000(data)
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
+    if is_avif(data):
         return _avif(data)
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and b"avif" not in data[8:64]:
         return _heic(data)

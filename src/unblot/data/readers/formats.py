@@ -12,7 +12,17 @@ from PIL import Image, UnidentifiedImageError
 from unblot.data.readers import tiff
 from unblot.data.readers.damage import check_size, damage_in_one_line
 from unblot.data.readers.deep import full_scale, open_deep
-from unblot.data.readers.metadata import CONVERTED, PNG_START, Metadata, of_image, of_jpeg, of_png, srgb_converter
+from unblot.data.readers.metadata import (
+    CONVERTED,
+    PNG_START,
+    Metadata,
+    is_avif,
+    of_image,
+    of_jpeg,
+    of_png,
+    srgb_converter,
+    without_bad_exif,
+)
 from unblot.errors import UnblotError
 
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour types without a palette
@@ -109,6 +119,7 @@ def _opened(data: bytes, pages: str, at_least: int) -> Picture:
         return _pillow(clean, at_least, metadata)
     if data[:4] in tiff.STARTS and (found := _tiff(data, pages)):
         return found
+    data = without_bad_exif(data) if is_avif(data) else data
     if (deep := open_deep(data)) is None:
         return _pillow(data, at_least)
 

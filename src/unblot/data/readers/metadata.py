@@ -3,6 +3,7 @@
 PNG and JPEG files are taken apart here, so that their decoders see nothing but what the pixels need.
 """
 
+import io
 import re
 import struct
 import zlib
@@ -46,6 +47,11 @@ class Metadata(NamedTuple):
             return value
         found = XMP_ORIENTATION.search(self.xmp)
         return int(found[1]) if found else 1
+
+
+def is_avif(data: bytes) -> bool:
+    """Whether a file's first box says AVIF."""
+    return data[4:12] in (b"ftypavif", b"ftypavis")
 
 
 def of_image(picture: Image.Image) -> Metadata:
@@ -92,6 +98,15 @@ def of_jpeg(data: bytes) -> tuple[bytes, Metadata]:
             profile += body[14:]
         place = max(stop, place + 2)
     return b"".join((*kept, data[place:])), found._replace(icc=profile)
+
+
+def without_bad_exif(data: bytes) -> bytes:
+    """An AVIF file, its EXIF renamed to something that nobody reads if the decoder refuses the file with it."""
+    try:
+        Image.open(io.BytesIO(data))
+    except Exception:
+        return data.replace(b"Exif", b"skip")
+    return data
 
 
 @lru_cache(maxsize=16)
