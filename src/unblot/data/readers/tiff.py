@@ -61,6 +61,7 @@ class Stack:
             self._runs = self._found(pages == "channels")
             self.joined = pages == "channels" and sum(run.length for run in self._runs) > 1
             self.count = 1 if self.joined else sum(run.length for run in self._runs)
+        self._last: tuple[tuple[int, int], Any] | None = None
         self._whole: tuple[int, np.ndarray] | None = None
 
     @property
@@ -119,10 +120,13 @@ class Stack:
         raise UnblotError(f"it has no picture {index}")
 
     def _page(self, run: Run, number: int) -> Any:
-        page = (self.tif if run.series is None else run.series).pages[number]
-        if page is None:
+        """A page of a run; the last one is kept, as tifffile parses it anew each time."""
+        place = (id(run.series), number)
+        if self._last is None or self._last[0] != place:
+            self._last = place, (self.tif if run.series is None else run.series).pages[number]
+        if self._last[1] is None:
             raise UnblotError(f"its page {number} is missing")
-        return page
+        return self._last[1]
 
     def _meaning(self, run: Run, index: int) -> tuple[Any, Meaning, int]:
         """The key page of a picture, what its samples mean, and of how many pages' samples it consists."""
