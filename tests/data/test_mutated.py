@@ -57,7 +57,7 @@ FILES = {
     "lzw.tif": tiff_of(DEEP, photometric="rgb", compression="lzw", predictor=True),
     "tiles.tif": tiff_of(DEEP, photometric="rgb", compression="zlib", tile=(16, 16)),
     "jpeg.tif": tiff_of(RGB, photometric="rgb", compression="jpeg"),
-    "float.tif": tiff_of(RGB[..., 0].astype(np.float32), compression="zstd"),
+    "zstd.tif": tiff_of(GRAY, photometric="minisblack", compression="zstd"),
     "pages.tif": pages(),
     "ome.tif": pages(ome=True),
     "imagej.tif": tiff_of(DEEP[None, ..., 0].repeat(3, 0), imagej=True, metadata={"axes": "ZYX"}),
@@ -83,7 +83,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # the pipes of ended workers
 def test_a_mutated_file_is_a_picture_or_one_line_with_its_name(tmp_path, capfd):
     chance = random.Random(3)
     folder = tmp_path / "pictures"

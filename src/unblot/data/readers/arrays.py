@@ -94,6 +94,7 @@ def tiff_stack(path: str, *, pages: str = "pictures") -> DataSource:
             stack = Stack(path, pages)
         except UnblotError as error:
             raise UnblotError(f"{printable(path)!r}: {error}") from None
+        stack.close()
         root, name = os.path.split(os.path.abspath(path))
         notes = [f"{counted(stack.count, 'picture')} in one TIFF file: its pages are {pages}"]
         if stack.left_out:

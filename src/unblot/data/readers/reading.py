@@ -34,7 +34,7 @@ class Reader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
-        for archive in self._archives.values():
+        for archive in (*self._archives.values(), *([self._stack[1]] if self._stack else [])):
             archive.close()
         self._warnings.__exit__(kind, error, t)
 
@@ -67,6 +67,8 @@ class Reader:
         file = item._replace(page=0)
         if self._stack is None or self._stack[0] != file:  # the pages of a file come one after another
             path = self._below + item.name
+            if self._stack:
+                self._stack[1].close()
             self._stack = file, tiff.Stack(io.BytesIO(self.read(item)) if item.place else path, self.pages)
         return tiff_picture(self._stack[1], item.page)
 

@@ -89,6 +89,10 @@ class Stack:
                 return self._picture(*self._place(index))
             return np.concatenate([self._picture(run, i) for run in self._runs for i in range(run.length)])
 
+    def close(self) -> None:
+        """Closes the file."""
+        self.tif.close()
+
     def _found(self, channels: bool) -> list[Run]:
         """The runs of pictures in the file."""
         count = len(self.tif.pages)
