@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unblot.data.cache import pool
-from unblot.data.cache.build import Progress, Report, cache_folder, is_new, pack
+from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import ImageOptions, parse_size
 from unblot.data.readers.listing import Broken, counted
@@ -96,7 +96,7 @@ def open_data(
     packs = Path(cache or cache_folder())
     with pool.started((workers or pool.cores()) if is_new(spec, image_options, packs) else 0) as idle:
         source, stamp = open_source(spec, given)
-        cached = pack(source, stamp, image_options, packs, report, progress, workers, idle)
+        cached = cached_dataset(source, stamp, image_options, packs, report, progress, workers, idle)
     for note in cached.notes:
         report(note)
     if cached.broken and on_broken == "stop":

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -11,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.readers.formats import orient
-from unblot.data.readers.listing import ArrayPictures, DataSource, Listing, class_names, file_origin, printable
+from unblot.data.readers.listing import (
+    ArrayPictures,
+    DataSource,
+    Item,
+    Listing,
+    class_names,
+    counted,
+    file_origin,
+    printable,
+)
 from unblot.data.readers.tiff import Stack
 from unblot.errors import UnblotError
 
@@ -85,13 +94,13 @@ def tiff_stack(path: str, *, pages: str = "pictures") -> DataSource:
             stack = Stack(path, pages)
         except UnblotError as error:
             raise UnblotError(f"{printable(path)!r}: {error}") from None
-
-        def rows(start: int, stop: int) -> np.ndarray:
-            return np.stack([orient(stack.picture(i), stack.orientation) for i in range(start, stop)])
-
-        shape = stack.shape if stack.orientation < 5 else (stack.shape[0], stack.shape[2], stack.shape[1])
-        note = f"{stack.count} pictures of {stack.shape[0]} channels in one TIFF; pages are {pages}"
-        return Listing(array=ArrayPictures((stack.count, *shape), stack.dtype, rows), notes=(note,))
+        stack.close()
+        root, name = os.path.split(os.path.abspath(path))
+        notes = [f"{counted(stack.count, 'picture')} in one TIFF file: its pages are {pages}"]
+        if stack.left_out:
+            notes.append(f"{counted(stack.left_out, 'page')} of it left out: reduced copies or masks of others")
+        items = [Item(name, page=i) for i in range(stack.count)]
+        return Listing(root, items, notes=tuple(notes), pages=pages)
 
     return _source(path, load)
 
