@@ -1,9 +1,11 @@
 """What a data source gives: files to be decoded or an array to be read, and the rules that all readers share."""
 
+import contextlib
 import os
+import posixpath
 import stat
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +135,24 @@ def check_expansion(count: int, size: int, what: str) -> None:
             f"{what} takes {count:,} bytes or more, the file has {size:,}; if it is sound, set the environment "
             f"variable UNBLOT_MAX_BYTES to a higher limit (it is {max_bytes():,})"
         )
+
+
+@contextlib.contextmanager
+def naming(path: str, kind: str) -> Iterator[None]:
+    """Within it whatever a library raises becomes an UnblotError that names the file and what it was read as."""
+    try:
+        yield
+    except UnblotError:
+        raise
+    except Exception as error:  # decoders raise whatever they like
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = printable(" ".join(reason.split())[:200]) or type(error).__name__
+        raise UnblotError(f"cannot read {printable(path)!r} as {kind}: {reason}") from None
+
+
+def path_of(item: Item) -> str:
+    """An item's path below the root, "/" between its parts; archives may be written with backslashes."""
+    return posixpath.normpath(item.name.replace("\\", "/") if item.place else item.name).lstrip("/")
 
 
 def hidden(name: str) -> bool:
