@@ -202,6 +202,20 @@ def test_the_quick_part_stops_on_what_would_ruin_a_training(tmp_path):
             doctor.quick_check(open_data(str(tmp_path / f"{name}.npy")))
 
 
+def test_constant_pictures_can_be_audited(tmp_path):
+    for name, array, told in (
+        ("same", np.full((20, 8, 8), 7, np.uint8), "Nothing can be learnt: all 20 pictures are the same"),
+        ("one", np.full((1, 8, 8), 7, np.uint8), "Nothing can be learnt: every picture is empty"),
+        ("float", np.full((20, 8, 8), 0.5, np.float32), "Nothing can be learnt: all 20 pictures are the same"),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        found, data = api.audit(str(tmp_path / f"{name}.npy"), quiet=True)
+        assert found.advice[0].startswith(told)
+        assert found.seconds is None
+        assert doctor_page.text(found)
+        assert doctor_page.page(found, data)
+
+
 def test_the_quick_part_warns(tmp_path):
     assert doctor.quick_check(open_data("moons")) == []
     assert doctor.quick_check(open_data("digits")) == []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.readers.listing import counted
-from unblot.errors import UnblotError, arg
+from unblot.errors import arg
 
 # How many distinct pictures are needed depends on their size and variety. For faces of 80x80 pixels a network memorizes
 # a thousand, and two networks trained on disjoint sets of a hundred thousand give the same samples (Kadkhodaie et al.
@@ -18,20 +18,21 @@ HARMLESS = 1.02  # ratio of distances up to which a turn counts as harmless
 TURNS = {"flip": "mirrored left to right", "flip_vertical": "mirrored top to bottom", "quarter": "rotated by a quarter"}
 
 
-def refuse_pointless(distinct: int, count: int, flat: float, deviation: float) -> None:
-    """Raises UnblotError for data that nothing can be learnt from.
+def pointless(distinct: int, count: int, flat: float, deviation: float) -> str:
+    """Why nothing can be learnt from the data, "" where something can.
 
     distinct, count: number of pictures without and with exact copies. flat: the share of constant pictures. deviation:
     the standard deviation of all values in the network's range.
     """
     if count > 1 and distinct == 1:
-        raise UnblotError(f"all {count} pictures are the same; there is nothing to learn but that one")
+        return f"all {count} pictures are the same; there is nothing to learn but that one"
     if flat == 1 and deviation < 1e-6:
-        raise UnblotError("every picture is empty: all values are the same; look at the files, or at how they are read")
+        return "every picture is empty: all values are the same; look at the files, or at how they are read"
+    return ""
 
 
 def warnings(distinct: int, count: int, flat: float, classes: Mapping[str, int]) -> list[str]:
-    """What the user should know before training, a sentence each. The arguments are those of `refuse_pointless`."""
+    """What the user should know before training, a sentence each. The arguments are those of `pointless`."""
     found = []
     if distinct < FEW:
         found.append(f"few distinct pictures ({distinct}): the model will memorize most of them")

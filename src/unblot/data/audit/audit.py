@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from unblot.data import copies
-from unblot.data.audit.advice import advise, refuse_pointless, warnings
+from unblot.data.audit.advice import advise, pointless, warnings
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import counted, printable
+from unblot.errors import UnblotError
 
 QUICK = 512  # pictures that the quick check reads
 PART = 64  # pictures in memory at a time
@@ -37,6 +38,7 @@ def audit_dataset(
     channels, flat = _values(data)
     exact = copies.exact_copies(digests)
     found = _Near(data, digests, exact, near or flipped, report)
+    reason = pointless(*_glance(data))
     audit = DatasetAudit(
         name=printable(data.name),
         count=len(data),
@@ -57,9 +59,9 @@ def audit_dataset(
         compared=len(found.rows),
         turning=found.turning(),
         notes=cached.notes if cached else (),
-        seconds=seconds(data) if seconds else None,
+        seconds=seconds(data) if seconds and not reason else None,
     )
-    return replace(audit, advice=advise(audit))
+    return replace(audit, advice=((f"Nothing can be learnt: {reason}.",) if reason else ()) + advise(audit))
 
 
 def quick_check(data: Dataset) -> list[str]:
@@ -67,14 +69,21 @@ def quick_check(data: Dataset) -> list[str]:
 
     Raises UnblotError where nothing can be learnt, because all pictures are the same or constant.
     """
+    distinct, count, flat, deviation = _glance(data)
+    if reason := pointless(distinct, count, flat, deviation):
+        raise UnblotError(reason)
+    return warnings(distinct, count, flat, _classes(data))
+
+
+def _glance(data: Dataset) -> tuple[int, int, float, float]:
+    """Number of distinct and of all pictures; of a sample of QUICK the share of constant ones and the standard
+    deviation of all values, in the network's range."""
     rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), QUICK)).astype(int))
     x = data.values.encode(np.asarray(data.pictures[rows]), np.float32)
     digests = data.cached.digests if data.cached else rows
-    distinct = len(np.unique(digests))
-    flat = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
+    constant = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
     points = data.shape[1:] == (1, 1)
-    refuse_pointless(distinct, len(data), 0.0 if points else flat, float(x.std()))
-    return warnings(distinct, len(data), 0.0 if points else flat, _classes(data))
+    return len(np.unique(digests)), len(data), 0.0 if points else constant, float(x.std())
 
 
 class _Near:
