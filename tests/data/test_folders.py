@@ -1,22 +1,26 @@
 """Folders and archives: what is data and what is not, the limits of archives, and that no picture is lost."""
 
+import csv
 import gzip
 import io
 import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import tempfile
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+import unblot
+from small_sets import packed, png, write
 from unblot.data.dataset import open_data
 from unblot.data.readers.labels import SPLITS
 from unblot.data.readers.listing import Listing, hidden, max_bytes, printable, readable
@@ -26,38 +30,8 @@ from unblot.errors import UnblotError
 CONFIG = {"source": {}, "data": {}, "train": {}, "version": "0"}
 
 
-def png(value: int = 0) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.full((4, 4), value, np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write(folder: Path, *names: str) -> Path:
-    """A gray picture under each name."""
-    for i, name in enumerate(names):
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(png(i))
-    return folder
-
-
 def listed(path: Path, scratch: Path) -> Listing:
     return open_source(str(path))[0].load(scratch / "scratch")
-
-
-def packed(path: Path, members: dict[str, bytes]) -> Path:
-    """A zip, or a tar by its suffix, with these members."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-        return path
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -225,6 +199,91 @@ def wanted(names: list[str], rows: list[tuple[str, str]] | None) -> dict[str, st
     return dict.fromkeys(names)
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with several of everything whose order could matter."""
+    folder = write(
+        tmp_path_factory.mktemp("many") / "set",
+        *(f"{c}/{i}.png" for c in ("nan", "1", "01", "1.0", "10", "1_0", "cat", "Cat", "é") for i in (10, 9, 1)),
+        *("stray.png", "b.png", "runs/x/samples/1.png", ".hidden/1.png"),
+    )
+    (folder / "runs/x/config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+REPORT = (
+    "import sys, pathlib; from unblot.data.readers.sources import open_source; "
+    "source, stamp = open_source(sys.argv[1]); l = source.load(pathlib.Path()); "
+    "print(ascii((stamp, l.items, l.labels.tolist(), l.classes, l.notes, l.broken)))"
+)
+
+
+def test_the_listing_does_not_follow_the_hash_seed(many: Path) -> None:
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", REPORT, str(many)],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_the_listing_does_not_follow_the_order_of_the_disk(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    class Backwards:
+        def __init__(self, path: str = "."):
+            with scandir(path) as entries:
+                self.left = sorted(entries, key=lambda entry: entry.name)
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            return self
+
+        def __next__(self) -> os.DirEntry[str]:
+            if not self.left:
+                raise StopIteration
+            return self.left.pop()
+
+        def __enter__(self) -> "Backwards":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    first, stamp = open_source(str(many))
+    monkeypatch.setattr(os, "scandir", Backwards)
+    second, other_stamp = open_source(str(many))
+    assert stamp == other_stamp
+    one, two = first.load(many), second.load(many)
+    assert (one.items, one.classes, one.notes, one.broken) == (two.items, two.classes, two.notes, two.broken)
+    assert one.classes == ("01", "1", "1.0", "10", "1_0", "Cat", "cat", "nan", "é")
+    assert one.labels is not None
+    assert two.labels is not None
+    assert one.labels.tolist() == two.labels.tolist()
+
+
+def test_training_in_the_folder_of_the_data_leaves_the_data_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "pics", *(f"{c}/{i}.png" for c in ("ant", "bee") for i in range(6)))
+    monkeypatch.chdir(tmp_path / "pics")
+    before = open_data(".").fingerprint
+    network = "mlp:width=8"
+    run = unblot.train(".", steps=1, network=network, batch_size=4, quiet=True)
+    assert run.path.resolve().is_relative_to(tmp_path / "pics")
+    assert any(run.path.rglob("*.png"))
+    after = open_data(".")
+    assert after.fingerprint == run.config.data.fingerprint == before
+    assert after.classes == run.config.data.classes == ("ant", "bee")
+
+
 def listed_or_refused(folder: Path) -> tuple[Listing | None, str]:
     try:
         return listed(folder, folder), ""
@@ -248,8 +307,6 @@ def test_every_picture_is_in_the_set_with_its_label_or_named(
                 continue
             there += [name] if name in pictures else []
         if rows is not None:
-            import csv
-
             with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("file", "label"), *rows])
         listing, refusal = listed_or_refused(folder)

@@ -6,27 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
+from small_sets import write
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.readers.listing import Item, class_names, printable, readable
 from unblot.data.readers.sources import open_source
 from unblot.errors import UnblotError
 
 TIES = ["nan", "NaN", "1", "01", "1.0", "10", "1_0", "1e1", "inf", "-inf", "-0", "0", "cat", "Cat", "", "é", "١"]
-
-
-def write_pictures(folder: Path, *names: str) -> Path:
-    """A gray picture under each name, each of another value."""
-    for i, name in enumerate(names):
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((4, 4), 10 * i, np.uint8)).save(place, "PNG")
-    return folder
 
 
 def by_name(data: Dataset) -> dict[str, str]:
@@ -74,7 +64,7 @@ def test_names_of_classes_can_be_printed() -> None:
 
 
 def test_a_stray_picture_beside_class_folders_is_left_out_and_named(tmp_path: Path) -> None:
-    write_pictures(tmp_path, *(f"{c}/{i}.png" for c in ("ant", "bee") for i in range(8)), "stray\x1b.png")
+    write(tmp_path, *(f"{c}/{i}.png" for c in ("ant", "bee") for i in range(8)), "stray\x1b.png")
     said: list[str] = []
     data = open_data(str(tmp_path), report=said.append)
     assert len(data) == 16
@@ -83,7 +73,7 @@ def test_a_stray_picture_beside_class_folders_is_left_out_and_named(tmp_path: Pa
 
 
 def test_where_most_pictures_are_loose_there_are_no_classes(tmp_path: Path) -> None:
-    write_pictures(tmp_path, *(f"{i}.png" for i in range(4)), "old/1.png", "new/1.png")
+    write(tmp_path, *(f"{i}.png" for i in range(4)), "old/1.png", "new/1.png")
     said: list[str] = []
     data = open_data(str(tmp_path), report=said.append)
     assert (len(data), data.labels) == (6, None)
@@ -92,9 +82,9 @@ def test_where_most_pictures_are_loose_there_are_no_classes(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("splits", [("Train", "TEST"), ("train", "eval"), ("train", "dev", "test")])
 def test_folders_of_a_split_are_no_classes_in_any_case(splits: tuple[str, ...], tmp_path: Path) -> None:
-    write_pictures(tmp_path, *(f"{split}/{c}/1.png" for split in splits for c in ("ant", "bee")), "test.png")
+    write(tmp_path, *(f"{split}/{c}/1.png" for split in splits for c in ("ant", "bee")), "test.png")
     assert open_data(str(tmp_path)).classes == ("ant", "bee")
-    write_pictures(tmp_path / "flat", *(f"{split}/{i}.png" for split in splits for i in range(2)))
+    write(tmp_path / "flat", *(f"{split}/{i}.png" for split in splits for i in range(2)))
     assert open_data(str(tmp_path / "flat")).labels is None
 
 
@@ -120,7 +110,7 @@ TABLES = {
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 @pytest.mark.parametrize("kind", TABLES)
 def test_tables_of_every_common_kind(kind: str, encoding: str, tmp_path: Path) -> None:
-    write_pictures(tmp_path, "a/1.png", "b/2.png")
+    write(tmp_path, "a/1.png", "b/2.png")
     name, text = TABLES[kind]
     (tmp_path / name).write_bytes(text.encode(encoding))
     listing = open_source(str(tmp_path))[0].load(tmp_path)
@@ -131,7 +121,7 @@ def test_tables_of_every_common_kind(kind: str, encoding: str, tmp_path: Path) -
 
 
 def test_a_table_in_latin_1_gives_readable_classes(tmp_path: Path) -> None:
-    write_pictures(tmp_path, "1.png", "é.png", "u\udce9.png")
+    write(tmp_path, "1.png", "é.png", "u\udce9.png")
     (tmp_path / "labels.csv").write_bytes("file,label\n1.png,café\né.png,thé\nué.png,thé\n".encode("latin-1"))
     data = open_data(str(tmp_path))
     assert data.classes == ("café", "thé")
@@ -139,12 +129,12 @@ def test_a_table_in_latin_1_gives_readable_classes(tmp_path: Path) -> None:
 
 
 def test_folders_named_in_latin_1_give_readable_classes(tmp_path: Path) -> None:
-    write_pictures(tmp_path, "caf\udce9/1.png", "thé/1.png")
+    write(tmp_path, "caf\udce9/1.png", "thé/1.png")
     assert open_data(str(tmp_path)).classes == ("café", "thé")
 
 
 def test_pictures_without_a_label_are_left_out_and_named(tmp_path: Path) -> None:
-    write_pictures(tmp_path, "1.png", "2.png", "3.png")
+    write(tmp_path, "1.png", "2.png", "3.png")
     (tmp_path / "labels.csv").write_text("file,label\n1.png,ant\n2.png,\n")
     said: list[str] = []
     data = open_data(str(tmp_path), report=said.append)
@@ -165,7 +155,7 @@ def test_pictures_without_a_label_are_left_out_and_named(tmp_path: Path) -> None
     ],
 )
 def test_a_table_that_does_not_fit_says_why(text: str, reason: str, tmp_path: Path) -> None:
-    write_pictures(tmp_path, "1.png", "in/3.png", "in/4.png", "in/4.jpg")
+    write(tmp_path, "1.png", "in/3.png", "in/4.png", "in/4.jpg")
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(UnblotError, match=reason):
         open_data(str(tmp_path))
@@ -179,14 +169,14 @@ def test_a_table_that_does_not_fit_says_why(text: str, reason: str, tmp_path: Pa
     ],
 )
 def test_json_lines_that_do_not_fit_say_why(line: str, reason: str, tmp_path: Path) -> None:
-    write_pictures(tmp_path, "1.png")
+    write(tmp_path, "1.png")
     (tmp_path / "labels.jsonl").write_text('{"file": "1.png", "label": "ant"}\n' + line)
     with pytest.raises(UnblotError, match=reason):
         open_data(str(tmp_path))
 
 
 def test_label_files_of_some_pictures_only(tmp_path: Path) -> None:
-    write_pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    write(tmp_path, *(f"{i}.png" for i in range(4)))
     for i in range(3):
         (tmp_path / f"{i}.cls").write_text("even" if i % 2 == 0 else "odd")
     said: list[str] = []
