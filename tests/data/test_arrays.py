@@ -31,6 +31,7 @@ def test_what_is_not_one_class_each_is_refused_by_name(kind: str, tmp_path: Path
     with pytest.raises(UnblotError, match=r"'labels' is an array \(6, .*not one class for each.*labels=none"):
         open_data(f"{tmp_path / 'x.npz'}:labels=labels")
     assert open_data(f"{tmp_path / 'x.npz'}:labels=none,images=images").labels is None
+    assert open_data(f"{tmp_path / 'x.npz'}:labels=labels", labels=False).labels is None
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])

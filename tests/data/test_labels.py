@@ -70,6 +70,9 @@ def test_a_stray_picture_beside_class_folders_is_left_out_and_named(tmp_path: Pa
     assert len(data) == 16
     assert data.classes == ("ant", "bee")
     assert "1 picture in no class folder left out: stray\\x1b.png" in said
+    assert len(open_data(str(tmp_path), labels=False)) == 17
+    with pytest.raises(UnblotError, match="labels=no is unknown here; give labels=none"):
+        open_data(f"{tmp_path}:labels=no")
 
 
 def test_where_most_pictures_are_loose_there_are_no_classes(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def open_data(
 
     size: 64, "48x64" (height x width), or None for a size that suits the pictures; fit: crop, pad or stretch. colour:
     gray, rgb or rgba, "" for the pictures' own; background: a colour under transparent pictures, "" to keep opacity.
-    labels: False ignores them. on_broken: "stop" or "skip". held_out: the share that is not trained on, 0 to 1.
+    labels: False reads all pictures without labels. on_broken: "stop" or "skip". held_out: the share that is not
+    trained on, 0 to 1.
     pages: whether a TIFF's pages are pictures or channels. options: of the source, in place of the spec's. cache: the
     folder of dataset caches. workers: decoding processes, 0 for one a core. report receives lines for the user,
     progress the counts (done, all) while the cache is built.
@@ -96,7 +97,7 @@ def open_data(
     caches = Path(cache or cache_folder())
     place, _ = split_spec(spec)
     with pool.started((workers or pool.cores()) if is_new(place, image_options, caches) else 0) as idle:
-        source, stamp = open_source(spec, source_options)
+        source, stamp = open_source(spec, source_options, labels=labels)
         cached = pack(source, stamp, image_options, caches, report, progress, workers, idle)
     for note in cached.notes:
         report(note)

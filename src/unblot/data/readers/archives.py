@@ -25,6 +25,7 @@ from unblot.data.readers.listing import (
     naming,
     path_of,
     printable,
+    wants_labels,
 )
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.walking import CONFIG_BYTES, Found, runs_among, suffix_of
@@ -38,8 +39,9 @@ COMPRESSIONS: tuple[tuple[bytes, Callable[..., Any]], ...] = (  # a file's first
 BLOCK = 512  # bytes of a tar header
 
 
-def zipped(path: str, *, pages: str = "pictures") -> DataSource:
+def zipped(path: str, *, pages: str = "pictures", labels: str = "") -> DataSource:
     """A zip file of pictures, laid out as a folder would be."""
+    with_labels = wants_labels(labels)
 
     def load(_: Path) -> Listing:
         with naming(path, "zip"):
@@ -47,22 +49,22 @@ def zipped(path: str, *, pages: str = "pictures") -> DataSource:
                 members = [m for m in archive.infolist() if not m.is_dir()]
             found = _sorted_out([Item(m.filename, path, -1, m.file_size) for m in members])
         found.items.sort()
-        return listing("", path, found, pages)
+        return listing("", path, found, pages, with_labels)
 
     return DataSource(Path(path).stem, file_origin(path), load)
 
 
-def tar(path: str, *, pages: str = "pictures") -> DataSource:
+def tar(path: str, *, pages: str = "pictures", labels: str = "") -> DataSource:
     """A tar file of pictures, compressed or not, laid out as a folder would be or as a WebDataset shard."""
-    return webdataset(path, pages=pages)
+    return webdataset(path, pages=pages, labels=labels)
 
 
-def webdataset(path: str, *, pages: str = "pictures") -> DataSource:
+def webdataset(path: str, *, pages: str = "pictures", labels: str = "") -> DataSource:
     """Tar shards: one, a range `shard-{000..012}.tar`, or a folder of them.
 
     A picture `0001.jpg` is labelled by `0001.cls` or `0001.json`.
     """
-    shards = shard_paths(path)
+    shards, with_labels = shard_paths(path), wants_labels(labels)
 
     def load(scratch: Path) -> Listing:
         all_found = Found()
@@ -77,7 +79,7 @@ def webdataset(path: str, *, pages: str = "pictures") -> DataSource:
                 all_found.runs += found.runs
             if len(shards) == 1:
                 all_found.items.sort()
-            return listing("", path, all_found, pages)
+            return listing("", path, all_found, pages, with_labels)
         except UnblotError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise

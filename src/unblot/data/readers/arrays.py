@@ -22,6 +22,7 @@ from unblot.data.readers.listing import (
     file_origin,
     naming,
     printable,
+    wants_labels,
 )
 from unblot.data.readers.tiff import Stack
 from unblot.errors import UnblotError
@@ -59,20 +60,21 @@ def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> D
     return file_source(path, load)
 
 
-def idx(path: str, *, layout: str = "") -> DataSource:
+def idx(path: str, *, labels: str = "", layout: str = "") -> DataSource:
     """An IDX file, MNIST's own format, gzipped or not; labels from `…-labels-idx1-…` beside `…-images-idx3-…`."""
     place = Path(path)
     beside = place.with_name(place.name.replace("images", "labels").replace("idx3", "idx1"))
     others = [beside, beside.with_suffix("") if beside.suffix == ".gz" else Path(f"{beside}.gz")]
-    labels = next((other for other in others if other != place and other.is_file()), None)
+    there = (other for other in others if other != place and other.is_file())
+    named = next(there, None) if wants_labels(labels) else None
 
     def load() -> Listing:
-        raw = _load_idx(str(labels)) if labels else None
+        raw = _load_idx(str(named)) if named else None
         pictures, notes = as_pictures(_load_idx(path), layout, path)
-        return labelled(pictures, raw, notes, labels.name if labels else "")
+        return labelled(pictures, raw, notes, named.name if named else "")
 
     source = file_source(path, load)
-    return replace(source, origin=source.origin + (file_origin(str(labels)) if labels else []))
+    return replace(source, origin=source.origin + (file_origin(str(named)) if named else []))
 
 
 def tiff_stack(path: str, *, pages: str = "pictures") -> DataSource:

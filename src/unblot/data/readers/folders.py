@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unblot.data.readers import tiff
 from unblot.data.readers.labels import Labelled, labels_from_folders, labels_from_shards, labels_from_table
-from unblot.data.readers.listing import DataSource, Item, Listing, file_origin, printable
+from unblot.data.readers.listing import DataSource, Item, Listing, file_origin, printable, wants_labels
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.tables import is_table
 from unblot.data.readers.walking import Found, suffix_of, walk
@@ -20,11 +20,12 @@ PAGED = (".tif", ".tiff")
 SIDECARS = (".cls", ".json")  # label files beside pictures, as in WebDataset
 
 
-def folder(path: str, *, pages: str = "pictures") -> DataSource:
+def folder(path: str, *, pages: str = "pictures", labels: str = "") -> DataSource:
     """A folder of pictures; classes from its subfolders, or from a table such as labels.csv in it."""
+    with_labels = wants_labels(labels)
     found = walk(path, is_wanted)
     place = os.path.abspath(path)
-    return DataSource(Path(place).name, [place, found.digest], lambda _: listing(path, path, found, pages))
+    return DataSource(Path(place).name, [place, found.digest], lambda _: listing(path, path, found, pages, with_labels))
 
 
 def picture(path: str, *, pages: str = "pictures") -> DataSource:
@@ -32,7 +33,7 @@ def picture(path: str, *, pages: str = "pictures") -> DataSource:
     origin = file_origin(path)
     root, base = os.path.split(path)
     found = Found([Item(base, "", -1, origin[1])])
-    return DataSource(Path(path).stem, origin, lambda _: listing(root, path, found, pages))
+    return DataSource(Path(path).stem, origin, lambda _: listing(root, path, found, pages, False))
 
 
 def is_wanted(base: str) -> bool:
@@ -40,8 +41,8 @@ def is_wanted(base: str) -> bool:
     return suffix_of(base) in (*PICTURES, *SIDECARS) or is_table(base)
 
 
-def listing(root: str, path: str, found: Found, pages: str) -> Listing:
-    """The pictures among the files found, with labels from a table, from files beside them or from their folders.
+def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -> Listing:
+    """The pictures among the files found; with labels from a table, from files beside them or from their folders.
 
     Pages of TIFF files are pictures of their own, unless `pages` is "channels". Raises UnblotError without pictures.
     """
@@ -53,6 +54,8 @@ def listing(root: str, path: str, found: Found, pages: str) -> Listing:
     with Reader(root) as reader:
         if pages == "pictures":
             pictures = _pages_apart(reader, pictures)
+        if not with_labels:
+            return Listing(root, pictures, broken=tuple(found.broken), notes=tuple(found.notes()), pages=pages)
         tables = [item for item in found.items if is_table(item.name)]
         sidecars = [item for item in found.items if suffix_of(item.name) in SIDECARS]
         labelled = labels_from_table(reader, tables, pictures) or _without_table(reader, sidecars, pictures)

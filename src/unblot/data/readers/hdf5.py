@@ -11,7 +11,6 @@ from unblot.data.readers.arrays import file_source
 from unblot.data.readers.labels import labels_from_folders
 from unblot.data.readers.layouts import (
     FEW,
-    NO_LABELS,
     Shapes,
     as_pictures,
     choose,
@@ -22,6 +21,7 @@ from unblot.data.readers.layouts import (
     unread,
 )
 from unblot.data.readers.listing import (
+    NO_LABELS,
     ArrayPictures,
     DataSource,
     Item,

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from unblot.data.readers.labels import labelled_part
-from unblot.data.readers.listing import DataSource, Item, Listing, counted, named, naming, printable, readable
+from unblot.data.readers.listing import (
+    NO_LABELS,
+    DataSource,
+    Item,
+    Listing,
+    counted,
+    named,
+    naming,
+    printable,
+    readable,
+)
 from unblot.data.readers.tables import label_text
 from unblot.errors import UnblotError
 
@@ -34,6 +44,9 @@ def huggingface(place: str, *, split: str = "train", image: str = "", label: str
     image = image or next((n for n, f in features.items() if isinstance(f, datasets.Image)), "")
     if image not in features:
         raise UnblotError(f"no column of pictures in {printable(name)!r}; it has {named(list(features))}")
+    if label == NO_LABELS:
+        features = {name: feature for name, feature in features.items() if name == image}
+        label = ""
     label = label or next((n for n, f in features.items() if isinstance(f, datasets.ClassLabel)), "")
     label = label or ("label" if "label" in features else "")
     if label and label not in features:

@@ -6,11 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.readers.listing import ArrayPictures, Listing, class_names, counted, named, naming, printable
+from unblot.data.readers.listing import (
+    NO_LABELS,
+    ArrayPictures,
+    Listing,
+    class_names,
+    counted,
+    named,
+    naming,
+    printable,
+)
 from unblot.errors import UnblotError
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
-NO_LABELS = "none"  # instead of an array's name
 LABEL_WORDS = ("label", "target", "class", "y_")
 LAYOUTS = ("NHW", "NHWC", "NCHW", "HWC", "CHW", "HW")
 FEW = 4  # channels that pictures usually have at most

@@ -21,6 +21,7 @@ SYSTEM_NAMES = {  # files and folders that systems write beside pictures; those 
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
 JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of words in some scripts, and of emoji
+NO_LABELS = "none"  # as the option `labels` of a source: read all pictures, and no labels
 NAMED = 20  # names that a note lists before it counts the rest
 
 
@@ -163,11 +164,20 @@ def hidden(name: str) -> bool:
 
 def printable(name: str) -> str:
     """The name with everything that could act on a terminal or that does not print written as escapes."""
+    if name.isprintable():
+        return name
     return "".join(c if _prints(c) else c.encode("unicode_escape").decode() for c in name)
 
 
 def _prints(char: str) -> bool:
     return char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs"
+
+
+def wants_labels(labels: str) -> bool:
+    """Whether the option `labels` of a source asks for labels: "" does, NO_LABELS does not."""
+    if labels not in ("", NO_LABELS):
+        raise UnblotError(f"labels={printable(labels)} is unknown here; give labels={NO_LABELS} or leave it out")
+    return not labels
 
 
 def named(names: list[str]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from unblot.data.readers.arrays import file_source
 from unblot.data.readers.folders import PICTURES
-from unblot.data.readers.labels import labels_from_folders
+from unblot.data.readers.labels import Labelled, labels_from_folders
 from unblot.data.readers.layouts import (
     as_pictures,
     choose,
@@ -38,6 +38,7 @@ from unblot.data.readers.listing import (
     hidden,
     naming,
     printable,
+    wants_labels,
 )
 from unblot.data.readers.walking import Found, suffix_of, walk
 from unblot.errors import UnblotError
@@ -58,16 +59,16 @@ class Slices:
     read: Callable[[bool], np.ndarray]
 
 
-def dicom(path: str) -> DataSource:
+def dicom(path: str, *, labels: str = "") -> DataSource:
     """A DICOM file, or a folder of them: each frame is a picture, classes from the subfolders."""
     _require("pydicom")
-    return _source(path, _is_dicom, _dicom_slices)
+    return _source(path, _is_dicom, _dicom_slices, labels)
 
 
-def nifti(path: str) -> DataSource:
+def nifti(path: str, *, labels: str = "") -> DataSource:
     """A NIfTI file, or a folder of them: each axial slice, seen with the front of the body up, is a picture."""
     _require("nibabel")
-    return _source(path, lambda base: base.lower().endswith(NIFTI), _nifti_slices)
+    return _source(path, lambda base: base.lower().endswith(NIFTI), _nifti_slices, labels)
 
 
 def mat(path: str, *, images: str = "", labels: str = "", layout: str = "") -> DataSource:
@@ -112,8 +113,9 @@ def _is_dicom(base: str) -> bool:
     return suffix_of(base) in DICOM
 
 
-def _source(path: str, wanted: Callable[[str], bool], open_file: Callable[[str], Slices]) -> DataSource:
+def _source(path: str, wanted: Callable[[str], bool], open_file: Callable[[str], Slices], labels: str) -> DataSource:
     """The pictures of a file or of all wanted files in a folder."""
+    with_labels = wants_labels(labels)
     place = os.path.abspath(path)
     if os.path.isdir(path):
         found, root = walk(path, wanted), path
@@ -122,10 +124,10 @@ def _source(path: str, wanted: Callable[[str], bool], open_file: Callable[[str],
         origin, root = file_origin(path), os.path.dirname(path)
         found = Found([Item(os.path.basename(path), "", -1, origin[1])])
     name = Path(place).name.split(".")[0]
-    return DataSource(name, origin, lambda _: _listing(path, root, found, open_file))
+    return DataSource(name, origin, lambda _: _listing(path, root, found, open_file, with_labels))
 
 
-def _listing(path: str, root: str, found: Found, open_file: Callable[[str], Slices]) -> Listing:
+def _listing(path: str, root: str, found: Found, open_file: Callable[[str], Slices], with_labels: bool) -> Listing:
     """The pictures of all files; with slope and intercept in all, as float32, if they change the values of any."""
     opened: list[tuple[Item, Slices]] = []
     broken = [*found.broken]
@@ -144,7 +146,7 @@ def _listing(path: str, root: str, found: Found, open_file: Callable[[str], Slic
         Item(opened[file][0].name + (f", slice {i}" if opened[file][1].count > 1 else ""), offset=index)
         for index, (file, i) in enumerate(place)
     ]
-    by_folder = labels_from_folders(items)
+    by_folder = labels_from_folders(items) if with_labels else Labelled(items)
     units = sorted({slices.unit for _, slices in opened if slices.unit})
     notes = [f"slope and intercept applied{f', values in {units[0]}' if len(units) == 1 else ''}"] if scaled else []
 

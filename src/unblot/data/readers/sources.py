@@ -12,7 +12,7 @@ from typing import Any
 
 from unblot import specs
 from unblot.data.readers import archives, arrays, builtin, folders, hdf5, hub, medical
-from unblot.data.readers.listing import DataSource, Listing, hidden, kind_of_file, printable
+from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file, printable
 from unblot.errors import UnblotError
 
 SOURCES: dict[str, Callable[..., DataSource]] = {
@@ -51,12 +51,12 @@ ENDINGS = {  # of a file's name, in small letters
 }
 
 
-def open_source(spec: str, options: Mapping[str, Any] | None = None) -> tuple[DataSource, str]:
+def open_source(spec: str, options: Mapping[str, Any] | None = None, *, labels: bool = True) -> tuple[DataSource, str]:
     """The source that `spec` names and a stamp that changes when its files or the way of reading them do.
 
     spec: a built-in name, a path (~ is the home folder) or `hf:NAME`, each perhaps with options:
-    `stack.tif:pages=channels`. `options` are laid over those. Raises UnblotError where there is nothing, or nothing
-    that can be read.
+    `stack.tif:pages=channels`. `options` are laid over those. labels: False reads all pictures, also those without a
+    label, and no labels. Raises UnblotError where there is nothing, or nothing that can be read.
     """
     place, written = split_spec(spec)
     kind = kind_of(place)
@@ -66,6 +66,9 @@ def open_source(spec: str, options: Mapping[str, Any] | None = None) -> tuple[Da
             known = ", ".join(chosen) or "none"
             raise UnblotError(f"the data source {kind!r} has no option {key!r}; its options are: {known}")
         chosen[key] = value
+    for key in ("labels", "label") if not labels else ():
+        if isinstance(chosen.get(key), str):
+            chosen[key] = NO_LABELS
     source = SOURCES[kind](place, **chosen)
     if place in BUILT_IN and kind != place:
         source = _noted(source, f"{place!r} is the {kind} of this name here, not the built-in data")
