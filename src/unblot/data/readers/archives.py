@@ -114,7 +114,7 @@ def _sorted_out(members: list[Item]) -> Found:
 
         runs = runs_among(last, read)
     if "" in runs:
-        raise UnblotError("it is a run folder, which is never data; give pictures")
+        raise ValueError("it holds a run, which is never data; give pictures")
     found.runs = [run.rstrip("/") for run in runs]
     for name, item in last.items():
         if name.startswith(tuple(runs)):

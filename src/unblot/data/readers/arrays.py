@@ -81,8 +81,11 @@ def tiff_stack(path: str, *, pages: str = "pictures") -> DataSource:
     """A TIFF file of several pages, which are pictures, or the channels of one picture."""
 
     def load() -> Listing:
-        with naming(path, "TIFF"):
-            stack = Stack(path, pages)
+        try:
+            with naming(path, "TIFF"):
+                stack = Stack(path, pages)
+        except UnblotError as error:
+            raise UnblotError(f"{printable(path)!r}: {error}") from None
 
         def rows(start: int, stop: int) -> np.ndarray:
             with naming(path, "TIFF"):

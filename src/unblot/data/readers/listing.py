@@ -120,8 +120,8 @@ def max_bytes() -> int:
     """The bytes that one thing may take in memory or unpacked: UNBLOT_MAX_BYTES, else MAX_BYTES."""
     text = os.environ.get("UNBLOT_MAX_BYTES", "")
     try:
-        limit = int(text or MAX_BYTES)
-    except ValueError:
+        limit = int(float(text or MAX_BYTES))
+    except (ValueError, OverflowError):
         limit = 0
     if limit < 1:
         raise UnblotError(f"UNBLOT_MAX_BYTES is {printable(text)!r}; give a number of bytes, such as {4 * 2**30}")
