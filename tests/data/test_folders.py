@@ -326,3 +326,8 @@ def test_every_picture_is_in_the_set_with_its_label_or_named(
         assert not any(ord(c) < 32 for line in report.split("\n") for c in line)
     finally:
         shutil.rmtree(folder)
+
+
+def test_the_name_of_a_data_set_can_be_printed(tmp_path: Path) -> None:
+    write(tmp_path / "a\x1b[2J", "1.png", "2.png")
+    assert open_data(str(tmp_path / "a\x1b[2J")).name == "a\\x1b[2J"

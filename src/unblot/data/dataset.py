@@ -14,7 +14,7 @@ from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, is_new, pack
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import ImageOptions, parse_size
-from unblot.data.readers.listing import Broken, counted, printable
+from unblot.data.readers.listing import Broken, counted, printable, readable
 from unblot.data.readers.sources import open_source, split_spec
 from unblot.data.split import split
 from unblot.data.values import ValueMap
@@ -107,7 +107,7 @@ def open_data(
         report(_list(cached.broken, "left out"))
     train, out = split(cached.families, held_out)
     return Dataset(
-        source.name,
+        readable(source.name) or "data",
         cached.pictures,
         cached.labels if labels else None,
         cached.classes if labels else (),
