@@ -97,6 +97,18 @@ def test_matlab_files_of_one_picture_or_of_slices(
     assert (data.shape, len(data)) == (wanted, 7 if shape[-1] == 7 else 1)
 
 
+def test_a_deflated_dicom_file_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    import pydicom
+
+    dicom_file(tmp_path / "1.dcm", SLICES[0])
+    packed = pydicom.dcmread(tmp_path / "1.dcm")
+    packed.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    packed.save_as(tmp_path / "1.dcm")
+    with pytest.raises(UnblotError, match=r"1\.dcm: it is deflated"):
+        open_data(str(tmp_path / "1.dcm"))
+
+
 def test_a_matlab_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.mat").write_bytes(b"?" * 300)
     with pytest.raises(UnblotError, match=r"cannot read '.*x\.mat' as a MATLAB file"):

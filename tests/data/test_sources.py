@@ -293,6 +293,7 @@ def wrong(folder: Path) -> dict[str, tuple[str, str]]:
         str(folder / "gone"): ("no such file or folder", "gone"),
         "gone/too": ("no such file or folder: 'gone/too'", os.getcwd()),
         "digit": ("no such file or folder: 'digit'", "digits"),
+        str(folder / "texts") + ":pages=rows": ("pages=rows is unknown", "pages=channels"),
         "moons:count=0": ("count", "at least 1"),
         "moons:size=4": ("no option", "count="),
         str(folder / "empty"): ("no pictures", "nothing"),

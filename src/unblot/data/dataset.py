@@ -85,8 +85,7 @@ def open_data(
     folder of dataset caches. workers: decoding processes, 0 for one a core. report receives lines for the user,
     progress the counts (done, all) while the cache is built.
 
-    Raises UnblotError where nothing is there or usable and, with on_broken="stop", where anything is broken; the
-    message names every broken picture and the reason.
+    Raises UnblotError where nothing is usable or, with on_broken="stop", anything is broken, and names it.
     """
     if on_broken not in ("stop", "skip"):
         raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
@@ -99,12 +98,7 @@ def open_data(
     with pool.started((workers or pool.cores()) if is_new(place, image_options, caches) else 0) as idle:
         source, stamp = open_source(spec, source_options, labels=labels)
         cached = pack(source, stamp, image_options, caches, report, progress, workers, idle)
-    for note in cached.notes:
-        report(note)
-    if cached.broken and on_broken == "stop":
-        raise UnblotError(_list(cached.broken, f"mend them, or leave them out with {arg('on_broken', 'skip')}"))
-    if cached.broken:
-        report(_list(cached.broken, "left out"))
+    _report(cached, on_broken, report)
     train, out = split(cached.families, held_out)
     return Dataset(
         readable(source.name) or "data",
@@ -130,6 +124,16 @@ def require_same(dataset: Dataset, fingerprint: str, place: str) -> None:
             f"{printable(place)!r} is not the data that the run was trained on (there are now "
             f"{counted(len(dataset), 'picture')}{classes}); restore it, or name its place with {arg('data')}"
         )
+
+
+def _report(cached: CachedDataset, on_broken: str, report: Report) -> None:
+    """Reports how the source was read, and broken pictures. Raises UnblotError where these are a reason to stop."""
+    for note in cached.notes:
+        report(note)
+    if cached.broken and on_broken == "stop":
+        raise UnblotError(_list(cached.broken, f"repair them, or leave them out with {arg('on_broken', 'skip')}"))
+    if cached.broken:
+        report(_list(cached.broken, "left out"))
 
 
 def _list(broken: Sequence[Broken], way_out: str) -> str:

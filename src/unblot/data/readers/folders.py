@@ -46,6 +46,8 @@ def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -
 
     Pages of TIFF files are pictures of their own, unless `pages` is "channels". Raises UnblotError without pictures.
     """
+    if pages not in ("pictures", "channels"):
+        raise UnblotError(f"pages={printable(pages)} is unknown; give pages=pictures or pages=channels")
     pictures = [item for item in found.items if suffix_of(item.name) in PICTURES]
     if not pictures and not found.broken:
         suffixes = ", ".join(printable(suffix) or "no suffix" for suffix in sorted(found.others)[:5])

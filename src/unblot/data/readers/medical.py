@@ -44,7 +44,11 @@ from unblot.data.readers.walking import Found, suffix_of, walk
 from unblot.errors import UnblotError
 
 DICOM, NIFTI = (".dcm", ".dicom", ".ima"), (".nii", ".nii.gz")
-MAT_BYTES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4, "int16": 2, "uint16": 2}
+MAT_BYTES = {  # by MATLAB's name of a type
+    **{"double": 8, "single": 4, "logical": 1, "char": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2},
+    **{"int32": 4, "uint32": 4, "int64": 8, "uint64": 8},
+}
+DEFLATED = "1.2.840.10008.1.2.1.99"  # a transfer syntax that is unpacked as a whole, however large
 PEEKED = 64  # files that decide what a folder holds
 
 
@@ -189,6 +193,8 @@ def _dicom_slices(path: str) -> Slices:
     import pydicom
 
     size = file_origin(path)[1]
+    if str(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID", "")) == DEFLATED:
+        raise UnblotError("it is deflated; save it with another transfer syntax")
     header = pydicom.dcmread(path, stop_before_pixels=True)
     slope, intercept = float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
     count, channels = int(header.get("NumberOfFrames", 1) or 1), int(header.SamplesPerPixel)
@@ -247,10 +253,11 @@ def _mat_arrays(path: str) -> dict[str, np.ndarray]:
     if not is_hdf5:
         from scipy.io import loadmat, whosmat
 
-        for name, shape, kind in whosmat(path):
-            check_expansion(math.prod(shape) * MAT_BYTES.get(kind, 1), size, printable(name))
-        arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
-        return {name: array for name, array in arrays.items() if array.dtype.kind in "biufcU"}
+        wanted = [entry for entry in whosmat(path) if entry[2] in MAT_BYTES]  # what nests others may expand without end
+        for name, shape, kind in wanted:
+            check_expansion(math.prod(shape) * MAT_BYTES[kind], size, printable(name))
+        arrays = loadmat(path, variable_names=[name for name, _, _ in wanted])
+        return {name: arrays[name] for name, _, _ in wanted}
     import h5py
 
     from unblot.data.readers.hdf5 import whole
