@@ -28,7 +28,7 @@ from unblot.data.readers.listing import (
     wants_labels,
 )
 from unblot.data.readers.reading import Reader
-from unblot.data.readers.walking import CONFIG_BYTES, Found, runs_among, suffix_of
+from unblot.data.readers.walking import RECORD_BYTES, Found, ours_among, suffix_of
 from unblot.errors import UnblotError
 
 COMPRESSIONS: tuple[tuple[bytes, Callable[..., Any]], ...] = (  # a file's first bytes, and what opens it
@@ -76,7 +76,7 @@ def webdataset(path: str, *, pages: str = "pictures", labels: str = "") -> DataS
                 all_found.items += found.items
                 all_found.broken += broken
                 all_found.others += found.others
-                all_found.runs += found.runs
+                all_found.ours += found.ours
             if len(shards) == 1:
                 all_found.items.sort()
             return listing("", path, all_found, pages, with_labels)
@@ -110,14 +110,14 @@ def _sorted_out(members: list[Item]) -> Found:
     with Reader("") as reader:
 
         def read(name: str) -> bytes:
-            return reader.read(last[name]) if last[name].size <= CONFIG_BYTES else b""
+            return reader.read(last[name]) if last[name].size <= RECORD_BYTES else b""
 
-        runs = runs_among(last, read)
-    if "" in runs:
+        ours = ours_among(last, read)
+    if "" in ours:
         raise ValueError("it holds a run, which is never data; give pictures")
-    found.runs = [run.rstrip("/") for run in runs]
+    found.ours = [folder.rstrip("/") for folder in ours]
     for name, item in last.items():
-        if name.startswith(tuple(runs)):
+        if name.startswith(tuple(ours)):
             continue
         if is_wanted(name.rpartition("/")[2]):
             found.items.append(item)

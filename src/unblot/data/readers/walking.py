@@ -1,7 +1,7 @@
 """Which files are below a folder: every picture and label file by name, and what was left out.
 
-A folder that holds a run of ours is never data, nor is anything below it, so that a run may be written beside the
-pictures that it was trained on.
+A folder that unblot wrote, a run or samples, is no data, nor is anything below it, so that both may be written beside
+the pictures of the training. Samples are data where their folder is the one that was asked for; a run never is.
 """
 
 import hashlib
@@ -16,27 +16,29 @@ from unblot.data.readers.listing import Broken, Item, counted, hidden, named, pr
 from unblot.errors import UnblotError
 
 CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  # by which a run is known
-CONFIG_KEYS = {"source", "data", "train", "version"}
-CONFIG_BYTES = 2**24  # a longer file is no config of ours
+MANIFEST = "manifest.json"  # by which a folder of samples is known
+KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}
+RECORD_BYTES = 2**24  # a longer file is none of ours
 Wanted = Callable[[str], bool]
 
 
 @dataclass
 class Found:
     """What a walk found: wanted files in order, what cannot be looked at, how many other files of each suffix, folders
-    that hold runs, and a hash that changes when a wanted file does."""
+    that unblot wrote, and a hash that changes when a wanted file does."""
 
     items: list[Item] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
-    runs: list[str] = field(default_factory=list)
+    ours: list[str] = field(default_factory=list)
     digest: str = ""
 
     def notes(self) -> list[str]:
         """What was left out, a line each."""
         left = ", ".join(f"{printable(suffix) or 'no suffix'} ({n})" for suffix, n in sorted(self.others.items()))
         notes = [f"other files left out: {left}"] if left else []
-        notes += [f"{counted(len(self.runs), 'run folder')} left out: {named(self.runs)}"] if self.runs else []
+        ours = f"{counted(len(self.ours), 'folder')} of runs or samples left out: {named(self.ours)}"
+        notes += [ours] if self.ours else []
         return notes
 
 
@@ -60,10 +62,8 @@ def walk(path: str, wanted: Wanted) -> Found:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            if _holds_run(os.path.join(path, below)):
-                found.runs.append(below.rstrip("/"))
-                if not below:
-                    break
+            if _is_ours(os.path.join(path, below), below):
+                found.ours.append(below.rstrip("/"))
                 continue
             _look_into(os.path.join(path, below), below, wanted, files, deeper, failed, found.others)
         except OSError as error:
@@ -74,9 +74,9 @@ def walk(path: str, wanted: Wanted) -> Found:
             digest.update(repr((below, files)).encode())
         found.broken += sorted(failed)
         waiting += [f"{below}{base}/" for base in sorted(deeper, reverse=True)]
-    if found.runs == [""]:
+    if found.ours == [""]:
         raise UnblotError(f"{printable(path)!r} is a run folder, which is never data; give a folder of pictures")
-    found.runs.sort()
+    found.ours.sort()
     digest.update(repr(found.broken).encode())
     found.digest = digest.hexdigest()
     return found
@@ -114,50 +114,53 @@ def _look_into(
                 failed.append(Broken(below + base, error.strerror or str(error)))
 
 
-def _holds_run(path: str) -> bool:
-    """Whether a folder holds a run: our config.json, or a model beside checkpoints."""
-    config = os.path.join(path, CONFIG)
+def _is_ours(path: str, below: str) -> bool:
+    """Whether a folder holds a run, or below the root samples."""
+    if os.path.isfile(os.path.join(path, MODEL)) and os.path.isdir(os.path.join(path, CHECKPOINTS)):
+        return True
+    return _has_record(path, CONFIG) or (below != "" and _has_record(path, MANIFEST))
+
+
+def _has_record(path: str, base: str) -> bool:
+    """Whether a folder holds a record of ours of this name."""
+    file = os.path.join(path, base)
     try:
-        status = os.stat(config)
-        if stat.S_ISREG(status.st_mode) and status.st_size <= CONFIG_BYTES:
-            with open(config, "rb") as file:
-                return is_run_config(file.read()) or _has_model(path)
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_BYTES:
+            return False
+        with open(file, "rb") as opened:
+            return is_record(base, opened.read())
     except OSError:
-        pass
-    return _has_model(path)
+        return False
 
 
-def _has_model(path: str) -> bool:
-    return os.path.isfile(os.path.join(path, MODEL)) and os.path.isdir(os.path.join(path, CHECKPOINTS))
-
-
-def is_run_config(data: bytes) -> bool:
-    """Whether the bytes of a config.json are those of a run of ours."""
+def is_record(base: str, data: bytes) -> bool:
+    """Whether the bytes of a config.json or manifest.json are of a run or of samples of ours."""
     try:
-        config = json.loads(data)
+        record = json.loads(data)
     except (ValueError, RecursionError):
         return False
-    return isinstance(config, dict) and config.keys() >= CONFIG_KEYS
+    return isinstance(record, dict) and record.keys() >= KEYS[base]
 
 
-def runs_among(names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
-    """The folders, "" or ending in a slash, that hold runs among the file names of an archive.
+def ours_among(names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
+    """The folders, "" or ending in a slash, that unblot wrote among the file names of an archive.
 
-    read: gives the bytes of the config.json of this name.
+    read: gives the bytes of the record of this name.
     """
-    runs: set[str] = set()
+    ours: set[str] = set()
     models, checkpoints = set(), set()
     for name in names:
-        folder, _, base = name.rpartition("/")
-        folder += "/" if folder else ""
-        if base == CONFIG and is_run_config(read(name)):
-            runs.add(folder)
+        folder, slash, base = name.rpartition("/")
+        folder += slash
+        if base in KEYS and (folder or base == CONFIG) and is_record(base, read(name)):
+            ours.add(folder)
         if base == MODEL:
             models.add(folder)
         head, found, _ = f"/{name}".partition(f"/{CHECKPOINTS}/")
         if found:
             checkpoints.add(f"{head[1:]}/" if head else "")
-    return sorted(runs | (models & checkpoints))
+    return sorted(ours | (models & checkpoints))
 
 
 def suffix_of(name: str) -> str:
