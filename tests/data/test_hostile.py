@@ -41,7 +41,7 @@ def test_by_default_it_stops_with_the_whole_list(tmp_path):
     folder = tmp_path / "hostile"
     folder.mkdir()
     _, bad = hostile(folder)
-    with pytest.raises(UnblotError, match=f"{len(bad)} pictures cannot be used.*--on-broken skip") as error:
+    with pytest.raises(UnblotError, match=f"{len(bad)} pictures cannot be used.*on_broken='skip'") as error:
         open_data(str(folder), size=16)
     lines = str(error.value).split("\n")
     assert len(lines) == 1 + len(bad)

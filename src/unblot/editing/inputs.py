@@ -126,7 +126,7 @@ def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[InputImage]:
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(path) or suffix not in (*PICTURES, ".npy"):
         with tempfile.TemporaryDirectory() as scratch:
-            yield from _listed(path, open_source(path)[0].load(Path(scratch)))
+            yield from _listed(path, open_source(path, labels=False)[0].load(Path(scratch)))
     elif suffix == ".npy":
         yield from _arrays(path, shape)
     else:
@@ -146,7 +146,7 @@ def _arrays(path: str, shape: Sequence[int]) -> Iterator[InputImage]:
     elif array.shape == (height, width, channels):
         yield InputImage(path, np.array(array).transpose(2, 0, 1), False)
     else:
-        yield from _listed(path, open_source(path)[0].load(Path()))
+        yield from _listed(path, open_source(path, labels=False)[0].load(Path()))
 
 
 def _listed(path: str, listing: Listing) -> Iterator[InputImage]:
