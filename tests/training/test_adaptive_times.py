@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from unblot import UnblotError, api
 from unblot.config.schema import TrainConfig
-from unblot.runs.folder import read_metrics
 from unblot.system.distributed import Group
+from unblot.runs.metrics import read_metrics
 from unblot.training import adaptive_times as adaptive
 from unblot.training import checkpoint
 from unblot.training import trainer as engine

@@ -13,7 +13,8 @@ from unblot.cli.parser import main
 from unblot.config.durations import format_seconds, parse_budget
 from unblot.config.presets import ENOUGH_STEPS, ladder
 from unblot.nn import NETWORKS
-from unblot.runs.folder import METRICS, MODEL, PLAN, read_config, read_metrics
+from unblot.runs.folder import METRICS, MODEL, PLAN, read_config
+from unblot.runs.metrics import read_metrics
 from unblot.specs import canonical
 from unblot.training import checkpoint, loop
 from unblot.training import trainer as engine

@@ -7,7 +7,8 @@ from PIL import Image
 
 from unblot import UnblotError, api
 from unblot.cli.parser import main
-from unblot.runs.folder import BEST, LOG, METRICS, locked, read_metrics
+from unblot.runs.folder import BEST, LOG, METRICS, locked
+from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
 from unblot.training.diagnostics import run_logger as run_logger
 

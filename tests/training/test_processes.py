@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from unblot import api
-from unblot.runs.folder import load_model, read_metrics
+from unblot.runs.folder import load_model
+from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
 from unblot.training.adaptive_times import REFRESH
 

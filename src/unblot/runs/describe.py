@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from unblot.runs.budget_plan import describe_plan
-from unblot.runs.folder import METRICS, PLAN, fingerprint, load_model, read_metrics
-from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind
+from unblot.runs.folder import METRICS, PLAN, fingerprint, load_model
+from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind, read_metrics
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
 from unblot.sampling.settings import choose, describe_sampler
 

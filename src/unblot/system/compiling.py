@@ -7,13 +7,19 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 MODES = ("auto", "on", "off")
 WORTH = 600.0  # seconds of a run from which on it is tried: compiling takes about a minute
 GAIN = 1.05  # how much faster it must make a pass
 PASSES = 5  # timed of each, the fastest of them counts
 MANY = 200  # passes from which on the trial's own can be spared
+
+
+def check_mode(mode: str) -> None:
+    """Raises UnblotError for a mode that is not in MODES."""
+    if mode not in MODES:
+        raise UnblotError(f"unknown mode {arg('compile', mode)}; choose {', '.join(MODES)}")
 
 
 def compile_where_it_pays(
@@ -29,8 +35,7 @@ def compile_where_it_pays(
     mode: "on", "off", or "auto", which tries it on a GPU where the `steps` that are left take a while. passes: one pass
     over a batch, which is timed. A compiler that fails is no failure of the run. Raises UnblotError for another mode.
     """
-    if mode not in MODES:
-        raise UnblotError(f"unknown --compile {mode!r}; choose {', '.join(MODES)}")
+    check_mode(mode)
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return False
     before = fastest(passes, device)

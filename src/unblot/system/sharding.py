@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.system.distributed import Group
 
 MODES = ("auto", "on", "off")
@@ -19,13 +19,18 @@ BYTES = 20  # of a parameter in training: weight, gradient, two moments and aver
 ROOM = 0.5  # share of a GPU's memory that they may take; activations need the rest
 
 
+def check_mode(mode: str) -> None:
+    """Raises UnblotError for a mode that is not in MODES."""
+    if mode not in MODES:
+        raise UnblotError(f"unknown mode {arg('shard', mode)}; choose {', '.join(MODES)}")
+
+
 def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, device: torch.device) -> bool:
     """Whether the network is to be spread out: "on" where there are several processes, "auto" where it must be.
 
     Raises UnblotError for another mode, or for an optimiser that needs whole matrices.
     """
-    if mode not in MODES:
-        raise UnblotError(f"unknown --shard {mode!r}; choose {', '.join(MODES)}")
+    check_mode(mode)
     if group.world == 1 or mode == "off":
         return False
     if mode == "auto":
@@ -51,6 +56,11 @@ def shard(network: nn.Module, group: Group, device: torch.device) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor brought together, which all processes must ask for at once; one that is not spread out as it is."""
     return tensor.full_tensor() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that is spread out; another tensor as it is."""
+    return tensor.to_local() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def gathered(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
