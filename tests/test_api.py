@@ -13,8 +13,7 @@ from unblot.losses import WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.metrics import read_metrics
-from unblot.runs.metrics import STEP, of_kind
+from unblot.runs.metrics import STEP, of_kind, read_metrics
 from unblot.sampling.solvers import SOLVERS
 
 SMALL = {

@@ -10,7 +10,10 @@ from unblot.cli.parser import main
 from unblot.runs.folder import BEST, LOG, METRICS, locked
 from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
-from unblot.training.diagnostics import run_logger as run_logger
+from unblot.training.diagnostics import run_logger
+from unblot.training.diagnostics.held_out import HeldOutLoss
+from unblot.training.task import DenoisingTask
+from unblot.training.trainer import Trainer
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
@@ -99,23 +102,24 @@ def test_an_infinite_picture_is_named(tmp_path, capsys):
 
 
 def test_a_picture_that_makes_the_loss_infinite_is_named(monkeypatch):
-    from unblot.training.trainer import Trainer
-
     dataset = api.open_data("digits")
-    trainer = Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, TINY), dataset)
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, TINY)
+    trainer = Trainer(config, DenoisingTask(config, dataset))
     trainer.take_step()
-    third = int(trainer.dataset.train[trainer.batch_sampler.at(0).pictures[3]])
+    third = int(dataset.train[trainer.task.batches.sampler.at(0).pictures[3]])
     losses = Trainer.losses
 
-    def infinite(self, batch, rows):
-        picture = self.dataset.batch(np.array([third]))[0]
-        bad = (batch.x0[rows] == picture).flatten(1).all(1)
-        return losses(self, batch, rows).masked_fill(bad, float("inf"))
+    def infinite(self, batch):
+        bad = (batch.x0 == dataset.batch(np.array([third]))[0]).flatten(1).all(1)
+        return {name: loss.masked_fill(bad, float("inf")) for name, loss in losses(self, batch).items()}
 
     monkeypatch.setattr(Trainer, "losses", infinite)
-    assert run_logger.culprits(trainer) == f"the loss of {dataset.cached.names[third]} was not finite"
+    assert (
+        run_logger.culprits(dataset, *trainer.last_losses())
+        == f"the loss of {dataset.cached.names[third]} was not finite"
+    )
     monkeypatch.setattr(Trainer, "losses", losses)
-    assert run_logger.culprits(trainer).startswith("the last batch held ")
+    assert run_logger.culprits(dataset, *trainer.last_losses()).startswith("the last batch held ")
 
 
 def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
@@ -130,13 +134,11 @@ def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
 
 
 def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp_path, monkeypatch):
-    from unblot.training.diagnostics.held_out import HeldOutLoss
-
     measure = HeldOutLoss.measure
 
-    def overfit(self):
+    def overfit(self, step, *given):
         """Least at step 8, then rising."""
-        line, step = measure(self), self.trainer.step
+        line = measure(self, step, *given)
         held_out = 1 + 0.1 * abs(step - 8)
         more = {"training": [1 - step / 100] * 5, "held_out": [held_out] * 5, "held_out_parts": [held_out] * 8}
         return {**line, **more}

@@ -46,8 +46,7 @@ def check_values(config: type, values: Mapping[str, Any]) -> None:
     for f in dataclasses.fields(config):
         value, low, high = values.get(f.name), f.metadata["low"], f.metadata["high"]
         if isinstance(value, int | float) and not (math.isfinite(value) and low <= value <= high):
-            bounds = [f"at least {low:g}"] if math.isfinite(low) else []
-            bounds += [f"at most {high:g}"] if math.isfinite(high) else []
+            bounds = [f"{word} {b:g}" for word, b in (("at least", low), ("at most", high)) if math.isfinite(b)]
             raise UnblotError(f"{arg(f.name)} must be {' and '.join(bounds) or 'a finite number'}, not {value}")
 
 

@@ -22,7 +22,6 @@ from unblot.distillation.targets import no_noise, one_step_x0, segment
 from unblot.losses import WEIGHTINGS, squared_error
 from unblot.process.levels import corrupt
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.folder import build_denoiser
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import classifier_free, labelled
 from unblot.sampling.loop import Denoise, sample
@@ -51,10 +50,9 @@ class DistillationTask:
         self.device = available_device(train.device)
         self.autocast()  # refuses what the device does not have
         self.guidance = config.distill.guidance
-        self.denoiser = build_denoiser(config).to(self.device)
-        self.denoiser.load_state_dict(teacher.state_dict())
-        self.critic = copy.deepcopy(teacher).to(self.device).train()
-        self.teacher = teacher.to(self.device).eval().requires_grad_(False)
+        teacher = teacher.to(self.device)
+        self.denoiser, self.critic = copy.deepcopy(teacher), copy.deepcopy(teacher).train()
+        self.teacher = teacher.eval().requires_grad_(False)
         self.learners: Mapping[str, nn.Module] = {"student": self.denoiser, "critic": self.critic}
         clusters = len(config.data.clusters)
         dataset = clustered(dataset, clusters) if clusters else dataset

@@ -67,7 +67,7 @@ def test_a_service_that_fails_costs_one_line(tmp_path, monkeypatch, call):
     monkeypatch.setitem(sys.modules, "wandb", FakeService("wandb", fails=[call]))
     api.train("digits", out=tmp_path / "run", quiet=True, log_to="wandb", **TINY)
     log = (tmp_path / "run" / LOG).read_text()
-    assert log.count("wandb failed and is left out from here on (no network here)") == 1
+    assert log.count("wandb failed and is left out from now on (no network here)") == 1
 
 
 def test_a_service_that_is_missing_or_unknown_is_told_before_anything_is_written(tmp_path, monkeypatch):
