@@ -32,8 +32,8 @@ def compile_where_it_pays(
 ) -> bool:
     """Compiles the network where that pays, and returns whether it did; `note` gets a line with the times of a trial.
 
-    mode: "on", "off", or "auto", which tries it on a GPU where the `steps` left take WORTH seconds. passes: one pass over a
-    batch, which is timed. Where compiling fails, the network stays eager. Raises UnblotError for another mode.
+    mode: "on", "off", or "auto", which tries it on a GPU where the `steps` left take WORTH seconds. passes: one pass
+    over a batch, which is timed. Where compiling fails, the network stays eager. Raises UnblotError for another mode.
     """
     check_mode(mode)
     if mode == "off" or (mode == "auto" and device.type != "cuda"):

@@ -47,7 +47,7 @@ def sum_over(group: Group, *values: Tensor) -> None:
 
 
 def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
-    """The gradients become their sums over all processes, sent as one block of memory; a missing one counts as zeros."""
+    """The gradients become their sums over all processes, sent as one block; a missing one counts as zeros."""
     if group.world == 1:
         return
     gradients = []

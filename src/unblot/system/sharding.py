@@ -38,9 +38,8 @@ def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, de
         if device.type != "cuda" or needed < ROOM * torch.cuda.get_device_properties(device).total_memory:
             return False
     if not optimizer.startswith("adamw"):
-        raise UnblotError(
-            f"optimizer {optimizer!r} needs whole matrices; use {arg('optimizer', 'adamw')}, or {arg('shard', 'off')}"
-        )
+        way_out = f"use {arg('optimizer', 'adamw')}, or {arg('shard', 'off')}"
+        raise UnblotError(f"optimizer {optimizer!r} needs whole matrices; {way_out}")
     return True
 
 
@@ -52,9 +51,7 @@ def shard(network: nn.Module, group: Group, device: torch.device) -> None:
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
     mesh = init_device_mesh(device.type, (group.world,))
     for module in (*_blocks(network), network):
-        fully_shard(
-            module, mesh=mesh, reshard_after_forward=True
-        )  # the outermost too: averages are copied in between steps
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the outermost too: averages are put in
 
 
 def whole(tensor: Tensor) -> Tensor:

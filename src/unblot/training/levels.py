@@ -22,12 +22,12 @@ from unblot.vlb import density
 
 TIMES = 1000  # training times that are tried, where they are not DDPM's indices
 CLOSEST = 1e-9  # to 0 and 1 that they come
-UNRELATED: dict[
-    str, Any
-] = {  # values in place of choices that levels do not depend on, so that one trial serves all of these
+UNRELATED: dict[str, Any] = {  # values in place of choices that a trial does not depend on, so that it serves them all
     **{"network": "", "budget": "", "seed": 0, "learning_rate": 0.0},
     **{"steps": 1, "batch_size": 1, "log_every": 1, "preview_every": 0, "checkpoint_every": 1, "held_out_every": 0},
 }
+OF_SAMPLING: dict[str, Any] = {"spacing": "", "solver": "", "sampling_steps": 1}
+OF_TRAINING: dict[str, Any] = {"times": "", "weighting": ""}
 
 
 class Zero(nn.Module):
@@ -49,17 +49,16 @@ def check_levels(train: TrainConfig) -> None:
     schedule, parameterization, times, objective, weighting, spacing and solver are tried together, with a network whose
     output is 0.
     """
-    _check(dataclasses.replace(train, **UNRELATED))
+    train = dataclasses.replace(train, **UNRELATED)
+    _check_training(train if train.times == "spacing" else dataclasses.replace(train, **OF_SAMPLING))
+    _check_sampling(dataclasses.replace(train, **OF_TRAINING))
 
 
-@lru_cache(maxsize=4096)  # a run with a budget is planned many times
-def _check(train: TrainConfig) -> None:
-    learned = build(OBJECTIVES, train.objective, "objective").learned_variance
-    denoiser = Denoiser(Zero(2 if learned else 1), train.parameterization, train.data_std, learned_variance=learned)
-    process = f"schedule {train.schedule}, {train.parameterization}-prediction"
+@lru_cache(maxsize=1024)  # a run with a budget is planned many times
+def _check_training(train: TrainConfig) -> None:
     t = visited_times(train.times)
     losses = denoising_loss(
-        denoiser,
+        _denoiser(train),
         Batch(_normal(len(t), 0), t, _normal(len(t), 1)),
         training_schedule(train),
         build(OBJECTIVES, train.objective, "objective"),
@@ -68,18 +67,31 @@ def _check(train: TrainConfig) -> None:
     )
     if not bool(losses.isfinite().all()):
         raise UnblotError(
-            f"the loss is not finite at time {float(t[~losses.isfinite()][0]):.4g}: {process}, times {train.times}, "
-            f"objective {train.objective} and weighting {train.weighting} do not go together; use "
+            f"the loss is not finite at time {float(t[~losses.isfinite()][0]):.4g}: {_process(train)}, times "
+            f"{train.times}, objective {train.objective} and weighting {train.weighting} do not go together; use "
             f"{arg('times', 'stratified')}, {arg('objective', 'simple')} or {arg('weighting', 'none')}"
         )
+
+
+@lru_cache(maxsize=1024)
+def _check_sampling(train: TrainConfig) -> None:
     levels = sampling_levels(train.schedule, train.spacing, train.sampling_steps)
     x_T = broadcast(norm(levels.at(0), train.data_std), _normal(1, 2)) * _normal(1, 2)
-    samples = sample(denoiser, x_T, levels, build(SOLVERS, train.solver, "solver"), lambda: _normal(1, 3))
-    if not bool(samples.isfinite().all()):
+    solver = build(SOLVERS, train.solver, "solver")
+    if not bool(sample(_denoiser(train), x_T, levels, solver, lambda: _normal(1, 3)).isfinite().all()):
         raise UnblotError(
-            f"samples are not finite: {process}, spacing {train.spacing} and solver {train.solver} do not go together; "
-            f"use {arg('spacing', 'karras')} or {arg('solver', 'euler')}"
+            f"samples are not finite: {_process(train)}, spacing {train.spacing} and solver {train.solver} do not go "
+            f"together; use {arg('spacing', 'karras')} or {arg('solver', 'euler')}"
         )
+
+
+def _denoiser(train: TrainConfig) -> Denoiser:
+    learned = build(OBJECTIVES, train.objective, "objective").learned_variance
+    return Denoiser(Zero(2 if learned else 1), train.parameterization, train.data_std, learned_variance=learned)
+
+
+def _process(train: TrainConfig) -> str:
+    return f"schedule {train.schedule}, {train.parameterization}-prediction"
 
 
 def visited_times(times: str) -> Tensor:

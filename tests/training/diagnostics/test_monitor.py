@@ -72,7 +72,7 @@ def test_a_service_that_fails_costs_one_line(tmp_path, monkeypatch, call):
 
 def test_a_service_that_is_missing_or_unknown_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    for log_to, told in (("trackio", r"pip install 'unblot\[trackio\]'"), ("excel", "wandb or trackio")):
+    for log_to, told in (("trackio", r"pip install 'unblot\[trackio\]'"), ("excel", "wandb, trackio")):
         with pytest.raises(UnblotError, match=told):
             api.train("digits", out=tmp_path / "run", quiet=True, log_to=log_to, **TINY)
     assert not (tmp_path / "run").exists()

@@ -85,9 +85,7 @@ def services(log_to: str) -> list[str]:
     names = [name for name in log_to.split("+") if name]
     for name in names:
         if name not in SERVICES:
-            raise UnblotError(
-                f"unknown {arg('log_to', name)}; choose {' or '.join(SERVICES)}, or both as wandb+trackio"
-            )
+            raise UnblotError(f"unknown {arg('log_to', name)}; choose {', '.join(SERVICES)} or wandb+trackio")
         try:
             importlib.import_module(name)
         except ImportError:

@@ -1,5 +1,5 @@
-"""The display of a run in training: a live line in a terminal, a table in a notebook, plain lines elsewhere and always in
-RUN/training.log; metrics also go to TensorBoard, and to the services that the run asks for."""
+"""The display of a run in training: a live line in a terminal, a table in a notebook, plain lines elsewhere and
+always in RUN/training.log; metrics also go to TensorBoard, and to the services that the run asks for."""
 
 import time
 from datetime import datetime
@@ -21,8 +21,8 @@ SMOOTH = 0.9  # of the shown loss and speed
 class Monitor:
     """Shows steps, losses, pictures/s and time left of a run; use as a context.
 
-    folder: the run, whose `tensorboard/` and `training.log` it writes. `quiet` shows nothing, but writes them; `silent`,
-    for all but the main process, does neither.
+    folder: the run, whose `tensorboard/` and `training.log` it writes. `quiet` shows nothing, but writes them;
+    `silent`, for all but the main process, does neither.
     """
 
     def __init__(self, folder: Path, config: RunConfig, quiet: bool = False, silent: bool = False):

@@ -147,8 +147,8 @@ def colour_drift(lines: Sequence[Line]) -> str | None:
                 return (
                     f"colour drift: previews are {words[shift > 0]} than the training pictures{which} ({off} "
                     f"{now[off][channel]:.3g}, off by {abs(shift):.2g} standard deviations); if it stays, try a "
-                    f"shorter average ({arg('ema', 'power:std=0.02')}), {arg('parameterization', 'edm')}, or a schedule "
-                    "with more noise"
+                    f"shorter average ({arg('ema', 'power:std=0.02')}), {arg('parameterization', 'edm')}, or a "
+                    "schedule with more noise"
                 )
     return None
 
