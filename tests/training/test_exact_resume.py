@@ -162,7 +162,7 @@ def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with
 
     monkeypatch.setattr(engine.Trainer, "losses", poisoned)
     monkeypatch.setattr(run_logger, "MOST_SKIPPED_STEPS", 3)
-    with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*--learning-rate"):
+    with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*learning_rate="):
         api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
     assert sorted(set(rates), reverse=True) == [1.0, 0.5, 0.25, 0.125]
     assert checkpoint.steps_saved(tmp_path / "run")[-1] == 8

@@ -19,7 +19,7 @@ MANY = 200  # passes from which the cost of a trial is small
 def check_mode(mode: str) -> None:
     """Raises UnblotError for a mode that is not in MODES."""
     if mode not in MODES:
-        raise UnblotError(f"unknown mode {arg('compile', mode)}; choose {', '.join(MODES)}")
+        raise UnblotError(f"unknown {arg('compile', mode)}; choose {', '.join(MODES)}")
 
 
 def compile_where_it_pays(

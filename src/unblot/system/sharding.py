@@ -22,7 +22,7 @@ ROOM = 0.5  # share of a GPU's memory for them; activations need the rest
 def check_mode(mode: str) -> None:
     """Raises UnblotError for a mode that is not in MODES."""
     if mode not in MODES:
-        raise UnblotError(f"unknown mode {arg('shard', mode)}; choose {', '.join(MODES)}")
+        raise UnblotError(f"unknown {arg('shard', mode)}; choose {', '.join(MODES)}")
 
 
 def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, device: torch.device) -> bool:

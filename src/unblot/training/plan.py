@@ -65,7 +65,13 @@ def check_choices(choices: Mapping[str, Any]) -> None:
     budget_of(dict(choices))
     if (preset := choices.get("preset", "default")) not in PRESETS:
         raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    for name in SPECS.keys() & choices.keys():
+    check_specs(choices)
+    check_machine(choices)
+
+
+def check_specs(choices: Mapping[str, Any]) -> None:
+    """Raises UnblotError for a choice from a table that is not there, or whose options are out of their ranges."""
+    for name in (name for name in SPECS if name in choices):
         canonical(SPECS[name], choices[name], name)
         if name in BUILT:
             build(SPECS[name], choices[name], name)
@@ -73,7 +79,6 @@ def check_choices(choices: Mapping[str, Any]) -> None:
         build(EMAS, spec, "ema")
     check_optimizer(choices.get("optimizer", "adamw"))
     check_times(choices.get("times", "stratified"))
-    check_machine(choices)
 
 
 def check_machine(choices: Mapping[str, Any]) -> None:
@@ -92,7 +97,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     """
     facts = facts_of(dataset)
     config = resolve(facts, choices)
-    check_times(config.times)
+    check_specs(vars(config))
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
