@@ -35,8 +35,7 @@ from unblot.training.budget_controller import BudgetController
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.loop import run_training
 from unblot.training.plan import SPECS, check_choices, plan_run
-from unblot.training.task import DenoisingTask, Task
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import Trainer, denoising_trainer
 
 __all__ = [
     "SPECS",
@@ -79,7 +78,7 @@ def train(
         config, budget_plan = choose(
             lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
         )
-    trainer = Trainer(config, DenoisingTask(config, dataset))
+    trainer = denoising_trainer(config, dataset)
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             create(folder, config, overwrite)
@@ -118,12 +117,10 @@ def resume(
     controller = BudgetController(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
     budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
-    task: Task = (
-        DenoisingTask(config, dataset)
-        if config.distill is None
-        else DistillationTask(config, dataset, teacher_of(folder, config.distill))
-    )
-    trainer = Trainer(config, task)
+    if config.distill is None:
+        trainer = denoising_trainer(config, dataset)
+    else:
+        trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             write_json(folder / CONFIG, config.to_dict())

@@ -99,7 +99,7 @@ def test_a_compiled_run_is_the_run(monkeypatch):
         "compile": "on",
     }
     config = api.plan_run(api.DataConfig(data="digits"), dataset, tiny)
-    plain, compiled = engine.Trainer(config, dataset), engine.Trainer(config, dataset)
+    plain, compiled = (engine.denoising_trainer(config, dataset) for _ in range(2))
     notes: list[str] = []
     compiled.compile(notes.append)
     assert "going on with it" in notes[0]

@@ -171,8 +171,9 @@ def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
 
 
 def plan_of(**changes):
-    plan = dict(budget=20.0, used=19.0, first=7, network="mlp", parameters=10**6, batch_size=8, steps=0, pictures=0)
-    more = dict(passes=0.0, pictures_per_second=9.0, memory=10**8, overhead_share=1.0, step_seconds=0.2, trial_steps=1)
+    plan = {"budget": 20.0, "used": 19.0, "first": 7, "network": "mlp", "parameters": 10**6, "batch_size": 8}
+    plan |= {"steps": 0, "pictures": 0, "passes": 0.0, "pictures_per_second": 9.0, "memory": 10**8}
+    more = {"overhead_share": 1.0, "step_seconds": 0.2, "trial_steps": 1}
     return BudgetPlan(**{**plan, **more, "ends": "2026-01-01T12:00:00", **changes})
 
 

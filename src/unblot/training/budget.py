@@ -27,8 +27,7 @@ from unblot.system.files import write_json
 from unblot.training.budget_controller import BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.loop import PREVIEW_STEPS, preview_pictures
-from unblot.training.task import DenoisingTask
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import Trainer, denoising_trainer
 
 LEAST_STEPS = 20  # that a budget must allow
 TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and this many seconds
@@ -72,7 +71,7 @@ def try_out(
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(config, DenoisingTask(config, dataset))
+    trainer = denoising_trainer(config, dataset)
     trainer.take_step().loss.item()
     preview_seconds = 0.0
     if preview:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.system.compiling import compile_where_it_pays
@@ -21,7 +22,7 @@ from unblot.training.batches import Batch
 from unblot.training.learning_rate import Switch, learning_rate
 from unblot.training.optim import Optimizer
 from unblot.training.prefetch import Prefetcher
-from unblot.training.task import Task
+from unblot.training.task import DenoisingTask, Task
 
 
 class StepResult(NamedTuple):
@@ -228,6 +229,11 @@ class Trainer:
         self.task.load(_under("task/", tensors))
         self.step = step
         self.skipped_steps = torch.zeros_like(self.skipped_steps)
+
+
+def denoising_trainer(config: RunConfig, dataset: Dataset) -> Trainer:
+    """The trainer of an ordinary run, before its first step."""
+    return Trainer(config, DenoisingTask(config, dataset))
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
