@@ -11,7 +11,7 @@ from unblot.data.readers.listing import counted
 class BudgetPlan:
     """What a run with a budget is going to be, as predicted by trial steps. Times in seconds, memory in bytes.
 
-    used: before this sitting's first step, trials included. steps, pictures, passes: from step `first` on.
+    used: before this session's first step, trials included. steps, pictures, passes: from step `first` on.
     overhead_share: of the time left, for previews, saving and measuring, in [0, 1]. step_seconds: of the trial steps,
     whose number is trial_steps. ends: clock time, ISO 8601.
     """

@@ -29,10 +29,10 @@ class Mark(NamedTuple):
 
 
 class BudgetController:
-    """The time of one run, over all its sittings; this sitting begins when the controller is made.
+    """The time of one run, over all its sessions; this session begins when the controller is made.
 
     budget: seconds in all, None for a run that ends by its steps alone. clock: seconds from any origin; all processes
-    must read the same time. before: seconds of earlier sittings. step_seconds, expected: the seconds of a step, and of
+    must read the same time. before: seconds of earlier sessions. step_seconds, expected: the seconds of a step, and of
     each kind of overhead, as trial steps measured them (`planned_step_seconds` keeps the former); replaced by what the
     run itself takes.
     """
@@ -46,7 +46,7 @@ class BudgetController:
         self.marks: list[Mark] = []
 
     def used(self) -> float:
-        """Seconds used so far, in this sitting and before it."""
+        """Seconds used so far, in this session and before it."""
         return self.clock() - self.origin
 
     @contextmanager
@@ -65,7 +65,7 @@ class BudgetController:
         return taken <= MEASURING * self.used()
 
     def mean_step_seconds(self, seconds: float, steps: int) -> float:
-        """Mean seconds of the `steps` steps of this sitting, which has taken `seconds` in all; 0 without steps."""
+        """Mean seconds of the `steps` steps of this session, which has taken `seconds` in all; 0 without steps."""
         return (seconds - sum(map(sum, self.durations.values()))) / steps if steps else 0.0
 
     def overhead_seconds(self, train: TrainConfig, step: int) -> float:

@@ -22,7 +22,7 @@ from unblot.training.budget_controller import BudgetController
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
-from unblot.training.diagnostics.summary import Sitting
+from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
 from unblot.training.trainer import StepResult, Trainer
 
@@ -66,7 +66,7 @@ def run_training(
             loop.step()
         loop.save()
         taken, seconds = trainer.step - first, controller.used() - since  # the clock is read by all processes together
-        sitting = Sitting(
+        session = Session(
             seconds,
             taken,
             trainer.rate_scale,
@@ -74,12 +74,12 @@ def run_training(
             controller.planned_step_seconds,
         )
         if trainer.group.is_main_process:
-            loop.logger.finish(trainer.config, sitting)
+            loop.logger.finish(trainer.config, session)
     return trainer.step >= trainer.config.train.steps
 
 
 class Loop:
-    """The work of one sitting of a run: training steps, and what comes between them."""
+    """The work of one session of a run: training steps, and what comes between them."""
 
     def __init__(self, folder: Path, trainer: Trainer, monitor: Monitor, controller: BudgetController):
         config = trainer.config

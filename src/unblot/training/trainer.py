@@ -196,7 +196,7 @@ class Trainer:
         _assign(self.denoiser, self.ema.weights)
         self.denoiser.eval()
         try:
-            with torch.compiler.set_stance("force_eager"):  # each other batch size would compile anew
+            with torch.compiler.set_stance("force_eager"):  # each other batch size would be compiled again
                 yield
         finally:
             _assign(self.denoiser, live)

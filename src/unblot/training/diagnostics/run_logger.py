@@ -15,7 +15,7 @@ from unblot.training import checkpoint
 from unblot.training.diagnostics.colours import ColourStatistics
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.rules import DIVERGED_LINES, RECENT, Diagnostics, diverged, turned
-from unblot.training.diagnostics.summary import Sitting, summary
+from unblot.training.diagnostics.summary import Session, summary
 
 MOST_SKIPPED_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
 NAMED = 8  # pictures named in a message
@@ -89,14 +89,14 @@ class RunLogger:
         measured = of_kind(self.metrics.lines, HELD_OUT)
         return mean_loss(measured[-1], "held_out") if measured else None
 
-    def finish(self, config: RunConfig, sitting: Sitting) -> None:
+    def finish(self, config: RunConfig, session: Session) -> None:
         """Says how the run went; of a run that has overfitted, keeps the best weights that have a checkpoint."""
         (self.folder / BEST).unlink(missing_ok=True)
         if turned(self.metrics.lines) is not None:
             best = checkpoint.best_saved(self.folder)
             if best is not None:
                 save_model(self.folder / BEST, config, averages(checkpoint.load(self.folder, best)[0]))
-        for line in summary(self.folder, config, self.metrics.lines, sitting):
+        for line in summary(self.folder, config, self.metrics.lines, session):
             self.monitor.note(line)
 
     def _warn(self) -> None:

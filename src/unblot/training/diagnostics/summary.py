@@ -18,8 +18,8 @@ LITTLE = 0.01  # a gain below it is little
 SLOWER = 1.2  # times the planned seconds of a step from which on the machine counts as slower than planned
 
 
-class Sitting(NamedTuple):
-    """One sitting of a run: seconds, steps taken, and the factor on the learning rate at its end.
+class Session(NamedTuple):
+    """One session of a run: seconds, steps taken, and the factor on the learning rate at its end.
 
     step_seconds, planned_step_seconds: mean seconds of a step, and as trial steps measured them; 0 where not known.
     """
@@ -31,28 +31,28 @@ class Sitting(NamedTuple):
     planned_step_seconds: float = 0.0
 
 
-def summary(folder: Path, config: RunConfig, lines: Sequence[Line], sitting: Sitting) -> list[str]:
+def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Session) -> list[str]:
     """Lines for people: the steps taken, the losses, the speed against the plan, and whether more time would help."""
     steps = of_kind(lines, STEP)
     if not steps:
         return []
-    last, time = steps[-1]["step"], _duration(sitting.seconds)
+    last, time = steps[-1]["step"], _duration(session.seconds)
     passes = last * config.train.batch_size / config.data.count
-    how_long = f", {sitting.taken} of them in {time}" if sitting.taken < last else f" in {time}"
+    how_long = f", {session.taken} of them in {time}" if session.taken < last else f" in {time}"
     skipped = sum(line["loss"] is None for line in steps)
     found = [f"done      {last} steps of {config.train.batch_size}{how_long}, {passes:.3g} passes over the data"]
     if skipped:
         found[0] += f"; {skipped} of {len(steps)} logged steps were skipped as not finite"
     if of_kind(lines, HELD_OUT):
         found.append(f"loss      {losses(lines)}")
-    planned, actual = sitting.planned_step_seconds, sitting.step_seconds
+    planned, actual = session.planned_step_seconds, session.step_seconds
     if planned and actual > SLOWER * planned:
         found.append(
             f"machine   {actual / planned:.1f} times slower than planned ({actual:.3g} s a step, {planned:.3g} s in "
             "the trial steps), so the run took fewer steps; other work may have run at the same time"
         )
-    if sitting.rate_scale < 1:
-        lower = arg("learning_rate", float(f"{config.train.learning_rate * sitting.rate_scale:.2g}"))
+    if session.rate_scale < 1:
+        lower = arg("learning_rate", float(f"{config.train.learning_rate * session.rate_scale:.2g}"))
         found.append(f"rate      lowered during the run: a new run with {lower} would do better")
     return [*found, f"more time {more_time(lines, folder, config.train.budget)}"]
 
