@@ -33,7 +33,7 @@ from unblot.process.schedules import SCHEDULES
 from unblot.runs.folder import load_model, save_model
 from unblot.training.budget import choose
 from unblot.training.budget_controller import BudgetController
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import denoising_trainer
 
 FRAME = 2  # black pixels on each side of what the peers see
 LOOK_EVERY = 10  # steps after which a run with a budget looks at its pace
@@ -56,7 +56,7 @@ def train_unblot(preset: str) -> Callable[[Tensor, Diagnostics], Trained]:
         config, _ = choose(
             lambda **own: api.plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
         )
-        trainer, last = Trainer(config, dataset), False
+        trainer, last = denoising_trainer(config, dataset), False
         while not last:
             trainer.take_step()
             steps = (

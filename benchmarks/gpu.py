@@ -33,7 +33,7 @@ from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
 from unblot.process.randomness import labels_for
 from unblot.sampling.batched import sample_batches
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import Trainer, denoising_trainer
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -178,10 +178,12 @@ def training_curve(limit: float) -> dict[str, Any]:
         train = ImageSet(dataset.pictures, encode, dataset.train)
         features = build_features("random", FeatureData(train))
         target = extract(features, ImageSet(dataset.pictures, encode, dataset.held_out).chunks())
-        trial = Trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
+        trial = denoising_trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
         per_step = run_for(trial, 0.05 * limit)
         steps = max(CURVE_POINTS, int(0.8 * limit / per_step))
-        trainer = Trainer(api.plan_run(source, dataset, {**choices, "steps": steps, "compile": "auto"}), dataset)
+        trainer = denoising_trainer(
+            api.plan_run(source, dataset, {**choices, "steps": steps, "compile": "auto"}), dataset
+        )
         notes: list[str] = []
         start, uncounted, points = time.perf_counter(), 0.0, []
         trainer.compile(notes.append)

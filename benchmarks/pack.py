@@ -26,7 +26,7 @@ from unblot.api import plan_run
 from unblot.config.schema import DataConfig
 from unblot.data.cache.pool import cores
 from unblot.data.dataset import Dataset, open_data
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import denoising_trainer
 
 CHUNK = 500  # files that a Pillow process decodes at a time
 
@@ -108,7 +108,7 @@ def batch_seconds(data: Dataset, size: int, rounds: int = 200) -> float:
 
 def step_seconds(data: Dataset, folder: Path, rounds: int = 5) -> tuple[float, int]:
     """One training step of the default network on this data, and the batch's size."""
-    trainer = Trainer(plan_run(DataConfig(data=str(folder)), data, {}), data)
+    trainer = denoising_trainer(plan_run(DataConfig(data=str(folder)), data, {}), data)
     trainer.take_step()
     start = time.perf_counter()
     for _ in range(rounds):

@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from unblot import api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import open_data
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import denoising_trainer
 
 RATE = 1e-3
 
@@ -142,7 +142,7 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         choices = {"network": network, "seed": seed, "device": "cpu"} | (
             {"batch_size": batch_size} if batch_size else {}
         )
-        trial = Trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
+        trial = denoising_trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
         _, done = run_for(min(3.0, seconds / 10), lambda _: trial.take_step())
         start = time.perf_counter()
         for _ in range(max(2, done // 2)):
@@ -150,7 +150,7 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         speed = max(2, done // 2) / (time.perf_counter() - start)
         # The recipe needs its number of steps beforehand; should they take longer than was seen, time decides.
         config = api.plan_run(source, dataset, {**choices, "steps": max(2, int(0.95 * seconds * speed))})
-        trainer, start = Trainer(config, dataset), time.perf_counter()
+        trainer, start = denoising_trainer(config, dataset), time.perf_counter()
         while trainer.step < config.train.steps and time.perf_counter() - start < seconds:
             trainer.take_step()
         took = time.perf_counter() - start

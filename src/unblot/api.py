@@ -17,8 +17,9 @@ from unblot.data.audit.audit import audit_dataset, quick_check
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
-from unblot.distillation.distill import keep_teacher, student_config, teacher_of
-from unblot.errors import UnblotError
+from unblot.distillation.student import keep_teacher, student_config, teacher_of
+from unblot.distillation.task import DistillationTask
+from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import CONFIG, MODEL, create, load_model, locked, read_config, refuse_run, save_model
 from unblot.runs.labels import choose_labels, labels_as_trained
@@ -31,11 +32,10 @@ from unblot.training import checkpoint
 from unblot.training.announce import announce
 from unblot.training.budget import choose, go_on, keep, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
-from unblot.training.diagnostics.loggers import services
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.loop import run_training
-from unblot.training.plan import SPECS, plan_run
-from unblot.training.trainer import Trainer
+from unblot.training.plan import SPECS, check_choices, plan_run
+from unblot.training.trainer import Trainer, denoising_trainer
 
 __all__ = [
     "SPECS",
@@ -60,6 +60,7 @@ def train(
     out: the run folder, by default a new one in `runs/`. budget="20m" trains for so long instead of so many steps.
     Raises UnblotError for bad input, before anything is written.
     """
+    check_choices(choices)
     budget = budget_of(choices)
     reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
     source = DataConfig(data=data, **reading)
@@ -67,7 +68,6 @@ def train(
     for warning in quick_check(dataset):
         if not quiet:
             print(f"note: {warning}")
-    services(choices.get("log_to", ""))
     controller = BudgetController(budget, shared_clock(join_group()))
     config = plan_run(source, dataset, choices)
     folder = Path(out) if out is not None else new_folder(Path("runs") / dataset.name)
@@ -78,7 +78,7 @@ def train(
         config, budget_plan = choose(
             lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
         )
-    trainer = Trainer(config, dataset)
+    trainer = denoising_trainer(config, dataset)
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             create(folder, config, overwrite)
@@ -102,6 +102,10 @@ def resume(
     folder = Path(folder)
     config = read_config(folder)
     state = checkpoint.newest_state(folder)
+    if steps is not None and steps < state.get("step", 0):
+        raise UnblotError(
+            f"{arg('steps', steps)} is less than the {state['step']} steps that the run has taken; give more than those"
+        )
     changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
     if steps is not None or budget is not None:
         changes["budget"] = longer_budget(budget, steps, config.train.budget, state.get("seconds", 0.0))
@@ -113,7 +117,10 @@ def resume(
     controller = BudgetController(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
     budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
-    trainer = Trainer(config, dataset, None if config.distill is None else teacher_of(folder, config.distill))
+    if config.distill is None:
+        trainer = denoising_trainer(config, dataset)
+    else:
+        trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             write_json(folder / CONFIG, config.to_dict())
@@ -138,7 +145,7 @@ def distill(
     folder = Path(out) if out is not None else new_folder(place.with_name(f"{place.resolve().name}-distilled"))
     if folder.resolve() == place.resolve():
         raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another --out")
-    trainer = Trainer(config, _data_of(config, path, quiet), teacher)
+    trainer = Trainer(config, DistillationTask(config, _data_of(config, path, quiet), teacher))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             create(folder, config, overwrite)
@@ -223,7 +230,7 @@ def audit(
 
     def seconds(dataset: Dataset) -> float:
         config = plan_run(source, dataset, {"clusters": 0})  # finding them takes long, and changes no step
-        return training_seconds(try_out(config, dataset, time.monotonic, draw=True))
+        return training_seconds(try_out(config, dataset, time.monotonic, preview=True))
 
     return audit_dataset(
         dataset, near=near, flipped=flipped, seconds=seconds, report=(lambda line: None) if quiet else _tell

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from unblot.config.schema import DataFacts, TrainConfig
+from unblot.config.schema import DataFacts, TrainConfig, check_values
 from unblot.errors import UnblotError
 
 TINY = 12  # pixels: the longer side of pictures that want a network of one level
@@ -77,6 +77,7 @@ def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(choices) - known):
         raise UnblotError(f"unknown choice {unknown[0]!r}; choose among {', '.join(sorted(known))}")
+    check_values(TrainConfig, choices)
     decided = {**PRESETS[preset](data), **choices}
     fifth = max(1, decided["steps"] // 5)
     decided = {"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided}

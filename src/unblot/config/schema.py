@@ -7,6 +7,7 @@ named things (a network, a schedule, a solver) are specs such as `unet:width=96,
 import dataclasses
 import math
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -37,11 +38,16 @@ class Checked:
     """A configuration whose numbers are held to the ranges of their options."""
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
-            if isinstance(value, int | float) and not low <= value <= high:
-                limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                raise UnblotError(f"{arg(f.name)} must be {limit}, not {value}")
+        check_values(type(self), vars(self))
+
+
+def check_values(config: type, values: Mapping[str, Any]) -> None:
+    """Raises UnblotError for a number that is not finite, or outside the range of the field of that name."""
+    for f in dataclasses.fields(config):
+        value, low, high = values.get(f.name), f.metadata["low"], f.metadata["high"]
+        if isinstance(value, int | float) and not (math.isfinite(value) and low <= value <= high):
+            bounds = [f"{word} {b:g}" for word, b in (("at least", low), ("at most", high)) if math.isfinite(b)]
+            raise UnblotError(f"{arg(f.name)} must be {' and '.join(bounds) or 'a finite number'}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

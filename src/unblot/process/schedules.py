@@ -131,12 +131,20 @@ def karras(*, rho: float = 7.0, sigma_min: float = SIGMA_MIN, sigma_max: float =
     _check_sigmas(sigma_min, sigma_max)
     if rho <= 0:
         raise UnblotError(f"schedule 'karras' needs rho > 0, not {rho}")
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def schedule(t: Tensor) -> NoiseLevel:
-        return _exploding((low + (high - low) * t.double()) ** rho, t)
+        return _exploding(karras_ratios(sigma_min, sigma_max, t, rho), t)
 
     return schedule
+
+
+def karras_ratios(first: float, last: float, share: Tensor, rho: float = 7.0) -> Tensor:
+    """Karras spacing: sigma/alpha (N,) whose power 1/rho runs linearly from that of `first` to that of `last`.
+
+    share: (N,) in [0, 1], how far along each is. float64 (Karras et al. 2022, eq. 5).
+    """
+    ends = torch.tensor([first, last], dtype=torch.float64) ** (1 / rho)
+    return torch.lerp(ends[0], ends[1], share.double()) ** rho
 
 
 # --- flow matching: the straight line between picture and noise

@@ -22,8 +22,8 @@ from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.reports.evaluation_page import page
 from unblot.reports.verdicts import verdicts
-from unblot.runs.folder import REPORT, read_metrics
-from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind
+from unblot.runs.folder import REPORT
+from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.specs import build
 from unblot.system.files import write_json
 

@@ -9,8 +9,8 @@ import numpy as np
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
 from unblot.runs.budget_plan import describe_plan
-from unblot.runs.folder import CONFIG, METRICS, MODEL, PLAN, fingerprint, load_model, read_config, read_metrics
-from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind
+from unblot.runs.folder import CONFIG, METRICS, MODEL, PLAN, fingerprint, load_model, read_config
+from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind, read_metrics
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
 from unblot.sampling.settings import choose, describe_sampler
 

@@ -20,7 +20,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import filelock
 import torch
@@ -151,12 +150,3 @@ def read_config(folder: Path) -> RunConfig:
         raise UnblotError(f"no run at {str(folder)!r}: it has no {CONFIG}") from None
     except ValueError as e:
         raise UnblotError(f"{str(path)!r} is damaged ({e})") from None
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, oldest first; none where the file is not there yet."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_text().rpartition("\n")  # a line that is being written may stand at the end
-    return [json.loads(line) for line in whole.splitlines()]

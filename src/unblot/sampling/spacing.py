@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel
-from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, uniform_time_levels
+from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, karras_ratios, uniform_time_levels
 from unblot.specs import build
 
 Spacing = Callable[[Schedule, int], NoiseLevel]  # schedule, steps -> levels (steps + 1,)
@@ -43,13 +43,18 @@ def karras(*, rho: float = 7.0, low: float = SIGMA_MIN, high: float = SIGMA_MAX)
     _check_range("karras", low, high)
     if rho <= 0:
         raise UnblotError(f"spacing 'karras' needs rho > 0, not {rho}")
-    return _spaced(low, high, lambda ratio: ratio ** (1 / rho), lambda place: place**rho)
+    return _spaced(low, high, lambda first, last, share: karras_ratios(first, last, share, rho))
 
 
 def uniform_log_snr(*, low: float = SIGMA_MIN, high: float = SIGMA_MAX) -> Spacing:
     """Equal steps of log SNR while sigma/alpha falls from `high` to `low`, then 0 (Lu et al. 2022)."""
     _check_range("log_snr", low, high)
-    return _spaced(low, high, torch.log, torch.exp)
+
+    def ratios(first: float, last: float, share: Tensor) -> Tensor:
+        ends = torch.tensor([first, last], dtype=torch.float64).log()
+        return torch.lerp(ends[0], ends[1], share).exp()
+
+    return _spaced(low, high, ratios)
 
 
 def listed(*, ratios: str = "") -> Spacing:
@@ -109,15 +114,14 @@ def spec_of(levels: NoiseLevel) -> str:
     return "listed:ratios=" + "/".join(f"{ratio:.6g}" for ratio in (levels.sigma / levels.alpha)[:-1].tolist())
 
 
-def _spaced(low: float, high: float, place: Callable[[Tensor], Tensor], ratio: Callable[[Tensor], Tensor]) -> Spacing:
-    """Equal steps of `place(sigma/alpha)`, whose inverse is `ratio`, between two ratios within the schedule's range."""
+def _spaced(low: float, high: float, ratios: Callable[[float, float, Tensor], Tensor]) -> Spacing:
+    """The spacing with the levels `ratios(first, last, shares)` between two ratios within the schedule's range."""
 
     def spacing(schedule: Schedule, steps: int) -> NoiseLevel:
         ends = schedule(torch.tensor([1.0, 1e-9], dtype=torch.float64))
         most, least = (ends.sigma / ends.alpha).tolist()
-        edges = place(torch.tensor([min(high, most), max(low, least)], dtype=torch.float64))
         share = torch.linspace(0, 1, steps, dtype=torch.float64)
-        return levels_at(schedule, ratio(torch.lerp(edges[0], edges[1], share)))
+        return levels_at(schedule, ratios(min(high, most), max(low, least), share))
 
     return spacing
 
