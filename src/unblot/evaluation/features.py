@@ -82,7 +82,7 @@ def pixels(source: FeatureData, *, dims: int = 64) -> Features:
     At most `dims` components, from at most 10,000 pictures, shrunk to 64 pixels a side where they are larger.
     """
     flat = torch.cat([shrink(chunk, 64).flatten(1) for chunk in source.pictures.sample(FITTED_TO).chunks()])
-    count = min(dims, flat.shape[1], len(flat) - 1)
+    count = max(1, min(dims, flat.shape[1], len(flat) - 1))
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         _, _, axes = torch.svd_lowrank(flat - flat.mean(0), q=min(count + 8, *flat.shape), niter=4)
@@ -171,7 +171,8 @@ def _scaled(
     of its own; with features on this scale it sees more than the means.
     """
     found = extract(Features(name, raw), source.pictures.sample(FITTED_TO).chunks())
-    mean, scale = found.mean(0), found.var(0).mean().sqrt().clamp_min(1e-12)
+    variance = found.var(0).mean() if len(found) > 1 else torch.ones(())  # one picture has none
+    mean, scale = found.mean(0), variance.sqrt().clamp_min(1e-12)
     logits = None if head is None else lambda features: head(features * scale + mean)
     return Features(name, lambda pictures: (raw(pictures) - mean) / scale, logits)
 

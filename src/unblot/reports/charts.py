@@ -110,10 +110,11 @@ def candidates_chart(
             )
         for c in {id(c): c for c in chosen.values()}.values():
             words = ", ".join(quality for quality, found in chosen.items() if found is c)
-            axes.annotate(words, (c.nfe, c.figure + Z95 * c.spread), (0, 6), textcoords="offset points", ha="center")
+            side = "left" if c.nfe == fewest else "right" if c.nfe == most else "center"
+            axes.annotate(words, (c.nfe, c.figure + Z95 * c.spread), (0, 6), textcoords="offset points", ha=side)
         log_axis(axes, "y", max(min(values), 1e-6) / 1.2, max(values) * 1.2)
         log_axis(axes, "x", fewest / 1.15, most * 1.15)
         axes.set_xticks(sorted({c.nfe for c in candidates}))
         axes.set(xlabel="NFE (network calls for a picture)", ylabel="Fréchet distance")
 
-    return Markup(chart(480, 330, "distance over NFE", draw))
+    return Markup(chart(440, 320, "distance over NFE", draw))

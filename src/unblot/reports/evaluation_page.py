@@ -21,7 +21,7 @@ AGAINST = {  # label and colour of each comparison
 
 def page(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
     """The whole page. samples: (N, C, H, W), stored values."""
-    learning, bounds = report["learning"], report["likelihood"] if bits_per_dim(report, "training") else {}
+    learning = report["learning"]
     return render(
         "evaluation.html",
         report=report,
@@ -32,7 +32,11 @@ def page(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
         pairs=_pairs(report, dataset, samples),
         metrics=[_metrics(report["metrics"]["rows"], features) for features in report["metrics"]["features"]],
         shares=_shares(report),
-        bounds=[(part.replace("_", "-"), bounds[part]["bound"]) for part in bounds if part in ("held_out", "training")],
+        bounds=[
+            (part.replace("_", "-"), report["likelihood"][part]["bound"])
+            for part in ("held_out", "training")
+            if bits_per_dim(report, part)
+        ],
         charts={
             "spectrum": charts.power_ratios((report["spectrum"] or {}).get("octaves", ()), SMOOTH, GRAINY),
             "levels": charts.losses_by_level(learning["bins"]) if learning else "",

@@ -23,7 +23,7 @@ def front_page(run: str, about: Mapping[str, Any], candidates: Sequence[Candidat
     chosen = {quality: choose(candidates, quality) for quality in QUALITIES}
     rows = [
         {
-            "nfe": c.nfe,
+            "NFE": c.nfe,
             "distance": f"{c.figure:.4g} ± {2 * c.spread:.2g}",
             "quality": _qualities(c, chosen),
             "solver": short(SOLVERS, c.sampler.solver, "solver"),

@@ -61,10 +61,10 @@ def refuse_full(folder: Path, overwrite: bool) -> None:
 
 
 def must_be_writable(folder: Path) -> None:
-    """Raises UnblotError where no file can be made in the folder, which is made where there is none."""
+    """Raises UnblotError where no file can be made in the folder, or in what is there of the way to it."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
         raise UnblotError(
             f"cannot write into {str(folder)!r} ({error.strerror}); make it writable, or copy the run elsewhere"
