@@ -1,4 +1,4 @@
-"""The figures of peers.py as a table and as a chart."""
+"""The metrics of peers.py as a table and as a chart."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures, a line for each contestant, the better peer's distance over ours, and ours over the floor."""
+    """The metrics, a line for each contestant, the better peer's distance over ours, and ours over the floor."""
     lines = [
         "| | parameters | pictures/s | of the product rate | peak memory | Fréchet distance after s |",
         "|" + "---|" * 6,

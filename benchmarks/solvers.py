@@ -63,7 +63,7 @@ def cells(run: unblot.Run, every: bool) -> dict[str, SamplerConfig]:
     """The settings to measure, by "solver | grid | evaluations": the tuned ones, and then the cheap ones first."""
     train = run.config.train
     schedule, own = build(SCHEDULES, train.schedule, "schedule"), train.spacing.partition(":")[0]
-    trajectory = reference_trajectories(run, api.open_source(run.config.source, quiet=True), seed=0).trajectory
+    trajectory = reference_trajectories(run, api.open_dataset(run.config.source, quiet=True), seed=0).trajectory
     found: dict[str, SamplerConfig | None] = {}
     if tuning := read_tuning(run.path, run.denoiser):
         found |= {f"tuned | tuned | {candidate.nfe}": candidate.sampler for candidate in front(tuning.candidates)}
@@ -83,7 +83,7 @@ def cells(run: unblot.Run, every: bool) -> dict[str, SamplerConfig]:
 
 
 def measured(run: unblot.Run, sampler: SamplerConfig, yard: ReferenceStatistics, n: int) -> dict[str, float]:
-    """Distance of n pictures, its bootstrap standard deviation, and the seconds that drawing them took."""
+    """Distance of n pictures, its bootstrap standard deviation, and the seconds that sampling them took."""
     start = time.perf_counter()
     label = "all" if run.config.data.classes else None
     array = run.sample(n, **dataclasses.asdict(sampler), label=label, seed=0, batch_size=100).array
@@ -96,7 +96,7 @@ def measured(run: unblot.Run, sampler: SamplerConfig, yard: ReferenceStatistics,
 
 
 def table(done: dict[str, dict[str, float]]) -> str:
-    """A Markdown table: a row for each solver and grid, a column for each number of evaluations."""
+    """A Markdown table: a row for each solver and grid, a column for each NFE."""
     split = {name: name.split(" | ") for name in done}
     counts = sorted({int(calls) for _, _, calls in split.values()})
     lines = ["| solver | grid | " + " | ".join(map(str, counts)) + " |", "|---|---|" + "---|" * len(counts)]
@@ -117,8 +117,8 @@ def chart(done: dict[str, dict[str, float]], floor: float | None) -> str:
     fine = {row[0]: d for row, points in lines.items() for calls, d in points if calls == FINE}
     short = {row: sorted(p for p in points if p[0] < FINE) for row, points in lines.items()}
     short = {row: points for row, points in short.items() if points}
-    figures = [d for points in short.values() for _, d in points] + list(fine.values()) + ([floor] if floor else [])
-    low, high = math.log(min(figures) / 1.15), math.log(min(max(figures), 40 * min(figures)) * 1.1)
+    metrics = [d for points in short.values() for _, d in points] + list(fine.values()) + ([floor] if floor else [])
+    low, high = math.log(min(metrics) / 1.15), math.log(min(max(metrics), 40 * min(metrics)) * 1.1)
 
     def x(calls: float) -> float:
         return 60 + 560 * math.log(calls / 4) / math.log(50 / 4)
@@ -180,7 +180,7 @@ def main() -> None:
     yard = (
         mnist()
         if run.config.data.shape == (1, 28, 28)
-        else reference_statistics(api.open_source(run.config.source, quiet=True))
+        else reference_statistics(api.open_dataset(run.config.source, quiet=True))
     )
     about = {"pictures": args.pictures, "reference": f"{yard.count} {yard.name}", "features": yard.features.name}
     path = run.path / "report" / f"solvers-{args.pictures}.json"
