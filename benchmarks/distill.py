@@ -1,4 +1,4 @@
-"""Fréchet distance of models distilled to few network calls (NFE), beside their teacher's at as many and at many: a table.
+"""Fréchet distance of models distilled to few network calls (NFE), beside their teacher's: a table.
 
     python benchmarks/distill.py --run runs/mnist --nfe 1 2 4 --steps 1000
 

@@ -224,7 +224,12 @@ def _measured(trained: Trained, task: Task, judge: Judge, real: dict[str, Any]) 
     sampled = trained.sample(task.samples)
     metrics = judge.measure(sampled)
     about = {"parameters": trained.parameters, "seconds": round(trained.seconds, 1), "steps": trained.steps}
-    return {**metrics, "failed": failed(metrics, real), **about, "sampling_seconds": round(time.perf_counter() - start, 1)}
+    return {
+        **metrics,
+        "failed": failed(metrics, real),
+        **about,
+        "sampling_seconds": round(time.perf_counter() - start, 1),
+    }
 
 
 def _line(metrics: dict[str, Any]) -> str:

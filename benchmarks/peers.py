@@ -28,7 +28,7 @@ from torch import Tensor
 
 from contestants import CONTESTANTS, FRAME, train
 from measure import machine, matrix_product, seconds, summary
-from peers_table import chart, table
+from peers_table import save_chart, table
 from speed import equal_networks
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_distance
@@ -76,7 +76,7 @@ def main() -> None:
         result |= equal_networks()
     write(args.out, {**result, "machine": machine()})
     print(table(result), flush=True)
-    chart(result, args.out / "peers.svg")
+    save_chart(result, args.out / "peers.svg")
     print(f"metrics in {args.out / 'peers.json'}, curves in {args.out / 'peers.svg'}")
 
 
@@ -226,7 +226,7 @@ def sampled(
 
 
 def karras_of(schedule: str) -> str:
-    """The karras spacing down to the least noise that the schedule was trained on: index 1 of 1000, if it has indices."""
+    """The karras spacing down to the least noise of the schedule in training: index 1 of 1000, if it has indices."""
     if schedule.split(":")[0] not in ("linear", "sigmoid"):
         return "karras"
     level = SCHEDULES[schedule.split(":")[0]]()(torch.tensor([1e-3], dtype=torch.float64))

@@ -42,7 +42,8 @@ def losses_by_level(bins: Sequence[dict[str, float]]) -> Markup:
         low, high = max(min(values), 1e-9) / 1.3, max(values) * 1.3
         x = range(len(bins))
         for side, colour in SIDES.items():
-            lower, upper = ([max(low, b[side] + sign * b[f"{side}_half"]) for b in bins] for sign in (-1, 1))
+            ends = ([b[side] + sign * b[f"{side}_half"] for b in bins] for sign in (-1, 1))
+            lower, upper = ([min(max(low, end), high) for end in side_ends] for side_ends in ends)
             axes.fill_between(x, lower, upper, color=COLOURS[colour], alpha=0.2, linewidth=0)
             axes.plot(x, [b[side] for b in bins], color=COLOURS[colour], linewidth=2.5)
         log_axis(axes, "y", low, high)
@@ -94,7 +95,8 @@ def candidates_chart(
     top = 1.3 * max(c.figure for c in candidates)
     fewest, most = (f(c.nfe for c in candidates) for f in (min, max))
     shown = [c for c in others if c.figure <= 2 * top and fewest <= c.nfe <= most]
-    values = [c.figure for c in (*candidates, *shown)] + ([floor] if floor else [])
+    ends = [(max(c.figure - Z95 * c.spread, c.figure / 2), c.figure + Z95 * c.spread) for c in candidates]
+    values = [*(end for pair in ends for end in pair), *(c.figure for c in shown)] + ([floor] if floor else [])
 
     def draw(axes: "Axes") -> None:
         if floor:
@@ -103,10 +105,16 @@ def candidates_chart(
             [c.nfe for c in shown], [c.figure for c in shown], "o", color=COLOURS["real"], markersize=5, alpha=0.5
         )
         axes.plot(*zip(*((c.nfe, c.figure) for c in front(candidates))), color=COLOURS["samples"], linewidth=2.5)
-        for c in candidates:
+        for c, (lower, upper) in zip(candidates, ends):
             face = "none" if c.sampler.guided else COLOURS["samples"]
             axes.errorbar(
-                c.nfe, c.figure, yerr=Z95 * c.spread, fmt="s", color=COLOURS["samples"], mfc=face, markersize=7
+                c.nfe,
+                c.figure,
+                yerr=[[c.figure - lower], [upper - c.figure]],
+                fmt="s",
+                color=COLOURS["samples"],
+                mfc=face,
+                markersize=7,
             )
         for c in {id(c): c for c in chosen.values()}.values():
             words = ", ".join(quality for quality, found in chosen.items() if found is c)

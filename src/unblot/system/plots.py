@@ -73,6 +73,13 @@ def chart(width: int, height: int, label: str, draw: Callable[["Axes"], None]) -
     return f'<svg class="chart" {size} role="img" aria-label="{escape(label)}">{body.strip()}'
 
 
+def svg_file(width: int, height: int, label: str, draw: Callable[["Axes"], None]) -> str:
+    """The chart as the text of an SVG file, on white."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head, body = chart(width, height, label, draw).split(">", 1)
+    return f'{head} {names}><rect width="{width}" height="{height}" fill="white"/>{body}\n'
+
+
 def log_axis(axes: "Axes", which: str, low: float, high: float) -> None:
     """Makes the axis "x" or "y" logarithmic from low to high (both above 0), with plain numbers at its ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
