@@ -8,8 +8,8 @@ RePaint can spend them in several ways: spacings, and how often it goes back up 
 
 known: whether every known pixel came back bit for bit; error: mean squared error of the unknown pixels, in the
 network's range; spread: mean squared difference of two samples there (an exact sampler's is equal to its error);
-Fréchet: distance of the filled pictures to the held-out ones as they were, on the features of a classifier of the data (random
-features where it has no labels), with what as many training pictures have as its floor.
+Fréchet: distance of the filled pictures to the held-out ones as they were, in the features of a classifier of the
+data (random features where it has no labels); the floor is that of as many training pictures.
 """
 
 import argparse

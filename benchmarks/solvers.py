@@ -126,12 +126,8 @@ def chart_of(done: dict[str, dict[str, float]], floor: float | None) -> str:
     def draw(axes: Any) -> None:
         for row, points in sorted(short.items(), key=lambda item: item[0] in named):
             look = {"color": named.get(row, "#cccccc"), "linewidth": 3 if row[0] == "tuned" else 1.5}
-            axes.plot(
-                [calls for calls, _ in points],
-                [min(d, top) for _, d in points],
-                label=", ".join(row) if row in named else None,
-                **look,
-            )
+            label = ", ".join(row) if row in named else None
+            axes.plot([calls for calls, _ in points], [min(d, top) for _, d in points], label=label, **look)
         levels = {f"{solver}, {FINE} steps": d for solver, d in fine.items()}
         levels |= {"real pictures": floor} if floor else {}
         for (words, distance), style in zip(levels.items(), ("--", ":", "-.")):

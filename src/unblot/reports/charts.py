@@ -107,15 +107,8 @@ def candidates_chart(
         axes.plot(*zip(*((c.nfe, c.figure) for c in front(candidates))), color=COLOURS["samples"], linewidth=2.5)
         for c, (lower, upper) in zip(candidates, ends):
             face = "none" if c.sampler.guided else COLOURS["samples"]
-            axes.errorbar(
-                c.nfe,
-                c.figure,
-                yerr=[[c.figure - lower], [upper - c.figure]],
-                fmt="s",
-                color=COLOURS["samples"],
-                mfc=face,
-                markersize=7,
-            )
+            errors = [[c.figure - lower], [upper - c.figure]]
+            axes.errorbar(c.nfe, c.figure, yerr=errors, fmt="s", color=COLOURS["samples"], mfc=face, markersize=7)
         for c in {id(c): c for c in chosen.values()}.values():
             words = ", ".join(quality for quality, found in chosen.items() if found is c)
             side = "left" if c.nfe == fewest else "right" if c.nfe == most else "center"
