@@ -31,7 +31,7 @@ class Reader(HTMLParser):
 
 
 def check(page: str, text: str = SHOWN, times: int = 1) -> None:
-    """A page that shows the text at least so many times, and holds everything that it shows."""
+    """A page that shows the text at least `times` times, and holds everything that it shows."""
     assert page.encode("utf-8").decode("utf-8") == page
     reader = Reader(page)
     assert reader.tags <= ALLOWED

@@ -18,7 +18,7 @@ def pictures(n: int, seed: int, shape: tuple[int, int, int] = (3, 32, 32)) -> Te
 
 
 def wave(side: int, cycles: float) -> Tensor:
-    """One picture of a wave along its width, with so many cycles in all."""
+    """One picture of a wave along its width, with `cycles` periods."""
     return torch.cos(2 * math.pi * cycles * torch.arange(side) / side).expand(1, 1, side, side)
 
 

@@ -25,7 +25,7 @@ from unblot.reports import evaluation as reports
 from unblot.reports.charts import loss_history
 from unblot.reports.evaluation import evaluate_run, history, read_report
 from unblot.reports.evaluation_page import page
-from unblot.reports.verdicts import QUESTIONS, compare, summary
+from unblot.reports.verdicts import QUESTIONS, compare, summary, verdicts
 from unblot.runs.folder import METRICS
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
@@ -86,6 +86,22 @@ def test_json_is_the_report(honest) -> None:
     assert bound["terms"]["total"]["value"] == pytest.approx(total)
     assert report["likelihood"]["held_out"]["ode"]["terms"]["total"]["value"] > 0
     assert len(report["learning"]["bins"]) == 8
+    assert [octave["pixels"] for octave in report["spectrum"]["octaves"]] == [2, 4, 8]
+    assert report["spectrum"]["texture"] == "right"
+
+
+def test_grainy_and_smooth_samples_are_called_so(honest) -> None:
+    report = honest[1]
+    for texture, ratio in (("grainy", 1.9), ("smooth", 0.52)):
+        octaves = [{**octave, "ratio": ratio} for octave in report["spectrum"]["octaves"]]
+        seen = {**report, "spectrum": {"octaves": octaves, "texture": texture}}
+        seen = {**seen, "verdicts": verdicts(seen)}
+        assert seen["verdicts"]["good"]["level"] == "middling"
+        for text in (seen["verdicts"]["good"]["text"], summary(seen)):
+            assert texture in text
+            assert f"{ratio} times the power of real pictures" in text
+        assert texture in compare([report, seen])
+    assert "times the power" not in summary(report)
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest, data: Dataset) -> None:

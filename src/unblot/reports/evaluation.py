@@ -13,6 +13,7 @@ from unblot._version import __version__
 from unblot.config.schema import RunConfig
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset
+from unblot.data.readers.listing import printable
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation import measure
@@ -73,7 +74,7 @@ def evaluate(
 
     def noted(line: str) -> None:
         notes.append(line)
-        note(line)
+        note(printable(line))
 
     parts = measure.parts_of(dataset, samples)
     report: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from unblot.data.dataset import Dataset
+from unblot.data.readers.listing import counted
 from unblot.evaluation.spectrum import GRAINY, SMOOTH
 from unblot.reports import charts
 from unblot.reports.render import Picture, render, sheet, thumbnail
@@ -28,6 +29,7 @@ def page(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
         questions=QUESTIONS,
         answers=ANSWERS,
         number=number,
+        counted=counted,
         sheets=_sheets(report, dataset, samples),
         pairs=_pairs(report, dataset, samples),
         metrics=[_metrics(report["metrics"]["rows"], features) for features in report["metrics"]["features"]],

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unblot.data.readers.listing import counted, printable
+from unblot.evaluation.spectrum import FINEST
 
 QUESTIONS = {
     "good": "Is it good?",
@@ -105,11 +106,11 @@ def _good(report: dict[str, Any]) -> Answer:
 
 
 def _texture(report: dict[str, Any]) -> str:
-    """A sentence where fine detail is too strong or too weak: the finer of the octaves that is farthest off."""
+    """A sentence where fine detail is too strong or too weak, with the ratio that is farthest off; else ""."""
     found = report["spectrum"]
     if found is None or found["texture"] == "right":
         return ""
-    ratios = [octave["ratio"] for octave in found["octaves"][:2] if octave["ratio"] is not None]
+    ratios = [octave["ratio"] for octave in found["octaves"][:FINEST] if octave["ratio"] is not None]
     ratio = max(ratios) if found["texture"] == "grainy" else min(ratios)
     return TEXTURES[found["texture"]].format(ratio=ratio)
 
