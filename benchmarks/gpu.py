@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the work gives; an error is a figure too, so that the other figures are not lost."""
+    """What the work gives; an error is a metric too, so that the other metrics are not lost."""
     try:
         return work()
     except (RuntimeError, ValueError, OSError, ImportError) as error:
@@ -193,7 +193,7 @@ def training_curve(limit: float) -> dict[str, Any]:
             if step * CURVE_POINTS // steps > (step - 1) * CURVE_POINTS // steps or over:
                 value = float(loss)  # waits for the device
                 taken = time.perf_counter() - start - uncounted
-                distance = frechet_distance(extract(features, [drawn(trainer)]), target)
+                distance = frechet_distance(extract(features, [sampled(trainer)]), target)
                 pictures = step * CURVE_BATCH
                 points.append({"seconds": round(taken, 1), "pictures": pictures, "loss": value, "frechet": distance})
                 uncounted = time.perf_counter() - start - taken
@@ -234,8 +234,8 @@ def run_for(trainer: Trainer, limit: float) -> float:
     return (time.perf_counter() - start) / done
 
 
-def drawn(trainer: Trainer) -> torch.Tensor:
-    """Pictures from the averaged weights, drawn as the recipe says, rounded to bytes."""
+def sampled(trainer: Trainer) -> torch.Tensor:
+    """Pictures from the averaged weights, sampled as the recipe says, rounded to bytes."""
     train, data = trainer.config.train, trainer.config.data
     with trainer.averaged():
         parts = sample_batches(

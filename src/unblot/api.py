@@ -21,13 +21,14 @@ from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
-from unblot.runs.folder import CONFIG, MODEL, create, load_model, locked, read_config, refuse_run, save_model
+from unblot.runs.folder import CONFIG, MODEL, REPORT, create, load_model, locked, read_config, refuse_run, save_model
 from unblot.runs.labels import choose_labels, labels_as_trained
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.runs.tuning_store import Tuning
+from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
-from unblot.system.files import new_folder, write_json
+from unblot.system.files import must_be_writable, new_folder, write_json
 from unblot.training import checkpoint
 from unblot.training.announce import announce
 from unblot.training.budget import choose, go_on, keep, training_seconds, try_out
@@ -163,19 +164,20 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     from unblot.reports.evaluation import evaluate_run
 
     config = EvaluateConfig(**choices)
-    run = load(path, config.device)
-    dataset = _data_of(run.config, run.path, quiet)
-    label = labels_as_trained(run.config.data, dataset, config.seed, config.n)
-    samples = run.sample(
-        config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
-    )
     options = Options(
-        tuple(filter(None, config.features.split("+"))),
+        tuple(several(config.features)) if config.features else (),
         config.flip,
         config.shift,
         config.likelihood,
         config.ode,
         cache_folder() / "features",
+    )
+    run = load(path, config.device)
+    must_be_writable(run.path / REPORT)
+    dataset = _data_of(run.config, run.path, quiet)
+    label = labels_as_trained(run.config.data, dataset, config.seed, config.n)
+    samples = run.sample(
+        config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
     )
     note = (lambda line: None) if quiet else print
     return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
@@ -213,6 +215,8 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
 
     config, path = TuneConfig(**choices), Path(path)
     run_config = read_config(path)  # a folder: this is where the result is kept
+    for folder in (path, path / REPORT):
+        must_be_writable(folder)
     run = load(path, config.device)
     run.need_denoiser("tuning")
     return tune_run(run, _data_of(run_config, path, quiet=False), config, cache_folder() / "features", report)

@@ -62,7 +62,9 @@ def test_a_tuned_run_samples_by_what_was_found(tuned):
     tuning = read_tuning(run.path, run.denoiser)
     assert [t.nfe for t in tuning.candidates if not t.sampler.guided] == [4, 9]
     assert min(t.spread for t in tuning.candidates) == 0
-    assert (run.path / "report" / "tuning.html").read_text().count("<rect") == len(tuning.candidates)
+    assert (run.path / "report" / "tuning.html").read_text(encoding="utf-8").count('<tr class="candidate') == len(
+        tuning.candidates
+    )
     sampler = choose(usable(tuning, run.path, labels=False).candidates, "good").sampler
     for line in (table(tuning.about, tuning.candidates), describe(run.path)):
         assert describe_sampler(sampler) in line

@@ -116,12 +116,15 @@ def doctor_command(args: dict[str, Any]) -> None:
     """
     from unblot import api
     from unblot.reports.audit import page, text
+    from unblot.system.files import must_be_writable, write_text
 
     path, as_json = args.pop("page"), args.pop("json")
+    if path is not None:
+        must_be_writable(path.parent)  # before the work rather than after it
     found, dataset = api.audit(args.pop("data"), **args)
     print(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
     if path is not None:
-        path.write_text(page(found, dataset))
+        write_text(path, page(found, dataset))
         print(f"\nlook at   {path}", file=sys.stderr)
 
 

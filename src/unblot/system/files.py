@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """A text file, written beside its place and moved there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes may write the same file
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may hold what is no text
     os.replace(temporary, path)
 
 
@@ -57,6 +58,17 @@ def refuse_full(folder: Path, overwrite: bool) -> None:
     """Raises UnblotError where the folder holds files that are not to be overwritten."""
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UnblotError(f"{str(folder)!r} holds files already; choose another --out, or give --overwrite")
+
+
+def must_be_writable(folder: Path) -> None:
+    """Raises UnblotError where no file can be made in the folder, or in what is there of the way to it."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UnblotError(
+            f"cannot write into {str(folder)!r} ({error.strerror}); make it writable, or copy the run elsewhere"
+        ) from None
 
 
 def checksum(path: Path) -> str:

@@ -28,7 +28,8 @@ class ColourStatistics:
         self.mean = means.mean(0)
         squares = torch.cat([self._squares(b) for b in batches])
         self.std = squares.mean(0).sqrt()
-        self.spread = torch.stack([means.std(0), squares.std(0)])  # from picture to picture
+        spread = [x.std(0) if len(chosen) > 1 else x[0] * torch.nan for x in (means, squares)]
+        self.spread = torch.stack(spread)  # from picture to picture; unknown for one
         self.count = len(chosen)
 
     def compare(self, step: int, pictures: Tensor) -> Line:
