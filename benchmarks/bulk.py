@@ -4,9 +4,9 @@
     python benchmarks/bulk.py --run runs/digits --steps 3 --out bulk.json
 
 `unblot sample RUN -n 100000` is killed with SIGKILL after each of the given shares of its shards and started again,
-until it ends by itself. memory: peak resident MB of the processes, beside that of a draw of a tenth as many;
+until it ends by itself. memory: peak resident MB of the processes, beside that of a run of a tenth as many;
 complete: as many rows in the shards as asked for; distinct: different pictures among them, by hash of their values;
-equal: whether some whole shards are, bit for bit, what a draw that nobody disturbed gives; pictures/s: of the
+equal: whether some whole shards are, bit for bit, what an undisturbed run gives; pictures/s: of the
 undisturbed tenth.
 """
 
@@ -55,13 +55,13 @@ def main() -> None:
         run = unblot.load(args.run) if args.run else unblot.train("digits", out=folder / "run", quiet=True, **FAST)
         command = [sys.executable, "-m", "unblot", "sample", str(run.path), "--label", "all"]
         command += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
-        tenth = drawn([*command, "-n", str(args.n // 10), "--out", str(folder / "tenth")], folder / "tenth", None)
+        tenth = sampled([*command, "-n", str(args.n // 10), "--out", str(folder / "tenth")], folder / "tenth", None)
         many, parts = folder / "many", []
         shards = -(-args.n // SHARD)
         for share in [*args.kills, None]:
             wanted = None if share is None else max(1, round(share * shards))
-            parts.append(drawn([*command, "-n", str(args.n), "--out", str(many)], many, wanted))
-        second_noise = drawn([*command, "-n", str(args.n), "--out", str(many)], many, None)  # nothing is left to do
+            parts.append(sampled([*command, "-n", str(args.n), "--out", str(many)], many, wanted))
+        second_noise = sampled([*command, "-n", str(args.n), "--out", str(many)], many, None)  # nothing is left to do
         choices = {"steps": args.steps, "label": "all", "batch_size": args.batch_size}
         found = {
             "pictures": args.n,
@@ -81,8 +81,8 @@ def main() -> None:
     report(args.out, **found)
 
 
-def drawn(command: list[str], folder: Path, kill_after: int | None) -> Ended:
-    """Runs a draw; kills it as soon as the folder holds so many shards."""
+def sampled(command: list[str], folder: Path, kill_after: int | None) -> Ended:
+    """Runs a command; kills it as soon as the folder holds this many shards."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=sys.stderr)
     killed = False
@@ -101,7 +101,7 @@ def drawn(command: list[str], folder: Path, kill_after: int | None) -> Ended:
 
 
 def examined(run: unblot.Run, folder: Path, n: int, choices: dict[str, Any]) -> dict[str, Any]:
-    """Whether the shards hold every picture once, and what an undisturbed draw holds."""
+    """Whether the shards hold every picture once, and what an undisturbed run holds."""
     paths = sorted(folder.glob("shard-*.npy"))
     hashes, rows = set(), []
     for path in paths:

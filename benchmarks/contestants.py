@@ -1,7 +1,7 @@
-"""The contestants of peers.py: how each is trained for a given time, and how its network is drawn from afterwards.
+"""The contestants of peers.py: how each is trained for a given time, and how its network is sampled afterwards.
 
 Each takes MNIST's training pictures (N, 28, 28) as bytes, without labels. The peers work on 32x32 pictures, a frame of
-two black pixels round each, which is cut off what they draw. Two things are left out of both to their advantage: they
+two black pixels round each, which is cut off their samples. Two things are left out of both to their advantage: they
 read their pictures from memory and not from files, and they do not mirror them, which would make digits of no kind.
 """
 
@@ -33,7 +33,7 @@ from unblot.process.schedules import SCHEDULES
 from unblot.runs.folder import load_model, save_model
 from unblot.training.budget import choose
 from unblot.training.budget_controller import BudgetController
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import denoising_trainer
 
 FRAME = 2  # black pixels on each side of what the peers see
 LOOK_EVERY = 10  # steps after which a run with a budget looks at its pace
@@ -56,7 +56,7 @@ def train_unblot(preset: str) -> Callable[[Tensor, Diagnostics], Trained]:
         config, _ = choose(
             lambda **own: api.plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
         )
-        trainer, last = Trainer(config, dataset), False
+        trainer, last = denoising_trainer(config, dataset), False
         while not last:
             trainer.take_step()
             steps = (
@@ -146,7 +146,7 @@ def train_lucidrains(pictures: Tensor, diagnostics: Diagnostics) -> Trained:
 
 
 def load_lucidrains(path: Path) -> Drawable:
-    """Its network as a v-predictor on its sigmoid schedule, told the index 0 ... 999 of the level."""
+    """Its network as a v-predictor on its sigmoid schedule, given the index 0 ... 999 of the level."""
     model = lucidrains_diffusion().model
     model.load_state_dict(load_file(path))
     ratios = log_noise_ratio(SCHEDULES["sigmoid"]()(torch.arange(1, 1001).double() / 1000))
@@ -182,7 +182,7 @@ def framed(pictures: Tensor) -> Tensor:
 
 
 class Contestant(NamedTuple):
-    """How a contestant is trained and drawn from, and the package that it comes from."""
+    """How a contestant is trained and sampled from, and the package that it comes from."""
 
     train: Callable[[Tensor, Diagnostics], Trained]
     load: Callable[[Path], Drawable]
@@ -205,7 +205,7 @@ def train(name: str, pictures: Tensor, folder: Path, seconds: float, every: floa
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with FlopCounterMode(display=False) as counter:
         step()
-    figures = {
+    metrics = {
         "version": importlib.metadata.version(CONTESTANTS[name].package),
         "parameters": sum(p.numel() for p in network.parameters()),
         "batch": batch,
@@ -217,4 +217,4 @@ def train(name: str, pictures: Tensor, folder: Path, seconds: float, every: floa
         "peak_memory_mib": round(peak / 1024),
         "snapshots": diagnostics.snapshots,
     }
-    (folder / "training.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")

@@ -4,7 +4,7 @@
 
 Held-out pictures pose as samples; a share of them is replaced by training pictures, as they are or changed. Prints, for
 each data set, the share of the untouched held-out pictures called copies, and of the planted ones. MNIST and CIFAR-10
-(its test pictures alone, split here) are looked for in the folder UNBLOT_DATA.
+(its test pictures alone, split here) are searched in the folder UNBLOT_DATA.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def as_they_are(pictures: np.ndarray) -> np.ndarray:
 
 
 def with_noise(levels: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Copies with normal noise of so many grey levels."""
+    """Copies with normal noise of this many gray levels."""
 
     def change(pictures: np.ndarray) -> np.ndarray:
         noise = np.random.default_rng(0).normal(0, levels, pictures.shape)

@@ -1,8 +1,8 @@
-"""Which figure notices which damage: real held-out pictures pose as samples, damaged at five strengths.
+"""Which metric notices which damage: real held-out pictures pose as samples, damaged at five strengths.
 
     python benchmarks/damage.py --data mnist --out damage.json
 
-Prints, for each kind of features, the weakest strength at which a figure tells damaged pictures from undamaged ones
+Prints, for each kind of features, the weakest strength at which a metric tells damaged from undamaged pictures
 (their value lies outside the damaged pictures' 95 % interval, and stays there), and writes every value as JSON.
 """
 
@@ -52,8 +52,8 @@ def blur(samples: Labelled, more: Labelled, strength: float) -> Tensor:
 
 def noise(samples: Labelled, more: Labelled, strength: float) -> Tensor:
     """Normal noise of up to 40 of 255 grey levels."""
-    drawn = torch.randn(samples.pictures.shape, generator=torch.Generator().manual_seed(0))
-    return (samples.pictures + strength * 40 / 127.5 * drawn).clamp(-1, 1)
+    noise = torch.randn(samples.pictures.shape, generator=torch.Generator().manual_seed(0))
+    return (samples.pictures + strength * 40 / 127.5 * noise).clamp(-1, 1)
 
 
 def class_left_out(samples: Labelled, more: Labelled, strength: float) -> Tensor:
@@ -119,15 +119,15 @@ class Bench:
         return pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))]
 
     def measure(self, pictures: Tensor, name: str) -> list[Metric]:
-        """Every figure of these pictures against the training set, for one kind of features."""
+        """Every metric of these pictures against the training set, for one kind of features."""
         features = self.features[name]
         found, reference = extract(features, [pictures]), self.reference[name]
-        figures = compare_features(features.name, found, reference, "training")
+        metrics = compare_features(features.name, found, reference, "training")
         if features.logits is not None:
             with torch.no_grad():
                 classes = features.logits(found).argmax(1), features.logits(reference).argmax(1)
-            figures += class_metrics(features.name, *classes, self.classes, "training")
-        return figures
+            metrics += class_metrics(features.name, *classes, self.classes, "training")
+        return metrics
 
     def copies(self, pictures: Tensor) -> float:
         """The share of pictures called copies of training pictures."""
@@ -138,8 +138,8 @@ def weakest_noticed(values: dict[float, Metric]) -> float | None:
     """The least strength from which on the undamaged value lies outside the damaged one's interval; None if never."""
     sound, found = values[0.0].value, None
     for strength in reversed(STRENGTHS):
-        figure = values[strength]
-        if sound is None or figure.low is None or figure.high is None or figure.low <= sound <= figure.high:
+        metric = values[strength]
+        if sound is None or metric.low is None or metric.high is None or metric.low <= sound <= metric.high:
             break
         found = strength
     return found
@@ -158,44 +158,44 @@ def load(data: str) -> tuple[Labelled, Labelled]:
     folder = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
     with np.load(folder / "mnist.npz", allow_pickle=False) as file:
         parts = {name: torch.from_numpy(file[name]) for name in file.files}
-    training, held_out = (_drawn(parts[f"x_{name}"], parts[f"y_{name}"], 10_000) for name in ("train", "test"))
+    training, held_out = (_chosen(parts[f"x_{name}"], parts[f"y_{name}"], 10_000) for name in ("train", "test"))
     return training, held_out
 
 
-def _drawn(pictures: Tensor, labels: Tensor, count: int) -> Labelled:
+def _chosen(pictures: Tensor, labels: Tensor, count: int) -> Labelled:
     """`count` of the pictures in random order; the files may be sorted."""
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(pictures)))[:count]
     return Labelled(pictures[order][:, None].float() / 127.5 - 1, labels[order].long())
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """Every figure at every strength of every damage, for every kind of features, and what it noticed."""
+    """Every metric at every strength of every damage, for every kind of features, and what it noticed."""
     values: dict[str, Any] = {}
     for damage in DAMAGES:
         values[damage] = {"copies": [bench.copies(bench.damaged(damage, s)) for s in (0.0, *STRENGTHS)]}
         for name in bench.features:
             at = {s: {f.name: f for f in bench.measure(bench.damaged(damage, s), name)} for s in (0.0, *STRENGTHS)}
             values[damage][name] = {
-                figure: {
-                    "values": [at[s][figure].value for s in at],
-                    "weakest_noticed": weakest_noticed({s: at[s][figure] for s in at}),
+                metric: {
+                    "values": [at[s][metric].value for s in at],
+                    "weakest_noticed": weakest_noticed({s: at[s][metric] for s in at}),
                 }
-                for figure in at[0.0]
-                if at[0.0][figure].value is not None and at[0.0][figure].low is not None
+                for metric in at[0.0]
+                if at[0.0][metric].value is not None and at[0.0][metric].low is not None
             }
     return values
 
 
 def table(values: dict[str, Any]) -> str:
-    """A Markdown table: for each kind of features and figure, the weakest strength noticed of each damage."""
+    """A Markdown table: for each kind of features and metric, the weakest strength noticed of each damage."""
     damages = list(values)
-    lines = ["| features | figure | " + " | ".join(d.replace("_", " ") for d in damages) + " |"]
+    lines = ["| features | metric | " + " | ".join(d.replace("_", " ") for d in damages) + " |"]
     lines.append("|---|---|" + "---|" * len(damages))
     features = [name for name in values[damages[0]] if name != "copies"]
     for name in features:
-        for figure in values[damages[0]][name]:
-            cells = [values[d][name][figure]["weakest_noticed"] for d in damages]
-            lines.append(f"| {name} | {figure} | " + " | ".join("–" if c is None else f"{c:g}" for c in cells) + " |")
+        for metric in values[damages[0]][name]:
+            cells = [values[d][name][metric]["weakest_noticed"] for d in damages]
+            lines.append(f"| {name} | {metric} | " + " | ".join("–" if c is None else f"{c:g}" for c in cells) + " |")
     cells = [f"{values[d]['copies'][-1]:.1%}" for d in damages]
     lines.append("| – | share called copies, at strength 1 | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Are digits asked for by label that digit, and do unlabelled ones cover all classes?
 
-A support-vector classifier is trained on real digits and judges the drawn ones; its accuracy on held-out real digits
+A support-vector classifier is trained on real digits and judges the sampled ones; its accuracy on held-out real digits
 stands beside. Usage: python benchmarks/digits.py RUN [--n 500] [--guidance 1]
 """
 
@@ -29,13 +29,13 @@ judge = SVC(gamma=0.001, C=10).fit(fit_x, fit_y)
 run = unblot.load(args.run)
 
 
-def drawn(**choices) -> tuple[np.ndarray, list[int] | None]:
+def sampled(**choices) -> tuple[np.ndarray, list[int] | None]:
     pictures = run.sample(args.n, **choices)
     return judge.predict(pictures.array.reshape(args.n, -1) * (16 / 255)), pictures.labels
 
 
-seen, asked = drawn(label="all", guidance=args.guidance, seed=1)
-free, _ = drawn(seed=2)
+seen, asked = sampled(label="all", guidance=args.guidance, seed=1)
+free, _ = sampled(seed=2)
 shares = np.bincount(free, minlength=10) / args.n
 print(
     json.dumps(

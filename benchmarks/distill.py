@@ -1,4 +1,4 @@
-"""Fréchet distance of models distilled to few evaluations, beside their teacher's at as many and at many: a table.
+"""Fréchet distance of models distilled to few network calls (NFE), beside their teacher's: a table.
 
     python benchmarks/distill.py --run runs/mnist --nfe 1 2 4 --steps 1000
 
@@ -23,7 +23,7 @@ from unblot.evaluation.distances import frechet_distance, frechet_error
 from unblot.evaluation.features import FeatureData, Features, build_features, extract
 from unblot.evaluation.image_set import ImageSet
 
-TEACHER = (1, 2, 4, 10, 20)  # evaluations
+TEACHER = (1, 2, 4, 10, 20)  # NFE
 
 
 def judge() -> tuple[Features, torch.Tensor, float]:
@@ -36,7 +36,7 @@ def judge() -> tuple[Features, torch.Tensor, float]:
 
 
 def measured(run: unblot.Run, features: Features, reference: torch.Tensor, n: int, **choices) -> dict[str, float]:
-    """Distance of n pictures, its bootstrap standard deviation, and the CPU seconds that drawing them took."""
+    """Distance of n pictures, its bootstrap standard deviation, and the CPU seconds that sampling them took."""
     start = time.process_time()
     array = run.sample(n, seed=0, batch_size=100, **choices).array
     seconds = time.process_time() - start
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--nfe", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=1000, help="of distillation")
-    parser.add_argument("--teacher", type=int, nargs="*", default=TEACHER, help="evaluations of the teacher")
+    parser.add_argument("--teacher", type=int, nargs="*", default=TEACHER, help="NFE of the teacher")
     parser.add_argument("-n", type=int, default=2000)
     args = parser.parse_args()
     teacher = unblot.load(args.run)
@@ -71,7 +71,7 @@ def main() -> None:
         print(f"distilled, {calls}", found[f"distilled, {calls}"], flush=True)
     result = {"n": args.n, "floor": floor, "cells": found, "machine": machine()}
     args.run.with_name(f"{args.run.name}-distilled.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"floor {floor:.2f}\n\n| evaluations | Fréchet distance |\n|---|---|")
+    print(f"floor {floor:.2f}\n\n| NFE | Fréchet distance |\n|---|---|")
     for name, cell in found.items():
         print(f"| {name} | {cell['distance']:.2f} ± {cell['deviation']:.2f} |")
 

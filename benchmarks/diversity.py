@@ -79,7 +79,7 @@ def digits(samples: int, width: int) -> Task:
 
 
 def stacked(samples: int, width: int) -> Task:
-    """Three digits as colour channels: 20,000 triples drawn at random, 1,000 modes."""
+    """Three digits as colour channels: 20,000 triples sampled at random, 1,000 modes."""
     (training, labels), (held_out, _) = _digits()
     judge = _classifier(training, labels)
     rng = np.random.default_rng(0)
@@ -171,9 +171,9 @@ TASKS: dict[str, tuple[Callable[[int, int], Task], int, int]] = {  # how to make
 }
 
 
-def failed(figures: dict[str, Any], real: dict[str, Any]) -> bool:
+def failed(metrics: dict[str, Any], real: dict[str, Any]) -> bool:
     """Fewer than 90 % of the modes, or less than half of the quality, that real ones show."""
-    return figures["modes"] < 0.9 * real["modes"] or figures["quality"] < 0.5 * real["quality"]
+    return metrics["modes"] < 0.9 * real["modes"] or metrics["quality"] < 0.5 * real["quality"]
 
 
 def tuned(name: str, task: Task, judge: Judge, seconds: float, parameters: int) -> float:
@@ -181,9 +181,9 @@ def tuned(name: str, task: Task, judge: Judge, seconds: float, parameters: int) 
     scores = {}
     for strength in STRENGTHS[name]:
         trained = MODELS[name](task.training, seconds, 1000, parameters, strength)
-        figures = judge.measure(trained.draw(task.samples))
-        scores[strength] = figures["kl"] - figures["quality"] if judge.points else figures["frechet"]
-        print(f"  tuning {name}, {strength:g}: {_line(figures)}", flush=True)
+        metrics = judge.measure(trained.sample(task.samples))
+        scores[strength] = metrics["kl"] - metrics["quality"] if judge.points else metrics["frechet"]
+        print(f"  tuning {name}, {strength:g}: {_line(metrics)}", flush=True)
     return min(scores, key=scores.__getitem__)
 
 
@@ -221,14 +221,19 @@ def _seeds(args: argparse.Namespace) -> range:
 
 def _measured(trained: Trained, task: Task, judge: Judge, real: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
-    drawn = trained.draw(task.samples)
-    figures = judge.measure(drawn)
+    sampled = trained.sample(task.samples)
+    metrics = judge.measure(sampled)
     about = {"parameters": trained.parameters, "seconds": round(trained.seconds, 1), "steps": trained.steps}
-    return {**figures, "failed": failed(figures, real), **about, "draw_seconds": round(time.perf_counter() - start, 1)}
+    return {
+        **metrics,
+        "failed": failed(metrics, real),
+        **about,
+        "sampling_seconds": round(time.perf_counter() - start, 1),
+    }
 
 
-def _line(figures: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {figures[name]:.4g}" for name in FIGURES if figures[name] is not None)
+def _line(metrics: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in FIGURES if metrics[name] is not None)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -268,7 +273,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="training time of each model")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=0, help="drawn from each model (default: as suits the task)")
+    parser.add_argument("--samples", type=int, default=0, help="sampled from each model (default: as suits the task)")
     parser.add_argument("--width", type=int, default=0, help="of our network (default: as suits the task)")
     parser.add_argument("--strength", type=float, default=0, help="of every rival's knob, instead of tuning it")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -2,9 +2,10 @@
 
     python benchmarks/doctor.py [--copies 100] [--seed 0]
 
-Takes cifar10-test.tar from $UNBLOT_DATA (default ../shared/data), adds copies of pictures drawn at random (as they are,
-recompressed as JPEG of quality 60, shrunk to a half and to three quarters and enlarged again, mirrored), examines the
-lot and prints JSON. CIFAR-10 has copies of its own, so that "false" means: a group without a planted copy.
+Takes cifar10-test.tar from $UNBLOT_DATA (default ../shared/data), adds copies of pictures sampled at random (as they
+are, recompressed as JPEG of quality 60, shrunk to a half and to three quarters and enlarged again, mirrored),
+examines the lot and prints JSON. CIFAR-10 has copies of its own, so that "false" means: a group without a planted
+copy.
 """
 
 import argparse

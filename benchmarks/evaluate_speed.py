@@ -2,9 +2,9 @@
 
     python benchmarks/evaluate_speed.py --threads 2
 
-MNIST's test pictures pose as samples, so that everything but drawing is measured: features (with the training of their
-classifier), all figures, the search for copies, likelihood, loss by noise level, the page. The model is untrained, of
-the default recipe's size. MNIST is looked for in the folder UNBLOT_DATA. Prints JSON.
+MNIST's test pictures pose as samples, so that everything but sampling is measured: features (with the training of their
+classifier), all metrics, the search for copies, likelihood, loss by noise level, the page. The model is untrained, of
+the default recipe's size. MNIST is searched in the folder UNBLOT_DATA. Prints JSON.
 """
 
 import argparse

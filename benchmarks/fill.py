@@ -1,15 +1,15 @@
-"""Filling in half of held-out pictures: `unblot edit fill` against RePaint (Lugmayr et al. 2022) at equal evaluations.
+"""Filling in half of held-out pictures: `unblot edit fill` against RePaint (Lugmayr et al. 2022) at equal NFE.
 
     python benchmarks/fill.py --run runs/mnist --sheet fill.png --out fill.json
     python benchmarks/fill.py                        # trains on the built-in digits first, a minute or two
 
-Each way gets as many steps as its evaluations allow; `calls` says how often the network was called for a picture.
-RePaint has several ways to spend them: grids, and how often it goes back up by how many steps.
+Each method gets as many steps as its NFE allows; `calls` says how often the network was called for a picture.
+RePaint can spend them in several ways: spacings, and how often it goes back up by how many steps.
 
 known: whether every known pixel came back bit for bit; error: mean squared error of the unknown pixels, in the
-network's range; spread: mean squared difference of two draws there (an exact sampler's is equal to its error); Fréchet:
-distance of the filled pictures to the held-out ones as they were, on the features of a classifier of the data (random
-features where it has no labels), with what as many training pictures have as its floor.
+network's range; spread: mean squared difference of two samples there (an exact sampler's is equal to its error);
+Fréchet: distance of the filled pictures to the held-out ones as they were, in the features of a classifier of the
+data (random features where it has no labels); the floor is that of as many training pictures.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import Tensor
 
 import unblot
 from measure import report
-from unblot.api import open_source
+from unblot.api import open_dataset
 from unblot.data.cache.build import cache_folder
 from unblot.data.output import as_display, tile
 from unblot.editing import images as edit
@@ -74,15 +74,15 @@ def main() -> None:
     run = unblot.load(args.run) if args.run else unblot.train("digits", unlabelled=True, held_out=0.2)
     data = read(run, args.pictures)
     found: dict[str, Any] = {"run": run.config.data.name, "pictures": len(data.truth), "features": data.features.name}
-    found |= {"floor": data.floor, "draws": args.batch_sampler, "rows": []}
+    found |= {"floor": data.floor, "draws": args.draws, "rows": []}
     passes = [tuple(int(part) for part in text.split(",")) for text in args.passes]
     for mask in args.masks:
         unknown, columns = MASKS[mask](*data.truth.shape[2:]), []
         for count in args.nfe:
             best = None
             for name, filling in [ours(run, count), *repaints(run, count, passes, args.grids)]:
-                row, filled = measure(run, data, filling, unknown, args.batch_sampler)
-                row = {"mask": mask, "nfe": count, "way": name, **row}
+                row, filled = measure(run, data, filling, unknown, args.draws)
+                row = {"mask": mask, "nfe": count, "method": name, **row}
                 found["rows"].append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
                 if name == "ours":
@@ -110,7 +110,7 @@ def _middle(length: int) -> np.ndarray:
 
 def read(run: Run, count: int) -> Data:
     """The held-out pictures of a run, and how they are compared: by labels, even if the run was trained without."""
-    dataset = open_source(replace(run.config.source, unlabelled=False), quiet=True)
+    dataset = open_dataset(replace(run.config.source, unlabelled=False), quiet=True)
     order = np.random.default_rng(0).permutation(dataset.held_out)[:count]
     training = ImageSet(dataset.pictures, lambda s: dataset.values.encode(s, np.float32), dataset.train)
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[dataset.train])
@@ -123,7 +123,7 @@ def read(run: Run, count: int) -> Data:
 
 
 def ours(run: Run, count: int) -> tuple[str, Filling]:
-    """`unblot edit fill` with as many steps as its evaluations allow."""
+    """`unblot edit fill` with as many steps as its NFE allows."""
     schedule, spacing = run.config.train.schedule, edit.INPAINTING["spacing"]
     steps = max(n for n in range(1, count + 1) if _filling_cost(sampling_levels(schedule, spacing, n)) <= count)
 
@@ -141,7 +141,7 @@ def _filling_cost(levels: NoiseLevel) -> int:
 
 
 def repaints(run: Run, count: int, passes: list[tuple[int, ...]], grids: list[str]) -> list[tuple[str, Filling]]:
-    """RePaint in several ways, each with as many levels as its evaluations allow."""
+    """RePaint with several settings, each with as many levels as its NFE allows."""
     found = []
     for spacing in grids:
         for jump, repeats in passes:
@@ -177,7 +177,7 @@ def _repaint(run: Run, steps: int, jump: int, repeats: int, spacing: str) -> Fil
 def measure(
     run: Run, data: Data, filling: Filling, unknown: np.ndarray, batch_sampler: int
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The figures of one way, and its first draw."""
+    """The metrics of one method, and its first samples."""
     start, values, seen = time.process_time(), edit.values_of(run), [0]
 
     def count(network: Any, given: Any, found: Any) -> None:
@@ -203,21 +203,21 @@ def measure(
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each mask and count: ours, and the best that any way of RePaint reached in each figure by itself."""
+    """For each mask and count: ours, and the best that any setting of RePaint reached in each metric by itself."""
     found = []
     for mask, count in dict.fromkeys((row["mask"], row["nfe"]) for row in rows):
         here = [row for row in rows if (row["mask"], row["nfe"]) == (mask, count)]
         mine, theirs = here[0], here[1:]
         line: dict[str, Any] = {"mask": mask, "nfe": count, "known": mine["known"]}
-        for figure in ("error", "frechet"):
-            best = min((row[figure] for row in theirs), default=None)
-            line[figure] = {"ours": mine[figure], "best_repaint": best, "ours_is_less": best and mine[figure] < best}
+        for metric in ("error", "frechet"):
+            best = min((row[metric] for row in theirs), default=None)
+            line[metric] = {"ours": mine[metric], "best_repaint": best, "ours_is_less": best and mine[metric] < best}
         found.append(line)
     return found
 
 
 def sheet(run: Run, truth: np.ndarray, unknown: np.ndarray, columns: list[np.ndarray]) -> Any:
-    """Rows of a held-out picture, what was known of it, and for each count of evaluations ours and RePaint's."""
+    """Rows of a held-out picture, what was known of it, and for each NFE ours and RePaint's."""
     values = edit.values_of(run)
     shown = as_display(truth[:SHOWN], values)
     known = tinted(shown, np.broadcast_to(unknown, (len(shown), *unknown.shape[1:])))

@@ -33,7 +33,7 @@ from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
 from unblot.process.randomness import labels_for
 from unblot.sampling.batched import sample_batches
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import Trainer, denoising_trainer
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the work gives; an error is a figure too, so that the other figures are not lost."""
+    """What the work gives; an error is a metric too, so that the other metrics are not lost."""
     try:
         return work()
     except (RuntimeError, ValueError, OSError, ImportError) as error:
@@ -178,10 +178,12 @@ def training_curve(limit: float) -> dict[str, Any]:
         train = ImageSet(dataset.pictures, encode, dataset.train)
         features = build_features("random", FeatureData(train))
         target = extract(features, ImageSet(dataset.pictures, encode, dataset.held_out).chunks())
-        trial = Trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
+        trial = denoising_trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
         per_step = run_for(trial, 0.05 * limit)
         steps = max(CURVE_POINTS, int(0.8 * limit / per_step))
-        trainer = Trainer(api.plan_run(source, dataset, {**choices, "steps": steps, "compile": "auto"}), dataset)
+        trainer = denoising_trainer(
+            api.plan_run(source, dataset, {**choices, "steps": steps, "compile": "auto"}), dataset
+        )
         notes: list[str] = []
         start, uncounted, points = time.perf_counter(), 0.0, []
         trainer.compile(notes.append)
@@ -191,7 +193,7 @@ def training_curve(limit: float) -> dict[str, Any]:
             if step * CURVE_POINTS // steps > (step - 1) * CURVE_POINTS // steps or over:
                 value = float(loss)  # waits for the device
                 taken = time.perf_counter() - start - uncounted
-                distance = frechet_distance(extract(features, [drawn(trainer)]), target)
+                distance = frechet_distance(extract(features, [sampled(trainer)]), target)
                 pictures = step * CURVE_BATCH
                 points.append({"seconds": round(taken, 1), "pictures": pictures, "loss": value, "frechet": distance})
                 uncounted = time.perf_counter() - start - taken
@@ -232,8 +234,8 @@ def run_for(trainer: Trainer, limit: float) -> float:
     return (time.perf_counter() - start) / done
 
 
-def drawn(trainer: Trainer) -> torch.Tensor:
-    """Pictures from the averaged weights, drawn as the recipe says, rounded to bytes."""
+def sampled(trainer: Trainer) -> torch.Tensor:
+    """Pictures from the averaged weights, sampled as the recipe says, rounded to bytes."""
     train, data = trainer.config.train, trainer.config.data
     with trainer.averaged():
         parts = sample_batches(

@@ -1,6 +1,6 @@
-"""What sampling costs beyond the network: the time of whole draws over that of the bare network calls in them.
+"""What sampling costs beyond the network: the time of whole sampling runs over that of the bare network calls in them.
 
-For each solver a batch is drawn, and the network is called on such a batch as often as the solver called it; the two
+For each solver a batch is sampled, and the network is called on such a batch as often as the solver called it; the two
 take turns. Usage: python benchmarks/loop_cost.py [--size 32] [--batch 64] [--network unet:width=64] [--steps 10]
 """
 
@@ -33,7 +33,7 @@ args = parser.parse_args()
 shape = (args.channels, args.size, args.size)
 torch.manual_seed(0)
 network = build(NETWORKS, args.network, "network", args.channels, args.channels, shape[1:], 0)
-for parameter in network.parameters():  # zeroed layers would make the adaptive solver's way too easy
+for parameter in network.parameters():  # zeroed layers would make the adaptive solver's trajectory too easy
     if not parameter.any():
         torch.nn.init.normal_(parameter, std=0.02)
 denoiser = Denoiser(network, "edm", 0.5).to(memory_format=torch.channels_last).eval()
@@ -41,7 +41,7 @@ levels = sampling_levels("edm", "karras", args.steps)
 device = next(network.parameters()).device
 
 
-def draw(solver: str) -> int:
+def run_solver(solver: str) -> int:
     """Draws a batch as `unblot sample` does, and gives the number of network calls."""
     calls = 0
 
@@ -65,15 +65,15 @@ def bare(calls: int) -> None:
 
 
 x_T = torch.randn(args.batch, *shape)
-figures = {}
+metrics = {}
 for solver in args.solvers:
-    calls = draw(solver)
-    taken = seconds({"draw": partial(draw, solver), "bare": partial(bare, calls)}, args.rounds, warm_up=1)
-    ratios = [whole / net - 1 for whole, net in zip(taken["draw"], taken["bare"], strict=True)]
-    figures[solver] = {
+    calls = run_solver(solver)
+    taken = seconds({"sampling": partial(run_solver, solver), "bare": partial(bare, calls)}, args.rounds, warm_up=1)
+    ratios = [whole / net - 1 for whole, net in zip(taken["sampling"], taken["bare"], strict=True)]
+    metrics[solver] = {
         "calls": calls,
         "beyond_the_network": round(statistics.median(ratios), 4),
         "least": round(min(ratios), 4),
         "most": round(max(ratios), 4),
     }
-report(batch=args.batch, picture=list(shape), network=args.network, steps=args.steps, solvers=figures)
+report(batch=args.batch, picture=list(shape), network=args.network, steps=args.steps, solvers=metrics)

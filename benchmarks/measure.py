@@ -44,7 +44,7 @@ def matrix_product(
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, and with which versions."""
+    """What the metrics were measured on, and with which versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return {
@@ -58,9 +58,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(out: Path | None = None, /, **figures: Any) -> None:
-    """Prints the figures and the machine as JSON, and writes it to the file `out` where one is given."""
-    text = json.dumps({**figures, "machine": machine()}, indent=2)
+def report(out: Path | None = None, /, **metrics: Any) -> None:
+    """Prints the metrics and the machine as JSON, and writes it to the file `out` where one is given."""
+    text = json.dumps({**metrics, "machine": machine()}, indent=2)
     print(text)
     if out:
         out.write_text(text + "\n")

@@ -1,11 +1,11 @@
-"""60,000 PNG files to batches: packing against plain Pillow decoding of the same files on all cores, in the same run.
+"""60,000 PNG files to batches: the dataset cache against plain Pillow decoding on all cores, in the same run.
 
     python benchmarks/pack.py [--count 60000] [--rounds 3]
 
-Takes MNIST from $UNBLOT_DATA (default ../shared/data) and writes it as PNG files into a temporary folder. The two ways
-of decoding take turns; each round packs into a fresh cache. Then: how long a second start takes, how much memory the
-packing process (with PyTorch in it) and all its workers had at their peak, and how much faster batches come than the
-default network trains on them. Prints JSON.
+Takes MNIST from $UNBLOT_DATA (default ../shared/data) and writes it as PNG files into a temporary folder. The two
+ways of decoding take turns; each round packs into a fresh cache. Then: how long a second start takes, how much memory
+the packing process (with PyTorch in it) and all its workers had at their peak, and how much faster batches come than
+the default network trains on them. Prints JSON.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from unblot.api import plan_run
 from unblot.config.schema import DataConfig
 from unblot.data.cache.pool import cores
 from unblot.data.dataset import Dataset, open_data
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import denoising_trainer
 
 CHUNK = 500  # files that a Pillow process decodes at a time
 
@@ -61,7 +61,7 @@ def pillow_seconds(files: list[str]) -> float:
 
 
 def pack_seconds(folder: Path, cache: Path) -> float:
-    """Opening a folder of pictures whose pack is in the cache or not."""
+    """Opening a folder of pictures whose dataset cache is there or not."""
     start = time.perf_counter()
     open_data(str(folder), cache=cache)
     return time.perf_counter() - start
@@ -108,7 +108,7 @@ def batch_seconds(data: Dataset, size: int, rounds: int = 200) -> float:
 
 def step_seconds(data: Dataset, folder: Path, rounds: int = 5) -> tuple[float, int]:
     """One training step of the default network on this data, and the batch's size."""
-    trainer = Trainer(plan_run(DataConfig(data=str(folder)), data, {}), data)
+    trainer = denoising_trainer(plan_run(DataConfig(data=str(folder)), data, {}), data)
     trainer.take_step()
     start = time.perf_counter()
     for _ in range(rounds):

@@ -1,11 +1,11 @@
-"""unblot and its peers on MNIST: same pictures, same machine, same seconds, one after another; who draws best?
+"""unblot and its peers on MNIST: same pictures, same machine, same seconds, one after another; whose samples are best?
 
 Each contestant trains for --minutes without labels, in a process of its own, and keeps its averaged weights every
---every minutes; making snapshots is not counted. Then every snapshot is drawn from in the same way: 20 steps of
-dpmpp_2m on the karras grid, of the schedule that the network was trained on, since the 1000 steps of the peers' own
+--every minutes; making snapshots is not counted. Then every snapshot is sampled in the same way: 20 steps of
+dpmpp_2m on the karras spacing, of the schedule that the network was trained on, since the 1000 steps of the peers' own
 sampling take hours; a check with 100 steps of DDIM stands beside it. Judged is the Fréchet distance to the 10,000 test
 pictures, in the features of a classifier trained on the training pictures; the floor is that of
-as many real training pictures. The learning rate of unblot falls to the end of its plan: its figures before the end are
+as many real training pictures. The learning rate of unblot falls to the end of its plan: its metrics before the end are
 those of the average at that time, as it is.
 
 What is done is kept in --out: run the same command again to go on after a stop. The environment is that of
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from contestants import CONTESTANTS, FRAME, train
 from measure import machine, matrix_product, seconds, summary
-from peers_table import chart, table
+from peers_table import save_chart, table
 from speed import equal_networks
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_distance
@@ -60,35 +60,35 @@ def main() -> None:
     report = {name: json.loads(path.read_text()) for name, path in trained.items() if path.exists()}
     rate = product_rate()
     result = {"minutes": args.minutes, "matrix_product_gflops": round(rate, 1), "contestants": report}
-    for figures in report.values():
-        figures["share_of_matrix_product_rate"] = round(figures["gflops"] / figures.get("product_gflops", rate), 3)
+    for metrics in report.values():
+        metrics["share_of_matrix_product_rate"] = round(metrics["gflops"] / metrics.get("product_gflops", rate), 3)
     print(measuring_plan(args, report), flush=True)
     judge = Judge(mnist)
     result["floor"] = {n: judge.floor(n) for n in sorted({args.pictures, args.between, args.check} - {0})}
-    for name, figures in report.items():
+    for name, metrics in report.items():
         try:
-            measure(name, figures, judge, args)
+            measure(name, metrics, judge, args)
         except (RuntimeError, OSError, ValueError, UnblotError) as error:
-            figures["failed"] = str(error)
+            metrics["failed"] = str(error)
             print(f"{name}: could not be measured: {error}", flush=True)
         write(args.out, {**result, "machine": machine()})
     if not args.measure_only:
         result |= equal_networks()
     write(args.out, {**result, "machine": machine()})
     print(table(result), flush=True)
-    chart(result, args.out / "peers.svg")
-    print(f"figures in {args.out / 'peers.json'}, curves in {args.out / 'peers.svg'}")
+    save_chart(result, args.out / "peers.svg")
+    print(f"metrics in {args.out / 'peers.json'}, curves in {args.out / 'peers.svg'}")
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for snapshots, drawn pictures and figures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for snapshots, sampled pictures and metrics")
     parser.add_argument("--minutes", type=float, default=10, help="of training, for each contestant")
     parser.add_argument("--every", type=float, default=2, help="minutes between two snapshots")
-    parser.add_argument("--pictures", type=int, default=2000, help="drawn from the last snapshot of each")
-    parser.add_argument("--between", type=int, default=500, help="drawn from each snapshot before; 0 for none")
-    parser.add_argument("--check", type=int, default=300, help="drawn with 100 steps of DDIM as well; 0 for none")
+    parser.add_argument("--pictures", type=int, default=2000, help="sampled from the last snapshot of each")
+    parser.add_argument("--between", type=int, default=500, help="sampled from each snapshot before; 0 for none")
+    parser.add_argument("--check", type=int, default=300, help="sampled with 100 steps of DDIM as well; 0 for none")
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="joined by commas")
     parser.add_argument("--measure-only", action="store_true", help="measure what is trained already")
     parser.add_argument("--train", choices=CONTESTANTS, help=argparse.SUPPRESS)  # what the processes are started with
@@ -104,7 +104,7 @@ def plan_run(args: argparse.Namespace, names: list[str]) -> str:
         f"training: {', '.join(names)}, {args.minutes:g} min each, {training:g} min in all{kept}, "
         f"{torch.get_num_threads()} threads\n"
         f"measuring: {args.pictures} pictures at the end, {args.between} every {args.every:g} min before, "
-        f"{args.check} with {CHECK_STEPS} steps of DDIM; its time is told when the speeds are known"
+        f"{args.check} with {CHECK_STEPS} steps of DDIM; its time is printed when the speeds are known"
     )
 
 
@@ -124,12 +124,12 @@ def run_training(name: str, args: argparse.Namespace) -> None:
     if done.returncode or not path.exists():
         print(f"{name}: failed, see {args.out / name / 'log.txt'}: {done.stdout.strip().splitlines()[-1:]}", flush=True)
         return
-    figures = json.loads(path.read_text())
-    figures["product_gflops"] = round((before + product_rate()) / 2, 1)
-    path.write_text(json.dumps(figures, indent=2) + "\n")
+    metrics = json.loads(path.read_text())
+    metrics["product_gflops"] = round((before + product_rate()) / 2, 1)
+    path.write_text(json.dumps(metrics, indent=2) + "\n")
     print(
-        f"{name}: {figures['steps']} steps of {figures['batch']}, {figures['pictures_per_second']} pictures/s, "
-        f"{figures['parameters'] / 1e6:.2f} M parameters, {time.perf_counter() - start:.0f} s in all",
+        f"{name}: {metrics['steps']} steps of {metrics['batch']}, {metrics['pictures_per_second']} pictures/s, "
+        f"{metrics['parameters'] / 1e6:.2f} M parameters, {time.perf_counter() - start:.0f} s in all",
         flush=True,
     )
 
@@ -143,9 +143,9 @@ def product_rate() -> float:
 def measuring_plan(args: argparse.Namespace, report: dict[str, Any]) -> str:
     """How long measuring is about to take: one evaluation is a third of a picture's training step."""
     total = 0.0
-    for figures in report.values():
-        drawn = STEPS * (args.pictures + args.between * (len(figures["snapshots"]) - 1)) + CHECK_STEPS * args.check
-        total += drawn / (3 * figures["pictures_per_second"])
+    for metrics in report.values():
+        sampled = STEPS * (args.pictures + args.between * (len(metrics["snapshots"]) - 1)) + CHECK_STEPS * args.check
+        total += sampled / (3 * metrics["pictures_per_second"])
     return f"measuring takes about {total / 60 + 0.5:.1f} min more"
 
 
@@ -171,35 +171,35 @@ class Judge:
         return round(frechet_distance(extract(self.features, self.train.sample(count).chunks()), self.test), 3)
 
 
-def measure(name: str, figures: dict[str, Any], judge: Judge, args: argparse.Namespace) -> None:
-    """Adds the Fréchet distance of each snapshot to the figures of a contestant, the last snapshot first."""
-    *between, last = figures["snapshots"]
-    last["pictures"], last["frechet"] = args.pictures, judge.distance(drawn(name, last["file"], args.pictures, args))
+def measure(name: str, metrics: dict[str, Any], judge: Judge, args: argparse.Namespace) -> None:
+    """Adds the Fréchet distance of each snapshot to the metrics of a contestant, the last snapshot first."""
+    *between, last = metrics["snapshots"]
+    last["pictures"], last["frechet"] = args.pictures, judge.distance(sampled(name, last["file"], args.pictures, args))
     print(f"{name}: {last['frechet']} after {last['seconds']:.0f} s", flush=True)
     if args.check:
-        first = drawn(name, last["file"], args.pictures, args)[: args.check]
-        checked = drawn(name, last["file"], args.check, args, "ddim", "time", CHECK_STEPS)
-        figures["check"] = {
+        first = sampled(name, last["file"], args.pictures, args)[: args.check]
+        checked = sampled(name, last["file"], args.check, args, "ddim", "time", CHECK_STEPS)
+        metrics["check"] = {
             "pictures": args.check,
             f"dpmpp_2m_{STEPS}": judge.distance(first),
             f"ddim_{CHECK_STEPS}": judge.distance(checked),
         }
     for snapshot in between if args.between else []:
         snapshot["pictures"] = args.between
-        snapshot["frechet"] = judge.distance(drawn(name, snapshot["file"], args.between, args))
+        snapshot["frechet"] = judge.distance(sampled(name, snapshot["file"], args.between, args))
         print(f"{name}: {snapshot['frechet']} after {snapshot['seconds']:.0f} s", flush=True)
 
 
-def drawn(
+def sampled(
     name: str,
     file: str,
     count: int,
     args: argparse.Namespace,
     solver: str = "dpmpp_2m",
-    grid: str = "",
+    spacing: str = "",
     steps: int = STEPS,
 ) -> Tensor:
-    """Pictures (count, 1, 28, 28) of a snapshot; kept on disk, so that they are drawn once."""
+    """Pictures (count, 1, 28, 28) of a snapshot; kept on disk, so that they are sampled once."""
     kept = args.out / name / f"{Path(file).stem}-{solver}-{steps}-{count}.npy"
     if kept.exists():
         return torch.from_numpy(np.load(kept, allow_pickle=False))
@@ -211,7 +211,7 @@ def drawn(
                 shape,
                 range(count),
                 schedule=schedule,
-                grid=grid or karras_of(schedule),
+                spacing=spacing or karras_of(schedule),
                 solver=solver,
                 steps=steps,
                 labels=labels_for(0, range(count), clusters=clusters),
@@ -226,7 +226,7 @@ def drawn(
 
 
 def karras_of(schedule: str) -> str:
-    """The karras grid down to the least noise that the schedule was trained on: index 1 of 1000, if it has indices."""
+    """The karras spacing down to the least noise of the schedule in training: index 1 of 1000, if it has indices."""
     if schedule.split(":")[0] not in ("linear", "sigmoid"):
         return "karras"
     level = SCHEDULES[schedule.split(":")[0]]()(torch.tensor([1e-3], dtype=torch.float64))

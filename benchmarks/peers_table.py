@@ -1,13 +1,14 @@
-"""The figures of peers.py as a table and as a chart."""
+"""The metrics of peers.py as a table and as a chart."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from unblot.system.files import write_text
+from unblot.system.plots import log_axis, svg_file
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures, a line for each contestant, the better peer's distance over ours, and ours over the floor."""
+    """The metrics, a line for each contestant, the better peer's distance over ours, and ours over the floor."""
     lines = [
         "| | parameters | pictures/s | of the product rate | peak memory | Fréchet distance after s |",
         "|" + "---|" * 6,
@@ -33,50 +34,24 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def chart(result: dict[str, Any], path: Path) -> None:
-    """Distance over time, both on logarithmic scales, as an SVG."""
-    width, height, left, bottom, right = 680, 360, 60, 50, 190
+def save_chart(result: dict[str, Any], path: Path) -> None:
+    """Distance over the time of training, on a logarithmic scale, as an SVG file; nothing where nothing is measured."""
     curves = {
-        name: [(s["seconds"] / 60, s["frechet"]) for s in f["snapshots"] if s.get("frechet")]
+        name: sorted((s["seconds"] / 60, s["frechet"]) for s in f["snapshots"] if s.get("frechet"))
         for name, f in result["contestants"].items()
     }
-    floor = max(1e-3, min(result["floor"].values()))
-    points = [point for curve in curves.values() for point in curve]
-    if not points:
+    distances = [distance for curve in curves.values() for _, distance in curve]
+    if not distances:
         return
-    most_x, most_y = max(x for x, _ in points), max(y for _, y in points)
-    least_y = min(floor, *(y for _, y in points)) / 1.2
+    floor = max(1e-3, min(result["floor"].values()))
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = left + x / most_x * (width - left - right)
-        return across, 20 + (1 - np.log(y / least_y) / np.log(1.2 * most_y / least_y)) * (height - 20 - bottom)
+    def draw(axes: Any) -> None:
+        for colour, (name, curve) in zip(("#0b6e4f", "#7fb069", "#d1495b", "#e08e45"), curves.items()):
+            if curve:
+                axes.plot(*zip(*curve), color=colour, label=name)
+        axes.axhline(floor, color="#888888", linestyle="--", label="real pictures")
+        log_axis(axes, "y", min(floor, *distances) / 1.2, max(distances) * 1.2)
+        axes.set(xlabel="minutes of training", ylabel="Fréchet distance to held-out pictures")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
-    colours = ("#0b6e4f", "#7fb069", "#d1495b", "#e08e45")
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        'font-size="12"><rect width="100%" height="100%" fill="white"/>'
-    ]
-    for exponent in range(int(np.floor(np.log10(least_y))), int(np.ceil(np.log10(most_y))) + 1):
-        _, y = place(0, 10.0**exponent)
-        if 20 <= y <= height - bottom:
-            parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-            parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{10.0**exponent:g}</text>')
-    for colour, (name, curve) in zip(colours, curves.items()):
-        at = [place(*point) for point in sorted(curve)]
-        if at:
-            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-            parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            parts.append(f'<text x="{at[-1][0] + 6:.1f}" y="{at[-1][1] + 4:.1f}" fill="{colour}">{name}</text>')
-    longest = max(curves.values(), key=len)
-    for minutes, _ in longest:
-        x, _ = place(minutes, floor)
-        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{minutes:.3g}</text>')
-    _, y = place(0, floor)
-    parts.append(
-        f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#888" stroke-dasharray="4"/>'
-    )
-    parts.append(f'<text x="{width - right + 6}" y="{y + 4:.1f}" fill="#888">real pictures</text>')
-    parts.append(
-        f'<text x="{left}" y="{height - 10}">minutes of training; Fréchet distance to held-out pictures</text>'
-    )
-    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+    write_text(path, svg_file(680, 360, "Fréchet distance over time", draw))

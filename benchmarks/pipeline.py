@@ -1,6 +1,6 @@
-"""Time for a picture: ours with few evaluations, against diffusers' DDPM pipeline of 1000 steps on an equal network.
+"""Time for a picture: ours with few network calls, against diffusers' DDPM pipeline of 1000 steps on an equal network.
 
-Both networks have the same layers and the same weights: ours is `ddpm_unet`, theirs UNet2DModel. The two draw batches
+Both networks have the same layers and the same weights: ours is `ddpm_unet`, theirs UNet2DModel. The two sample batches
 in turns. `--timed` steps of the pipeline's 1000 are timed, and counted up (its steps are all alike); 1000 times them
 all. Usage: python benchmarks/pipeline.py [--nfe 10] [--solver unipc] [--batch 64] [--timed 50]
 """

@@ -23,15 +23,15 @@ from torch.nn.functional import softplus
 from unblot import api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import open_data
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import denoising_trainer
 
 RATE = 1e-3
 
 
 class Trained(NamedTuple):
-    """`draw(n)` gives new pictures (n, C, H, W) in the network's range; parameters of all that was trained."""
+    """`sample(n)` gives new pictures (n, C, H, W) in the network's range; parameters of all that was trained."""
 
-    draw: Callable[[int], Tensor]
+    sample: Callable[[int], Tensor]
     parameters: int
     seconds: float
     steps: int
@@ -93,10 +93,10 @@ def gan(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: 
 
     took, steps = run_for(seconds, step)
 
-    def drawn(n: int) -> Tensor:
+    def sampled(n: int) -> Tensor:
         return average(torch.randn(n, latent)).view(-1, *shape)
 
-    return Trained(lambda n: _in_parts(drawn, n), count(generator, critic), took, steps)
+    return Trained(lambda n: _in_parts(sampled, n), count(generator, critic), took, steps)
 
 
 def vae(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: float) -> Trained:
@@ -126,11 +126,11 @@ def vae(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: 
     # Points carry the noise of the data; of a picture the mean is what one would look at.
     noise = float(log_std.detach().clamp_min(-5).exp()) if shape[1] == 1 else 0.0
 
-    def drawn(n: int) -> Tensor:
+    def sampled(n: int) -> Tensor:
         found = decoder(torch.randn(n, latent)).view(-1, *shape)
         return found + noise * torch.randn_like(found)
 
-    return Trained(lambda n: _in_parts(drawn, n), count(decoder, encoder) + 1, took, steps)
+    return Trained(lambda n: _in_parts(sampled, n), count(decoder, encoder) + 1, took, steps)
 
 
 def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: int = 0) -> Trained:
@@ -142,7 +142,7 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         choices = {"network": network, "seed": seed, "device": "cpu"} | (
             {"batch_size": batch_size} if batch_size else {}
         )
-        trial = Trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
+        trial = denoising_trainer(api.plan_run(source, dataset, {**choices, "steps": 1000}), dataset)
         _, done = run_for(min(3.0, seconds / 10), lambda _: trial.take_step())
         start = time.perf_counter()
         for _ in range(max(2, done // 2)):
@@ -150,21 +150,21 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
         speed = max(2, done // 2) / (time.perf_counter() - start)
         # The recipe needs its number of steps beforehand; should they take longer than was seen, time decides.
         config = api.plan_run(source, dataset, {**choices, "steps": max(2, int(0.95 * seconds * speed))})
-        trainer, start = Trainer(config, dataset), time.perf_counter()
+        trainer, start = denoising_trainer(config, dataset), time.perf_counter()
         while trainer.step < config.train.steps and time.perf_counter() - start < seconds:
             trainer.take_step()
         took = time.perf_counter() - start
     run = api.Run(Path(folder), config, trainer.denoiser)
 
-    def drawn(n: int) -> Tensor:
+    def sampled(n: int) -> Tensor:
         with trainer.averaged():
             return torch.from_numpy(run.sample(n, seed=seed, batch_size=500).array).float()
 
-    return Trained(drawn, count(trainer.denoiser), took, trainer.step)
+    return Trained(sampled, count(trainer.denoiser), took, trainer.step)
 
 
 def run_for(seconds: float, step: Callable[[float], object]) -> tuple[float, int]:
-    """Takes steps until the time is over, each told what share of it is gone; seconds taken, and steps."""
+    """Takes steps until the time is over, each given the share of it that is over; seconds taken, and steps."""
     start, steps = time.perf_counter(), 0
     while (gone := time.perf_counter() - start) < seconds:
         step(gone / seconds)
@@ -185,5 +185,5 @@ def _set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
 
 
 @torch.no_grad()
-def _in_parts(drawn: Callable[[int], Tensor], n: int, size: int = 1000) -> Tensor:
-    return torch.cat([drawn(min(size, n - start)) for start in range(0, n, size)])
+def _in_parts(sampled: Callable[[int], Tensor], n: int, size: int = 1000) -> Tensor:
+    return torch.cat([sampled(min(size, n - start)) for start in range(0, n, size)])

@@ -24,7 +24,7 @@ from unblot.config.schema import DataConfig
 from unblot.data.dataset import open_data
 from unblot.nn import NETWORKS
 from unblot.specs import build
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import Trainer, denoising_trainer
 
 EQUAL = "ddpm_unet:width=32,multipliers=1-2-2,blocks=2,attention=1"  # 1.6 M parameters
 
@@ -142,7 +142,7 @@ def engine(batch: int, shape: tuple[int, int, int], **choices: Any) -> Trainer:
         np.save(path, np.random.default_rng(0).integers(0, 256, (max(256, batch), *shape), np.uint8))
         dataset = open_data(path, held_out=0, cache=folder, options={"layout": "NCHW"})
         chosen = {"batch_size": batch, "steps": 1_000_000, **choices}
-        trainer = Trainer(api.plan_run(DataConfig(data=path, held_out=0), dataset, chosen), dataset)
+        trainer = denoising_trainer(api.plan_run(DataConfig(data=path, held_out=0), dataset, chosen), dataset)
     fill_zeros(trainer.denoiser)
     return trainer
 

@@ -11,7 +11,7 @@ from unblot.denoiser import Denoiser
 
 
 class Drawable(NamedTuple):
-    """A trained denoiser, the schedule to draw from it by, the shape (C, H, W) that it draws, and the shares of its
+    """A trained denoiser, the schedule to sample with, the shape (C, H, W) of its samples, and the shares of its
     clusters."""
 
     denoiser: Denoiser

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from unblot.data.readers.formats import PNG_START
+from unblot.data.readers.metadata import PNG_START
 
 RNG = np.random.default_rng(5)
 

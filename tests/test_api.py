@@ -13,8 +13,7 @@ from unblot.losses import WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.folder import read_metrics
-from unblot.runs.metrics import STEP, of_kind
+from unblot.runs.metrics import STEP, of_kind, read_metrics
 from unblot.sampling.solvers import SOLVERS
 
 SMALL = {
@@ -110,10 +109,10 @@ def test_every_parameterization_learns_on_every_schedule(parameterization, sched
     choices |= {"steps": 40, "batch_size": 64, "weighting": "none", "decay": "none", "learning_rate": 3e-3}
     noise_only = schedule.endswith("zero_snr") or schedule.startswith("flow")
     if parameterization == "eps" and noise_only:
-        with pytest.raises(UnblotError, match="--parameterization v"):
+        with pytest.raises(UnblotError, match="parameterization='v'"):
             api.plan_run(api.DataConfig(data="digits"), dataset, choices)
         return
-    trainer = api.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
+    trainer = api.denoising_trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
     losses = [trainer.take_step().loss for _ in range(40)]
     assert all(math.isfinite(loss) for loss in losses)
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
@@ -123,7 +122,7 @@ def test_every_parameterization_learns_on_every_schedule(parameterization, sched
 def test_every_weighting_gives_finite_gradients(weighting):
     dataset = api.open_data("digits")
     choices = {"weighting": weighting, "network": SMALL["unet"], "steps": 3, "batch_size": 16}
-    trainer = api.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
+    trainer = api.denoising_trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
     assert all(math.isfinite(norm) for norm in [trainer.take_step().grad_norm for _ in range(3)])
 
 

@@ -66,6 +66,6 @@ def test_ancestral_sampling(dtype: torch.dtype) -> None:
         later = iter(noises[1:])
         denoiser = Denoiser(model, "eps")
         y = sample(denoiser, noises[0], steps, SOLVERS["ddpm"](variance=name), lambda drawn=later: next(drawn))
-        assert next(later, None) is None  # as many noises as the text draws
+        assert next(later, None) is None  # as many noises as the text uses
         torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-4)
         assert float(x.abs().max()) > 0.1  # something is there to agree on

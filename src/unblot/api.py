@@ -10,30 +10,31 @@ from typing import Any
 from unblot.config.durations import budget_of, longer_budget, parse_budget
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.schema import DataConfig, DistillConfig, RunConfig
-from unblot.data.audit.audit import audit_dataset, quick_check
+from unblot.data.audit.audit import audit_dataset
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
-from unblot.distillation.distill import keep_teacher, student_config, teacher_of
-from unblot.errors import UnblotError, arg, escaped
-from unblot.process.randomness import epoch_order
+from unblot.distillation.student import keep_teacher, student_config, teacher_of
+from unblot.distillation.task import DistillationTask
+from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
-from unblot.runs.run import Run, Samples, choose_labels, load
-from unblot.runs.run_data import data_of_run, line_printer, open_dataset
+from unblot.runs.labels import choose_labels, labels_as_trained
+from unblot.runs.run import Run, Samples, load
+from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.runs.tuning_store import Tuning
+from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.training import checkpoint
 from unblot.training.announce import announce
 from unblot.training.budget import choose, go_on, keep, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
-from unblot.training.diagnostics.loggers import services
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.loop import run_training
-from unblot.training.plan import SPECS, plan_run
-from unblot.training.trainer import Trainer
+from unblot.training.plan import SPECS, check_choices, plan_run
+from unblot.training.trainer import Trainer, denoising_trainer
 
 __all__ = [
     "SPECS",
@@ -68,18 +69,19 @@ def train(
     not write stay. budget="20m" trains for a given time instead of a number of steps. Raises UnblotError for bad
     input, before anything is written.
     """
+    check_choices(choices)
     budget = budget_of(choices)
     folder = None if out is None else user_path(out)
     if folder is not None:
         refuse_run(folder, overwrite)
-    source, dataset = _planned_data(data, choices, quiet)
+    source, dataset = data_of_choices(data, choices, quiet)
     controller = BudgetController(budget, shared_clock(join_group()))
     config, budget_plan = plan_run(source, dataset, choices), None
     if budget is not None:
         config, budget_plan = choose(
             lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
         )
-    trainer = Trainer(config, dataset)
+    trainer = denoising_trainer(config, dataset)
     with claimed(folder, Path("runs") / dataset.name, trainer.group) as claim:
         if trainer.group.is_main_process:
             create(claim, config, overwrite)
@@ -92,8 +94,9 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     With a budget the network, batch size and number of steps are those of a run without one, since trial steps decide
     them.
     """
+    check_choices(choices)
     budget_of(choices)
-    source, dataset = _planned_data(data, choices, quiet)
+    source, dataset = data_of_choices(data, choices, quiet)
     return plan_run(source, dataset, choices)
 
 
@@ -117,6 +120,10 @@ def resume(
     config = read_config(folder)
     must_be_writable(folder)
     state = checkpoint.newest_state(folder)
+    if steps is not None and steps < state.get("step", 0):
+        raise UnblotError(
+            f"{arg('steps', steps)} is less than the {state['step']} steps that the run has taken; give more than those"
+        )
     changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
     if steps is not None or budget is not None:
         changes["budget"] = longer_budget(budget, steps, config.train.budget, state.get("seconds", 0.0))
@@ -130,7 +137,10 @@ def resume(
     controller = BudgetController(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
     budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
-    trainer = Trainer(config, dataset, None if config.distill is None else teacher_of(folder, config.distill))
+    if config.distill is None:
+        trainer = denoising_trainer(config, dataset)
+    else:
+        trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             write_run_config(folder, config)
@@ -166,7 +176,7 @@ def distill(
             raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another {arg('out')}")
         refuse_run(folder, overwrite)
     dataset, config = data_of_run(config, path, data, quiet)
-    trainer = Trainer(config, dataset, teacher)
+    trainer = Trainer(config, DistillationTask(config, dataset, teacher))
     with claimed(folder, place.with_name(f"{place.resolve().name}-distilled"), trainer.group) as claim:
         if trainer.group.is_main_process:
             create(claim, config, overwrite)
@@ -184,23 +194,20 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     from unblot.reports.evaluation import evaluate_run
 
     config = EvaluateConfig(**choices)
-    run = load(path, config.device)
-    must_be_writable(run.path / REPORT)
-    dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
-    label = None
-    if dataset.labels is not None and run.config.data.classes:
-        chosen = epoch_order(config.seed, 0, len(dataset.train))[: config.n].numpy()
-        label = dataset.labels[dataset.train[chosen]].tolist()
-    samples = run.sample(
-        config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
-    )
     options = Options(
-        tuple(filter(None, config.features.split("+"))),
+        tuple(several(config.features)) if config.features else (),
         config.flip,
         config.shift,
         config.likelihood,
         config.ode,
         cache_folder() / "features",
+    )
+    run = load(path, config.device)
+    must_be_writable(run.path / REPORT)
+    dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
+    label = labels_as_trained(run.config.data, dataset, config.seed, config.n)
+    samples = run.sample(
+        config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
     )
     note = (lambda line: None) if quiet else print
     return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
@@ -259,22 +266,10 @@ def audit(
 
     def seconds(dataset: Dataset) -> float:
         config = plan_run(source, dataset, {"clusters": 0})  # finding clusters takes long, and changes no step
-        return training_seconds(try_out(config, dataset, time.monotonic, draw=True))
+        return training_seconds(try_out(config, dataset, time.monotonic, preview=True))
 
     found = audit_dataset(dataset, near=near, flipped=flipped, seconds=seconds, report=line_printer(quiet))
     return found, dataset
-
-
-def _planned_data(data: str | Path, choices: dict[str, Any], quiet: bool) -> tuple[DataConfig, Dataset]:
-    """The data of a new run, whose choices are taken out of `choices`."""
-    reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
-    source = DataConfig(data=str(data), **reading)
-    services(choices.get("log_to", ""))
-    dataset = open_dataset(source, quiet)
-    for warning in quick_check(dataset):
-        if not quiet:
-            print(f"note: {escaped(warning)}")
-    return source, dataset
 
 
 def _train(

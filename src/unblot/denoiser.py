@@ -1,4 +1,4 @@
-"""A network that denoises: from x_t and its noise level to an estimate of the picture."""
+"""The denoiser: from x_t and its noise level to x0_hat."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ from unblot.process.schedules import ddpm_index
 
 
 class Denoised(NamedTuple):
-    """What is known of the picture behind x_t: `x0` (B, C, H, W), the estimate x0_hat.
+    """The estimate x0_hat, (B, C, H, W), and the learned reverse variance.
 
-    `var_mix` (B, C, H, W) in [0, 1] says where the reverse variance stands between the posterior's and beta
-    (Nichol & Dhariwal 2021, eq. 15); None where the variance is not learned.
+    variance_interpolation: (B, C, H, W) in [0, 1], between the posterior variance (0) and beta (1), in the logarithm
+    (v of Nichol & Dhariwal 2021, eq. 15); None where the variance is not learned.
     """
 
     x0: Tensor
@@ -22,14 +22,13 @@ class Denoised(NamedTuple):
 
 
 class Denoiser(nn.Module):
-    """A network with its parameterization: `forward(x_t, level, label)` estimates x0.
+    """A network with its parameterization, `x0_hat = c_skip·x_t + c_out·F(c_in·x_t, level, label)`.
 
-    network: maps (c_in·x_t, embedding of the level, label) to F; `network.embeds` says which embedding it takes.
-    parameterization: a name in PARAMETERIZATIONS. data_std: the data's standard deviation in the network's range.
-    num_classes: labels run over 0 … num_classes − 1, and num_classes itself means "no label"; 0 where there are none.
-    conditions: numbers that say how a picture was augmented, which the network is given as constant channels behind
-    the picture's own, as many as it then has more input channels; zeros wherever none are given, as in sampling.
-    learned_variance: the network has twice the picture's output channels, and the second half says var_mix.
+    network: computes F; its `embeds` names the noise embedding that it takes. parameterization: a name in
+    PARAMETERIZATIONS. data_std: standard deviation of the data in the network's range. num_classes: labels are 0 …
+    num_classes − 1, and num_classes is "no label"; 0 for a model without labels. conditions: the number of augmentation
+    parameters, which are further input channels of constant value; they are zeros in sampling (Karras et al. 2022,
+    appendix F.2). learned_variance: the network has twice the output channels, the second half for the variance.
     """
 
     def __init__(
@@ -52,9 +51,9 @@ class Denoiser(nn.Module):
     def output(
         self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None, conditions: Tensor | None = None
     ) -> Tensor:
-        """The network's raw output F, shape (B, C, H, W); level () or (B,), conditions (B, K) or None.
+        """The network's output F (B, C, H, W), for a level () or (B,) and conditions (B, K) or None.
 
-        With a learned variance 2·C channels, the second half the log odds of var_mix.
+        With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
         embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
@@ -64,14 +63,14 @@ class Denoiser(nn.Module):
         return self.network(x, per_picture(embed(level), x_t), label)
 
     def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
-        """x0_hat for x_t (B, C, H, W) at a level of shape () or (B,); label (B,) int64, or None for no label."""
+        """x0_hat for x_t (B, C, H, W) at a level () or (B,); label: (B,) int64, or None for no label."""
         return self.read(self.output(x_t, level, label), x_t, level)
 
     def read(self, output: Tensor, x_t: Tensor, level: NoiseLevel) -> Denoised:
-        """What the network's raw output for x_t says of the picture."""
+        """The estimate that the network's output for x_t stands for."""
         c_skip, c_out = self.parameterization(level, self.data_std)
         output = output.to(x_t.dtype)  # mixed precision ends here
         if not self.learned_variance:
             return Denoised(mix(c_skip, x_t, c_out, output))
-        says, odds = output.chunk(2, 1)
-        return Denoised(mix(c_skip, x_t, c_out, says), torch.sigmoid(odds))
+        f, logits = output.chunk(2, 1)
+        return Denoised(mix(c_skip, x_t, c_out, f), torch.sigmoid(logits))

@@ -1,6 +1,7 @@
 """The one error that a user is meant to read, and how its message names a choice: as an argument or as a flag."""
 
 import errno
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,6 +9,7 @@ from typing import Any
 
 _at_command_line: ContextVar[bool] = ContextVar("at_command_line", default=False)
 
+JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of words in some scripts, and of emoji
 REASONS = {  # of an operating system's error: what is wrong, and what to do
     errno.EACCES: "permission denied; change the permissions, or choose another place",
     errno.EPERM: "permission denied; change the permissions, or choose another place",
@@ -61,9 +63,15 @@ def sentence(error: OSError) -> str:
     return f"{str(error.filename)!r}: {reason}" if error.filename else reason
 
 
-def printable(text: str) -> str:
-    """A text in which control characters, also those of a terminal's escape sequences, are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def printable(name: str) -> str:
+    """The name with everything that could act on a terminal or that does not print written as escapes."""
+    if name.isprintable():
+        return name
+    return "".join(c if _prints(c) else c.encode("unicode_escape").decode() for c in name)
+
+
+def _prints(char: str) -> bool:
+    return char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs"
 
 
 def escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a denoiser is trained on: the squared error of the network's output, weighted by noise level, and the bound."""
+"""Training losses: the squared error of the network's output, weighted by noise level, and the variational bound."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,9 +16,9 @@ Weighting = Callable[[NoiseLevel, Denoiser], Tensor]  # levels (B,) -> weights (
 
 
 class Objective(NamedTuple):
-    """What is made small: the squared error of the network's output, or `scale` times the variational bound, or both.
+    """What is minimized: the squared error of the network's output, or `scale` times the variational bound, or both.
 
-    steps: reverse steps that the bound is over; 0 for no bound. With a bound the variance is learned.
+    steps: number of reverse steps of the bound; 0 for no bound. With a bound the variance is learned.
     """
 
     squared_error: bool
@@ -27,24 +27,24 @@ class Objective(NamedTuple):
 
     @property
     def learned_variance(self) -> bool:
-        """Whether the network says the variance of the reverse step as well."""
+        """Whether the network also predicts the variance of the reverse step."""
         return self.steps > 0
 
 
 def simple() -> Objective:
-    """The squared error alone, weighted by level."""
+    """The squared error alone, weighted by level (L_simple of Ho et al. 2020, where the weight is 1)."""
     return Objective(squared_error=True)
 
 
 def hybrid(*, scale: float = 0.001, steps: int = 1000) -> Objective:
-    """The squared error, and the bound for the variance, which is learned with it (Nichol & Dhariwal 2021, eq. 16)."""
+    """The squared error, plus the bound for the learned variance (L_hybrid of Nichol & Dhariwal 2021, eq. 16)."""
     return _checked(Objective(True, scale, steps))
 
 
 def vlb(*, steps: int = 1000) -> Objective:
     """The variational bound alone, for mean and variance (L_vlb of Nichol & Dhariwal 2021); no weighting by level.
 
-    With many steps it is the continuous-time bound of Kingma et al. 2021.
+    With many steps it approaches the continuous-time bound of Kingma et al. 2021.
     """
     return _checked(Objective(False, 1.0, steps))
 
@@ -55,7 +55,8 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {"simple": simple, "hybrid": h
 def _checked(objective: Objective) -> Objective:
     if objective.steps < 2 or objective.scale <= 0:
         raise UnblotError(
-            f"a bound needs steps of 2 or more and a scale above 0, not {objective.steps} and {objective.scale}"
+            f"an objective with a bound needs 2 steps or more and a scale above 0, not {objective.steps} and "
+            f"{objective.scale}"
         )
     return objective
 
@@ -71,8 +72,8 @@ def training_loss(
 ) -> Tensor:
     """Weighted mean squared error between the network's output and its target, per picture, shape (B,).
 
-    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,); conditions (B, K): how
-    x0 was augmented. With eps-prediction and no weight this is L_simple (Ho et al. 2020, eq. 14).
+    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,); conditions: (B, K), how x0 was augmented.
+    With eps-prediction and no weight this is L_simple (Ho et al. 2020, eq. 14).
     """
     output = denoiser.output(corrupt(x0, level, eps), level, label, conditions)
     return squared_error(denoiser, output, x0, level, eps, weight)
@@ -89,19 +90,19 @@ def bound_loss(
     weight: Tensor | None = None,
     conditions: Tensor | None = None,
 ) -> Tensor:
-    """The loss of an objective with a bound, per picture, (B,): nats per dimension, beside the squared error or alone.
+    """The loss of an objective with a bound, per picture, (B,): nats per dimension, with the squared error or alone.
 
-    x0, eps, label, weight, conditions: as in `training_loss`; way: the reverse step of each picture, whose `t` is its
-    level. Beside the squared error the bound teaches the variance alone: x0_hat is held fixed in it (Nichol &
-    Dhariwal 2021, section 3.1).
+    x0, eps, label, weight, conditions: as in `training_loss`; reverse_step: of each picture, its `t` being the level.
+    With the squared error the bound trains only the variance: x0_hat is detached in it (Nichol & Dhariwal 2021,
+    section 3.1).
     """
     x_t = corrupt(x0, reverse_step.t, eps)
     output = denoiser.output(x_t, reverse_step.t, label, conditions)
     denoised = denoiser.read(output, x_t, reverse_step.t)
     if not objective.squared_error:
         return objective.scale * objective.steps * bound_terms(denoised, x0, reverse_step, decoder)
-    held = denoised._replace(x0=denoised.x0.detach())
-    bound = objective.scale * objective.steps * bound_terms(held, x0, reverse_step, decoder)
+    detached = denoised._replace(x0=denoised.x0.detach())
+    bound = objective.scale * objective.steps * bound_terms(detached, x0, reverse_step, decoder)
     return bound + squared_error(denoiser, output, x0, reverse_step.t, eps, weight)
 
 
@@ -111,7 +112,7 @@ def squared_error(
     """The weighted mean squared error of the network's raw output, per picture, (B,)."""
     output = output[:, : x0.shape[1]]
     target = network_target(denoiser.parameterization, level, denoiser.data_std, x0, eps)
-    error = (output - target).square().flatten(1).mean(1)  # in x0's dtype, also where the output is bf16
+    error = (output - target).square().flatten(1).mean(1)  # in x0's dtype, even where the output is bf16
     return error if weight is None else error * per_picture(weight, error)
 
 
@@ -121,14 +122,19 @@ def none() -> Weighting:
 
 
 def min_snr(*, gamma: float = 5.0) -> Weighting:
-    """`min(SNR, gamma)` on the squared error of x0_hat (Hang et al. 2023), as a weight on the network's error."""
+    """`min(SNR, gamma)` on the squared error of x0_hat (Hang et al. 2023), as a weight on the network's error.
+
+    gamma: above 0.
+    """
+    if gamma <= 0:
+        raise UnblotError(f"weighting 'min_snr' needs gamma > 0, not {gamma}")
     return lambda level, denoiser: log_snr(level).exp().clamp(max=gamma) * _x0_error_per_output_error(level, denoiser)
 
 
 def edm() -> Weighting:
     """`n²/(sigma·sd)²` on the squared error of x0_hat (Karras et al. 2022, eq. 8), as a weight on the network's error.
 
-    It makes every level count alike under EDM's parameterization, where it is 1; n² = alpha²·sd² + sigma².
+    Under EDM's parameterization it is 1 at every level; n² = alpha²·sd² + sigma².
     """
 
     def weight(level: NoiseLevel, denoiser: Denoiser) -> Tensor:

@@ -5,6 +5,7 @@ parameters are its options: their names, types and defaults are read from its si
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -69,6 +70,9 @@ def _convert(text: str, to: type, where: str) -> Any:
             raise UnblotError(f"{where}: {text!r} is neither true nor false")
         return text.lower() == "true"
     try:
-        return to(text)
+        value = to(text)
     except ValueError:
         raise UnblotError(f"{where}: {text!r} is not of type {to.__name__}") from None
+    if to is float and not math.isfinite(value):
+        raise UnblotError(f"{where}: {text!r} is not a finite number")
+    return value

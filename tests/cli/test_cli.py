@@ -37,7 +37,7 @@ def test_distill_makes_a_run_of_few_evaluations(run, tmp_path, capsys):
     assert f"unblot sample {out}" in capsys.readouterr().out
     assert main(["sample", str(out), "-n", "2"]) == 0
     assert main(["show", str(out)]) == 0
-    assert "for 1 evaluations a picture" in capsys.readouterr().out
+    assert "NFE 1" in capsys.readouterr().out
     assert "--nfe must be from 1 to 4, not 0" in refused(capsys, "distill", run, "--nfe", "0")
     assert "leave out --steps" in refused(capsys, "sample", out, "--steps", "8")
 

@@ -1,4 +1,4 @@
-"""Packs made by these tests go to a folder of the test's own."""
+"""Dataset caches of these tests go to a folder of the test's own."""
 
 import pytest
 

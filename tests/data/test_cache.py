@@ -1,4 +1,4 @@
-"""The pack: found again, gone on with after any kind of death, the same array whatever happened."""
+"""The dataset cache: found again, continued after any kind of death, the same array whatever happened."""
 
 import os
 import queue
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from data_files import encoded
-from unblot.data.cache import build as pack
-from unblot.data.cache import journal, manifest, pool, worker
+from unblot.data.cache import build, journal, manifest, place, pool, worker
 from unblot.data.dataset import open_data
 from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers import reading
@@ -40,7 +39,7 @@ def folder(tmp_path_factory):
 def cached(folder: Path, cache: Path, **options) -> manifest.CachedDataset:
     source, stamp = open_source(str(folder))
     ignore = {"report": lambda line: None, "progress": lambda done, count: None}
-    return pack.pack(source, stamp, ImageOptions(size=(16, 16)), cache, **(ignore | options))
+    return build.cached_dataset(source, stamp, ImageOptions(size=(16, 16)), cache, **(ignore | options))
 
 
 def same(a: manifest.CachedDataset, b: manifest.CachedDataset) -> bool:
@@ -57,7 +56,7 @@ def undisturbed(folder, tmp_path_factory):
 
 
 def decoded_nothing(*args, **kwargs):
-    raise AssertionError("a pack that is there was not used")
+    raise AssertionError("a cache that is there was not used")
 
 
 def test_it_holds_what_the_files_hold(folder, undisturbed):
@@ -75,19 +74,19 @@ def test_it_is_found_again_and_only_for_the_same_files_and_options(folder, tmp_p
     cache = tmp_path / "cache"
     first = cached(folder, cache, workers=2)
     assert same(first, undisturbed)
-    monkeypatch.setattr(pack, "_make", decoded_nothing)
+    monkeypatch.setattr(build, "_build", decoded_nothing)
     assert same(cached(folder, cache), first)
     assert isinstance(cached(folder, cache).pictures, np.memmap)
     source, stamp = open_source(str(folder))
     with pytest.raises(AssertionError):
-        pack.pack(source, stamp, ImageOptions(size=(8, 8)), cache, print, print)
+        build.cached_dataset(source, stamp, ImageOptions(size=(8, 8)), cache, print, print)
     os.utime(folder / "p0001.png", ns=(1, 1))
     with pytest.raises(AssertionError):
         cached(folder, cache)
 
 
-def start_packing(folder: Path, cache: Path, workers: int):
-    """Forks a process that packs; its id, and a file from which one can read how many pictures are done."""
+def start_building(folder: Path, cache: Path, workers: int):
+    """Forks a process that builds the cache; its id, and a file from which one can read how many pictures are done."""
     reading_end, writing_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -104,9 +103,9 @@ def test_sigkill_at_20_random_moments_changes_nothing(folder, tmp_path, undistur
     went_on = 0
     for i in range(20):
         cache = tmp_path / str(i)
-        monkeypatch.setattr(pack, "TASK_PICTURES", 4)
-        monkeypatch.setattr(pack, "ALONE", 64)
-        child, done = start_packing(folder, cache, 1 + i % 2)
+        monkeypatch.setattr(build, "TASK_PICTURES", 4)
+        monkeypatch.setattr(place, "ALONE", 64)
+        child, done = start_building(folder, cache, 1 + i % 2)
         until = moments.randrange(0, COUNT)
         with done:
             for line in done:
@@ -115,7 +114,7 @@ def test_sigkill_at_20_random_moments_changes_nothing(folder, tmp_path, undistur
             time.sleep(moments.uniform(0, 0.01))
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        monkeypatch.setattr(pack, "ALONE", COUNT)
+        monkeypatch.setattr(place, "ALONE", COUNT)
         told: list[int] = []
         assert same(cached(folder, cache, progress=lambda d, n, told=told: told.append(d)), undisturbed), i
         went_on += bool(told) and told[0] > 0
@@ -123,7 +122,7 @@ def test_sigkill_at_20_random_moments_changes_nothing(folder, tmp_path, undistur
 
 
 def die_at(step: int, folder: Path, cache: Path, monkeypatch) -> bool:
-    """Packs in a child that kills itself when, for the step-th time, it is about to write; whether it came that far."""
+    """Builds in a child that kills itself before it writes for the step-th time; whether it came that far."""
     calls = 0
 
     def deadly(function):
@@ -140,7 +139,7 @@ def die_at(step: int, folder: Path, cache: Path, monkeypatch) -> bool:
     if child == 0:
         try:
             for owner, name in (
-                (pack, "write_rows"),
+                (build, "write_rows"),
                 (journal.Journal, "add"),
                 (journal.Journal, "ready"),
                 (np.lib.format, "open_memmap"),
@@ -157,7 +156,7 @@ def die_at(step: int, folder: Path, cache: Path, monkeypatch) -> bool:
 
 
 def test_death_before_any_write_changes_nothing(folder, tmp_path, undisturbed, monkeypatch):
-    monkeypatch.setattr(pack, "ALONE", COUNT)
+    monkeypatch.setattr(place, "ALONE", COUNT)
     step = 1
     while die_at(step, folder, tmp_path / str(step), monkeypatch):
         assert same(cached(folder, tmp_path / str(step)), undisturbed), step
@@ -166,10 +165,10 @@ def test_death_before_any_write_changes_nothing(folder, tmp_path, undisturbed, m
 
 
 def test_a_torn_row_and_a_torn_line_are_made_again(folder, tmp_path, undisturbed, monkeypatch):
-    monkeypatch.setattr(pack, "ALONE", COUNT)
+    monkeypatch.setattr(place, "ALONE", COUNT)
     cache = tmp_path / "cache"
     assert die_at(6, folder, cache, monkeypatch)
-    (work,) = cache.glob("packs/*.part/work")
+    (work,) = cache.glob("datasets/*.part/work")
     with open(work / "rows.npy", "r+b") as file:
         file.seek(128 + 5 * 768)
         file.write(b"torn")
@@ -178,33 +177,84 @@ def test_a_torn_row_and_a_torn_line_are_made_again(folder, tmp_path, undisturbed
     assert same(cached(folder, cache), undisturbed)
 
 
-def test_a_damaged_pack_is_made_again(folder, tmp_path, undisturbed):
+def test_a_damaged_cache_is_built_again(folder, tmp_path, undisturbed):
     cached(folder, tmp_path, workers=1)
-    (pictures,) = tmp_path.glob("packs/*/pictures.npy")
+    (pictures,) = tmp_path.glob("datasets/*/pictures.npy")
     pictures.write_bytes(pictures.read_bytes()[:999])
     assert same(cached(folder, tmp_path, workers=1), undisturbed)
 
 
-PACK = """
+@pytest.mark.parametrize("name", ["manifest.json", "digests.npy"])
+def test_a_cache_that_was_edited_is_built_again(name, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(3):
+        (few / f"{i}.png").write_bytes(encoded(RNG.integers(0, 256, (16, 16, 3), np.uint8), "PNG"))
+    sound = cached(few, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob(f"datasets/*/{name}")
+    whole = path.read_bytes()
+    deep = b'["", ' + b"[" * 100_000
+    edits = [b"", b"{}", b"null", b"[]", deep, whole[:-9], whole.replace(b"uint8", b"uint9"), b"\xff" + whole]
+    for i in range(0, len(whole), max(1, len(whole) // 24)):
+        edits.append(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+    for edit in edits:
+        path.write_bytes(edit)
+        assert same(cached(few, tmp_path / "cache"), sound), edit[:80]
+        assert path.read_bytes() == whole
+
+
+def test_journal_lines_that_were_edited_are_done_again(folder, tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr(place, "ALONE", COUNT)
+    assert die_at(6, folder, tmp_path, monkeypatch)
+    (path,) = tmp_path.glob("datasets/*.part/work/journal.jsonl")
+    lines = path.read_text().splitlines()
+    spec = [3, 16, 16, "uint8", False, "crop", [0.0, 0.0, 0.0], False]
+    for line in (
+        "null",
+        "[]",
+        "{}",
+        journal.signed(5),
+        journal.signed([-40, [1], [], {}]),
+        journal.signed([COUNT - 1, [0, 0], [], {}]),
+        journal.signed(["0", [0], [], {}]),
+        journal.signed([0, ["x"], [], {}]),
+        journal.signed([0, [0], [[0]], {}]),
+        journal.signed([0, [0], [[0, "why"]], {"kind": "many"}]),
+        journal.signed([0, [], [], {}]),
+        lines[-1].replace("RGB", "BGR"),
+    ):
+        path.write_text("\n".join([*lines, line]) + "\n")
+        found = journal.Journal.resume(path.parent, COUNT)
+        assert found is not None
+        assert not found.kinds["many"]
+        assert set(found.kinds) <= {"8-bit RGB 24x24"}
+    for header in ("", "null", journal.signed([COUNT, spec[:2]]), journal.signed([COUNT, ["3", *spec[1:]]])):
+        path.write_text("\n".join([header, *lines[1:]]) + "\n")
+        assert journal.Journal.resume(path.parent, COUNT) is None
+    path.write_text("\n".join([*lines, journal.signed([-40, [1], [], {}])]) + "\n")
+    assert same(cached(folder, tmp_path), undisturbed)
+
+
+BUILD = """
 import sys
 from pathlib import Path
-from unblot.data.cache import build as pack
+from unblot.data.cache import build
 from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers.sources import open_source
-pack.TASK_PICTURES = 4
+build.TASK_PICTURES = 4
 source, stamp = open_source(sys.argv[1])
 ignore = lambda *told: None
-pack.pack(source, stamp, ImageOptions(size=(16, 16)), Path(sys.argv[2]), ignore, ignore, 2)
+build.cached_dataset(source, stamp, ImageOptions(size=(16, 16)), Path(sys.argv[2]), ignore, ignore, 2)
 """
 
 
-def test_two_processes_make_one_pack(folder, tmp_path, undisturbed):
-    command = [sys.executable, "-c", PACK, str(folder), str(tmp_path)]
+def test_two_processes_build_one_cache(folder, tmp_path, undisturbed):
+    command = [sys.executable, "-c", BUILD, str(folder), str(tmp_path)]
     others = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     mine = cached(folder, tmp_path, workers=1)
     assert [other.wait() for other in others] == [0, 0]
     assert same(mine, undisturbed)
-    assert [p.suffix for p in sorted((tmp_path / "packs").iterdir())] == ["", ".lock"]
+    assert [p.suffix for p in sorted((tmp_path / "datasets").iterdir())] == ["", ".lock"]
 
 
 def test_a_decoder_that_crashes_breaks_only_its_picture(folder, tmp_path):
@@ -230,17 +280,17 @@ def test_a_full_disk_is_told_and_no_reason_to_call_pictures_broken(folder, tmp_p
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pack, "ALONE", COUNT)
-    monkeypatch.setattr(pack, "write_rows", full)
+    monkeypatch.setattr(place, "ALONE", COUNT)
+    monkeypatch.setattr(build, "write_rows", full)
     with pytest.raises(UnblotError, match=r"No space left on device.*UNBLOT_CACHE"):
         cached(folder, tmp_path)
     monkeypatch.setattr(journal.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1000))
-    with pytest.raises(UnblotError, match=r"packing needs .* GB"):
+    with pytest.raises(UnblotError, match=r"cache needs .* GB"):
         cached(folder, tmp_path / "other")
 
 
 def test_colour_among_gray_starts_again_in_colour(tmp_path, monkeypatch):
-    monkeypatch.setattr(pack, "SAMPLE", 2)
+    monkeypatch.setattr(build, "SAMPLE", 2)
     folder = tmp_path / "set"
     folder.mkdir()
     for i in range(9):
@@ -254,9 +304,9 @@ def test_colour_among_gray_starts_again_in_colour(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_a_large_array_is_packed_in_slices(dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr(pack, "IN_MEMORY", 0)
-    monkeypatch.setattr(pack, "TASK_BYTES", 4000)
+def test_a_large_array_is_cached_in_slices(dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "IN_MEMORY", 0)
+    monkeypatch.setattr(build, "TASK_BYTES", 4000)
     array = (RNG.random((60, 3, 9, 11)) * 200).astype(dtype)
     if dtype == "float32":
         array[7, 0, 0, 0] = np.nan
@@ -265,7 +315,7 @@ def test_a_large_array_is_packed_in_slices(dtype, tmp_path, monkeypatch):
     assert isinstance(data.pictures, np.memmap)
     kept = np.delete(array, 7, axis=0) if dtype == "float32" else array
     np.testing.assert_array_equal(data.pictures, kept)
-    monkeypatch.setattr(pack, "IN_MEMORY", 2**30)
+    monkeypatch.setattr(build, "IN_MEMORY", 2**30)
     other = open_data(str(tmp_path / "x.npy"), on_broken="skip", cache=tmp_path / "other")
     assert (other.fingerprint, other.values, other.cached.broken) == (data.fingerprint, data.values, data.cached.broken)
 
@@ -275,7 +325,7 @@ def test_runs_of_indices_are_consecutive_and_within_their_cost():
     for _ in range(50):
         indices = np.array(sorted(rng.sample(range(200), rng.randrange(0, 150))), np.int64)
         cost = [rng.random() * 0.6 for _ in range(200)]
-        runs = list(pack._runs(indices, cost.__getitem__))
+        runs = list(build._runs(indices, cost.__getitem__))
         assert [i for a, b in runs for i in range(a, b)] == indices.tolist()
         assert all(b - a == 1 or sum(cost[a:b]) <= 1 + 1e-9 for a, b in runs)
 
@@ -283,7 +333,7 @@ def test_runs_of_indices_are_consecutive_and_within_their_cost():
 def test_workers_end_with_the_iteration(folder, tmp_path):
     spec = ImageSpec(3, 16, 16, "uint8", False, "crop", (0, 0, 0), False)
     work = journal.Journal.start(tmp_path / "work", COUNT, spec)
-    job = {"root": str(folder), "pages": "pictures", "form": spec, "path": str(work.rows), "offset": 128}
+    job = {"root": str(folder), "pages": "pictures", "spec": spec, "path": str(work.rows), "offset": 128}
     tasks = ((i, [Item(f"p{i:04}.png")]) for i in range(COUNT))
     with pool.started(3) as idle:
         results = pool.decode_all(job, tasks, COUNT, 2, idle)
@@ -310,50 +360,50 @@ def test_rows_are_written_where_they_belong(tmp_path):
     assert not found[[0, 1, 2, 3, 7, 8]].any()
 
 
-def test_a_pack_of_what_lay_there_before_goes_when_nobody_opened_it_for_long(tmp_path):
-    cache, place, other = tmp_path / "cache", tmp_path / "place", tmp_path / "other"
-    packs = cache / "packs"
+def test_a_cache_of_what_lay_there_before_goes_when_nobody_opened_it_for_long(tmp_path):
+    cache, here, other = tmp_path / "cache", tmp_path / "here", tmp_path / "other"
+    datasets = cache / "datasets"
 
     def put(folder: Path) -> manifest.CachedDataset:
-        """Puts another picture into the folder and packs it."""
+        """Puts another picture into the folder and caches it."""
         folder.mkdir(exist_ok=True)
         (folder / "a.png").write_bytes(encoded(RNG.integers(0, 256, (16, 16), np.uint8), "PNG"))
         os.utime(folder / "a.png", ns=(len(names()), len(names())))
         return cached(folder, cache)
 
     def names() -> set[str]:
-        return {p.name for p in packs.glob("*") if p.is_dir()}
+        return {p.name for p in datasets.glob("*") if p.is_dir()}
 
     def age(names: set[str], days: float) -> None:
         for name in names:
-            os.utime(packs / name, (time.time() - 86400 * days,) * 2)
+            os.utime(datasets / name, (time.time() - 86400 * days,) * 2)
 
     put(other)
     others = names()
-    first = put(place)
+    first = put(here)
     values, firsts = np.array(first.pictures), names() - others
-    age(names(), pack.KEPT_DAYS + 1)
-    cached(place, cache)  # opens it
-    put(place)
+    age(names(), place.KEPT_DAYS + 1)
+    cached(here, cache)  # opens it
+    put(here)
     seconds = names() - others - firsts
     assert len(names()) == 3
-    age(others | firsts, pack.KEPT_DAYS + 1)
-    age(seconds, pack.KEPT_DAYS - 1)
-    put(place)
+    age(others | firsts, place.KEPT_DAYS + 1)
+    age(seconds, place.KEPT_DAYS - 1)
+    put(here)
     assert names() & (others | firsts | seconds) == others | seconds
     assert len(names()) == 3
     assert np.array_equal(first.pictures, values)  # of who still reads it
 
 
-def test_workers_start_early_only_for_a_folder_of_many_files_that_was_never_packed_so(folder, tmp_path, monkeypatch):
+def test_workers_start_early_only_for_a_folder_of_many_files_that_was_never_cached_so(folder, tmp_path, monkeypatch):
     started: list[int] = []
     was = pool.started
     monkeypatch.setattr(pool, "started", lambda count: started.append(count) or was(count))
     few = tmp_path / "few"
     few.mkdir()
     (few / "a.png").write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
-    for place, size in ((few, 16), (folder, 16), (folder, 16), (folder, 8)):
-        open_data(str(place), size=size, on_broken="skip", workers=2, cache=tmp_path / "cache")
+    for source, size in ((few, 16), (folder, 16), (folder, 16), (folder, 8)):
+        open_data(str(source), size=size, on_broken="skip", workers=2, cache=tmp_path / "cache")
     assert started == [0, 2, 0, 2]
 
 

@@ -82,6 +82,6 @@ def test_labels_and_clusters_exclude_each_other() -> None:
     from unblot.config.schema import DataConfig
 
     source = DataConfig(data="digits")
-    with pytest.raises(UnblotError, match="--unlabelled"):
+    with pytest.raises(UnblotError, match="unlabelled=True"):
         api.plan_run(source, api.open_dataset(source), {"clusters": 10})
     assert api.plan_run(source, api.open_dataset(source), {}).data.clusters == ()

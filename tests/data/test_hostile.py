@@ -41,7 +41,7 @@ def test_by_default_it_stops_with_the_whole_list(tmp_path):
     folder = tmp_path / "hostile"
     folder.mkdir()
     _, bad = hostile(folder)
-    with pytest.raises(UnblotError, match=f"{len(bad)} pictures cannot be used.*--on-broken skip") as error:
+    with pytest.raises(UnblotError, match=f"{len(bad)} pictures cannot be used.*on_broken='skip'") as error:
         open_data(str(folder), size=16)
     lines = str(error.value).split("\n")
     assert len(lines) == 1 + len(bad)
@@ -55,7 +55,7 @@ def test_workers_say_the_same_as_one_process(tmp_path, monkeypatch):
     folder.mkdir()
     hostile(folder)
     alone = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "one")
-    monkeypatch.setattr("unblot.data.cache.build.ALONE", 0)
+    monkeypatch.setattr("unblot.data.cache.place.ALONE", 0)
     many = open_data(str(folder), size=16, on_broken="skip", cache=tmp_path / "two", workers=2)
     assert many.cached.broken == alone.cached.broken
     assert many.cached.kinds == alone.cached.kinds
@@ -119,5 +119,5 @@ def test_nothing_but_broken_files_is_an_error_either_way(tmp_path):
 def test_a_cache_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnblotError, match=r"cannot write the pack.*UNBLOT_CACHE"):
+    with pytest.raises(UnblotError, match=r"cannot write the dataset cache.*UNBLOT_CACHE"):
         open_data(str(tmp_path), cache=tmp_path / "file")

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import json
+import os
 import struct
 import tarfile
 import zipfile
@@ -12,9 +13,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import tifffile
 from PIL import Image
 
+import medical_files
 from unblot.data.dataset import open_data
 from unblot.data.readers.sources import BUILT_IN, SOURCES, kind_of
 from unblot.errors import UnblotError
@@ -101,6 +104,17 @@ def make(kind: str, folder: Path) -> str:
     elif kind == "tiff":
         path = path.with_suffix(".tif")
         tifffile.imwrite(path, PICTURES, photometric="minisblack")
+    elif kind == "picture":
+        path = path.with_suffix(".png")
+        path.write_bytes(png(PICTURES[0]))
+    elif kind == "dicom":
+        return str(medical_files.write_dicom(path, PICTURES, [NAMES[label] for label in LABELS]))
+    elif kind == "nifti":
+        path = path.with_suffix(".nii.gz")
+        medical_files.write_nifti(path, PICTURES)
+    elif kind == "mat":
+        path = path.with_suffix(".mat")
+        scipy.io.savemat(path, {"X": np.moveaxis(PICTURES, 0, -1), "y": LABELS[:, None]})
     elif kind == "huggingface":
         pytest.importorskip("datasets")
         write_folder(path / "train")
@@ -120,16 +134,18 @@ def test_every_source_gives_its_pictures_labels_and_the_same_again(kind, tmp_pat
     np.testing.assert_array_equal(data.held_out, again.held_out)
     assert sorted([*data.train, *data.held_out]) == list(range(len(data)))
     x, y = data.batch(data.train[:3])
-    assert tuple(x.shape) == (3, *data.shape)
+    assert tuple(x.shape) == (min(3, len(data.train)), *data.shape)
     assert x.isfinite().all()
     assert (y is None) == (data.labels is None)
     if kind in BUILT_IN:
         return
-    order = np.argsort(LABELS, kind="stable") if kind in ("folder", "zip", "tar", "huggingface") else np.arange(6)
-    np.testing.assert_array_equal(data.pictures[:, 0], PICTURES[order])
-    if kind not in ("npy", "tiff"):
+    by_folder = kind in ("folder", "zip", "tar", "dicom", "huggingface")
+    order = np.argsort(LABELS, kind="stable") if by_folder else np.arange(6)
+    np.testing.assert_array_equal(data.pictures[:, 0], PICTURES[order][: len(data)])
+    assert len(data) == (1 if kind == "picture" else 6)
+    if kind not in ("npy", "tiff", "nifti", "picture"):
         np.testing.assert_array_equal(data.labels, LABELS[order])
-        assert data.classes == (NAMES if kind in ("folder", "zip", "tar", "huggingface") else ("0", "1", "2"))
+        assert data.classes == (NAMES if by_folder else ("0", "1", "2"))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +214,7 @@ def test_labels_from_a_table(tmp_path):
     assert data.classes == ("even", "odd")
     np.testing.assert_array_equal(data.pictures[:, 0], PICTURES[:5])
     np.testing.assert_array_equal(data.labels, [0, 1, 0, 1, 0])
-    assert any("1 pictures that labels.csv does not name" in line for line in said)
+    assert any("1 picture that labels.csv does not name" in line for line in said)
     (folder / "labels.csv").write_text("file,label\nant/1.png,x\nant/gone.png,y\n")
     with pytest.raises(UnblotError, match=r"gone\.png: labels\.csv names it"):
         open_data(str(folder))
@@ -212,8 +228,6 @@ def test_folders_of_a_split_are_no_classes_and_one_folder_is_none(tmp_path):
     write_folder(tmp_path / "set" / "test")
     assert open_data(str(tmp_path / "set")).classes == NAMES
     assert open_data(str(tmp_path / "set" / "train" / "ant")).labels is None
-    (tmp_path / "set" / "loose.png").write_bytes(png(PICTURES[0]))
-    assert open_data(str(tmp_path / "set")).labels is None
     assert open_data(str(tmp_path / "set" / "train"), labels=False).classes == ()
 
 
@@ -276,8 +290,10 @@ def wrong(folder: Path) -> dict[str, tuple[str, str]]:
     for name in ("bad.npy", "bad.npz", "bad.zip", "bad.tar", "bad.h5", "bad.idx", "bad.tif", "bad.tgz"):
         (folder / name).write_bytes(b"\x1f\x8bnonsense" if name.endswith("gz") else b"nonsense, really nonsense")
     return {
-        str(folder / "gone"): ("no such file or folder", "digits, moons"),
+        str(folder / "gone"): ("no such file or folder", "gone"),
+        "gone/too": ("no such file or folder: 'gone/too'", os.getcwd()),
         "digit": ("no such file or folder: 'digit'", "digits"),
+        str(folder / "texts") + ":pages=rows": ("pages=rows is unknown", "pages=channels"),
         "moons:count=0": ("count", "at least 1"),
         "moons:size=4": ("no option", "count="),
         str(folder / "empty"): ("no pictures", "nothing"),
@@ -289,7 +305,7 @@ def wrong(folder: Path) -> dict[str, tuple[str, str]]:
         str(folder / "long.npz"): ("4 labels for 6 pictures", "as many"),
         str(folder / "flat.npz"): ("no pictures", "a (6,)"),
         str(folder / "fraction.npz"): ("fractions", "labels"),
-        str(folder / "long.npz") + ":images=b": ("no array 'b'", "'images', 'labels'"),
+        str(folder / "long.npz") + ":images=b": ("no array 'b'", "it has images, labels"),
         str(folder / "what.xyz"): ("cannot tell what", ".npy"),
         **{
             str(folder / n): ("cannot read", n)

@@ -95,6 +95,22 @@ def test_a_map_survives_json(dtype):
     assert ValueMap.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
 
+@pytest.mark.filterwarnings("error")
+def test_float16_of_any_size_is_fitted_and_encoded_as_its_own_values():
+    limits = np.finfo(np.float16)
+    for numbers in ([limits.max, -limits.max], [limits.max, limits.max], [limits.smallest_subnormal, 0], [6e4, 1e-4]):
+        stored = np.array(numbers * 50, np.float16).reshape(-1, 1, 1, 2)
+        fitted = values.fit(stored)
+        assert np.isfinite([*fitted.offset, *fitted.scale]).all()
+        for dtype in (np.float32, np.float64):
+            x = fitted.encode(stored, dtype)
+            assert x.dtype == dtype
+            assert np.isfinite(x).all()
+        wide = stored.astype(np.float64)
+        np.testing.assert_allclose(fitted.encode(stored), (wide - fitted.offset[0]) / fitted.scale[0])
+        np.testing.assert_array_equal(fitted.decode(fitted.encode(stored)), stored)
+
+
 def test_what_cannot_be_mapped_is_refused():
     with pytest.raises(UnblotError, match="complex64"):
         values.fit(np.zeros((1, 1, 2, 2), np.complex64))

@@ -11,7 +11,9 @@ from oracles import F64, gaussian, gaussian_flow, ideal
 from unblot import UnblotError, api
 from unblot.config.schema import DistillConfig
 from unblot.denoiser import Denoised, Denoiser
-from unblot.distillation.distill import Distillation, one_step_x0, segment, student_config, teacher_of
+from unblot.distillation.student import student_config, teacher_of
+from unblot.distillation.targets import one_step_x0, segment
+from unblot.distillation.task import DistillationTask
 from unblot.editing import images as edit
 from unblot.nn import NETWORKS
 from unblot.process.levels import NoiseLevel, corrupt, mix, norm
@@ -23,6 +25,7 @@ from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import levels_at
 from unblot.training import checkpoint
 from unblot.training import trainer as engine
+from unblot.training.batches import Batch
 
 TINY = {"network": "mlp:width=32", "steps": 12, "batch_size": 40, "checkpoint_every": 12, "preview_every": 0}
 FEW = {"steps": 9, "log_every": 3, "checkpoint_every": 4, "preview_every": 4}
@@ -120,7 +123,7 @@ def points_of(places):
 
 
 def test_guidance_is_put_into_the_targets_of_labelled_pictures():
-    distilling = Distillation(Two(), config_for("gaussians", guidance=3.0))
+    task = task_for(Two(), guidance=3.0)
     label, t = torch.tensor([0, 1, 2]), torch.tensor([0.25, 0.25, 0.25])
     x0, eps = torch.zeros(3, 2, 1, 1), torch.randn(3, 2, 1, 1, generator=torch.Generator().manual_seed(0))
 
@@ -129,13 +132,13 @@ def test_guidance_is_put_into_the_targets_of_labelled_pictures():
             return Denoised(points_of([-3.0, 3.0, 0.0])[: len(x)])
 
     with torch.no_grad():
-        assert distilling.losses(Student(), x0, t, eps, eps, label).abs().max() < 1e-4
-        assert distilling.losses(Two(), x0, t, eps, eps, label)[:2].min() > 1
+        assert loss_of(task, Student(), Batch(x0, t, eps, label)).abs().max() < 1e-4
+        assert loss_of(task, Two(), Batch(x0, t, eps, label))[:2].min() > 1
 
 
 def test_a_student_is_asked_where_its_own_steps_lead():
     """The last level is reached from noise by the student's first step, not from a picture."""
-    distilling, asked = Distillation(Two(), config_for("gaussians")), []
+    task, asked = task_for(Two()), []
 
     class Student(Two):
         def forward(self, x, level, label=None):
@@ -145,8 +148,8 @@ def test_a_student_is_asked_where_its_own_steps_lead():
     t, label = torch.tensor([0.75, 0.25]), torch.tensor([0, 1])
     x0, eps = points_of([0.1, 0.2]), torch.randn(2, 2, 1, 1, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        distilling.losses(Student(), x0, t, eps, eps, label)
-    first, last = distilling.levels.at(0), distilling.levels.at(1)
+        loss_of(task, Student(), Batch(x0, t, eps, label))
+    first, last = task.levels.at(0), task.levels.at(1)
     (began, _), (seen, level) = asked
     x_T = corrupt(x0, first, eps)
     assert torch.allclose(began, x_T[1:])
@@ -159,46 +162,53 @@ def test_a_student_is_asked_where_its_own_steps_lead():
 def test_matching_pulls_towards_the_teacher_and_not_at_all_where_the_critic_agrees_with_it():
     torch.manual_seed(0)
     network = NETWORKS["mlp"](2, 2, (1, 1), 0, width=16)
-    distilling = Distillation(Denoiser(network, "edm"), config_for("gaussians"))
+    task = task_for(Denoiser(network, "edm"))
     t, eps = torch.full((64,), 0.5), torch.randn(64, 2, 1, 1)
-    drawn = torch.randn(64, 2, 1, 1).requires_grad_()
-    here = torch.ones(64, dtype=torch.bool)
+    samples = torch.randn(64, 2, 1, 1).requires_grad_()
 
     def pull():
-        terms = distilling.matching(drawn, t, eps, None, here)
-        assert terms.abs().max() < 1e-6  # of no value themselves
-        return torch.autograd.grad(terms.sum(), drawn, retain_graph=True)[0]
+        losses = task.matching(samples, t, eps, None)
+        assert losses["critic"].min() > 0
+        return torch.autograd.grad(losses["matching"].sum(), samples)[0]
 
     assert pull().abs().max() == 0  # the critic begins as the teacher
     with torch.no_grad():
-        for p in distilling.critic.parameters():
+        for p in task.critic.parameters():
             p.add_(0.1 * torch.randn_like(p))
-    level = distilling.schedule(t)
-    x_t = corrupt(drawn.detach(), level, eps)
+    level = task.every_level(t)
+    x_t = corrupt(samples.detach(), level, eps)
     with torch.no_grad():
-        away = distilling.critic(x_t, level).x0 - distilling.teacher(x_t, level).x0
+        away = task.critic(x_t, level).x0 - task.teacher(x_t, level).x0
     found = pull()
     assert away.abs().max() > 1e-3
     assert (found * away).flatten(1).sum(1).min() >= 0
     assert torch.equal(found.sign(), away.sign())
 
 
-def test_the_critic_learns_what_the_student_draws():
+def test_the_critic_learns_the_students_samples():
     torch.manual_seed(0)
     network = NETWORKS["mlp"](2, 2, (1, 1), 0, width=32)
-    distilling = Distillation(Denoiser(network, "edm"), config_for("gaussians"))
-    optimizer = torch.optim.Adam(distilling.critic.parameters(), 1e-2)
-    here = torch.ones(256, dtype=torch.bool)
+    task = task_for(Denoiser(network, "edm"))
+    optimizer = torch.optim.Adam(task.critic.parameters(), 1e-2)
     for _ in range(150):
         t, eps = (torch.arange(256) + 0.5) / 256, torch.randn(256, 2, 1, 1)
         optimizer.zero_grad()
-        distilling.matching(0.4 + 0.1 * torch.randn(256, 2, 1, 1), t, eps, None, here).mean().backward()
+        task.matching(0.4 + 0.1 * torch.randn(256, 2, 1, 1), t, eps, None)["critic"].mean().backward()
         optimizer.step()
-    level = level_at(distilling.schedule, 5.0)
+    level = level_at(task.every_level, 5.0)
     with torch.no_grad():
-        seen = distilling.critic(0.4 + 5 * torch.randn(256, 2, 1, 1), level).x0
+        seen = task.critic(0.4 + 5 * torch.randn(256, 2, 1, 1), level).x0
     assert (seen - 0.4).abs().mean() < 0.1
-    assert all(p.grad is None for p in distilling.teacher.parameters())
+    assert all(p.grad is None for p in task.teacher.parameters())
+
+
+def task_for(teacher, **choices):
+    return DistillationTask(config_for("gaussians", **choices), api.open_data("gaussians"), teacher)
+
+
+def loss_of(task, student, batch):
+    task.denoiser = student
+    return task.losses(batch, 0.0)["student"]
 
 
 # --- the run
@@ -237,10 +247,10 @@ def test_a_distilled_run_samples_in_its_own_steps_with_nothing_said(straight, te
     assert run.sample(4).provenance["steps"] == 2
     assert (run.sample(4, steps=2).array == run.sample(4).array).all()
     for odd in ({"steps": 3}, {"solver": "heun"}, {"spacing": "karras"}):
-        with pytest.raises(UnblotError, match="leave out --steps, --solver"):
+        with pytest.raises(UnblotError, match="leave out steps=, solver="):
             run.sample(4, **odd)
     with pytest.raises(UnblotError, match="editing needs a denoiser of every noise level"):
-        edit.vary(run, run.sample(1).array)
+        edit.variations(run, run.sample(1).array)
 
 
 def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teacher):
@@ -254,9 +264,9 @@ def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teach
 def test_the_critic_learns_in_the_second_half_of_the_run(straight):
     config = read_config(straight)
     assert config.distill is not None
-    trainer = engine.Trainer(config, api.open_dataset(config.source, quiet=True), teacher_of(straight, config.distill))
-    assert trainer.distilling is not None
-    critic = trainer.distilling.critic
+    task = DistillationTask(config, api.open_dataset(config.source, quiet=True), teacher_of(straight, config.distill))
+    trainer = engine.Trainer(config, task)
+    critic = task.learners["critic"]
 
     def learned():
         before = [p.clone() for p in critic.parameters()]
@@ -308,11 +318,12 @@ def test_what_cannot_be_distilled_is_told_in_one_line(straight, teacher, tmp_pat
 
     refused("was distilled itself.*teacher", straight)
     for nfe in (0, 9):
-        refused(f"--nfe must be from 1 to 4, not {nfe}", nfe=nfe)
+        refused(f"nfe= must be .*1.*4, not {nfe}", nfe=nfe)
     refused("no model at", tmp_path)
-    refused("guidance 2.0 pushes towards a label", guidance=2.0)
+    refused("guidance=2.0 pushes towards a label", guidance=2.0)
     refused("unknown choice 'warp'", warp=1)
-    refused("leave out --shard on", shard="on")
+    refused("leave out times='index'", times="index")
+    refused("leave out shard='on'", shard="on")
     with pytest.raises(UnblotError, match="choose another --out"):
         api.distill(teacher, out=teacher, quiet=True, overwrite=True)
     assert (teacher / MODEL).exists()

@@ -14,6 +14,7 @@ from unblot.cli.parser import EDITS, main
 from unblot.editing import images as edit
 from unblot.editing.files import edit_files
 from unblot.editing.inputs import gray_weights
+from unblot.errors import UnblotError
 
 FAST = ["--steps", "2"]
 SMALL = {"network": TINY[1], "steps": 2, "batch_size": 8, "quiet": True}
@@ -67,7 +68,7 @@ def made(path):
 # --- what is known stays
 
 
-def test_filling_keeps_the_known_half_and_says_where_each_file_comes_from(digits, files, capsys):
+def test_inpainting_keeps_the_known_half_and_says_where_each_file_comes_from(digits, files, capsys):
     out, mask = files / "out", files / "mask.png"
     flags = ["--mask", mask, "-n", "3", "--out", out, "--label", "7", "--seed", "5"]
     assert main([str(a) for a in ["edit", "inpaint", digits.path, files / "a.png", *flags, *FAST]]) == 0
@@ -77,15 +78,15 @@ def test_filling_keeps_the_known_half_and_says_where_each_file_comes_from(digits
         assert np.array_equal(made(out / f"a-{draw}.png")[:, :4], SEVENS[:, :4])
     assert not np.array_equal(made(out / "a-1.png"), made(out / "a-2.png"))
     about = json.loads(Image.open(out / "a-3.png").text["unblot"])
-    told = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
-    assert told.items() <= about.items()
+    expected = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
+    assert expected.items() <= about.items()
     assert about["picture"].endswith("a.png")
     assert about["solver"].startswith("ddpm")
     assert about["spacing"].startswith("karras")
     assert Image.open(out / "grid.png").width == 5 * 66 + 2  # the picture, the mask, three results
 
 
-def test_without_a_mask_transparent_pixels_are_made_anew(digits, files):
+def test_without_a_mask_transparent_pixels_are_inpainted(digits, files):
     out = files / "out"
     assert main(["edit", "inpaint", str(digits.path), str(files / "holes.png"), "--out", str(out), *FAST]) == 0
     for draw in (1, 2, 3, 4):
@@ -156,10 +157,10 @@ def test_blending_gives_what_is_between_and_reconstruction_says_what_was_lost(di
     )
     assert sum(p.name != "grid.png" for p in (files / "interpolate").iterdir()) == 3
     assert main(["edit", "reconstruct", str(digits.path), *ends, "--out", str(files / "again")]) == 0
-    told = capsys.readouterr().out
-    assert told.count("root mean square error") == 2
+    expected = capsys.readouterr().out
+    assert expected.count("root mean square error") == 2
     back = made(files / "again" / "a-1.png").astype(float) - SEVENS
-    assert f"{np.sqrt((back**2).mean()):.3g}" in told
+    assert f"{np.sqrt((back**2).mean()):.3g}" in expected
 
 
 def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
@@ -176,10 +177,10 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["inpaint", "a.png", "--mask", "other.png"], "other.png is 9x5, the picture"),
-        (["inpaint", "a.png", "--mask", "black.png"], "paint white what is to be made anew"),
+        (["inpaint", "a.png", "--mask", "black.png"], "paint white what to inpaint"),
         (["inpaint", "a.png", "--mask", "none.png"], "No such file"),
         (["inpaint", "a.png"], "give --mask"),
         (["inpaint", "a.png", "--mask", "mask.png", "--steps", "0"], "--steps must be at least 1, not 0"),
@@ -189,7 +190,7 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
         (["inpaint", "a.png", "--mask", "mask.png", "--guidance", "2"], "give one with --label"),
         (["inpaint", "a.png", "--mask", "mask.png", "--solver", "magic"], "choose one of ddpm"),
         (["img2img", "colour.png"], "8x8 with 3 channels of uint8; this run's pictures are 8x8 with 1 channel"),
-        (["img2img", "other.png"], "bring it there with --fit crop, pad or stretch"),
+        (["img2img", "other.png"], "convert it with --fit crop, pad or stretch"),
         (["img2img", "seven.tif", "--fit", "crop"], "7 channels"),
         (["img2img", "a.png", "--fit", "fold"], "choose one of crop, pad, stretch"),
         (["img2img", "a.png", "--strength", "0"], "strength"),
@@ -197,19 +198,19 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
         (["variations", "a.png", "--amount", "2"], "--amount"),
         (["variations", "a.png", "--solver", "ddpm"], "deterministic solver"),
         (["interpolate", "a.png"], "PICTURES"),
-        (["outpaint", "a.png"], "grow by 1 pixel or more"),
-        (["outpaint", "a.png", "--left", "-2"], "grow by 1 pixel or more"),
+        (["outpaint", "a.png"], "needs 1 to 10000 pixels on some side"),
+        (["outpaint", "a.png", "--left", "-2"], "none below 0, not --left -2"),
         (["upscale", "a.png"], "--factor 2"),
-        (["upscale", "a.png", "--factor", "3"], "--factor 3 does not divide 8x8"),
+        (["upscale", "a.png", "--factor", "3"], "--factor 3 must be 2 or more and divide 8x8"),
         (["upscale", "other.png"], "no whole factor"),
         (["colorize", "a.png"], "trained on colour"),
         (["paint", "a.png"], "invalid choice: 'paint'"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_leave_nothing(digits, files, capsys, argv, told):
+def test_wrong_arguments_are_one_line_and_leave_nothing(digits, files, capsys, argv, expected):
     kind, *rest = argv
     rest = [files / a if a.endswith((".png", ".tif")) else a for a in rest]
-    assert told in refused(capsys, "edit", kind, digits.path, *rest, "--out", files / "out")
+    assert expected in refused(capsys, "edit", kind, digits.path, *rest, "--out", files / "out")
     assert not (files / "out").exists()
 
 
@@ -219,7 +220,7 @@ def test_nothing_is_overwritten_without_being_asked(digits, files, capsys):
 
 def test_points_are_no_pictures(tmp_path, files, capsys):
     run = unblot.train("moons", out=tmp_path / "m", network="mlp:width=16,depth=1", steps=2, batch_size=8, quiet=True)
-    assert "works on pictures" in refused(capsys, "edit", "img2img", run.path, files / "a.png", "--out", tmp_path / "o")
+    assert "needs pictures" in refused(capsys, "edit", "img2img", run.path, files / "a.png", "--out", tmp_path / "o")
 
 
 @pytest.mark.parametrize("kind", EDITS)
@@ -227,3 +228,13 @@ def test_every_kind_explains_itself(kind, capsys):
     with pytest.raises(SystemExit):
         main(["edit", kind, "--help"])
     assert f"unblot edit {kind} RUN" in capsys.readouterr().out
+
+
+def test_pictures_that_are_not_finite_are_refused_before_sampling(kinds):
+    run, pictures = kinds["three floats"]
+    holes = pictures.copy()
+    holes[0, 0, 2, 3] = np.nan
+    with pytest.raises(UnblotError, match=f"1 of {holes.size} values to edit are NaN"):
+        edit.inpaint(run, holes, np.isnan(holes).any(axis=1, keepdims=True), steps=2)
+    with pytest.raises(UnblotError, match="values to edit are NaN"):
+        edit.colorize(run, holes[:, :1], steps=2)

@@ -71,24 +71,24 @@ def test_more_iterations_come_nearer_to_the_conditional_mean() -> None:
     y, t = operator.measure(y), level(0.6, 0.8)
     every_second = torch.tensor([True, False] * 3)
     exact = conditional_mean(root @ root.T / 6, every_second, x.flatten(1), y.flatten(1), t)
-    ways = [conditioned(denoise, operator, y, n)(x, t).x0.flatten(1) for n in (1, 4, 16, 100)]
-    errors = [float((way - exact).norm()) for way in ways]
+    estimates = [conditioned(denoise, operator, y, n)(x, t).x0.flatten(1) for n in (1, 4, 16, 100)]
+    errors = [float((x0 - exact).norm()) for x0 in estimates]
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[3] < 1e-3
 
 
 @pytest.mark.parametrize("twice", [True, False])
 def test_a_tilt_settles_on_the_conditional_mean(twice: bool) -> None:
-    """For normal data, called again and again at one level, with a second evaluation each time or without."""
+    """For normal data, called again and again at one level, with or without a second denoiser call each time."""
     root = seeded_noise((6, 6), 3)()
     covariance, t = root @ root.T / 6, level(0.6, 0.8)
     mask = torch.tensor([True, False, True, False, True, False]).view(1, 1, 1, 6)
     x, y = seeded_noise((3, 1, 1, 6), 4)(), seeded_noise((3, 1, 1, 6), 5)() * mask
     tilt = tilted(correlated(torch.zeros(6, dtype=F64), covariance), masking(mask), y, high=10.0 if twice else 0.0)
-    ways = [tilt(x, t).x0.flatten(1) for _ in range(2000)]
+    estimates = [tilt(x, t).x0.flatten(1) for _ in range(2000)]
     known = mask.flatten()
     exact = conditional_mean(covariance, known, x.flatten(1), y.flatten(1), t)
-    errors = [float((ways[n] - exact).norm()) for n in (0, 30, 1999)]
+    errors = [float((estimates[n] - exact).norm()) for n in (0, 30, 1999)]
     assert errors[0] > 2 * errors[1]
     assert errors[2] < 1e-3
 
@@ -114,14 +114,14 @@ def test_conditioning_does_not_run_off_where_the_jacobian_is_not_symmetric() -> 
 
 
 @pytest.mark.parametrize("schedule", ["linear", "flow"])
-def test_filling_draws_from_the_conditional_distribution(schedule: str) -> None:
-    """Mean, variance and independence of what is drawn beside a known pixel, within five standard errors."""
+def test_inpainting_samples_the_conditional_distribution(schedule: str) -> None:
+    """Mean, variance and independence of the pixel beside a known one, within five standard errors."""
     mean, covariance = normal_of_two()
     n, noise = 4000, seeded_noise((4000, 1, 1, 2), 3)
-    way = karras(high=50)(SCHEDULES[schedule](), 40)
+    levels = karras(high=50)(SCHEDULES[schedule](), 40)
     known = seeded_noise((n, 1, 1, 2), 6)() * 0.5 + 0.3
     mask = torch.tensor([True, False]).view(1, 1, 1, 2)
-    x = inpaint(correlated(mean, covariance), known, mask, noise(), way, HEUN, noise)
+    x = inpaint(correlated(mean, covariance), known, mask, noise(), levels, HEUN, noise)
     assert torch.equal(x[..., 0], known[..., 0])
     slope = covariance[0, 1] / covariance[0, 0]
     spread = (covariance[1, 1] - slope * covariance[0, 1]).sqrt()
@@ -168,13 +168,13 @@ def test_conditioning_works_inside_no_grad_and_keeps_no_graph() -> None:
     assert not x0.requires_grad
 
 
-@pytest.mark.parametrize("way", [conditioned, tilted])
-def test_pure_noise_is_no_guide(way) -> None:
+@pytest.mark.parametrize("conditioning", [conditioned, tilted])
+def test_pure_noise_is_no_guide(conditioning) -> None:
     """At alpha = 0 the gradient is all error: only the measurement itself goes in."""
     start = NoiseLevel(torch.zeros((), dtype=F64), torch.ones((), dtype=F64))
     denoise = lambda x, level: Denoised(0.3 + 1e-3 * x)  # noqa: E731
     x = seeded_noise(DATA.shape, 9)()
-    x0 = way(denoise, masking(LEFT), DATA * LEFT)(x, start).x0
+    x0 = conditioning(denoise, masking(LEFT), DATA * LEFT)(x, start).x0
     torch.testing.assert_close(x0, torch.where(LEFT, DATA, 0.3 + 1e-3 * x))
 
 
@@ -225,37 +225,37 @@ def test_a_mask_of_the_wrong_size_is_refused(shape: tuple[int, ...]) -> None:
 def test_inversion_reconstructs(solver: str) -> None:
     errors = []
     for steps, refinements in ((20, 0), (80, 0), (20, 3)):
-        way = karras(high=50, low=0.01)(linear(), steps)
-        x_T = invert(gaussian(0.3, 0.5), DATA, way, SOLVERS[solver](), refinements)
-        again = sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[solver](), no_noise)
+        levels = karras(high=50, low=0.01)(linear(), steps)
+        x_T = invert(gaussian(0.3, 0.5), DATA, levels, SOLVERS[solver](), refinements)
+        again = sample(gaussian(0.3, 0.5), x_T, levels, SOLVERS[solver](), no_noise)
         errors.append(float((again - DATA).abs().max()))
     assert errors[1] < errors[0] / 4
     assert errors[2] < errors[0] / 4
 
 
 def test_inverted_noise_is_the_exact_flows() -> None:
-    way = karras(high=50, low=1e-3)(linear(), 200)
-    x_T = invert(gaussian(0.3, 0.5), DATA, way, HEUN)
-    first = way.at(0)
+    levels = karras(high=50, low=1e-3)(linear(), 200)
+    x_T = invert(gaussian(0.3, 0.5), DATA, levels, HEUN)
+    first = levels.at(0)
     exact = first.alpha * 0.3 + norm(first, 0.5) / 0.5 * (DATA - 0.3)
     torch.testing.assert_close(x_T, exact, rtol=0, atol=0.02)
 
 
 def test_blending_has_the_pictures_at_its_ends() -> None:
-    way, denoise = karras(high=50)(linear(), 40), gaussian(0.3, 0.5)
+    levels, denoise = karras(high=50)(linear(), 40), gaussian(0.3, 0.5)
     a, b = DATA[:4], DATA[4:]
     share = torch.tensor([0.0, 0.5, 0.5, 1.0])
-    x = interpolate(denoise, a, b, share, way, HEUN, 2)
+    x = interpolate(denoise, a, b, share, levels, HEUN, 2)
     torch.testing.assert_close(x[0], a[0], rtol=0, atol=0.02)
     torch.testing.assert_close(x[3], b[3], rtol=0, atol=0.02)
-    other = interpolate(denoise, b, a, 1 - share, way, HEUN, refinements=2)
+    other = interpolate(denoise, b, a, 1 - share, levels, HEUN, refinements=2)
     torch.testing.assert_close(x, other, rtol=0, atol=1e-6)
 
 
 def test_variations_are_between_the_picture_and_a_new_one() -> None:
-    way, denoise, noise = karras(high=50)(linear(), 40), gaussian(0.3, 0.5), seeded_noise(DATA.shape)
+    levels, denoise, noise = karras(high=50)(linear(), 40), gaussian(0.3, 0.5), seeded_noise(DATA.shape)
     far = [
-        float((variations(denoise, DATA, amount, way, HEUN, noise, 2) - DATA).abs().mean())
+        float((variations(denoise, DATA, amount, levels, HEUN, noise, 2) - DATA).abs().mean())
         for amount in (0.0, 0.3, 1.0)
     ]
     assert far[0] < 0.02
@@ -324,7 +324,7 @@ def test_extending_keeps_the_picture_and_asks_for_what_is_new(side: str, axis: i
     assert seen == [2, 1]
 
 
-def test_extending_on_all_sides_draws_every_pixel_once_beside_known_ones() -> None:
+def test_outpainting_on_all_sides_samples_every_pixel_once_beside_known_ones() -> None:
     drawn = torch.zeros(8, 2, 4 + 3 + 2, 4 + 1 + 6)
     parts: list[Tensor] = []
 
@@ -342,7 +342,7 @@ def test_extending_on_all_sides_draws_every_pixel_once_beside_known_ones() -> No
 
 def test_an_impossible_extension_is_refused() -> None:
     for sides in ({}, {"left": 0}, {"left": -1, "right": 3}):
-        with pytest.raises(UnblotError, match="grow by 1 pixel"):
+        with pytest.raises(UnblotError, match="pixels on some side"):
             outpaint(DATA, lambda known, mask: known, **sides)
 
 

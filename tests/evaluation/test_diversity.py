@@ -34,19 +34,19 @@ def test_real_points_reach_every_mode_and_a_collapsed_model_fails(judge: diversi
 
 @pytest.mark.parametrize("model", [rivals.gan, rivals.vae])
 @pytest.mark.parametrize(("shape", "parameters"), [((2, 1, 1), 75_000), ((1, 8, 8), 226_000), ((3, 8, 8), 1_000_000)])
-def test_rivals_have_as_many_parameters_as_asked_for_and_draw_pictures(model, shape, parameters) -> None:
+def test_rivals_have_as_many_parameters_as_asked_for_and_sample_pictures(model, shape, parameters) -> None:
     trained = model(torch.zeros(300, *shape), 0.1, 0, parameters, 1.0)
     assert abs(trained.parameters / parameters - 1) < 0.2
-    assert trained.draw(7).shape == (7, *shape)
-    assert trained.draw(7).isfinite().all()
+    assert trained.sample(7).shape == (7, *shape)
+    assert trained.sample(7).isfinite().all()
     assert trained.steps >= 1
 
 
-def test_our_model_takes_the_time_it_is_given_and_draws() -> None:
+def test_our_model_takes_the_time_it_is_given_and_samples() -> None:
     points = torch.randn(200, 2, 1, 1, generator=torch.Generator().manual_seed(0))
     trained = rivals.ours(points, 0.3, 0, "mlp:width=8,depth=1")
-    assert trained.draw(5).shape == (5, 2, 1, 1)
-    assert trained.draw(5).isfinite().all()
+    assert trained.sample(5).shape == (5, 2, 1, 1)
+    assert trained.sample(5).isfinite().all()
     assert trained.parameters > 0
 
 

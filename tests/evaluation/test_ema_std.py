@@ -1,4 +1,4 @@
-"""Another length of average, put into a run that is done."""
+"""Another EMA std, put into the model of a finished run."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.cli import parser as cli
-from unblot.evaluation import ema_std as lengths
+from unblot.evaluation import ema_std
 from unblot.runs.folder import MODEL, read_config
 from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors
@@ -30,7 +30,7 @@ def copy(run, tmp_path):
     return shutil.copytree(run, tmp_path / "run")
 
 
-def test_a_length_is_put_into_the_model_and_the_first_one_comes_back(copy):
+def test_an_ema_std_is_put_into_the_model_and_the_first_one_comes_back(copy):
     before = read_tensors(copy / MODEL)[0]
     config = (copy / "config.json").read_bytes()
     chosen = api.choose_ema(copy, std=0.12)
@@ -52,8 +52,8 @@ def test_the_second_average_is_the_one_that_was_tracked(copy):
 
 
 @pytest.mark.parametrize("by", ["loss", "distance"])
-def test_the_best_length_is_the_one_with_the_lowest_figure(copy, monkeypatch, by):
-    monkeypatch.setattr(lengths, "LENGTHS", (0.05, 0.2))
+def test_the_best_ema_std_is_the_one_with_the_lowest_loss_or_distance(copy, monkeypatch, by):
+    monkeypatch.setattr(ema_std, "EMA_STDS", (0.05, 0.2))
     rows = []
     chosen = api.choose_ema(copy, by=by, n=20, report=rows.append)
     best = min(rows, key=lambda row: row.figure)
@@ -64,7 +64,7 @@ def test_the_best_length_is_the_one_with_the_lowest_figure(copy, monkeypatch, by
 
 
 @pytest.mark.parametrize("by", ["loss", "distance"])
-def test_the_best_length_is_chosen_on_the_data_of_the_run_alone(tmp_path, by):
+def test_the_best_ema_std_is_chosen_on_the_data_of_the_run_alone(tmp_path, by):
     pictures = np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8)
     np.save(tmp_path / "a.npy", pictures)
     run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, **TINY)
@@ -81,11 +81,11 @@ def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_pat
     pictures[:160] += 192  # four fifths are bright
     np.save(tmp_path / "a.npy", pictures)
     run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, clusters=2, **TINY)
-    drawn = []
-    monkeypatch.setattr(lengths, "LENGTHS", (0.05,))
-    monkeypatch.setattr(lengths, "draw", lambda *a, **k: drawn.append(k["labels"]) or sample_batches(*a, **k))
+    seen = []
+    monkeypatch.setattr(ema_std, "EMA_STDS", (0.05,))
+    monkeypatch.setattr(ema_std, "sample_batches", lambda *a, **k: seen.append(k["labels"]) or sample_batches(*a, **k))
     api.choose_ema(run.path, by="distance", n=50)
-    (labels,) = drawn
+    (labels,) = seen
     assert np.abs(torch.bincount(labels, minlength=2).numpy() / 50 - run.config.data.clusters).max() <= 0.04
 
 

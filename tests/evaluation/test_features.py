@@ -1,4 +1,4 @@
-"""Every entry of FEATURES: the same figures in any batches, its scale, its refusals; and the classifier's cache."""
+"""Every entry of FEATURES: the same metrics in any batches, its scale, its refusals; and the classifier's cache."""
 
 import sys
 import types
@@ -38,7 +38,7 @@ def test_the_table_is_covered() -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_figures_are_the_same_in_any_batches(name: str, source: FeatureData, held_out: tuple[Tensor, Tensor]) -> None:
+def test_metrics_are_the_same_in_any_batches(name: str, source: FeatureData, held_out: tuple[Tensor, Tensor]) -> None:
     features = build_features(name, source)
     whole = extract(features, [held_out[0]])
     reference = extract(features, source.pictures.chunks())
@@ -95,11 +95,11 @@ def test_classifier_is_trained_once_and_a_damaged_file_is_replaced(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_cannot_be_had_is_told_in_one_line_that_names_the_way_out(source: FeatureData) -> None:
+def test_what_is_not_available_ends_in_one_line_that_names_the_way_out(source: FeatureData) -> None:
     for name, way_out in [("dinov2:model=/nowhere", "pip install transformers"), ("inception", "torch-fidelity")]:
-        with pytest.raises(UnblotError, match=way_out) as told:
+        with pytest.raises(UnblotError, match=way_out) as caught:
             build_features(name, source)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
     with pytest.raises(UnblotError, match="labels of at least 2 classes"):
         build_features("classifier", source._replace(labels=None))
     with pytest.raises(UnblotError, match="unknown features 'vgg'"):

@@ -24,7 +24,7 @@ def as_pictures(stored: np.ndarray) -> ImageSet:
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def split(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
-    """Digits, 1,297 to train on and 500 held out, drawn anew for each of several seeds."""
+    """Digits, 1,297 to train on and 500 held out, split anew for each of several seeds."""
     stored = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)[:, None]
     order = np.random.default_rng(request.param).permutation(len(stored))
     return stored[order[500:]], stored[order[:500]]

@@ -1,4 +1,4 @@
-"""Figures: what they carry, what they refuse, and that known damage moves the figure that should notice it."""
+"""Metrics: what they carry, what they need, and that known damage changes the metric that should notice it."""
 
 import importlib.util
 from pathlib import Path
@@ -17,7 +17,7 @@ def normal(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
     return shift + torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-def test_every_figure_names_what_it_was_measured_from() -> None:
+def test_every_metric_names_what_it_was_measured_from() -> None:
     metrics = compare_features("pixels-8", normal(300, 8, 0), normal(500, 8, 1), "held-out 1a2b3c4d")
     assert [f.name for f in metrics] == [name for measure in MEASURES for name in measure.names]
     for metric in metrics:
@@ -30,7 +30,7 @@ def test_every_figure_names_what_it_was_measured_from() -> None:
         assert metric.name in MEANINGS
 
 
-def test_a_figure_that_the_counts_cannot_bear_says_what_it_needs() -> None:
+def test_a_metric_for_which_there_are_too_few_pictures_says_what_it_needs() -> None:
     metrics = {f.name: f for f in compare_features("pixels-8", normal(30, 8, 0), normal(500, 8, 1), "training 0")}
     assert {f.value for f in metrics.values()} == {None}
     assert "needs at least 32 samples, there are 30" in str(metrics["frechet_distance"])
@@ -45,21 +45,21 @@ def test_a_figure_that_the_counts_cannot_bear_says_what_it_needs() -> None:
     assert class_metrics("classifier", classes, classes, 10, "training 0")[0].value is None
 
 
-def test_intervals_of_figures_hold_what_another_draw_gives() -> None:
+def test_intervals_hold_the_values_of_other_sets() -> None:
     first = compare_features("f", normal(400, 6, 0, 0.5), normal(800, 6, 1), "training 0")
     inside = {f.name: 0 for f in first}
     for seed in range(2, 32):
         for metric in compare_features("f", normal(400, 6, seed, 0.5), normal(800, 6, seed + 100), "training 0"):
             sound = next(f for f in first if f.name == metric.name)
             inside[metric.name] += bool(sound.low <= metric.value <= sound.high)
-    # Two draws differ by root 2 times the error of one: some 83 % of draws fall within, 25 of 30.
+    # Two sets differ by root 2 times the error of one: about 83 % of them fall within, 25 of 30.
     for name, count in inside.items():
         assert count >= 16, name
 
 
-def test_class_figures() -> None:
-    drawn, real = torch.tensor([0] * 50 + [1] * 50 + [2] * 100), torch.tensor([0, 1, 2, 3] * 100)
-    distance, reached = class_metrics("classifier", drawn, real, 4, "training 0")
+def test_class_metrics() -> None:
+    samples, real = torch.tensor([0] * 50 + [1] * 50 + [2] * 100), torch.tensor([0, 1, 2, 3] * 100)
+    distance, reached = class_metrics("classifier", samples, real, 4, "training 0")
     assert distance.value == pytest.approx(0.25)
     assert distance.low < 0.25 < distance.high
     assert reached.value == 3
@@ -79,7 +79,7 @@ def bench(damage: ModuleType):
     return damage.Bench(training, held_out, 318, ["pixels", "random:dims=32", "classifier"])
 
 
-# damage, features -> the figure that should notice it; those that see no classes are not asked about them.
+# damage, features -> the metric that should notice it; features that see no classes are left out for damage to classes.
 NOTICED = {
     ("blur", "pixels"): "frechet_distance",
     ("blur", "random:dims=32"): "frechet_distance",
@@ -96,7 +96,7 @@ NOTICED = {
 
 
 @pytest.mark.parametrize(("name", "features"), NOTICED)
-def test_the_figure_that_should_notice_a_damage_rises_with_its_strength(damage, bench, name, features) -> None:
+def test_the_metric_that_should_notice_a_damage_rises_with_its_strength(damage, bench, name, features) -> None:
     values = []
     for strength in (0.0, *damage.STRENGTHS):
         metrics = bench.measure(bench.damaged(name, strength), features)

@@ -39,7 +39,7 @@ def peer(options: dict, channels: int, out: int, classes: int) -> UNet2DModel:
 
 
 def randomised(net: nn.Module) -> nn.Module:
-    """The network with every parameter drawn anew, so that none is at a value that hides its use."""
+    """The network with every parameter at a random value, so that none is at a value that hides its use."""
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.5 / max(1, parameter[0].numel()) ** 0.5)
     return net.eval()

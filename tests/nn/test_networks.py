@@ -27,7 +27,7 @@ SHAPES = [  # channels in, channels out, height, width
 
 
 def network(name: str, channels: int = 3, out: int = 3, height: int = 8, width: int = 12, classes: int = CLASSES):
-    """A small network in which nothing is silent: whatever starts at zero is drawn at random."""
+    """A small network in which no branch is zero: initial zeros are replaced by random values."""
     torch.manual_seed(0)
     net = build(NETWORKS, SMALL.get(name, name), "network", channels, out, (height, width), classes)
     for parameter in net.parameters():
@@ -190,3 +190,17 @@ def test_options_that_make_no_network_are_refused_in_one_line(spec):
     with pytest.raises(UnblotError, match=r"^[^\n]+$") as refusal:
         build(NETWORKS, spec, "network", 3, 3, (8, 8), 0)
     assert spec.split("=")[-2].split(":")[-1].split(",")[-1] in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("unet:blocks=1000000", "unet:multipliers=1-0", "unet:multipliers=" + "-".join("1" * 40), "unet:patch=100000"),
+        *("unet:width=1000000000", "unet:dropout=1.5", "ddpm_unet:blocks=1000000", "ddpm_unet:multipliers=1000000"),
+        *("dit:depth=1000000", "dit:mlp_ratio=1e9", "dit:patch=100000", "mlp:depth=1000000", "mlp:width=1000000000"),
+    ],
+)
+def test_sizes_are_bounded(spec: str) -> None:
+    """A mistyped or forged number is refused before it takes time and memory."""
+    with pytest.raises(UnblotError, match=r"^[^\n]+$"):
+        build(NETWORKS, spec, "network", 1, 1, (8, 8), 0)

@@ -1,4 +1,4 @@
-"""What networks share: padding and its way back, features of the noise level, numbers in options."""
+"""What networks share: padding and cropping, features of the noise level, numbers in options."""
 
 import pytest
 import torch

@@ -51,8 +51,8 @@ def test_posterior_variance_at_index_2() -> None:
     beta_2 = 1 - ddpm_alpha_bar(2) / ddpm_alpha_bar(1)
     exact = float(beta_2 * (1 - ddpm_alpha_bar(1)) / (1 - ddpm_alpha_bar(2)))  # Ho et al., eq. 7
     assert exact == pytest.approx(5.4531877e-5, rel=1e-8)
-    way = linear()(torch.tensor([0.001, 0.002], dtype=F64))
-    assert float(posterior(way.at(1), way.at(0)).var) == pytest.approx(exact, rel=1e-10)
+    sequence = linear()(torch.tensor([0.001, 0.002], dtype=F64))
+    assert float(posterior(sequence.at(1), sequence.at(0)).var) == pytest.approx(exact, rel=1e-10)
 
 
 def test_prior_kl_of_ddpm_in_bits() -> None:
@@ -74,8 +74,8 @@ def test_prior_kl_is_the_integral_that_defines_it() -> None:
 @pytest.mark.parametrize(("variance", "figure"), [("optimal", 0.0), ("posterior", 0.456348), ("beta", 0.001092)])
 def test_bound_minus_entropy_for_normal_data(variance: str, figure: float) -> None:
     """Data N(0, ¼), exact posterior mean, T = 1000: what each reverse variance costs, in nats (docs: section 1)."""
-    std, way = 0.5, linear()(torch.linspace(0, 1, 1001, dtype=F64))
-    s, t = way.at(slice(0, -1)), way.at(slice(1, None))
+    std, sequence = 0.5, linear()(torch.linspace(0, 1, 1001, dtype=F64))
+    s, t = sequence.at(slice(0, -1)), sequence.at(slice(1, None))
     q = posterior(t, s)
     x0_error = (std * t.sigma / norm(t, std)) ** 2  # E[(x0 − x0_hat)²], the variance of x0 given x_t
     spread = q.var + q.on_x0**2 * x0_error  # E[(x_s − mean)²] given x_t: the variance that is right for normal data
@@ -85,7 +85,7 @@ def test_bound_minus_entropy_for_normal_data(variance: str, figure: float) -> No
     kl = 0.5 * (spread / reverse - 1 - torch.log(q.var / reverse))
     decoder = 0.5 * (torch.log(2 * torch.pi * reverse[0]) + spread[0] / reverse[0])
     entropy = 0.5 * torch.log(torch.tensor(2 * torch.pi * torch.e * std**2, dtype=F64))
-    excess = prior_kl(std**2, way.at(-1)) + kl[1:].sum() + decoder - entropy
+    excess = prior_kl(std**2, sequence.at(-1)) + kl[1:].sum() + decoder - entropy
     assert float(excess) == pytest.approx(figure, abs=6e-7)
 
 
@@ -127,11 +127,11 @@ def test_both_ends_are_finite_for_the_network() -> None:
 def test_levels_of_a_batch_act_picture_by_picture() -> None:
     g = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(3, 2, 4, 5, generator=g), torch.randn(3, 2, 4, 5, generator=g)
-    way = linear()(torch.tensor([0.1, 0.5, 0.9], dtype=F64))
-    together = corrupt(x0, way, eps)
+    sequence = linear()(torch.tensor([0.1, 0.5, 0.9], dtype=F64))
+    together = corrupt(x0, sequence, eps)
     assert together.dtype == torch.float32
     for i in range(3):
-        torch.testing.assert_close(together[i], corrupt(x0[i : i + 1], way.at(i), eps[i : i + 1])[0])
+        torch.testing.assert_close(together[i], corrupt(x0[i : i + 1], sequence.at(i), eps[i : i + 1])[0])
 
 
 def test_a_step_between_near_levels_keeps_its_digits() -> None:
@@ -146,12 +146,12 @@ def test_a_step_between_near_levels_keeps_its_digits() -> None:
 def test_forward_marginals(name: str) -> None:
     """Thirty noising steps, one after the other, have the distribution of the one step that training takes."""
     g = torch.Generator().manual_seed(1)
-    way = SCHEDULES[name]()(torch.linspace(0, 1, 31, dtype=F64))
+    sequence = SCHEDULES[name]()(torch.linspace(0, 1, 31, dtype=F64))
     x = torch.full((20_000,), 0.8, dtype=F64)
     for i in range(1, 31):
-        r, beta = transition(way.at(i), way.at(i - 1))
+        r, beta = transition(sequence.at(i), sequence.at(i - 1))
         x = r * x + beta.sqrt() * torch.randn(len(x), generator=g, dtype=F64)
         if i in (5, 20, 30):
-            here = way.at(i)
+            here = sequence.at(i)
             p = stats.kstest(x.numpy(), stats.norm(0.8 * float(here.alpha), float(here.sigma)).cdf).pvalue
             assert p > 1e-3

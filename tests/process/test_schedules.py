@@ -17,7 +17,7 @@ from unblot.process.schedules import (
     from_betas,
     karras,
     linear,
-    sampling_levels,
+    uniform_time_levels,
     zero_terminal_snr,
 )
 
@@ -26,34 +26,34 @@ every = pytest.mark.parametrize("schedule", [make() for make in SCHEDULES.values
 
 @every
 def test_ends_and_kind(schedule) -> None:
-    way = schedule(torch.tensor([0.0, 1.0]))
-    assert (float(way.alpha[0]), float(way.sigma[0])) == (1, 0)
-    assert way.alpha.dtype == way.sigma.dtype == F64
-    assert float(way.sigma[1]) > 3 * float(way.alpha[1])  # hardly a picture any more
+    sequence = schedule(torch.tensor([0.0, 1.0]))
+    assert (float(sequence.alpha[0]), float(sequence.sigma[0])) == (1, 0)
+    assert sequence.alpha.dtype == sequence.sigma.dtype == F64
+    assert float(sequence.sigma[1]) > 3 * float(sequence.alpha[1])  # hardly a picture any more
 
 
 @every
 @given(st.floats(1e-9, 1 - 1e-9), st.floats(1e-7, 1))
 def test_signal_to_noise_falls_strictly(schedule, t: float, step: float) -> None:
-    way = schedule(torch.tensor([t, min(1.0, t + step)], dtype=F64))
-    assert float(log_snr(way).diff()) < 0
-    assert bool(((way.alpha >= 0) & (way.alpha <= 1) & (way.sigma > 0)).all())
+    sequence = schedule(torch.tensor([t, min(1.0, t + step)], dtype=F64))
+    assert float(log_snr(sequence).diff()) < 0
+    assert bool(((sequence.alpha >= 0) & (sequence.alpha <= 1) & (sequence.sigma > 0)).all())
 
 
 @every
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_sampling_levels_run_from_noise_to_the_picture(schedule, steps: int) -> None:
-    way = sampling_levels(schedule, steps)
-    assert way.sigma.shape == (steps + 1,)
-    assert (float(way.alpha[-1]), float(way.sigma[-1])) == (1, 0)
-    assert bool(((way.sigma / way.alpha).diff() < 0).all())
+    sequence = uniform_time_levels(schedule, steps)
+    assert sequence.sigma.shape == (steps + 1,)
+    assert (float(sequence.alpha[-1]), float(sequence.sigma[-1])) == (1, 0)
+    assert bool(((sequence.sigma / sequence.alpha).diff() < 0).all())
 
 
 def test_linear_stands_on_ddpms_indices() -> None:
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
-    way = linear()(torch.arange(1, 1001, dtype=F64) / 1000)
-    torch.testing.assert_close(way.alpha**2, (1 - betas).cumprod(0), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(way.sigma**2, 1 - (1 - betas).cumprod(0), rtol=1e-10, atol=1e-12)
+    sequence = linear()(torch.arange(1, 1001, dtype=F64) / 1000)
+    torch.testing.assert_close(sequence.alpha**2, (1 - betas).cumprod(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sequence.sigma**2, 1 - (1 - betas).cumprod(0), rtol=1e-10, atol=1e-12)
 
 
 def test_between_the_indices_log_alpha_bar_is_a_straight_line() -> None:
@@ -69,13 +69,13 @@ def test_cosine_follows_its_formula_until_beta_is_held() -> None:
 
 
 def test_zero_terminal_snr() -> None:
-    way = zero_terminal_snr(linear())(torch.linspace(0, 1, 1001, dtype=F64))
-    assert (float(way.alpha[-1]), float(way.sigma[-1])) == (0, 1)
-    torch.testing.assert_close(way.alpha**2 + way.sigma**2, torch.ones(1001, dtype=F64))
+    sequence = zero_terminal_snr(linear())(torch.linspace(0, 1, 1001, dtype=F64))
+    assert (float(sequence.alpha[-1]), float(sequence.sigma[-1])) == (0, 1)
+    torch.testing.assert_close(sequence.alpha**2 + sequence.sigma**2, torch.ones(1001, dtype=F64))
     # Lin et al. 2024, algorithm 1, on the table of sqrt(alpha_bar), which holds the first entry where it was
     root = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0).sqrt()
     theirs = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    assert float((theirs - way.alpha[1:]).abs().max()) < 1e-6
+    assert float((theirs - sequence.alpha[1:]).abs().max()) < 1e-6
 
 
 def test_edm_is_log_normal() -> None:

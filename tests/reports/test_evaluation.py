@@ -1,8 +1,10 @@
-"""The report: complete, self-contained, repeatable, and its verdicts follow from its figures."""
+"""The report: complete, self-contained, repeatable, and its verdicts follow from its metrics."""
 
 import json
 import re
-from html.parser import HTMLParser
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from oracles import ideal
+from pages import NASTY, SHOWN, check
 from unblot import api
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
@@ -19,9 +22,10 @@ from unblot.evaluation.memorization import nearness
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, uniform_time_levels
 from unblot.reports import evaluation as reports
-from unblot.reports.charts import history_chart
+from unblot.reports.charts import loss_history
 from unblot.reports.evaluation import evaluate_run, history, read_report
-from unblot.reports.verdicts import QUESTIONS, compare, summary
+from unblot.reports.evaluation_page import page
+from unblot.reports.verdicts import QUESTIONS, compare, summary, verdicts
 from unblot.runs.folder import METRICS
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
@@ -82,37 +86,36 @@ def test_json_is_the_report(honest) -> None:
     assert bound["terms"]["total"]["value"] == pytest.approx(total)
     assert report["likelihood"]["held_out"]["ode"]["terms"]["total"]["value"] > 0
     assert len(report["learning"]["bins"]) == 8
+    assert [octave["pixels"] for octave in report["spectrum"]["octaves"]] == [2, 4, 8]
+    assert report["spectrum"]["texture"] == "right"
 
 
-class Outside(HTMLParser):
-    """Collects whatever a page would load from elsewhere."""
+def test_grainy_and_smooth_samples_are_called_so(honest) -> None:
+    report = honest[1]
+    for texture, ratio in (("grainy", 1.9), ("smooth", 0.52)):
+        octaves = [{**octave, "ratio": ratio} for octave in report["spectrum"]["octaves"]]
+        seen = {**report, "spectrum": {"octaves": octaves, "texture": texture}}
+        seen = {**seen, "verdicts": verdicts(seen)}
+        assert seen["verdicts"]["good"]["level"] == "middling"
+        for text in (seen["verdicts"]["good"]["text"], summary(seen)):
+            assert texture in text
+            assert f"{ratio} times the power of real pictures" in text
+        assert texture in compare([report, seen])
+    assert "times the power" not in summary(report)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
 
-    def handle_starttag(self, tag: str, attributes: list) -> None:
-        for name, value in attributes:
-            if name in ("src", "href", "srcset", "data", "poster") and not value.startswith("data:"):
-                self.found.append(f"{tag} {name}={value}")
-        if tag in ("script", "link", "iframe", "object"):
-            self.found.append(tag)
-
-
-def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest) -> None:
+def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest, data: Dataset) -> None:
     folder, report = honest
-    text = (folder / "report" / "report.html").read_text()
-    outside = Outside()
-    outside.prefetcher(text)
-    assert outside.found == []
-    assert "url(" not in text
+    text = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    check(text, "classifier features", times=1)
     assert "@import" not in text
     for question in QUESTIONS.values():
         assert question in text
     for title in (
         "See for yourself",
         "The nearest pairs",
-        "The figures",
+        "The metrics",
+        "Fine and coarse detail",
         "Classes",
         "Loss by noise level",
         "How probable",
@@ -121,10 +124,37 @@ def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest) -> No
     for row in report["metrics"]["rows"]:
         assert row["value"] is None or f"{row['value']:.3g}" in text
         assert row["reference"] in text
+    pairs = report["originality"]["pairs"]
+    assert text.count('<figure class="copy">') == sum(pair["copy"] for pair in pairs) < len(pairs)
+    assert text == page({**report}, data, data.pictures[data.held_out[:300]])
 
 
-def test_the_losses_while_it_trained_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
-    assert history_chart(history(tmp_path)) == ""
+def test_names_are_text_on_the_page_and_in_the_terminal(honest, data: Dataset) -> None:
+    report = honest[1]
+    names = [f"{NASTY}{i}" for i in range(10)]
+    report = {**report, "run": NASTY, "notes": [NASTY], "data": {**report["data"], "name": NASTY, "classes": names}}
+    check(page(report, data, data.pictures[data.held_out[:300]]), times=5 + len(names))
+    for text in (summary(report), compare([report, report])):
+        assert not set("\u202e\u2066\x1b\udcff") & set(text)
+        assert SHOWN in text
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\x1b[31m\u202e\n<b>"])
+def test_no_name_of_a_class_ends_an_evaluation(run: api.Run, data: Dataset, tmp_path: Path, name: str) -> None:
+    data = replace(data, name=name, classes=(name, *data.classes[1:]))
+    samples = data.pictures[data.held_out[:100]]
+    report = evaluated(run, data, samples, tmp_path, features=("classifier",), likelihood=0)
+    assert read_report(tmp_path) == json.loads(json.dumps(report))
+    assert (tmp_path / "report" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def curves(history: list[dict]) -> set[str]:
+    """The colours of the curves in the chart of a history."""
+    return set(re.findall(r"stroke: var\(--(samples|real|training),", loss_history(history)))
+
+
+def test_the_losses_during_training_are_shown_where_they_were_measured(tmp_path: Path) -> None:
+    assert loss_history(history(tmp_path)) == ""
     lines = [{"step": 10 * i, "training": [1 / (1 + i)] * 5, "held_out": [0.5, 1.5]} for i in range(4)]
     steps = [{"step": 5, "loss": None, "grad_norm": 1.0}]
     (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in steps + lines))
@@ -132,9 +162,9 @@ def test_the_losses_while_it_trained_are_drawn_where_they_were_measured(tmp_path
     assert [h["step"] for h in found] == [0, 10, 20, 30]
     assert found[3]["training"] == pytest.approx(0.25)
     assert {h["held_out"] for h in found} == {1.0}
-    assert history_chart(found).count("<polyline") == 2
-    assert history_chart([{**h, "held_out": None} for h in found]).count("<polyline") == 1
-    assert history_chart(found[:2]) == ""
+    assert curves(found) == {"samples", "real"}
+    assert curves([{**h, "held_out": None} for h in found]) == {"real"}
+    assert loss_history(found[:2]) == ""
 
 
 def test_measured_again_it_is_the_same(run: api.Run, data: Dataset, copier, tmp_path: Path) -> None:
@@ -166,6 +196,65 @@ def test_what_does_not_belong_together_is_refused(run: api.Run, data: Dataset, t
         read_report(tmp_path)
 
 
+def damaged(report: dict) -> Iterator[str]:
+    """The text of a report with each of its values, in turn, left out or of another kind."""
+    for key, value in report.items():
+        for other in ({}, [], 5, "x", None, [None], {"x": 1}):
+            if type(other) is not type(value):
+                yield json.dumps({**report, key: other})
+        yield json.dumps({k: v for k, v in report.items() if k != key})
+        if isinstance(value, dict):
+            yield from (json.dumps({**report, key: json.loads(text)}) for text in damaged(value))
+
+
+def test_a_damaged_report_is_compared_or_refused_in_one_line(honest, tmp_path: Path) -> None:
+    sound = {k: v for k, v in honest[1].items() if k not in ("history", "sampled_with")}
+    sound["metrics"] = {**sound["metrics"], "rows": sound["metrics"]["rows"][:2]}
+    sound["likelihood"] = {"held_out": {"bound": {"terms": sound["likelihood"]["held_out"]["bound"]["terms"]}}}
+    (tmp_path / "report").mkdir()
+    texts = [*damaged(sound), "", "null", "[]", "{", "[" * 100_000, b"\xff{}"]
+    refused = []
+    for text in texts:
+        (tmp_path / "report" / "report.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+        try:
+            report = read_report(tmp_path)
+        except UnblotError as error:
+            refused.append(str(error))
+        else:
+            assert summary(report)
+            assert compare([report, honest[1]])
+    assert len(refused) > 100
+    assert all("\n" not in line and "is damaged" in line and "unblot evaluate" in line for line in refused)
+
+
+def test_what_can_be_refused_is_refused_before_sampling(
+    run: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.Run, "sample", lambda *a, **k: pytest.fail("sampled"))
+    for features, words in (("vgg", "unknown features 'vgg'"), ("pixels+random:size=3", "no option 'size=3'")):
+        with pytest.raises(UnblotError, match=words):
+            api.evaluate(run.path, features=features, quiet=True)
+    with pytest.raises(UnblotError, match="unknown features 'vgg'"):
+        api.tune(run.path, features="vgg")
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "report").write_text("no folder can be here")
+    for work in (api.evaluate, api.tune):
+        with pytest.raises(UnblotError, match=r"cannot write into .*report.*; make it writable"):
+            work(tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_smallest_sets_are_measured_without_a_warning(tmp_path: Path, count: int) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (count, 8, 8), np.uint8))
+    run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", **{**TINY, "network": "unet:width=16,multipliers=1"})
+    report = api.evaluate(run.path, n=2, steps=2, quiet=True)
+    assert (report["originality"] is None) == (report["data"]["training"] < 2)
+    assert "no held-out" not in summary(report)
+    assert report["learning"] is None
+    assert (run.path / "report" / "report.html").exists()
+
+
 def test_other_data_than_the_run_was_trained_on_is_refused(tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     np.save(tmp_path / "a.npy", pictures)
@@ -176,16 +265,16 @@ def test_other_data_than_the_run_was_trained_on_is_refused(tmp_path: Path) -> No
     assert not (run.path / "report").exists()
 
 
-def test_features_that_cannot_be_had_are_named_and_the_default_serves(
+def test_features_that_are_not_available_are_named_and_the_default_is_used(
     run: api.Run, data: Dataset, tmp_path: Path
 ) -> None:
     samples = data.pictures[data.held_out[:200]]
-    told: list[str] = []
+    notes: list[str] = []
     options = Options(features=("dinov2:model=/nowhere",), likelihood=0, cache=tmp_path / "cache")
-    report = evaluate_run(tmp_path, run.config, run.denoiser, data, samples, options, told.append)
+    report = evaluate_run(tmp_path, run.config, run.denoiser, data, samples, options, notes.append)
     assert report["metrics"]["features"] == ["classifier"]
-    assert "dinov2" in told[0]
-    assert told == report["notes"]
+    assert "dinov2" in notes[0]
+    assert notes == report["notes"]
 
 
 def test_points_and_data_without_held_out_pictures_are_measured_as_far_as_they_can_be(tmp_path: Path) -> None:
@@ -215,7 +304,7 @@ def test_the_ideal_denoiser_of_a_finite_set_is_called_a_copier(data: Dataset) ->
     members = ImageSet(data.pictures, lambda a: data.values.encode(a, np.float32), data.train[:64])
     noise = pictures_noise(picture_generators(0, range(200)), data.shape, torch.device("cpu"))
     levels = uniform_time_levels(SCHEDULES["cosine"](), 100)
-    drawn = sample(ideal(members[:]), noise(), levels, SOLVERS["ddim"](), noise)
-    found = nearness(ImageSet(data.values.decode(drawn.numpy()), members.encode), members)
+    samples = sample(ideal(members[:]), noise(), levels, SOLVERS["ddim"](), noise)
+    found = nearness(ImageSet(data.values.decode(samples.numpy()), members.encode), members)
     assert found.copies().all()
     assert len(found.position.unique()) > 32

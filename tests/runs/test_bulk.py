@@ -1,4 +1,4 @@
-"""Drawing many: the same pictures in one go, after a stop, in shards, and nobody else's files touched."""
+"""Many samples: the same at once, after a stop and in shards, and no foreign file touched."""
 
 import json
 import os
@@ -39,17 +39,17 @@ def contents(folder) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("n", [13, 21], ids=["files", "shards"])
-def test_killed_anywhere_and_asked_again_it_is_the_draw_that_was_not_killed(run, tmp_path, monkeypatch, n):
+def test_killed_anywhere_and_called_again_it_gives_what_an_uninterrupted_call_gives(run, tmp_path, monkeypatch, n):
     bulk.sample_to_folder(tmp_path / "whole", run, n, batch_size=4, **CHOICES)
-    sample, calls = Run.sample, []
+    sample_with, calls = Run.sample_with, []
 
     def dying(self, *args, **kwargs):
         calls.append(1)
         if len(calls) % 2 == 0:
             raise KeyboardInterrupt
-        return sample(self, *args, **kwargs)
+        return sample_with(self, *args, **kwargs)
 
-    monkeypatch.setattr(Run, "sample", dying)
+    monkeypatch.setattr(Run, "sample_with", dying)
     for _ in range(20):
         try:
             bulk.sample_to_folder(tmp_path / "stopped", run, n, batch_size=4, **CHOICES)
@@ -59,7 +59,7 @@ def test_killed_anywhere_and_asked_again_it_is_the_draw_that_was_not_killed(run,
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
-def test_a_picture_that_has_gone_missing_is_drawn_again(run, tmp_path):
+def test_a_missing_sample_is_made_again(run, tmp_path):
     bulk.sample_to_folder(tmp_path / "a", run, 9, batch_size=4, **CHOICES)
     before = contents(tmp_path / "a")
     (tmp_path / "a" / "000006.png").unlink()
@@ -75,7 +75,7 @@ def test_processes_share_it_out_without_gap_or_difference(run, tmp_path, n):
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
-def test_a_draw_killed_for_real_and_gone_on_with_by_two_processes_is_the_same(run, tmp_path):
+def test_a_killed_call_resumed_by_two_processes_is_the_same(run, tmp_path):
     command = ["-m", "unblot", "sample", str(run.path), "-n", "300", "--steps", "2", "--batch-size", "5"]
     command += ["--seed", "7", "--out", str(tmp_path / "killed")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -98,12 +98,12 @@ def test_a_draw_killed_for_real_and_gone_on_with_by_two_processes_is_the_same(ru
         assert np.abs(drawn - alone).max() <= 1  # another batch, one grey level
     assert len(list(tmp_path.glob("killed/0*.png"))) == 300
     assert not left.exists()
-    begun = 5 * (len(there) // 5)  # a batch that was killed half-written is drawn again as a whole
+    begun = 5 * (len(there) // 5)  # a batch that was killed half-written is sampled again as a whole
     kept = {name: at for name, at in there.items() if int(name[:6]) < begun}
     assert kept.items() <= {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("killed/0*.png")}.items()
 
 
-def test_picture_i_is_the_same_alone_and_in_a_bulk_draw(run, tmp_path):
+def test_sample_i_is_the_same_alone_and_among_many(run, tmp_path):
     bulk.sample_to_folder(tmp_path, run, 13, batch_size=4, **CHOICES)
     for i in (0, 7, 12):
         drawn = np.asarray(Image.open(tmp_path / f"{i:06d}.png")).astype(int)
@@ -112,7 +112,7 @@ def test_picture_i_is_the_same_alone_and_in_a_bulk_draw(run, tmp_path):
 
 
 def test_overwriting_by_several_processes_loses_nothing(run, tmp_path):
-    """Whoever is first to write, the files of an earlier draw go before."""
+    """Whichever process writes first, the files of an earlier call are removed before."""
     bulk.sample_to_folder(tmp_path / "a", run, 13, batch_size=4, **CHOICES)
     command = ["-m", "unblot", "sample", str(run.path), "-n", "9", "--steps", "2", "--batch-size", "1"]
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
@@ -151,14 +151,14 @@ def test_overwriting_leaves_other_peoples_files(run, tmp_path):
 def test_manifest_and_files_say_how_each_picture_came_about(run, tmp_path):
     bulk.sample_to_folder(tmp_path, run, 3, seed=7, steps=4, solver="ddim:eta=0.5", spacing="karras")
     drawn = json.loads((tmp_path / "manifest.json").read_text())["sampled_with"]
-    told = {"run": run.path.name, "seed": 7, "steps": 4, "solver": "ddim:eta=0.5"}
-    assert told.items() <= drawn.items()
+    expected = {"run": run.path.name, "seed": 7, "steps": 4, "solver": "ddim:eta=0.5"}
+    assert expected.items() <= drawn.items()
     assert drawn["schedule"].startswith("edm")
     levels = sampling_levels(drawn["schedule"], drawn["spacing"], 4)
     assert drawn["levels"] == pytest.approx((levels.sigma / levels.alpha).tolist(), rel=1e-5)
     about = json.loads(Image.open(tmp_path / "000002.png").text["unblot"])
-    levels_told = {name: drawn[name] for name in ("schedule", "spacing", "steps")}
-    assert (told | levels_told | {"index": 2}).items() <= about.items()
+    level_choices = {name: drawn[name] for name in ("schedule", "spacing", "steps")}
+    assert (expected | level_choices | {"index": 2}).items() <= about.items()
 
 
 def test_nothing_is_written_for_choices_that_cannot_be(run, tmp_path):

@@ -1,4 +1,4 @@
-"""What a draw takes: what is asked for, what tuning found, or what the run says; and guidance of every kind."""
+"""The sampler of a call: what is asked for, what tuning found, or what the run was trained with; and guidance."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import torch
 import unblot
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.config.schema import SampleConfig
 from unblot.runs import bulk
 from unblot.runs.describe import describe
 from unblot.runs.folder import TUNING, fingerprint, save_model
@@ -45,7 +46,7 @@ def taken(run: Run, **asked) -> tuple[str, int]:
     return about["solver"].partition(":")[0], about["steps"]
 
 
-def test_a_tuned_run_draws_with_what_was_found(tuned):
+def test_a_tuned_run_samples_with_what_was_found(tuned):
     assert read_tuning(tuned.path, tuned.denoiser).candidates == TRIALS
     assert taken(tuned) == ("euler", 4)  # good
     assert taken(tuned, quality="draft") == ("euler", 3)
@@ -55,63 +56,60 @@ def test_a_tuned_run_draws_with_what_was_found(tuned):
 
 
 @pytest.fixture
-def pushed(run, tmp_path):
-    """A tuned run that draws best when it is guided, in a folder of its own."""
-    folder = shutil.copytree(run.path, tmp_path / "pushed")
+def guided(run, tmp_path):
+    """A tuned run whose best sampler is guided, in a folder of its own."""
+    folder = shutil.copytree(run.path, tmp_path / "guided")
     guides = {WEAK: checksum(folder / WEAK)}
     write_tuning(folder, Tuning(fingerprint(run.denoiser), (*TRIALS, AWAY, TOWARDS), {}, guides))
     return unblot.load(folder)
 
 
-def test_a_run_that_draws_best_guided_is_guided_unless_it_is_told_how(pushed):
-    told = pushed.sample(1).provenance
-    assert (
-        told["steps"],
-        told["guidance"],
-        told["autoguide"],
-        told["guidance_high"],
-    ) == (3, 30.0, WEAK, 10.0)
-    assert pushed.sample(1, nfe=4).provenance["guidance"] == 1.0
-    assert pushed.sampler(nfe=5) == pushed.sampler() == AWAY.sampler
-    assert pushed.sampler(guidance=1.0) == TRIALS[-1].sampler
-    assert pushed.sampler(guidance=3.0).guidance_high is None
-    assert not pushed.sampler(steps=3).guided
-    assert pushed.sampler(label="all") == TOWARDS.sampler  # only a picture with a label is pushed towards it
-    assert "away from snapshots" in describe(pushed.path)
+def test_a_run_whose_best_sampler_is_guided_is_guided_by_default(guided):
+    about = guided.sample(1).provenance
+    expected = (3, 30.0, WEAK, 10.0)
+    assert tuple(about[key] for key in ("steps", "guidance", "autoguide", "guidance_high")) == expected
+    assert guided.sample(1, nfe=4).provenance["guidance"] == 1.0
+    assert guided.sampler(SampleConfig(nfe=5)) == guided.sampler(SampleConfig()) == AWAY.sampler
+    assert guided.sampler(SampleConfig(guidance=1.0)) == TRIALS[-1].sampler
+    assert guided.sampler(SampleConfig(guidance=3.0)).guidance_high is None
+    assert not guided.sampler(SampleConfig(steps=3)).guided
+    # only a sample with a label is guided towards it
+    assert guided.sampler(SampleConfig(label="all")) == TOWARDS.sampler
+    assert "away from snapshots" in describe(guided.path)
 
 
-def test_guidance_that_tuning_found_can_be_asked_for(pushed):
+def test_guidance_that_tuning_found_can_be_asked_for(guided):
     """Picture for picture: by its parts, by a model file of the same weights, and in a folder that was moved."""
-    found = pushed.sample(3).array
-    path = pushed.path.parent / "weak.safetensors"
-    tensors, _ = read_tensors(pushed.path / WEAK)
-    save_model(path, pushed.config, {k[2:]: w.float() for k, w in tensors.items() if k.startswith("0/")})
+    found = guided.sample(3).array
+    path = guided.path.parent / "weak.safetensors"
+    tensors, _ = read_tensors(guided.path / WEAK)
+    save_model(path, guided.config, {k[2:]: w.float() for k, w in tensors.items() if k.startswith("0/")})
     choices = {"steps": 3, "solver": "euler", "guidance": 30.0, "guidance_low": 0.1, "guidance_high": 10.0}
-    for weak in (WEAK, pushed.path / WEAK, path):
-        assert np.array_equal(found, pushed.sample(3, autoguide=weak, **choices).array)
-    assert not np.array_equal(found, pushed.sample(3, steps=3, solver="euler").array)
-    moved = unblot.load(pushed.path.rename(pushed.path.with_name("moved")))
+    for weak in (WEAK, guided.path / WEAK, path):
+        assert np.array_equal(found, guided.sample(3, autoguide=weak, **choices).array)
+    assert not np.array_equal(found, guided.sample(3, steps=3, solver="euler").array)
+    moved = unblot.load(guided.path.rename(guided.path.with_name("moved")))
     assert np.array_equal(found, moved.sample(3).array)
 
 
-def test_a_draw_into_a_folder_is_guided_and_says_so(pushed, tmp_path):
-    assert main(["sample", str(pushed.path), "-n", "2", "--out", str(tmp_path / "o")]) == 0
+def test_samples_in_a_folder_are_guided_and_say_so(guided, tmp_path):
+    assert main(["sample", str(guided.path), "-n", "2", "--out", str(tmp_path / "o")]) == 0
     kept = json.loads((tmp_path / "o" / "manifest.json").read_text())
     assert (kept["guidance"], kept["autoguide"], kept["sampled_with"]["autoguide"]) == (30.0, WEAK, WEAK)
-    assert main(["sample", str(pushed.path), "-n", "2", "--guidance", "1", "--out", str(tmp_path / "p")]) == 0
+    assert main(["sample", str(guided.path), "-n", "2", "--guidance", "1", "--out", str(tmp_path / "p")]) == 0
     assert json.loads((tmp_path / "p" / "manifest.json").read_text())["autoguide"] is None
 
 
-def test_without_its_weaker_model_a_run_draws_plain(pushed):
-    assert pushed.sampler().guided
-    (pushed.path / WEAK).write_bytes((pushed.path / WEAK).read_bytes() + b" ")
-    assert pushed.sampler() == TRIALS[-1].sampler
-    (pushed.path / WEAK).unlink()
-    assert pushed.sampler() == TRIALS[-1].sampler
-    assert "is gone" in describe(pushed.path)
+def test_without_its_weaker_model_a_run_samples_plain(guided):
+    assert guided.sampler(SampleConfig()).guided
+    (guided.path / WEAK).write_bytes((guided.path / WEAK).read_bytes() + b" ")
+    assert guided.sampler(SampleConfig()) == TRIALS[-1].sampler
+    (guided.path / WEAK).unlink()
+    assert guided.sampler(SampleConfig()) == TRIALS[-1].sampler
+    assert "is gone" in describe(guided.path)
 
 
-def test_a_damaged_tuning_does_not_keep_a_run_from_drawing_as_it_is_told(run):
+def test_a_damaged_tuning_does_not_prevent_sampling_without_it(run):
     (run.path / TUNING).write_text("{")
     assert taken(run, steps=2, solver="euler", spacing="time") == ("euler", 2)
     (run.path / TUNING).unlink()
@@ -140,7 +138,7 @@ def test_tuning_holds_for_the_weights_that_it_was_made_with(tuned, tmp_path):
     assert taken(run) == ("dpmpp_2m", run.config.train.sampling_steps)
 
 
-def test_a_draw_goes_on_as_it_began_though_the_run_was_tuned_meanwhile(run, tmp_path):
+def test_a_call_is_resumed_with_its_sampler_though_the_run_was_tuned_meanwhile(run, tmp_path):
     bulk.sample_to_folder(tmp_path / "a", run, 2, steps=None)
     write_tuning(run.path, Tuning(fingerprint(run.denoiser), TRIALS))
     with pytest.raises(UnblotError, match="other choices"):
@@ -148,17 +146,17 @@ def test_a_draw_goes_on_as_it_began_though_the_run_was_tuned_meanwhile(run, tmp_
     (run.path / TUNING).unlink()
 
 
-def test_a_damaged_tuning_is_told_in_one_line(run):
+def test_a_damaged_tuning_is_reported_in_one_line(run):
     (run.path / TUNING).write_text('{"model": "x", "candidates": [{"solver": "euler"}]}')
-    with pytest.raises(UnblotError, match="make it anew"):
+    with pytest.raises(UnblotError, match="write it anew"):
         run.sample(1)
     (run.path / TUNING).unlink()
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
-        (["--quality", "good"], "tuned as it is now"),
+        (["--quality", "good"], "tuned with its present weights"),
         (["--quality", "good", "--steps", "3"], "leave out --steps"),
         (["--quality", "good", "--nfe", "3"], "leave out --nfe"),
         (["--nfe", "3", "--steps", "3"], "leave out --steps"),
@@ -170,10 +168,10 @@ def test_a_damaged_tuning_is_told_in_one_line(run):
         (["--autoguide", "no/such/run", "--guidance", "2"], "no model at"),
     ],
 )
-def test_wrong_choices_are_one_line(run, flags, told, capsys, tmp_path):
+def test_wrong_choices_are_one_line(run, flags, expected, capsys, tmp_path):
     assert main(["sample", str(run.path), "--out", str(tmp_path / "o"), *flags]) == 2
     line = capsys.readouterr().err
-    assert told in line
+    assert expected in line
     assert line.count("\n") == 1
     assert not (tmp_path / "o").exists()
 
@@ -206,10 +204,10 @@ def test_scale_1_changes_nothing_and_an_empty_interval_neither(run):
 
 
 def test_scales_take_turns_among_pictures(run):
-    plain, pushed = pixels(run), pixels(run, guidance=20.0)
+    plain, guided = pixels(run), pixels(run, guidance=20.0)
     mixed = pixels(run, guidance=[1.0, 20.0])
     assert np.abs(mixed[::2] - plain[::2]).max() <= 1
-    assert np.abs(mixed[1::2] - pushed[1::2]).max() <= 1
+    assert np.abs(mixed[1::2] - guided[1::2]).max() <= 1
     later = run.sample(1, first=3, steps=3, label="all", guidance=[1.0, 20.0]).array.astype(int)
     assert np.abs(later - mixed[3:]).max() <= 1
 
@@ -218,15 +216,15 @@ def test_autoguidance_pushes_away_from_another_model(run, weak):
     assert not np.array_equal(pixels(run), pixels(run, autoguide=weak, guidance=3.0))
     unlabelled = run.sample(2, steps=3, autoguide=weak, guidance=3.0)
     assert unlabelled.provenance["autoguide"] == str(weak)
-    with pytest.raises(UnblotError, match="above 1"):
+    with pytest.raises(UnblotError, match="changes nothing"):
         run.sample(1, autoguide=weak)
 
 
 def test_a_model_of_other_pictures_cannot_guide(run, tmp_path):
     other = unblot.train("moons", out=tmp_path / "m", network="mlp:width=8,depth=1", steps=1, batch_size=4, quiet=True)
-    with pytest.raises(UnblotError, match="cannot guide this run"):
+    with pytest.raises(UnblotError, match="give a model of the same data"):
         run.sample(1, autoguide=other.path, guidance=2.0)
-    with pytest.raises(UnblotError, match="floats without"):
+    with pytest.raises(UnblotError, match="unbounded floats"):
         other.sample(1, threshold="static")
 
 

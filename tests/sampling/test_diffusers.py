@@ -62,7 +62,7 @@ LEVELS = trailing()(linear(), N)
 
 @pytest.mark.parametrize(("theirs_is", "ours_is"), [("fixed_small", "posterior"), ("fixed_large", "beta")])
 def test_ddpm(theirs_is: str, ours_is: str) -> None:
-    """Theirs draws noise in the last step too, unless its index is 0; Ho et al.'s algorithm 2 draws none there."""
+    """Theirs adds noise in the last step too, unless its index is 0; Ho et al.'s algorithm 2 does not."""
     scheduler = made("DDPMScheduler", variance_type=theirs_is, clip_sample=False)
     x, _ = theirs(scheduler, start(), generator=torch.Generator().manual_seed(1))
     g = torch.Generator().manual_seed(1)
@@ -158,12 +158,12 @@ def test_deis(order: int) -> None:
     """Theirs ends on the level of its index 0, not on the clean picture; so do our levels here."""
     x, _ = theirs(made("DEISMultistepScheduler", solver_order=order), start())
     end = linear()(torch.tensor([0.001], dtype=F64))
-    levels = NoiseLevel(*(torch.cat([way[:-1], last]) for way, last in zip(LEVELS, end, strict=True)))
+    levels = NoiseLevel(*(torch.cat([whole[:-1], last]) for whole, last in zip(LEVELS, end, strict=True)))
     torch.testing.assert_close(ours(SOLVERS["deis"](order=order), levels), x, rtol=1e-4, atol=1e-4)
 
 
 def test_edms_levels_and_euler() -> None:
-    """Their EDM scheduler: the karras grid in float32, and Euler with EDM's parameterization."""
+    """Their EDM scheduler: the karras spacing in float32, and Euler with EDM's parameterization."""
     scheduler = diffusers.EDMEulerScheduler()
     scheduler.set_timesteps(N)
     levels = karras()(lambda t: NoiseLevel(torch.ones_like(t), 100 * t.double()), N)

@@ -80,8 +80,8 @@ def test_guidance_keeps_to_its_interval(ratio: float) -> None:
 
 
 def test_each_picture_may_be_at_a_level_of_its_own() -> None:
-    way = NoiseLevel(torch.ones(4, dtype=F64), torch.tensor([0.1, 1.0, 10.0, 1.0], dtype=F64))
-    x0 = classifier_free(denoiser(), LABEL, 3.0, low=0.5, high=5.0)(X, way).x0
+    sequence = NoiseLevel(torch.ones(4, dtype=F64), torch.tensor([0.1, 1.0, 10.0, 1.0], dtype=F64))
+    x0 = classifier_free(denoiser(), LABEL, 3.0, low=0.5, high=5.0)(X, sequence).x0
     assert x0[:, 0, 0, 0].tolist() == [1.0, 6.0, 3.0, 6.0]
 
 

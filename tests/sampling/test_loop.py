@@ -26,20 +26,20 @@ def test_the_denoiser_is_never_asked_about_a_clean_picture() -> None:
 
 def test_steps_are_shown() -> None:
     shown: list[Progress] = []
-    way = uniform_time_levels(linear(), 4)
-    y = sample(gaussian(0.3, 0.5), X, way, SOLVERS["euler"](), no_noise, shown.append)
+    sequence = uniform_time_levels(linear(), 4)
+    y = sample(gaussian(0.3, 0.5), X, sequence, SOLVERS["euler"](), no_noise, shown.append)
     assert [p.step for p in shown] == [1, 2, 3, 4]
     assert all(p.steps == 4 for p in shown)
-    assert [float(p.level.sigma) for p in shown] == way.sigma[1:].tolist()
+    assert [float(p.level.sigma) for p in shown] == sequence.sigma[1:].tolist()
     assert shown[-1].x is y
-    torch.testing.assert_close(shown[0].x0, gaussian(0.3, 0.5)(X, way.at(0)).x0)
+    torch.testing.assert_close(shown[0].x0, gaussian(0.3, 0.5)(X, sequence.at(0)).x0)
 
 
 def test_steps_up_are_not_shown_and_not_asked_about() -> None:
     shown: list[Progress] = []
-    way = levels((1, 0.4), (1, 0.2), (1, 0.1), (1, 0))
+    sequence = levels((1, 0.4), (1, 0.2), (1, 0.1), (1, 0))
     denoise, solver = Counted(gaussian(0.3, 0.5)), SOLVERS["restart"](repeats=1)
-    sample(denoise, X, way, solver, seeded_noise(X.shape), shown.append)
+    sample(denoise, X, sequence, solver, seeded_noise(X.shape), shown.append)
     assert [float(p.level.sigma) for p in shown] == [0.2, 0.1, 0.1, 0.0]
     assert {p.steps for p in shown} == {4}
     assert denoise.calls == 7
@@ -64,15 +64,15 @@ def test_history_begins_anew_above() -> None:
         lengths.append(len(history))
         return history[0].x
 
-    way = levels((1, 4), (1, 3), (1, 2), (1, 1))
+    sequence = levels((1, 4), (1, 3), (1, 2), (1, 1))
     again = torch.tensor([0, 1, 2, 1, 2, 3])
     solver = Solver(step, order=1, memory=3, route=lambda levels: levels.at(again), renoise=renoise)
-    sample(gaussian(0, 1), X, way, solver, seeded_noise(X.shape))
+    sample(gaussian(0, 1), X, sequence, solver, seeded_noise(X.shape))
     assert lengths == [1, 2, 1, 2]
 
 
 def test_rising_levels_invert_sampling() -> None:
-    """Up and down again by a fine ODE grid leads back, and up agrees with the exact flow."""
+    """Up and down again by many ODE steps lead back, and up agrees with the exact flow."""
     down = flow()(torch.linspace(0.9, 0.02, 400, dtype=F64))
     up = down.at(torch.arange(399, -1, -1))
     for name in ("heun", "dpmpp_2s", "deis"):
@@ -92,7 +92,7 @@ def test_renoising_is_the_forward_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "way",
+    "sequence",
     [
         levels((1, 1)),
         levels((1, 2), (1, 1), (1, 1.5)),
@@ -102,9 +102,9 @@ def test_renoising_is_the_forward_process() -> None:
         NoiseLevel(torch.ones(0, dtype=F64), torch.ones(0, dtype=F64)),
     ],
 )
-def test_levels_that_lead_nowhere_are_refused(way: NoiseLevel) -> None:
+def test_levels_that_lead_nowhere_are_refused(sequence: NoiseLevel) -> None:
     with pytest.raises(UnblotError, match="two levels or more") as error:
-        sample(gaussian(0, 1), X, way, SOLVERS["euler"](), no_noise)
+        sample(gaussian(0, 1), X, sequence, SOLVERS["euler"](), no_noise)
     assert "\n" not in str(error.value)
 
 

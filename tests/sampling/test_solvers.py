@@ -20,12 +20,15 @@ from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, edm, flow, karras, linear, uniform_time_levels
+from unblot.sampling.guidance import THRESHOLDS
 from unblot.sampling.loop import count_nfe, pictures_noise, sample, visited
 from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import SPACINGS
+from unblot.specs import build, options_of
 
 DETERMINISTIC = ["euler", "ddim", "heun", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "ipndm"]
 STOCHASTIC = ["ddpm", "dpmpp_2m_sde", "dpmpp_3m_sde", "edm_churn", "restart"]
-FIXED = [*DETERMINISTIC, *STOCHASTIC]  # a given number of evaluations
+FIXED = [*DETERMINISTIC, *STOCHASTIC]  # a given NFE
 every = pytest.mark.parametrize("name", SOLVERS)
 FAMILIES = {
     "vp": lambda t: linear()(t),
@@ -52,13 +55,13 @@ def test_order_of_convergence(name: str, family: str) -> None:
 
 
 def test_adaptive_error_follows_the_tolerance() -> None:
-    way = flow()(torch.tensor([0.8, 0.2], dtype=F64))
+    sequence = flow()(torch.tensor([0.8, 0.2], dtype=F64))
     x = torch.linspace(-2, 2, 5, dtype=F64).view(5, 1, 1, 1)
-    exact = gaussian_flow(x, way.at(0), way.at(-1), 0.3, 0.5)
+    exact = gaussian_flow(x, sequence.at(0), sequence.at(-1), 0.3, 0.5)
     errors, calls = [], []
     for tolerance in (0.1, 0.01, 0.001):
         denoise = Counted(gaussian(0.3, 0.5))
-        y = sample(denoise, x, way, SOLVERS["adaptive"](tolerance=tolerance), no_noise)
+        y = sample(denoise, x, sequence, SOLVERS["adaptive"](tolerance=tolerance), no_noise)
         errors.append(float((y - exact).abs().max()))
         calls.append(denoise.calls)
     assert errors[0] < 0.1
@@ -70,15 +73,15 @@ def test_adaptive_error_follows_the_tolerance() -> None:
 @pytest.mark.parametrize("name", STOCHASTIC)
 @pytest.mark.parametrize("schedule", ["linear", "karras", "flow"])
 def test_mean_and_covariance(name: str, schedule: str) -> None:
-    """Stochastic solvers draw from the data's distribution: each moment within five of its standard errors."""
+    """Stochastic solvers sample the data's distribution: each moment within five of its standard errors."""
     n, mean = 4000, torch.tensor([0.3, -0.4], dtype=F64)
     covariance = torch.tensor([[0.25, 0.12], [0.12, 0.16]], dtype=F64)
-    way = uniform_time_levels(SCHEDULES[schedule](), 60 if name in ("edm_churn", "restart") else 300)
+    sequence = uniform_time_levels(SCHEDULES[schedule](), 60 if name in ("edm_churn", "restart") else 300)
     noise = seeded_noise((n, 1, 1, 2), seed=1)
-    root = torch.linalg.cholesky(way.alpha[0] ** 2 * covariance + way.sigma[0] ** 2 * torch.eye(2, dtype=F64))
-    x_T = way.alpha[0] * mean + noise() @ root.T
+    root = torch.linalg.cholesky(sequence.alpha[0] ** 2 * covariance + sequence.sigma[0] ** 2 * torch.eye(2, dtype=F64))
+    x_T = sequence.alpha[0] * mean + noise() @ root.T
     options = {"variance": "beta"} if name == "ddpm" else {"noise": 1.0} if name == "edm_churn" else {}
-    y = sample(correlated(mean, covariance), x_T, way, SOLVERS[name](**options), noise).view(n, 2)
+    y = sample(correlated(mean, covariance), x_T, sequence, SOLVERS[name](**options), noise).view(n, 2)
     z = (y - mean) @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T  # standard normal, if all is well
     assert float(z.mean(0).abs().max()) < 5 / n**0.5
     moments = z.T @ z / n - torch.eye(2, dtype=F64)
@@ -87,16 +90,20 @@ def test_mean_and_covariance(name: str, schedule: str) -> None:
 
 
 def test_posterior_variance_is_right_for_data_at_one_point() -> None:
-    way = uniform_time_levels(linear(), 7)
+    sequence = uniform_time_levels(linear(), 7)
     here = gaussian(0.3, 0.0)
     x = sample(
-        here, torch.randn(9, 1, 1, 1, dtype=F64), way.at(slice(0, 7)), SOLVERS["ddpm"](), seeded_noise((9, 1, 1, 1))
+        here,
+        torch.randn(9, 1, 1, 1, dtype=F64),
+        sequence.at(slice(0, 7)),
+        SOLVERS["ddpm"](),
+        seeded_noise((9, 1, 1, 1)),
     )
     assert x.shape == (9, 1, 1, 1)
     n, noise = 20_000, seeded_noise((20_000, 1, 1, 1))
-    x_T = corrupt(torch.full((n, 1, 1, 1), 0.3, dtype=F64), way.at(0), noise())
-    x = sample(here, x_T, way.at(slice(0, 7)), SOLVERS["ddpm"](), noise)
-    z = (x - way.alpha[6] * 0.3) / way.sigma[6]
+    x_T = corrupt(torch.full((n, 1, 1, 1), 0.3, dtype=F64), sequence.at(0), noise())
+    x = sample(here, x_T, sequence.at(slice(0, 7)), SOLVERS["ddpm"](), noise)
+    z = (x - sequence.alpha[6] * 0.3) / sequence.sigma[6]
     assert abs(float(z.mean())) < 5 / n**0.5
     assert abs(float(z.var()) - 1) < 5 * (2 / n) ** 0.5
 
@@ -108,25 +115,25 @@ def test_posterior_variance_is_right_for_data_at_one_point() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps_work_on_every_schedule(name: str, schedule: str, steps: int) -> None:
-    way = uniform_time_levels(SCHEDULES[schedule](), steps)
+    sequence = uniform_time_levels(SCHEDULES[schedule](), steps)
     denoise = gaussian(0.3, 0.5)
-    x_T = norm(way.at(0), 0.5) * torch.linspace(-2, 2, 5).view(5, 1, 1, 1)
-    y = sample(denoise, x_T.float(), way, SOLVERS[name](), seeded_noise(x_T.shape, 0, torch.float32))
+    x_T = norm(sequence.at(0), 0.5) * torch.linspace(-2, 2, 5).view(5, 1, 1, 1)
+    y = sample(denoise, x_T.float(), sequence, SOLVERS[name](), seeded_noise(x_T.shape, 0, torch.float32))
     assert y.dtype == torch.float32
     assert bool(y.isfinite().all())
     assert float((y - 0.3).abs().max()) < 4  # the data's deviation is 0.5
     if steps == 1 and name not in ("edm_churn", "adaptive"):
-        torch.testing.assert_close(y, denoise(x_T.float(), way.at(0)).x0)
+        torch.testing.assert_close(y, denoise(x_T.float(), sequence.at(0)).x0)
 
 
 @pytest.mark.parametrize("name", [*DETERMINISTIC, "adaptive"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_twenty_steps_come_near_the_truth_on_every_schedule(name: str, schedule: str) -> None:
     """In float32, from the very end of the schedule: no formula loses its digits or runs off in pure noise."""
-    way = uniform_time_levels(SCHEDULES[schedule](), 20)
-    x_T = (norm(way.at(0), 0.5) * torch.linspace(-2, 2, 5).view(5, 1, 1, 1)).float()
-    y = sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[name](), no_noise)
-    exact = gaussian_flow(x_T, way.at(0), way.at(-1), 0.3, 0.5)
+    sequence = uniform_time_levels(SCHEDULES[schedule](), 20)
+    x_T = (norm(sequence.at(0), 0.5) * torch.linspace(-2, 2, 5).view(5, 1, 1, 1)).float()
+    y = sample(gaussian(0.3, 0.5), x_T, sequence, SOLVERS[name](), no_noise)
+    exact = gaussian_flow(x_T, sequence.at(0), sequence.at(-1), 0.3, 0.5)
     assert float((y - exact).abs().max()) < (0.15 if name in ("euler", "ddim") else 0.1)
 
 
@@ -134,9 +141,9 @@ def test_twenty_steps_come_near_the_truth_on_every_schedule(name: str, schedule:
 def test_an_ideal_denoisers_samples_are_its_data(name: str) -> None:
     g = torch.Generator().manual_seed(0)
     data = torch.rand(6, 1, 3, 3, generator=g, dtype=F64) * 2 - 1
-    way = uniform_time_levels(karras(), 40)
+    sequence = uniform_time_levels(karras(), 40)
     noise = seeded_noise((20, 1, 3, 3))
-    y = sample(ideal(data), 80 * noise(), way, SOLVERS[name](), noise)
+    y = sample(ideal(data), 80 * noise(), sequence, SOLVERS[name](), noise)
     distance = torch.cdist(y.flatten(1), data.flatten(1))
     assert float(distance.min(1).values.max()) < 1e-3
     assert len(distance.argmin(1).unique()) > 1
@@ -146,26 +153,26 @@ def test_an_ideal_denoisers_samples_are_its_data(name: str) -> None:
 def test_evaluations_are_counted_right(name: str) -> None:
     solver, denoise = SOLVERS[name](), Counted(gaussian(0.3, 0.5))
     noise = seeded_noise((3, 1, 1, 1))
-    for way in (uniform_time_levels(karras(), 18), karras()(torch.linspace(1, 0.2, 9, dtype=F64))):
+    for sequence in (uniform_time_levels(karras(), 18), karras()(torch.linspace(1, 0.2, 9, dtype=F64))):
         denoise.calls = 0
-        sample(denoise, 80 * noise(), way, solver, noise)
-        assert denoise.calls == count_nfe(solver, way) or name == "adaptive"
+        sample(denoise, 80 * noise(), sequence, solver, noise)
+        assert denoise.calls == count_nfe(solver, sequence) or name == "adaptive"
     if name == "adaptive":
         assert solver.nfe == 0
 
 
 @every
 def test_a_picture_is_the_same_in_any_batch(name: str) -> None:
-    way = uniform_time_levels(linear(), 12)
+    sequence = uniform_time_levels(linear(), 12)
     mean = torch.linspace(-1, 1, 16, dtype=F64).view(1, 4, 4)
 
-    def draw(indices: range) -> torch.Tensor:
+    def samples(indices: range) -> torch.Tensor:
         noise = pictures_noise(picture_generators(3, indices), (1, 4, 4), torch.device("cpu"))
-        return sample(gaussian(mean, 0.4), noise(), way, SOLVERS[name](), noise)
+        return sample(gaussian(mean, 0.4), noise(), sequence, SOLVERS[name](), noise)
 
-    whole = draw(range(64))
+    whole = samples(range(64))
     for size in (1, 7):
-        parts = torch.cat([draw(range(first, min(first + size, 64))) for first in range(0, 64, size)])
+        parts = torch.cat([samples(range(first, min(first + size, 64))) for first in range(0, 64, size)])
         torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
 
@@ -196,20 +203,20 @@ def test_exploding_and_preserving_sampling_agree_after_rescaling(name: str) -> N
 )
 @pytest.mark.parametrize("schedule", ["linear", "linear_zero_snr", "flow", "karras"])
 def test_special_cases_are_one_another(one: str, options: dict, other: str, others: dict, schedule: str) -> None:
-    way = uniform_time_levels(SCHEDULES[schedule](), 10)
-    x_T = norm(way.at(0), 0.5) * torch.randn(5, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    sequence = uniform_time_levels(SCHEDULES[schedule](), 10)
+    x_T = norm(sequence.at(0), 0.5) * torch.randn(5, 1, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
     results = [
-        sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[name](**kwargs), seeded_noise(x_T.shape))
+        sample(gaussian(0.3, 0.5), x_T, sequence, SOLVERS[name](**kwargs), seeded_noise(x_T.shape))
         for name, kwargs in ((one, options), (other, others))
     ]
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
 
-def test_solvers_with_noise_turned_off_draw_none() -> None:
-    way = uniform_time_levels(linear(), 5)
+def test_solvers_with_noise_turned_off_use_none() -> None:
+    sequence = uniform_time_levels(linear(), 5)
     x_T = torch.ones(2, 1, 1, 1, dtype=F64)
     for name in DETERMINISTIC:
-        sample(gaussian(0.3, 0.5), x_T, way, SOLVERS[name](), no_noise)
+        sample(gaussian(0.3, 0.5), x_T, sequence, SOLVERS[name](), no_noise)
 
 
 def test_first_order_steps_of_the_three_families_are_their_papers() -> None:
@@ -246,16 +253,16 @@ def test_edms_algorithm_2_written_out(churn: float, noise_scale: float) -> None:
         x = x_next
     ours = seeded_noise((7, 1, 2, 2))
     solver = SOLVERS["edm_churn"](churn=churn, low=low, high=high, noise=noise_scale)
-    way = NoiseLevel(torch.ones_like(t), t)
-    torch.testing.assert_close(sample(denoise, 80 * ours(), way, solver, ours), x, rtol=1e-9, atol=1e-9)
+    sequence = NoiseLevel(torch.ones_like(t), t)
+    torch.testing.assert_close(sample(denoise, 80 * ours(), sequence, solver, ours), x, rtol=1e-9, atol=1e-9)
 
 
 def test_restart_goes_over_its_interval_again() -> None:
-    way = NoiseLevel(torch.ones(6, dtype=F64), torch.tensor([80.0, 1.0, 0.25, 0.1, 0.01, 0.0], dtype=F64))
-    route = visited(way, SOLVERS["restart"](repeats=2)).sigma.tolist()
+    sequence = NoiseLevel(torch.ones(6, dtype=F64), torch.tensor([80.0, 1.0, 0.25, 0.1, 0.01, 0.0], dtype=F64))
+    route = visited(sequence, SOLVERS["restart"](repeats=2)).sigma.tolist()
     assert route == [80.0, 1.0, 0.25, 0.1, 0.25, 0.1, 0.25, 0.1, 0.01, 0.0]
     wide = SOLVERS["restart"](low=1e-3, high=1e-2)
-    assert visited(way, wide).sigma.tolist() == way.sigma.tolist()
+    assert visited(sequence, wide).sigma.tolist() == sequence.sigma.tolist()
 
 
 @pytest.mark.parametrize(
@@ -284,3 +291,15 @@ def test_a_marginal_is_kept_by_the_exact_flow() -> None:
     moved = gaussian_flow(marginal_start(20_000, t, 0.3, 0.5), t, s, 0.3, 0.5)
     assert float(moved.mean()) == pytest.approx(0.3 * float(s.alpha), abs=5 * float(norm(s, 0.5)) / 20_000**0.5)
     assert float(moved.std() / norm(s, 0.5)) == pytest.approx(1, abs=5 / 40_000**0.5)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "table", [SOLVERS, SPACINGS, SCHEDULES, THRESHOLDS], ids=["solver", "spacing", "schedule", "threshold"]
+)
+def test_options_that_are_no_finite_numbers_are_refused(table, value: str) -> None:
+    for name, entry in table.items():
+        for option, default in options_of(entry).items():
+            if isinstance(default, float):
+                with pytest.raises(UnblotError, match=value):
+                    build(table, f"{name}:{option}={value}", "entry", *([None] if table is THRESHOLDS else []))

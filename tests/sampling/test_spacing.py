@@ -25,13 +25,13 @@ MADE = {name: make() for name, make in SPACINGS.items() if name != "listed"}
 @pytest.mark.parametrize("spacing", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 5, 50])
-def test_every_grid_falls_from_noise_to_the_picture(spacing, schedule: str, steps: int) -> None:
-    way = spacing(SCHEDULES[schedule](), steps)
-    assert way.sigma.shape == (steps + 1,)
-    assert way.sigma.dtype == F64
-    assert (float(way.alpha[-1]), float(way.sigma[-1])) == (1, 0)
-    assert bool(((way.sigma / way.alpha).diff() < 0).all())
-    assert float(way.sigma[0] / way.alpha[0]) > 3
+def test_every_spacing_falls_from_noise_to_the_picture(spacing, schedule: str, steps: int) -> None:
+    levels = spacing(SCHEDULES[schedule](), steps)
+    assert levels.sigma.shape == (steps + 1,)
+    assert levels.sigma.dtype == F64
+    assert (float(levels.alpha[-1]), float(levels.sigma[-1])) == (1, 0)
+    assert bool(((levels.sigma / levels.alpha).diff() < 0).all())
+    assert float(levels.sigma[0] / levels.alpha[0]) > 3
 
 
 def test_karras_is_its_papers_time_steps() -> None:
@@ -39,35 +39,35 @@ def test_karras_is_its_papers_time_steps() -> None:
     n, rho = 18, 7
     i = torch.arange(n, dtype=F64)
     t = (80 ** (1 / rho) + i / (n - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
-    way = karras()(karras_schedule(), n)
-    torch.testing.assert_close(way.sigma[:-1], t, rtol=1e-6, atol=0)
+    levels = karras()(karras_schedule(), n)
+    torch.testing.assert_close(levels.sigma[:-1], t, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("spacing", [karras(), uniform_log_snr()])
 def test_levels_lie_on_the_schedule(spacing) -> None:
     """Of a variance-preserving schedule they preserve variance, of a straight one they lie on the line."""
-    way = spacing(linear(), 9)
-    torch.testing.assert_close(way.alpha**2 + way.sigma**2, torch.ones(10, dtype=F64))
-    way = spacing(flow(), 9)
-    torch.testing.assert_close(way.alpha + way.sigma, torch.ones(10, dtype=F64))
+    levels = spacing(linear(), 9)
+    torch.testing.assert_close(levels.alpha**2 + levels.sigma**2, torch.ones(10, dtype=F64))
+    levels = spacing(flow(), 9)
+    torch.testing.assert_close(levels.alpha + levels.sigma, torch.ones(10, dtype=F64))
 
 
 def test_log_snr_is_uniform() -> None:
-    way = uniform_log_snr(low=0.01, high=50)(flow(), 7)
-    steps = (way.sigma / way.alpha)[:-1].log().diff()
+    levels = uniform_log_snr(low=0.01, high=50)(flow(), 7)
+    steps = (levels.sigma / levels.alpha)[:-1].log().diff()
     torch.testing.assert_close(steps, steps[0].expand(6))
-    assert float((way.sigma / way.alpha)[0]) == pytest.approx(50)
+    assert float((levels.sigma / levels.alpha)[0]) == pytest.approx(50)
 
 
 def test_trailing_stands_on_whole_indices() -> None:
-    way, every = trailing()(linear(), 7), linear()(torch.arange(1001, dtype=F64) / 1000)
+    levels, every = trailing()(linear(), 7), linear()(torch.arange(1001, dtype=F64) / 1000)
     positions = [1000, 857, 714, 571, 429, 286, 143, 0]
-    torch.testing.assert_close(way.sigma, every.sigma[positions], rtol=1e-12, atol=0)
+    torch.testing.assert_close(levels.sigma, every.sigma[positions], rtol=1e-12, atol=0)
 
 
 def test_time_is_the_schedule_at_equal_times() -> None:
-    way = uniform_time()(flow(), 4)
-    assert way.sigma.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    levels = uniform_time()(flow(), 4)
+    assert levels.sigma.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_levels_are_found_by_their_ratio() -> None:
@@ -78,10 +78,10 @@ def test_levels_are_found_by_their_ratio() -> None:
     assert float(found.sigma[0]) == float(end.sigma[0])
 
 
-def test_a_listed_grid_goes_through_a_spec_and_back() -> None:
-    way = karras()(linear(), 6)
-    again = build(SPACINGS, spec_of(way), "spacing")(linear(), 6)
-    torch.testing.assert_close(again.sigma, way.sigma, rtol=1e-5, atol=0)
+def test_a_listed_spacing_goes_through_a_spec_and_back() -> None:
+    levels = karras()(linear(), 6)
+    again = build(SPACINGS, spec_of(levels), "spacing")(linear(), 6)
+    torch.testing.assert_close(again.sigma, levels.sigma, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(

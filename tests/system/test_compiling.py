@@ -99,14 +99,14 @@ def test_a_compiled_run_is_the_run(monkeypatch):
         "compile": "on",
     }
     config = api.plan_run(api.DataConfig(data="digits"), dataset, tiny)
-    plain, compiled = engine.Trainer(config, dataset), engine.Trainer(config, dataset)
+    plain, compiled = (engine.denoising_trainer(config, dataset) for _ in range(2))
     notes: list[str] = []
     compiled.compile(notes.append)
     assert "going on with it" in notes[0]
     for _ in range(3):
         torch.testing.assert_close(compiled.take_step().loss, plain.take_step().loss)
     assert list(compiled.tensors()) == list(plain.tensors())
-    x, level = torch.randn(3, 1, 8, 8), compiled.batch_sampler.schedule(torch.tensor(0.5))
+    x, level = torch.randn(3, 1, 8, 8), compiled.task.schedule(torch.tensor(0.5))
     with plain.averaged(), compiled.averaged(), torch.no_grad():
         torch.testing.assert_close(compiled.denoiser(x, level).x0, plain.denoiser(x, level).x0)
 

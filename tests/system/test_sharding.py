@@ -17,7 +17,7 @@ def test_it_is_spread_out_where_that_is_asked_for_and_can_be():
     assert not wants_shards("off", several, network, "adamw", CPU)
     assert not wants_shards("auto", several, network, "muon", CPU)
     assert not wants_shards("on", Group(), network, "muon", CPU)  # a run of one process, as one may go on
-    with pytest.raises(UnblotError, match="--optimizer adamw"):
+    with pytest.raises(UnblotError, match="optimizer='adamw'"):
         wants_shards("on", several, network, "muon:momentum=0.95", CPU)
     with pytest.raises(UnblotError, match="'never'"):
         wants_shards("never", several, network, "adamw", CPU)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unblot import UnblotError, api
 from unblot.config.schema import TrainConfig
-from unblot.runs.folder import read_metrics
+from unblot.runs.metrics import read_metrics
 from unblot.system.distributed import Group
 from unblot.training import adaptive_times as adaptive
 from unblot.training import checkpoint
@@ -17,6 +17,7 @@ from unblot.training import trainer as engine
 from unblot.training.adaptive_times import BINS, FLOOR, KNOWN, MEMORY, Adaptive, density_from
 from unblot.training.batches import TIMES
 from unblot.training.prefetch import Prefetcher
+from unblot.training.task import DenoisingTask
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 12, "batch_size": 64}
 CPU = torch.device("cpu")
@@ -34,7 +35,8 @@ def times_with(density) -> Adaptive:
 
 def trainer_for(**choices) -> engine.Trainer:
     dataset = api.open_data("digits")
-    return engine.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, {**TINY, **choices}), dataset)
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, {**TINY, **choices})
+    return engine.Trainer(config, DenoisingTask(config, dataset))
 
 
 @pytest.fixture
@@ -54,9 +56,9 @@ def test_the_weighted_mean_over_its_times_is_the_mean_over_uniform_ones(found):
     times = times_with(density_from(torch.full((BINS,), 20.0), found))
     t = times.times(EVEN)
     for loss, mean in ((torch.exp(t), torch.exp(EVEN).mean()), ((t * BINS).long() % 3.0, (EVEN * BINS).long() % 3.0)):
-        assert times.weighted(loss, t).mean().item() == pytest.approx(mean.mean().item(), rel=3e-3)
+        assert (loss * times.weight(t)).mean().item() == pytest.approx(mean.mean().item(), rel=3e-3)
     shares = times.density / BINS
-    exact = (shares * times.weighted(found, (torch.arange(BINS) + 0.5) / BINS)).sum()
+    exact = (shares * found * times.weight((torch.arange(BINS) + 0.5) / BINS)).sum()
     assert exact.item() == pytest.approx(found.mean().item(), rel=1e-12)
 
 
@@ -74,17 +76,17 @@ def test_times_have_the_density_and_rise_with_their_quantiles(found):
 
 
 def test_times_are_uniform_to_the_bit_until_every_bin_is_known():
-    batch_sampler, found = torch.full((BINS,), 100.0), torch.arange(1.0, BINS + 1)
-    assert density_from(batch_sampler, found).std() > 0.1
-    batch_sampler[5] = KNOWN - 1
+    counts, found = torch.full((BINS,), 100.0), torch.arange(1.0, BINS + 1)
+    assert density_from(counts, found).std() > 0.1
+    counts[5] = KNOWN - 1
     for unknown in (
-        density_from(batch_sampler, found),
-        density_from(batch_sampler + 100, 0 * found),
+        density_from(counts, found),
+        density_from(counts + 100, 0 * found),
         Adaptive(CPU).density,
     ):
         times, t = times_with(unknown.double()), torch.cat([EVEN, EVEN.sqrt()])
         assert torch.equal(times.times(t), t)
-        assert torch.equal(times.weighted(torch.ones(len(t)), t), torch.ones(len(t)))
+        assert torch.equal(times.weight(t), torch.ones(len(t)).double())
 
 
 def learned(second_moment, steps: int, batch: int = 64) -> Adaptive:
@@ -140,9 +142,9 @@ def test_steps_that_are_skipped_teach_nothing():
 def test_sums_in_another_order_give_the_same_density():
     g = torch.Generator().manual_seed(0)
     found = torch.rand(BINS, generator=g).double()
-    batch_sampler = torch.full((BINS,), 200.0).double()
+    counts = torch.full((BINS,), 200.0).double()
     for scale in (1 + 1e-7, 1 - 1e-7, 1 + 3e-7):
-        assert torch.equal(density_from(batch_sampler, found * scale), density_from(batch_sampler, found))
+        assert torch.equal(density_from(counts, found * scale), density_from(counts, found))
 
 
 # --- in training
@@ -164,13 +166,13 @@ def test_it_resumes_exactly_between_two_changes(eager, choices):
     straight, stopped = trainer_for(**choices), trainer_for(**choices)
     for _ in range(8):
         straight.take_step(), stopped.take_step()
-    second_noise = trainer_for(**choices)
-    second_noise.restore({name: t.clone().contiguous() for name, t in stopped.tensors().items()}, stopped.step)
-    outcomes = [(straight.take_step(), second_noise.take_step()) for _ in range(4)]
-    assert all(torch.isfinite(a.loss) and torch.equal(a.loss, b.loss) for a, b in outcomes)
-    assert second_noise.adaptive.density.std() > 0.01
+    again = trainer_for(**choices)
+    again.restore({name: t.clone().contiguous() for name, t in stopped.tensors().items()}, stopped.step)
+    results = [(straight.take_step(), again.take_step()) for _ in range(4)]
+    assert all(torch.isfinite(a.loss) and torch.equal(a.loss, b.loss) for a, b in results)
+    assert again.task.adaptive.density.std() > 0.01
     for name, tensor in straight.tensors().items():
-        assert torch.equal(second_noise.tensors()[name], tensor), name
+        assert torch.equal(again.tensors()[name], tensor), name
 
 
 def test_a_run_folder_holds_all_that_it_needs(eager, tmp_path):
@@ -183,17 +185,17 @@ def test_a_run_folder_holds_all_that_it_needs(eager, tmp_path):
     newest.rmdir()
     api.resume(run.path, quiet=True)
     assert read_metrics(run.path) == lines
-    assert checkpoint.load_newest(run.path)[0]["times/density"].std() > 0.01
+    assert checkpoint.load_newest(run.path)[0]["task/density"].std() > 0.01
 
 
 def test_batches_made_ahead_take_the_density_of_their_own_step(eager):
     plain, fed = trainer_for(times="adaptive"), trainer_for(times="adaptive")
-    fed.prefetcher = Prefetcher(fed._share, CPU)
+    fed.prefetcher = Prefetcher(fed.share_of_batch, CPU)
     fed.prefetcher.worker = engine.Prefetcher.__init__.__globals__["ThreadPoolExecutor"](1)
-    outcomes = [(plain.take_step().loss, fed.take_step().loss) for _ in range(8)]
+    results = [(plain.take_step().loss, fed.take_step().loss) for _ in range(8)]
     fed.prefetcher.worker.shutdown()
-    assert all(torch.equal(a, b) for a, b in outcomes)
-    assert plain.adaptive.density.std() > 0.01
+    assert all(torch.equal(a, b) for a, b in results)
+    assert plain.task.adaptive.density.std() > 0.01
 
 
 def test_a_batch_in_parts_teaches_the_same(eager):
@@ -202,7 +204,7 @@ def test_a_batch_in_parts_teaches_the_same(eager):
     for _ in range(5):
         a, b = whole.take_step(), parts.take_step()
         assert b.loss.item() == pytest.approx(a.loss.item(), rel=1e-5)
-    torch.testing.assert_close(parts.adaptive.seen, whole.adaptive.seen, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.task.adaptive.seen, whole.task.adaptive.seen, rtol=1e-4, atol=1e-5)
 
 
 # --- naming it
@@ -211,5 +213,5 @@ def test_a_batch_in_parts_teaches_the_same(eager):
 def test_the_help_names_all_times_and_another_is_refused():
     told = next(f.metadata["help"] for f in fields(TrainConfig) if f.name == "times")
     assert all(name in told for name in TIMES)
-    with pytest.raises(UnblotError, match="choose one of stratified, index, adaptive, grid"):
+    with pytest.raises(UnblotError, match="choose one of stratified, index, adaptive, spacing"):
         trainer_for(times="often")

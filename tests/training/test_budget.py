@@ -1,6 +1,7 @@
 """A run with a budget fills it and decays to its end, whatever the machine does. Clock and speed are made up."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -13,13 +14,16 @@ from unblot.cli.parser import main
 from unblot.config.durations import format_seconds, parse_budget
 from unblot.config.presets import ENOUGH_STEPS, ladder
 from unblot.nn import NETWORKS
-from unblot.runs.folder import METRICS, MODEL, PLAN, read_config, read_metrics
+from unblot.runs.budget_plan import BudgetPlan
+from unblot.runs.folder import LOG, METRICS, MODEL, PLAN, read_config
+from unblot.runs.metrics import read_metrics
 from unblot.specs import canonical
 from unblot.training import checkpoint, loop
 from unblot.training import trainer as engine
-from unblot.training.budget import choose
-from unblot.training.budget_controller import BudgetController
+from unblot.training.budget import choose, go_on
+from unblot.training.budget_controller import MEASURING, BudgetController
 from unblot.training.learning_rate import Switch, learning_rate
+from unblot.training.task import DenoisingTask
 from unblot.training.trainer import StepResult
 
 TINY = "unet:width=16,multipliers=1,blocks=1,attention="
@@ -104,7 +108,7 @@ def test_the_plan_of_a_steady_machine_comes_true(monkeypatch, tmp_path, capsys):
     assert kept["plan"]["overhead_share"] * 170 == pytest.approx(5 * 1, rel=0.2)
     assert main(["show", str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    assert f"{kept['plan_run']['steps']:,} steps of 64" in told
+    assert f"{kept['plan']['steps']:,} steps of 64" in told
     assert f"came to {kept['came']['steps']:,} steps" in told
 
 
@@ -136,6 +140,60 @@ def test_the_same_speed_and_seed_give_the_same_run_as_that_many_steps(monkeypatc
     plain = api.train("digits", out=tmp_path / "b", quiet=True, network=TINY, **same)
     a, b = run.denoiser.state_dict(), plain.denoiser.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_a_machine_that_gets_slower_than_planned_is_said_with_what_the_plan_assumed(monkeypatch, tmp_path):
+    for name in ("steady", "half as fast from the middle on"):
+        Machine(monkeypatch, SPEEDS[name] if name == "steady" else lambda trainer, now: 0.2 if now < 20 else 0.6)
+        api.train("digits", out=tmp_path / name, quiet=True, budget="3m", network=TINY)
+        log = (tmp_path / name / LOG).read_text()
+        assert "assumes that the machine stays as idle as during" in log
+        assert "trial steps of 0.2 s" in log
+        assert ("machine   " in log) == (name != "steady")
+    assert re.search(r"machine   2\.\d times slower than planned \(0\.\d+ s a step, 0\.2 s in the trial steps\)", log)
+
+
+def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
+    now = [0.0]
+    controller = BudgetController(1000.0, lambda: now[0])
+    measured = 0
+    for _ in range(500):
+        now[0] += 2.0
+        if controller.may_measure():
+            with controller.overhead("measurements"):
+                now[0] += 1.0  # every second step would cost a third of the time
+            measured += 1
+    assert 5 < measured * 1.0 <= MEASURING * controller.used()
+    free = BudgetController(None, lambda: now[0])
+    with free.overhead("measurements"):
+        now[0] += 100.0
+    assert free.may_measure()  # metrics of a run without a budget do not depend on the clock
+
+
+def plan_of(**changes):
+    plan = {"budget": 20.0, "used": 19.0, "first": 7, "network": "mlp", "parameters": 10**6, "batch_size": 8}
+    plan |= {"steps": 0, "pictures": 0, "passes": 0.0, "pictures_per_second": 9.0, "memory": 10**8}
+    more = {"overhead_share": 1.0, "step_seconds": 0.2, "trial_steps": 1}
+    return BudgetPlan(**{**plan, **more, "ends": "2026-01-01T12:00:00", **changes})
+
+
+def test_a_plan_in_words_has_no_shares_above_the_whole_and_counts_as_one_does():
+    late = str(plan_of())
+    assert "no step fits into the time that is left" in late
+    assert "%" not in late
+    one = str(plan_of(steps=1, pictures=8, overhead_share=0.5))
+    assert one.startswith("1 step of 8: 8 pictures")
+    assert "50 % of the time for previews, saving and measuring" in one
+    assert "during 1 trial step of 0.2 s" in one
+
+
+def test_the_share_of_a_plan_with_no_time_left_is_the_whole(monkeypatch, tmp_path):
+    machine = Machine(monkeypatch, SPEEDS["steady"])
+    machine.stop_at = 200
+    api.train("digits", out=tmp_path / "run", quiet=True, budget="1m", network=TINY)
+    config, dataset = read_config(tmp_path / "run"), api.open_data("digits")
+    plan = go_on(config, 200, dataset, BudgetController(60.0, machine, before=59.9))
+    assert (plan.steps, plan.overhead_share) == (0, 1.0)
 
 
 # --- the choice
@@ -265,8 +323,8 @@ def test_a_resumed_run_knows_its_steps_and_its_switch(monkeypatch, tmp_path):
     state = end_of(folder)
     assert state["switch"] is not None
     config = read_config(folder)
-    trainer = engine.Trainer(config, api.open_data("digits"))
-    loop._go_back(folder, trainer, loop.RunLogger(folder, trainer, loop.Monitor(folder, config, quiet=True)))
+    trainer = engine.Trainer(config, DenoisingTask(config, api.open_data("digits")))
+    loop.Loop(folder, trainer, loop.Monitor(folder, config, quiet=True), BudgetController()).go_back()
     assert (trainer.step, trainer.config.train.steps, list(trainer.switch)) == (520, state["steps"], state["switch"])
     assert trainer.config == config
 
@@ -341,7 +399,7 @@ def test_times_have_fractions_and_several_units():
 
 def test_a_budget_that_allows_next_to_no_steps_is_refused(monkeypatch, tmp_path):
     Machine(monkeypatch, lambda trainer, now: 2.0)
-    with pytest.raises(UnblotError, match=r"--budget 20s is too short: a step of unet.* takes 2\.0 seconds here"):
+    with pytest.raises(UnblotError, match=r"budget='20s' is too short: a step of unet.* takes 2\.0 seconds here"):
         api.train("digits", out=tmp_path / "run", quiet=True, budget="20s", network=TINY)
     assert not (tmp_path / "run").exists()
 

@@ -7,16 +7,18 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.runs.folder import METRICS, MODEL
+from unblot.system import files
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training import trainer as engine
-from unblot.training.diagnostics import run_logger as run_logger
+from unblot.training.diagnostics import run_logger
+from unblot.training.task import DenoisingTask
 
 TINY = {
     "held_out_every": 4,
     "network": "unet:width=16,multipliers=1,blocks=1,attention=",
     "steps": 12,
-    "batch_size": 24,  # not a multiple of the grain
+    "batch_size": 24,  # not a multiple of RNG_CHUNK
     "log_every": 3,
     "preview_every": 4,
     "checkpoint_every": 4,
@@ -24,9 +26,9 @@ TINY = {
 
 
 def trainer_for(choices):
-    source = api.DataConfig(data="digits")
     dataset = api.open_data("digits")
-    return engine.Trainer(api.plan_run(source, dataset, choices), dataset)
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, choices)
+    return engine.Trainer(config, DenoisingTask(config, dataset))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_interrupted_and_resumed_is_the_same_run(straight, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"coupling": "ot"}, {"objective": "hybrid"}])
-def test_every_way_of_training_resumes_exactly(tmp_path, choices):
+def test_every_kind_of_training_resumes_exactly(tmp_path, choices):
     choices = {**TINY, "preview_every": 0, **choices}
     api.train("digits", out=tmp_path / "straight", quiet=True, **choices)
     whole = trainer_for(choices)
@@ -141,26 +143,26 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count():
     trainer = trainer_for(TINY)
     trainer.take_step()
     before = {name: p.detach().clone() for name, p in trainer.denoiser.named_parameters()}
-    trainer.weighting = lambda level, denoiser: torch.full_like(level.alpha, torch.inf)
+    trainer.task.weighting = lambda level, denoiser: torch.full_like(level.alpha, torch.inf)
     trainer.take_step()
     assert trainer.step == 2
     assert all(torch.equal(p, before[name]) for name, p in trainer.denoiser.named_parameters())
-    assert trainer.take_step().lost == 2
-    trainer.weighting = lambda level, denoiser: torch.ones_like(level.alpha)
-    assert trainer.take_step().lost == 0
+    assert trainer.take_step().skipped_steps == 2
+    trainer.task.weighting = lambda level, denoiser: torch.ones_like(level.alpha)
+    assert trainer.take_step().skipped_steps == 0
     assert not all(torch.equal(p, before[name]) for name, p in trainer.denoiser.named_parameters())
 
 
 def test_a_run_that_has_gone_wrong_goes_back_with_a_lower_rate_and_gives_up_with_the_reason(tmp_path, monkeypatch):
     losses, rates = engine.Trainer.losses, []
 
-    def poisoned(self, batch, rows):
+    def poisoned(self, batch):
         rates.append(self.rate_scale)
-        return losses(self, batch, rows) * (torch.inf if self.step >= 8 else 1.0)
+        return {name: loss * (torch.inf if self.step >= 8 else 1.0) for name, loss in losses(self, batch).items()}
 
     monkeypatch.setattr(engine.Trainer, "losses", poisoned)
-    monkeypatch.setattr(run_logger, "LOST_STEPS", 3)
-    with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*--learning-rate"):
+    monkeypatch.setattr(run_logger, "MOST_SKIPPED_STEPS", 3)
+    with pytest.raises(UnblotError, match=r"not finite for 3 steps up to step 12.*learning_rate="):
         api.train("digits", out=tmp_path / "run", quiet=True, **{**TINY, "steps": 30})
     assert sorted(set(rates), reverse=True) == [1.0, 0.5, 0.25, 0.125]
     assert checkpoint.steps_saved(tmp_path / "run")[-1] == 8
@@ -172,20 +174,20 @@ def test_augmentation_is_the_same_after_a_stop_and_in_parts(tmp_path, augment):
     plain = trainer_for(TINY)
     parts.micro_batch = 7
     whole.take_step(), plain.take_step()
-    batch, bare = whole.batch(whole.batch_sampler.at(1)), plain.batch(plain.batch_sampler.at(1))
+    batch, bare = whole.task.batches.at(1), plain.task.batches.at(1)
     assert torch.equal(batch.eps, bare.eps)
     assert not torch.equal(batch.x0, bare.x0)
     parts.step = 1
-    assert torch.equal(parts.batch(parts.batch_sampler.at(1)).x0, batch.x0)
+    assert torch.equal(parts.task.batches.at(1).x0, batch.x0)
     assert parts.take_step().loss.item() > 0
 
 
-def test_a_model_that_was_told_of_augmentation_draws_pictures_as_they_were(tmp_path):
+def test_a_model_conditioned_on_augmentation_samples_pictures_as_they_are(tmp_path):
     """The conditions change what it predicts, and sampling gives it zeros."""
     trainer = trainer_for({**TINY, "augment": "non_leaking", "learning_rate": 3e-3})
     for _ in range(12):
         trainer.take_step()
-    x, level = torch.randn(2, 1, 8, 8), trainer.batch_sampler.at(0).level.at(slice(0, 2))
+    x, level = torch.randn(2, 1, 8, 8), trainer.task.schedule(trainer.task.batches.sampler.at(0).t[:2])
     net = trainer.denoiser.eval()
     zeros = net.output(x, level, None, torch.zeros(2, 9))
     assert torch.equal(net.output(x, level), zeros)
@@ -204,10 +206,10 @@ def test_a_batch_in_parts_gives_the_same_step(tmp_path):
 def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
     losses = engine.Trainer.losses
 
-    def narrow(self, batch, rows):
-        if rows.stop - rows.start > 6:
+    def narrow(self, batch):
+        if len(batch.x0) > 6:
             raise torch.OutOfMemoryError
-        return losses(self, batch, rows)
+        return losses(self, batch)
 
     trainer, plain = trainer_for(TINY), trainer_for(TINY)
     expected = plain.take_step().loss.item()
@@ -217,8 +219,6 @@ def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(straight, tmp_path, monkeypatch):
-    from unblot.runs import folder as run
-
     folder = tmp_path / "run"
     api.train("digits", out=folder, quiet=True, **TINY)
     before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
@@ -227,7 +227,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(straight, tmp_path, monkeypatc
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(UnblotError, match="No space left on device"):
         api.resume(folder, steps=16, quiet=True)
     assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before

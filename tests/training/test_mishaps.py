@@ -1,15 +1,22 @@
 """What can happen to a run from outside, and by design: one clear line, and nothing good is lost."""
 
 import json
+import shutil
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 from unblot import UnblotError, api
 from unblot.cli.parser import main
-from unblot.runs.folder import BEST, LOG, METRICS, locked, read_metrics
+from unblot.runs.folder import BEST, LOG, METRICS, MODEL, locked
+from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
-from unblot.training.diagnostics import run_logger as run_logger
+from unblot.training.diagnostics import run_logger
+from unblot.training.diagnostics.held_out import HeldOutLoss
+from unblot.training.task import DenoisingTask
+from unblot.training.trainer import Trainer
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
@@ -98,23 +105,24 @@ def test_an_infinite_picture_is_named(tmp_path, capsys):
 
 
 def test_a_picture_that_makes_the_loss_infinite_is_named(monkeypatch):
-    from unblot.training.trainer import Trainer
-
     dataset = api.open_data("digits")
-    trainer = Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, TINY), dataset)
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, TINY)
+    trainer = Trainer(config, DenoisingTask(config, dataset))
     trainer.take_step()
-    third = int(trainer.dataset.train[trainer.batch_sampler.at(0).pictures[3]])
+    third = int(dataset.train[trainer.task.batches.sampler.at(0).pictures[3]])
     losses = Trainer.losses
 
-    def infinite(self, batch, rows):
-        picture = self.dataset.batch(np.array([third]))[0]
-        bad = (batch.x0[rows] == picture).flatten(1).all(1)
-        return losses(self, batch, rows).masked_fill(bad, float("inf"))
+    def infinite(self, batch):
+        bad = (batch.x0 == dataset.batch(np.array([third]))[0]).flatten(1).all(1)
+        return {name: loss.masked_fill(bad, float("inf")) for name, loss in losses(self, batch).items()}
 
     monkeypatch.setattr(Trainer, "losses", infinite)
-    assert run_logger.culprits(trainer) == f"the loss of {dataset.cached.names[third]} was not finite"
+    assert (
+        run_logger.culprits(dataset, *trainer.last_losses())
+        == f"the loss of {dataset.cached.names[third]} was not finite"
+    )
     monkeypatch.setattr(Trainer, "losses", losses)
-    assert run_logger.culprits(trainer).startswith("the last batch held ")
+    assert run_logger.culprits(dataset, *trainer.last_losses()).startswith("the last batch held ")
 
 
 def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
@@ -129,13 +137,11 @@ def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
 
 
 def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp_path, monkeypatch):
-    from unblot.training.diagnostics.held_out import HeldOutLoss
-
     measure = HeldOutLoss.measure
 
-    def overfit(self):
+    def overfit(self, step, *given):
         """Least at step 8, then rising."""
-        line, step = measure(self), self.trainer.step
+        line = measure(self, step, *given)
         held_out = 1 + 0.1 * abs(step - 8)
         more = {"training": [1 - step / 100] * 5, "held_out": [held_out] * 5, "held_out_parts": [held_out] * 8}
         return {**line, **more}
@@ -154,3 +160,126 @@ def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp
         assert a.equal(kept[f"ema/{name}"])
         assert not a.equal(b)
     assert best.sample(2).array.shape == (2, 1, 8, 8)
+
+
+def damage(path, change):
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+
+
+STATES = {
+    "another step": lambda s: s.update(step=7),
+    "another rate": lambda s: s.update(rate_scale=3.0),
+    "more steps": lambda s: s.update(steps=800),
+    "NaN": lambda s: s.update(rate_scale=float("nan")),
+    "a missing key": lambda s: s.pop("switch"),
+    "no checksum": lambda s: s.pop("state_sha256"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_changed_state_is_a_damaged_checkpoint_and_the_one_before_is_taken(name, tmp_path):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    model = (folder / MODEL).read_bytes()
+    damage(folder / "checkpoints" / "00000008" / "state.json", STATES[name])
+    api.resume(folder, quiet=True)
+    assert "checkpoint passed over" in (folder / LOG).read_text()
+    assert (folder / MODEL).read_bytes() == model
+
+
+def test_a_state_that_is_no_state_is_a_damaged_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    path = folder / "checkpoints" / "00000008" / "state.json"
+    for raw in (b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(raw)
+        assert checkpoint.load_newest(folder, lambda line: None)[1]["step"] == 4
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        api.train("digits", out=tmp_path / name, quiet=True, **TINY, seed=seed)
+    for step in ("00000004", "00000008"):
+        shutil.rmtree(tmp_path / "one" / "checkpoints" / step)
+        shutil.copytree(tmp_path / "other" / "checkpoints" / step, tmp_path / "one" / "checkpoints" / step)
+    with pytest.raises(UnblotError, match=r"do not fit its config\.json.*another run"):
+        api.resume(tmp_path / "one", steps=12, quiet=True)
+
+
+def test_damaged_metrics_are_cut_at_the_last_newline_and_bad_lines_skipped(tmp_path):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    lines = read_metrics(folder)
+    raw = (folder / METRICS).read_bytes().splitlines(keepends=True)
+    bad = [b"{not JSON}\n", b"[1]\n", b'{"step": "4", "loss": 1}\n', b'{"step": 4, "loss": "1", "grad_norm": 1}\n']
+    (folder / METRICS).write_bytes(b"".join([*raw[:2], *bad, b"\xff\n", *raw[2:-1], raw[-1][:9]]))
+    assert read_metrics(folder) == lines[:-1]
+    api.resume(folder, steps=12, quiet=True)
+    log = (folder / LOG).read_text()
+    assert "5 damaged lines skipped" in log
+    assert read_metrics(folder)[: len(lines) - 2] == lines[:-2]
+    assert read_metrics(folder)[-1]["step"] == 12
+    assert (folder / METRICS).read_bytes().endswith(b"}\n")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_on_resume(tmp_path):
+    straight, folder = tmp_path / "straight", tmp_path / "run"
+    api.train("digits", out=straight, quiet=True, **TINY)
+    shutil.copytree(straight, folder)
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints" / "00000000.part").mkdir(parents=True)
+    left = [f"{MODEL}.part", f".{METRICS}.1.part", ".config.json.77.part", "checkpoints/00000000.part"]
+    for name in left[:3]:
+        (folder / name).write_bytes(b"half")
+    mine = folder / "thesis.part"
+    mine.write_text("mine")
+    (folder / MODEL).unlink()
+    api.resume(folder, quiet=True)
+    assert (folder / MODEL).read_bytes() == (straight / MODEL).read_bytes()
+    assert not any((folder / name).exists() for name in (left[0], *left[2:]))
+    assert mine.read_text() == "mine"
+
+
+def test_fewer_steps_than_were_taken_are_refused_and_nothing_changes(tmp_path):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    before = contents(folder)
+    with pytest.raises(UnblotError, match="steps=5 is less than the 8 steps that the run has taken"):
+        api.resume(folder, steps=5, quiet=True)
+    assert contents(folder) == before
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    take_step = Trainer.take_step
+
+    def spoiled(self):
+        result = take_step(self)
+        if self.step == 7:
+            next(iter(self.ema.weights.values())).fill_(float("nan"))
+        return result
+
+    monkeypatch.setattr(Trainer, "take_step", spoiled)
+    with pytest.raises(UnblotError, match=r"not finite after step 8, so they are not saved.*learning_rate="):
+        api.train("digits", out=folder, quiet=True, **TINY)
+    assert checkpoint.steps_saved(folder) == [0, 4]
+    assert all(p.isfinite().all() for p in api.load(folder).denoiser.parameters())
+
+
+def test_another_number_of_threads_is_noted_on_resume(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    api.train("digits", out=folder, quiet=True, **TINY)
+    api.resume(folder, steps=9, quiet=True)
+    assert "CPU threads" not in (folder / LOG).read_text()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    api.resume(folder, steps=10, quiet=True)
+    assert "now it uses 7" in (folder / LOG).read_text()
+
+
+def test_labels_that_are_never_hidden_are_noted(tmp_path):
+    api.train("digits", out=tmp_path / "run", quiet=True, **TINY, label_dropout=0.0)
+    assert "guidance will not work" in (tmp_path / "run" / LOG).read_text()
+    with pytest.raises(UnblotError, match=r"guidance=2\.0 needs a model that also knows pictures without a label"):
+        api.distill(tmp_path / "run", quiet=True, guidance=2.0)

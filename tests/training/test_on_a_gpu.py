@@ -5,6 +5,7 @@ import torch
 
 from unblot import api
 from unblot.training import trainer as engine
+from unblot.training.task import DenoisingTask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -13,7 +14,8 @@ CHOICES = {"network": "unet:width=32,multipliers=1-2,blocks=1", "steps": 50, "ba
 
 def trainer_for(choices):
     dataset = api.open_data("digits")
-    return engine.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, choices), dataset)
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, choices)
+    return engine.Trainer(config, DenoisingTask(config, dataset))
 
 
 @pytest.mark.parametrize("choices", [{}, {"augment": "non_leaking"}, {"times": "adaptive"}])
@@ -24,10 +26,10 @@ def test_a_step_never_waits_for_the_device(choices):
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        outcomes = [trainer.take_step() for _ in range(3)]
+        results = [trainer.take_step() for _ in range(3)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.isfinite(outcome.loss) for outcome in outcomes)
+    assert all(torch.isfinite(result.loss) for result in results)
 
 
 def test_the_losses_are_those_of_a_cpu():
@@ -48,10 +50,10 @@ def test_out_of_memory_halves_the_micro_batch_and_the_step_is_whole(monkeypatch)
     trainer, plain = trainer_for({**CHOICES, "precision": "fp32"}), trainer_for({**CHOICES, "precision": "fp32"})
     losses = trainer.losses
 
-    def short(batch, rows):
-        if rows.stop - rows.start > 16:
+    def short(batch):
+        if len(batch.x0) > 16:
             raise torch.OutOfMemoryError("made up")
-        return losses(batch, rows)
+        return losses(batch)
 
     monkeypatch.setattr(trainer, "losses", short)
     torch.testing.assert_close(trainer.take_step().loss, plain.take_step().loss)

@@ -7,6 +7,7 @@ from torch import Tensor
 from unblot import UnblotError, api
 from unblot.training import trainer as engine
 from unblot.training.prefetch import AHEAD, Prefetcher
+from unblot.training.task import DenoisingTask
 
 CPU = torch.device("cpu")
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 8, "batch_size": 24}
@@ -45,8 +46,8 @@ def test_what_goes_wrong_ahead_is_told_when_its_turn_has_come():
 def test_training_is_the_same_with_batches_made_ahead():
     dataset = api.open_data("digits")
     config = api.plan_run(api.DataConfig(data="digits"), dataset, {**TINY, "augment": "plain:shift=1"})
-    plain, fed = engine.Trainer(config, dataset), engine.Trainer(config, dataset)
-    fed.prefetcher = ahead(fed._share)
+    plain, fed = (engine.Trainer(config, DenoisingTask(config, dataset)) for _ in range(2))
+    fed.prefetcher = ahead(fed.share_of_batch)
     for _ in range(4):
         assert torch.equal(plain.take_step().loss, fed.take_step().loss)
     fed.step = plain.step = 1  # back, as after a recovery
@@ -55,12 +56,13 @@ def test_training_is_the_same_with_batches_made_ahead():
 
 def test_every_part_of_a_batch_is_pinned_and_moved():
     dataset = api.open_data("digits")
-    trainer = engine.Trainer(api.plan_run(api.DataConfig(data="digits"), dataset, TINY), dataset)
-    batch = trainer._share(0)
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, {**TINY, "augment": "non_leaking"})
+    trainer = engine.Trainer(config, DenoisingTask(config, dataset))
+    batch = trainer.share_of_batch(0)
     moved = batch.to(torch.device("meta"))
     assert moved.t is batch.t  # levels are computed on the CPU
     tensors = [x for x in moved._replace(t=None) if isinstance(x, Tensor)]
-    assert len(tensors) == 5
+    assert len(tensors) == 4  # pictures, noise, labels and conditions; no second noise, no weight
     assert all(x.device.type == "meta" for x in tensors)
     assert batch._each(lambda x: x)[:1][0] is batch.x0
     assert batch.x0.is_contiguous(memory_format=torch.channels_last)

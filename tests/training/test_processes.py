@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from unblot import api
-from unblot.runs.folder import load_model, read_metrics
+from unblot.runs.folder import load_model
+from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
 from unblot.training.adaptive_times import REFRESH
 
@@ -83,5 +84,5 @@ def test_adaptive_times_are_the_same_on_one_process_and_two(tmp_path):
     assert len(one) == len(two) == steps
     assert two == pytest.approx(one, rel=1e-5)
     (a, _), (b, _) = (checkpoint.load_newest(tmp_path / name) for name in ("one", "two"))
-    assert a["times/density"].std() > 0.01
-    assert torch.equal(a["times/density"], b["times/density"])
+    assert a["task/density"].std() > 0.01
+    assert torch.equal(a["task/density"], b["task/density"])

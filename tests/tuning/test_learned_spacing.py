@@ -1,4 +1,4 @@
-"""Tuning: learned grids foretell truly and choose the best way; the search and the front."""
+"""Learned spacings: step errors, the optimum, refinement; candidates, the front and the choice among them."""
 
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -38,12 +38,12 @@ def test_errors_are_foretold_truly() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 9])
-def test_the_learned_grid_is_the_best_of_all(steps: int) -> None:
+def test_the_learned_spacing_is_the_best_of_all(steps: int) -> None:
     trajectory = solve_trajectory(ideal(DATA), X, VE, 9)
     errors = step_errors(trajectory)
 
-    def cost(way: tuple[int, ...]) -> float:
-        return sum(float(errors[i, j]) for i, j in pairwise(way))
+    def cost(sequence: tuple[int, ...]) -> float:
+        return sum(float(errors[i, j]) for i, j in pairwise(sequence))
 
     best = min(((0, *inner, 9) for inner in combinations(range(1, 9), steps - 1)), key=cost)
     spacing = learned_spacing(trajectory, steps)
@@ -51,7 +51,7 @@ def test_the_learned_grid_is_the_best_of_all(steps: int) -> None:
 
 
 @pytest.mark.parametrize("schedule", [karras_schedule(), linear()], ids=["exploding", "preserving"])
-def test_a_learned_grid_beats_the_given_ones(schedule) -> None:
+def test_a_learned_spacing_beats_the_given_ones(schedule) -> None:
     """On pictures that it was not learned from, with a solver of higher order than it was learned with."""
     first = SPACINGS["log_snr"]()(schedule, 64).at(0)
     start = X / 80 * torch.sqrt(first.sigma**2 + first.alpha**2 / 3)
@@ -65,31 +65,31 @@ def test_a_learned_grid_beats_the_given_ones(schedule) -> None:
     assert error(learned) < 0.8 * min(given)
 
 
-def test_polishing_a_grid_lowers_its_error_on_other_pictures_too() -> None:
+def test_refining_a_spacing_lowers_its_error_on_other_pictures_too() -> None:
     denoise, solver = gaussian(0.3, torch.linspace(0.1, 1, 16, dtype=F64).view(1, 4, 4)), SOLVERS["dpmpp_2m"]()
     target = sample(denoise, X, SPACINGS["log_snr"]()(VE, 200), SOLVERS["dpmpp_2s"](), no_noise)
     learned = learned_spacing(solve_trajectory(denoise, X[:32], VE, 48), 6)
     refined = refined_spacing(learned, VE, end_error(denoise, X[:32], target[:32], solver), rounds=4)
     error = end_error(denoise, X[32:], target[32:], solver)
     assert error(refined) < 0.9 * error(learned)
-    ends = [(way.sigma / way.alpha)[[0, -1]].tolist() for way in (learned, refined)]
+    ends = [(sequence.sigma / sequence.alpha)[[0, -1]].tolist() for sequence in (learned, refined)]
     assert ends[0] == pytest.approx(ends[1], rel=1e-9)
 
 
-def test_a_learned_grid_goes_through_its_spec() -> None:
+def test_a_learned_spacing_goes_through_its_spec() -> None:
     learned = learned_spacing(solve_trajectory(gaussian(0.3, 0.5), X, VE, 24), 5)
     again = build(SPACINGS, spec_of(learned), "spacing")(VE, 5)
     torch.testing.assert_close(again.sigma, learned.sigma, rtol=1e-5, atol=0)
 
 
-def test_a_grid_is_not_learned_from_too_little() -> None:
+def test_a_spacing_is_not_learned_from_too_little() -> None:
     with pytest.raises(UnblotError, match="1 to 4 steps, not 5"):
         learned_spacing(solve_trajectory(gaussian(0.3, 0.5), X, VE, 4), 5)
 
 
 @pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "adaptive"])
 @pytest.mark.parametrize("calls", [1, 2, 5, 20])
-def test_settings_keep_to_their_evaluations_and_use_them(solver: str, calls: int) -> None:
+def test_samplers_keep_to_their_nfe_and_use_them(solver: str, calls: int) -> None:
     sampler = sampler_for(solver, "karras", calls, VE)
     if sampler is None:
         assert solver == "restart"
@@ -101,17 +101,17 @@ def test_settings_keep_to_their_evaluations_and_use_them(solver: str, calls: int
 
 
 @pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "adaptive"])
-def test_a_guided_estimate_takes_two_evaluations(solver: str) -> None:
+def test_a_guided_estimate_takes_two_calls(solver: str) -> None:
     plain = SamplerConfig(solver, "karras", 7)
-    calls, pushed = plain.nfe(VE), replace(plain, guidance=3.0)
+    calls, guided = plain.nfe(VE), replace(plain, guidance=3.0)
     assert calls == count_nfe(SOLVERS[solver](), plain.levels(VE))
-    assert pushed.nfe(VE) == 2 * calls
-    assert replace(pushed, guidance_low=1e3).nfe(VE) == calls
-    first = replace(pushed, guidance_low=79.0)  # which a step from pure noise may look at twice
+    assert guided.nfe(VE) == 2 * calls
+    assert replace(guided, guidance_low=1e3).nfe(VE) == calls
+    first = replace(guided, guidance_low=79.0)  # which a step from pure noise may look at twice
     assert calls < first.nfe(VE) <= calls + SOLVERS[solver]().nfe
 
 
-def test_no_setting_where_the_pictures_decide() -> None:
+def test_no_sampler_where_the_pictures_decide() -> None:
     assert sampler_for("adaptive", "karras", 20, VE) is None
     assert sampler_for("euler", "karras", 0, VE) is None
 

@@ -17,7 +17,7 @@ from unblot.runs.tuning_store import read_tuning, usable
 from unblot.sampling.settings import SamplerConfig, choose, describe_sampler
 from unblot.system.files import checksum
 from unblot.tuning import guidance_candidates as guided
-from unblot.tuning import search
+from unblot.tuning import screening, search
 from unblot.tuning.reference import reference_statistics
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 8, "batch_size": 8, "quiet": True}
@@ -30,30 +30,31 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def brief():
-    """A search among few ways, so that it is quick."""
+    """A search among few samplers, so that it is quick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "COUNTS", (4, 9))
-        patch.setattr(search, "DETERMINISTIC", ("dpmpp_2m", "heun"))
-        patch.setattr(search, "STOCHASTIC", ("dpmpp_2m_sde",))
-        patch.setattr(search, "NOISES", 8)
-        patch.setattr(search, "POLISHED_TO", 4)
+        for room in (screening, search):
+            patch.setattr(room, "NFES", (4, 9))
+        patch.setattr(screening, "DETERMINISTIC", ("dpmpp_2m", "heun"))
+        patch.setattr(screening, "STOCHASTIC", ("dpmpp_2m_sde",))
+        patch.setattr(screening, "NOISES", 8)
+        patch.setattr(screening, "REFINED_TO", 4)
         patch.setattr(guided, "GUIDED_FROM", (4,))
         yield
 
 
 @pytest.fixture(scope="module")
 def tuned(run):
-    """The run after `unblot tune`, and the numbers of the pictures of each draw, in their order."""
-    drawn, sample = [], api.Run.sample
+    """The run after `unblot tune`, and the numbers of the samples of each call, in their order."""
+    sampled, sample_with = [], api.Run.sample_with
 
-    def recording(self, n, *, first=0, **choices):
-        drawn.append(set(range(first, first + n)))
-        return sample(self, n, first=first, **choices)
+    def recording(self, sampler, config, indices, on_step=None):
+        sampled.append(set(indices))
+        return sample_with(self, sampler, config, indices, on_step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.Run, "sample", recording)
+        patch.setattr(api.Run, "sample_with", recording)
         assert main(["tune", str(run.path), "-n", "100", "--features", "pixels:dims=8"]) == 0
-    return run, drawn
+    return run, sampled
 
 
 def test_a_tuned_run_samples_by_what_was_found(tuned):
@@ -61,7 +62,9 @@ def test_a_tuned_run_samples_by_what_was_found(tuned):
     tuning = read_tuning(run.path, run.denoiser)
     assert [t.nfe for t in tuning.candidates if not t.sampler.guided] == [4, 9]
     assert min(t.spread for t in tuning.candidates) == 0
-    assert (run.path / "report" / "tuning.html").read_text().count("<rect") == len(tuning.candidates)
+    assert (run.path / "report" / "tuning.html").read_text(encoding="utf-8").count('<tr class="candidate') == len(
+        tuning.candidates
+    )
     sampler = choose(usable(tuning, run.path, labels=False).candidates, "good").sampler
     for line in (table(tuning.about, tuning.candidates), describe(run.path)):
         assert describe_sampler(sampler) in line
@@ -79,31 +82,31 @@ def test_the_same_search_finds_the_same(tuned):
     assert {t.nfe for t in others if not t.sampler.guided} == {4, 9}
 
 
-def test_the_best_plain_way_is_guided_too(run, monkeypatch):
+def test_the_best_plain_sampler_is_guided_too(run, monkeypatch):
     """By an early snapshot and towards the labels; what nothing beats is measured anew, and kept with its guide."""
-    better = dict(zip(guided.AWAY, (0.5, 0.9), strict=True))
+    better = dict(zip(guided.AUTOGUIDANCE, (0.5, 0.9), strict=True))
     dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
     measure, weak = reference_statistics(dataset, config.features), "snapshots/00000002.safetensors"
-    asked, sample = {}, api.Run.sample
+    used, sample_with = [], api.Run.sample_with
 
-    def noting(self, n, **choices):
-        asked.update(choices)
-        return sample(self, n, **choices)
+    def noting(self, sampler, config, indices, on_step=None):
+        used.append(sampler)
+        return sample_with(self, sampler, config, indices, on_step)
 
     def distance(self, seen):
-        return 10 / asked["steps"] * (better[asked["guidance"]] if asked["autoguide"] else 1)
+        return 10 / used[-1].steps * (better[used[-1].guidance] if used[-1].autoguide else 1)
 
-    monkeypatch.setattr(api.Run, "sample", noting)
+    monkeypatch.setattr(api.Run, "sample_with", noting)
     monkeypatch.setattr(type(measure), "distance", distance)
     found, others = search.search(run, dataset, measure, config, lambda line: None)
-    pushed = [t for t in others if t.sampler.guided]
-    assert {(t.sampler.autoguide, t.sampler.guidance) for t in pushed} == {
-        *((weak, scale) for scale in guided.AWAY),
-        *((None, scale) for scale in guided.TOWARDS),
+    with_guidance = [t for t in others if t.sampler.guided]
+    assert {(t.sampler.autoguide, t.sampler.guidance) for t in with_guidance} == {
+        *((weak, scale) for scale in guided.AUTOGUIDANCE),
+        *((None, scale) for scale in guided.CLASSIFIER_FREE),
     }
-    assert {t.nfe for t in pushed} == {6, 8}  # in the middle of the four steps, and in all of them
+    assert {t.nfe for t in with_guidance} == {6, 8}  # in the middle of the four steps, and in all of them
     kept = {(t.nfe, t.sampler.guidance) for t in found.candidates}
-    assert kept == {(4, 1.0), (6, guided.AWAY[0]), (9, 1.0)}
+    assert kept == {(4, 1.0), (6, guided.AUTOGUIDANCE[0]), (9, 1.0)}
     assert found.guides == {weak: checksum(run.path / weak)}
 
 
@@ -120,21 +123,25 @@ def test_the_weaker_model_is_an_early_snapshot(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 10])
-def test_the_middle_of_a_way_leaves_out_both_ends(steps):
+def test_the_middle_interval_leaves_out_both_ends(steps):
     plain = SamplerConfig("dpmpp_2m", "karras", steps)
-    inner = guided.guided_ways(plain, karras(), "weak", labels=False)[0]
+    inner = guided.guided_forms(plain, karras(), "weak", labels=False)[0]
     more = inner.nfe(karras()) - steps
     assert more == max(1, steps - 2 * max(1, steps // 4))
-    narrower = replace(inner, guidance_low=inner.guidance_low * 1.01, guidance_high=inner.guidance_high / 1.01)
-    assert narrower.nfe(karras()) <= steps + max(0, more - 2)
+    low, high = inner.guidance_low * 1.01, inner.guidance_high / 1.01
+    if more == 1:
+        with pytest.raises(UnblotError, match="no noise level"):
+            replace(inner, guidance_low=low, guidance_high=high)
+    else:
+        assert replace(inner, guidance_low=low, guidance_high=high).nfe(karras()) <= steps + more - 2
 
 
 def test_what_is_reported_is_not_what_was_chosen_by(tuned):
-    """No picture whose distance is reported was drawn when its setting was chosen."""
-    run, drawn = tuned
+    """No sample of a reported distance was used for the choice of its sampler."""
+    run, sampled = tuned
     last = len(read_tuning(run.path).candidates)
-    assert len(drawn) > 6
-    assert not set.union(*drawn[:-last]) & set.union(*drawn[-last:])
+    assert len(sampled) > 6
+    assert not set.union(*sampled[:-last]) & set.union(*sampled[-last:])
 
 
 def test_a_search_out_of_time_keeps_what_it_has(run, monkeypatch):

@@ -1,9 +1,10 @@
-"""Augmentation: pictures mirrored, turned and shifted on their way into training.
+"""Augmentation: training pictures mirrored, rotated, scaled and shifted at random.
 
-Plain augmentation changes what is learnt: a model trained on mirrored pictures draws mirrored pictures, which is
-welcome for photographs and wrong for text. The non-leaking kind also tells the network what was done, as a vector of
-conditions; sampling with all conditions 0 draws pictures as they were (Karras et al. 2022, appendix F.2, after Karras
-et al. 2020, "Training generative adversarial networks with limited data"). It helps small sets.
+Plain augmentation changes the distribution that is learnt: a model trained on mirrored pictures samples mirrored ones,
+which is right for most photographs and wrong for text. Non-leaking augmentation also gives the network what was done
+as a vector of conditions; sampling with all conditions 0 gives pictures of the original distribution (Karras et al.
+2022, appendix F.2, after Karras et al. 2020, "Training generative adversarial networks with limited data"). It helps
+small sets.
 """
 
 import math
@@ -16,15 +17,15 @@ from torch.nn.functional import avg_pool2d, grid_sample
 
 from unblot.errors import UnblotError
 
-FINER = 2  # samples per pixel and axis in a warp, averaged, so that what shrinks does not alias
+OVERSAMPLING = 2  # samples per pixel and axis in a warp, averaged, so that shrinking does not alias
 
 
 class Augmentation(NamedTuple):
-    """A way of augmenting.
+    """A random augmentation of a batch.
 
-    apply(x, generator): the augmented pictures for x (B, C, H, W), and conditions (B, K), which are all 0 for a picture
-    that was left as it is. Draws from the generator alone, on the generator's device. conditions: K, 0 if the network
-    need not know.
+    apply(x, generator): the augmented pictures (B, C, H, W) of x, and conditions (B, K), all 0 for a picture that was
+    not changed. All random numbers are from the generator, on its device. conditions: K, 0 where the network is not
+    conditioned on the augmentation.
     """
 
     apply: Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
@@ -32,18 +33,18 @@ class Augmentation(NamedTuple):
 
 
 def none() -> Augmentation:
-    """Pictures as they are."""
+    """No augmentation: the pictures themselves."""
     return Augmentation(lambda x, generator: (x, x.new_zeros(len(x), 0)), 0)
 
 
 def plain(*, flip: bool = False, flip_vertical: bool = False, quarter: bool = False, shift: int = 0) -> Augmentation:
-    """Each picture mirrored left to right and top to bottom with probability ½, turned by 0 to 3 quarters, shifted.
+    """Each picture mirrored left to right and top to bottom with probability ½, rotated by 0 to 3 quarters, shifted.
 
-    shift: up to so many pixels either way, the edge repeated. Raises UnblotError when quarter turns are asked for and
-    pictures are not square.
+    shift: at most this many pixels in each direction, the edge repeated. Raises UnblotError for quarter turns of
+    pictures that are not square.
     """
     if shift < 0:
-        raise UnblotError(f"a shift of {shift} pixels makes no sense; give 0 or more")
+        raise UnblotError(f"the shift of {shift} pixels is negative; give shift=0 or more")
 
     def apply(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         n = len(x)
@@ -71,15 +72,15 @@ def non_leaking(
     stretch: float = 0.2,
     shift: float = 0.125,
 ) -> Augmentation:
-    """Mirrored, scaled, rotated, stretched and shifted pictures, with what was done as 9 conditions.
+    """Mirrored, scaled, rotated, stretched and shifted pictures, with the transformation as 9 conditions.
 
-    Each with this probability, but left-right mirroring with ½ (EDM's settings). scale, stretch: standard deviations
-    of the binary logarithm of the factor; shift: of the way, as a share of height and width. The conditions: mirrored
-    left to right, top to bottom, scale, cos(angle) − 1, sin(angle), stretch along two axes, shift in x and y, the
-    last five and the scale in standard deviations. What lies outside is mirrored in.
+    Each transformation has this probability, but left-right mirroring ½ (EDM's settings). scale, stretch: standard
+    deviation of the binary logarithm of the factor; shift: standard deviation of the displacement, as a share of height
+    and width. Conditions: mirrored left to right, mirrored top to bottom, scale, cos(angle) − 1, sin(angle), stretch
+    along two axes, shift in x and y; scale, stretch and shift in standard deviations. Pixels outside are reflected.
     """
     if not 0 <= probability <= 1:
-        raise UnblotError(f"an augmentation probability of {probability} makes no sense; give 0 to 1")
+        raise UnblotError(f"the augmentation probability {probability} is out of range; give probability= from 0 to 1")
 
     def apply(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         n = len(x)
@@ -93,11 +94,11 @@ def non_leaking(
         conditions = torch.stack([part.double() for part in parts], dim=1).to(x.device)
         x = _flipped(_flipped(x, mirrored[0], -1), mirrored[1], -2)
         linear = _stretch(axis / 2, stretch * strength) @ _rotation(angle) * torch.exp2(scale * size)[:, None, None]
-        way = shift * move * torch.tensor([x.shape[3], x.shape[2]], device=move.device)
+        displacement = shift * move * torch.tensor([x.shape[3], x.shape[2]], device=move.device)
         warped = (conditions[:, 2:] != 0).any(dim=1)
         if warped.any():
             x = x.clone()
-            x[warped] = _warp(x[warped], linear.to(x.device)[warped], way.to(x.device)[warped])
+            x[warped] = _warp(x[warped], linear.to(x.device)[warped], displacement.to(x.device)[warped])
         return x, conditions.to(x.dtype)
 
     return Augmentation(apply, 9)
@@ -107,18 +108,18 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {"none": none, "plain": 
 
 
 def _chance(n: int, probability: float, generator: Generator) -> Tensor:
-    """(n,) bool, true with this probability."""
+    """Independent truth values (n,) of this probability."""
     return torch.rand(n, generator=generator, device=generator.device) < probability
 
 
 def _sometimes(n: int, columns: int, probability: float, generator: Generator) -> Tensor:
-    """Normal numbers (n, columns) float64, rows of 0 but with this probability."""
-    drawn = torch.randn(n, columns, generator=generator, device=generator.device, dtype=torch.float64)
-    return drawn * _chance(n, probability, generator)[:, None]
+    """Standard normal numbers (n, columns) float64, kept with this probability in each row, else 0."""
+    normal = torch.randn(n, columns, generator=generator, device=generator.device, dtype=torch.float64)
+    return normal * _chance(n, probability, generator)[:, None]
 
 
 def _angle(n: int, generator: Generator) -> Tensor:
-    """Angles (n,) float64, uniform in −π…π."""
+    """Angles (n,) float64 in radians, uniform in −π…π."""
     return (torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64) * 2 - 1) * math.pi
 
 
@@ -128,7 +129,7 @@ def _flipped(x: Tensor, chosen: Tensor, axis: int) -> Tensor:
 
 
 def _turned(x: Tensor, quarters: Tensor) -> Tensor:
-    """Each picture turned by so many quarters (B,) against the clock."""
+    """Each picture rotated counter-clockwise by a number of quarters (B,). Raises UnblotError unless square."""
     if x.shape[2] != x.shape[3]:
         raise UnblotError(f"quarter turns need square pictures, these are {x.shape[2]}x{x.shape[3]}; leave quarter out")
     turns = torch.stack([x.rot90(k, (2, 3)) for k in range(4)])
@@ -136,7 +137,7 @@ def _turned(x: Tensor, quarters: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Each picture moved by whole pixels (B,), its edge repeated."""
+    """Each picture shifted by whole pixels (B,), its edge repeated."""
     rows = (torch.arange(x.shape[2]) - down.cpu()[:, None]).clamp(0, x.shape[2] - 1).to(x.device)
     columns = (torch.arange(x.shape[3]) - right.cpu()[:, None]).clamp(0, x.shape[3] - 1).to(x.device)
     n = torch.arange(len(x), device=x.device)[:, None, None]
@@ -144,28 +145,28 @@ def _shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def _rotation(angle: Tensor) -> Tensor:
-    """Matrices (B, 2, 2) that turn by an angle (B,)."""
+    """Rotation matrices (B, 2, 2) of angles (B,) in radians."""
     c, s = angle.cos(), angle.sin()
     return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
 
 
 def _stretch(axis: Tensor, strength: Tensor) -> Tensor:
-    """Matrices (B, 2, 2) that stretch by 2**strength along an axis at this angle and shrink by it across."""
+    """Matrices (B, 2, 2) that scale by 2**strength along an axis at this angle and by 2**−strength across it."""
     factors = torch.stack([torch.exp2(strength), torch.exp2(-strength)], -1)
     return _rotation(axis) @ torch.diag_embed(factors) @ _rotation(-axis)
 
 
-def _warp(x: Tensor, linear: Tensor, way: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) under x → linear·x + way about their middle, in pixels; bicubic, mirrored at the edges.
+def _warp(x: Tensor, linear: Tensor, displacement: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) under x → linear·x + displacement about their centre; bicubic, reflected at the edges.
 
-    linear: (B, 2, 2), way: (B, 2), both (x, y).
+    linear: (B, 2, 2), displacement: (B, 2) in pixels, both in the order (x, y).
     """
     height, width = x.shape[2:]
     half = torch.tensor([width / 2, height / 2], dtype=linear.dtype, device=x.device)
-    y = (torch.arange(FINER * height, device=x.device) + 0.5) / FINER - half[1]
-    z = (torch.arange(FINER * width, device=x.device) + 0.5) / FINER - half[0]
+    y = (torch.arange(OVERSAMPLING * height, device=x.device) + 0.5) / OVERSAMPLING - half[1]
+    z = (torch.arange(OVERSAMPLING * width, device=x.device) + 0.5) / OVERSAMPLING - half[0]
     target = torch.stack(torch.meshgrid(z, y, indexing="xy"), -1).reshape(1, -1, 2)  # pixel centres, (x, y)
-    source = (target - way[:, None]) @ torch.linalg.inv(linear).mT / half
-    grid = source.reshape(len(x), FINER * height, FINER * width, 2).to(x.dtype)
+    source = (target - displacement[:, None]) @ torch.linalg.inv(linear).mT / half
+    grid = source.reshape(len(x), OVERSAMPLING * height, OVERSAMPLING * width, 2).to(x.dtype)
     fine = grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return avg_pool2d(fine, FINER)
+    return avg_pool2d(fine, OVERSAMPLING)

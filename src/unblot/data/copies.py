@@ -1,4 +1,4 @@
-"""Pictures that are in a set more than once: exactly, nearly (recompressed, rescaled), or mirrored."""
+"""Copies in a data set: exact, near (recompressed, rescaled) and mirrored."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -7,29 +7,29 @@ import numpy as np
 
 from unblot.data.values import ValueMap
 
-SIDE = 8  # of the thumbnails that are compared: small enough for compression and scaling to leave no trace
-FARTHEST = 0.018  # cosine distance: copies shrunk to a half and enlarged again are nearly all nearer
-NEAREST = 0.001  # copies recompressed at quality 60 are nearly all nearer
-SHARE = 0.06  # of the usual distance to the eighth neighbour, between these two: digits are all alike, photos are not
+SIDE = 8  # pixels of the thumbnails that are compared: compression and scaling leave no trace in so small ones
+FARTHEST = 0.018  # cosine distance: nearly all copies shrunk to a half and enlarged again are nearer
+NEAREST = 0.001  # nearly all copies recompressed at quality 60 are nearer
+SHARE = 0.06  # of the usual distance to the eighth neighbour, between these two: digits are similar, photographs not
 NEIGHBOUR = 8
 COLOUR = 0.12  # greatest root mean square difference of colours, in the network's range
-FLAT = 0.01  # standard deviation in the network's range below which a picture is called constant
-AT_MOST = 100_000  # pictures compared each with each
+FLAT = 0.01  # standard deviation in the network's range below which a picture counts as constant
+AT_MOST = 100_000  # pictures of which all pairs are compared
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of thumbnails (N, SIDE, SIDE)
     "flip": lambda t: t[:, :, ::-1],
     "flip_vertical": lambda t: t[:, ::-1],
     "quarter": lambda t: np.rot90(t, 1, (1, 2)),
 }
 FAMILIES = 20_000  # pictures up to which near copies are kept on one side of the held-out split
-VALUES = 4_000_000  # of pictures that are looked at together
-BLOCK = 1024  # rows of the table of distances in memory at a time
+VALUES = 4_000_000  # pixel values in memory at a time
+BLOCK = 1024  # rows of the distance matrix in memory at a time
 
 
 class Thumbnails(NamedTuple):
-    """What near copies are told by: a perceptual hash that keeps its values.
+    """Descriptors by which near copies are found, a perceptual hash with real values.
 
-    shape: (N, SIDE²) float32, the gray thumbnails without their mean and of length 1 (0 for flat pictures). colour:
-    (N, C, SIDE, SIDE) float32 in the network's range. deviation: (N,) of the whole picture's values.
+    shape: (N, SIDE²) float32, gray thumbnails minus their mean, of length 1 (0 for constant pictures). colour:
+    (N, C, SIDE, SIDE) float32 in the network's range. deviation: (N,) float32, standard deviation of the picture.
     """
 
     shape: np.ndarray
@@ -38,7 +38,7 @@ class Thumbnails(NamedTuple):
 
 
 def thumbnails(pictures: np.ndarray, values: ValueMap, indices: np.ndarray) -> Thumbnails:
-    """Thumbnails of the chosen pictures of (N, C, H, W)."""
+    """Thumbnails of the pictures (N, C, H, W) at these indices."""
     _, channels, height, width = pictures.shape
     colour = np.empty((len(indices), channels, SIDE, SIDE), np.float32)
     deviation = np.empty(len(indices), np.float32)
@@ -56,7 +56,7 @@ def thumbnails(pictures: np.ndarray, values: ValueMap, indices: np.ndarray) -> T
 
 
 def _means(length: int) -> np.ndarray:
-    """The matrix (SIDE, length) that takes the means of SIDE equal parts of a row."""
+    """The matrix (SIDE, length) that averages SIDE equal parts of a row."""
     edges = np.linspace(0, length, SIDE + 1)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -64,8 +64,8 @@ def _means(length: int) -> np.ndarray:
 
 
 def families(pictures: np.ndarray, values: ValueMap, digests: np.ndarray) -> np.ndarray:
-    """For each picture (N,) int64 a number that it shares with its exact copies and, in sets of at most FAMILIES
-    pictures, with its near copies: the smallest digest among them."""
+    """The family of each picture (N,) int64: the smallest digest among its exact copies and, in sets of at most
+    FAMILIES pictures, its near copies."""
     firsts, inverse = np.unique(digests, return_index=True, return_inverse=True)[1:]
     shared = digests[firsts].copy()
     if len(firsts) <= FAMILIES and pictures.shape[2:] != (1, 1):
@@ -75,17 +75,17 @@ def families(pictures: np.ndarray, values: ValueMap, digests: np.ndarray) -> np.
 
 
 def exact_copies(digests: np.ndarray) -> list[list[int]]:
-    """Groups of indices of pictures with the same values, each ascending."""
+    """Groups of indices of pictures with equal digests (N,), each ascending."""
     order = np.argsort(digests, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(digests[order]) != 0])
     return sorted(group.tolist() for group in np.split(order, starts[1:]) if len(group) > 1)
 
 
 def near_copies(found: Thumbnails, flipped: bool = False) -> list[list[int]]:
-    """Groups of rows of thumbnails that are near copies of one picture; or, if flipped, of its mirror images.
+    """Groups of rows of thumbnails that are near copies of each other; if flipped, of each other's mirror images.
 
-    Two are, when the cosine distance of their shapes is a small part of what is usual in this set, and their colours
-    agree. Transitive: the copy of a copy belongs to the group.
+    Two pictures are near copies if the cosine distance of their shapes is a small share of the usual one in this set,
+    and their colours agree. The relation is made transitive: a copy of a copy is in the group.
     """
     usual = _usual_distance(found.shape)
     limit = float(np.clip(SHARE * usual, NEAREST, FARTHEST))
@@ -95,7 +95,7 @@ def near_copies(found: Thumbnails, flipped: bool = False) -> list[list[int]]:
 
 
 def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The connected components of more than one member, among 0…count−1, that the pairs make."""
+    """The connected components of more than one member of the graph on 0…count−1 with these edges."""
     parent = list(range(count))
 
     def root(i: int) -> int:
@@ -112,9 +112,9 @@ def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def mirrored_distance(found: Thumbnails, turn: str, sample: int = 512) -> float:
-    """How much farther from the other pictures a picture is when it is turned: a ratio, 1 where turning does no harm.
+    """Ratio of the distance to the nearest other picture after and before a turn; 1 where turning does no harm.
 
-    The medians, over a sample, of the distance to the nearest other picture. turn: a key of TURNS.
+    The distances are medians over a sample. turn: a key of TURNS.
     """
     rows = _sample(len(found.shape), sample)
     plain = found.shape[rows]
@@ -128,7 +128,7 @@ def mirrored_distance(found: Thumbnails, turn: str, sample: int = 512) -> float:
 
 
 def _usual_distance(shape: np.ndarray, sample: int = 512) -> float:
-    """The median distance to the eighth nearest other picture: more than a few copies do not change it."""
+    """The median distance to the eighth nearest other picture, which a few copies do not change."""
     if len(shape) < 2 + NEIGHBOUR:
         return 1.0
     similar = shape[_sample(len(shape), sample)] @ shape.T
@@ -136,7 +136,7 @@ def _usual_distance(shape: np.ndarray, sample: int = 512) -> float:
 
 
 def _pairs(found: Thumbnails, axes: tuple[int, ...], limit: float) -> Iterable[tuple[int, int]]:
-    """Pairs (i < j) of rows whose shapes, the second mirrored along `axes`, are nearer than `limit`, colours alike."""
+    """Pairs (i < j) of rows of similar colours whose shapes, the second mirrored on `axes`, are nearer than `limit`."""
     n = len(found.shape)
     mirrored = np.flip(found.shape.reshape(n, SIDE, SIDE), axes).reshape(n, -1) if axes else found.shape
     colour = np.flip(found.colour, axes) if axes else found.colour
@@ -148,5 +148,5 @@ def _pairs(found: Thumbnails, axes: tuple[int, ...], limit: float) -> Iterable[t
 
 
 def _sample(count: int, size: int) -> np.ndarray:
-    """Indices spread evenly over 0…count−1, at most `size`."""
+    """At most `size` indices, spread evenly over 0…count−1."""
     return np.unique(np.linspace(0, count - 1, min(count, size)).astype(np.int64))

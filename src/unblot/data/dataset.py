@@ -11,24 +11,24 @@ import numpy as np
 import torch
 
 from unblot.data.cache import pool
-from unblot.data.cache.build import Progress, Report, cache_folder, is_new, pack
+from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import ImageOptions, parse_size
-from unblot.data.readers.listing import Broken, counted
-from unblot.data.readers.sources import open_source
+from unblot.data.readers.listing import Broken, counted, printable, readable
+from unblot.data.readers.sources import open_source, split_spec
 from unblot.data.split import split
 from unblot.data.values import ValueMap
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 
-@dataclass(frozen=True, eq=False)  # one is like another only if it is the same
+@dataclass(frozen=True, eq=False)  # compared by identity: comparing arrays would take long
 class Dataset:
     """Pictures ready to train on.
 
     pictures: (N, C, H, W) in the stored type, perhaps memory-mapped. labels: (N,) int64 indices into `classes`,
-    None when unlabelled. train, held_out: (n,) int64 indices, copies of one picture never on both sides.
-    fingerprint: of the content, so that the same pictures elsewhere have the same one. packed: where all this comes
-    from: names, broken pictures, kinds of originals.
+    None when unlabelled. train, held_out: (n,) int64 indices; copies of one picture are never in both. fingerprint: a
+    hash of the content, equal for the same pictures at another place. cached: names, broken pictures and kinds of the
+    originals, None for a data set that was not read from a source.
     """
 
     name: str
@@ -75,37 +75,33 @@ def open_data(
     report: Report = lambda line: None,
     progress: Progress = lambda done, count: None,
 ) -> Dataset:
-    """The data set that a spec names: `digits`, `moons:count=5000`, a folder, `stack.tif:pages=channels`, `hf:NAME`.
+    """The data set of a spec: `digits`, `moons:count=5000`, a folder, `stack.tif:pages=channels`, `hf:NAME`.
 
-    size: 64, "48x64" (height x width) or None for what suits the pictures; fit: crop, pad or stretch. colour: gray,
-    rgb or rgba, "" for what is there; background: a colour to lay transparent pictures over, "" to keep opacity.
-    labels: False ignores them. on_broken: "stop" or "skip". held_out: the share kept from training. pages: what
-    a TIFF's pages are, pictures or channels. options: of the source, laid over the spec's. cache: the folder of
-    packs. workers: decoding processes, 0 for one a core. report gets lines for people, progress the counts (done,
-    all) while packing.
+    size: 64, "48x64" (height x width), or None for a size that suits the pictures; fit: crop, pad or stretch. colour:
+    gray, rgb or rgba, "" for the pictures' own; background: a colour under transparent pictures, "" to keep opacity.
+    labels: False reads all pictures without labels. on_broken: "stop" or "skip". held_out: the share that is not
+    trained on, 0 to 1.
+    pages: whether a TIFF's pages are pictures or channels. options: of the source, in place of the spec's. cache: the
+    folder of dataset caches. workers: decoding processes, 0 for one a core. report receives lines for the user,
+    progress the counts (done, all) while the cache is built.
 
-    Raises UnblotError when there is nothing there, nothing usable or, with on_broken="stop", anything broken; it
-    then names every broken picture and why.
+    Raises UnblotError where nothing is usable or, with on_broken="stop", anything is broken, and names it.
     """
     if on_broken not in ("stop", "skip"):
-        raise UnblotError(f"unknown way with broken pictures {on_broken!r}; choose stop or skip")
+        raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
     if not 0 <= held_out < 1:
-        raise UnblotError(f"a held-out share of {held_out} makes no sense; give 0 or more, less than 1")
+        raise UnblotError(f"the held-out share {held_out} is out of range; give {arg('held_out')} from 0 to below 1")
     image_options = ImageOptions(parse_size(size), fit, colour, background)
-    given = dict(options or {}) | ({"pages": pages} if pages else {})
-    packs = Path(cache or cache_folder())
-    with pool.started((workers or pool.cores()) if is_new(spec, image_options, packs) else 0) as idle:
-        source, stamp = open_source(spec, given)
-        cached = pack(source, stamp, image_options, packs, report, progress, workers, idle)
-    for note in cached.notes:
-        report(note)
-    if cached.broken and on_broken == "stop":
-        raise UnblotError(_told(cached.broken, "mend them, or leave them out with --on-broken skip"))
-    if cached.broken:
-        report(_told(cached.broken, "left out"))
+    source_options = dict(options or {}) | ({"pages": pages} if pages else {})
+    caches = Path(cache or cache_folder())
+    place, _ = split_spec(spec)
+    with pool.started((workers or pool.cores()) if is_new(place, image_options, caches) else 0) as idle:
+        source, stamp = open_source(spec, source_options, labels=labels)
+        cached = cached_dataset(source, stamp, image_options, caches, report, progress, workers, idle)
+    _report(cached, on_broken, report)
     train, out = split(cached.families, held_out)
     return Dataset(
-        source.name,
+        readable(source.name) or "data",
         cached.pictures,
         cached.labels if labels else None,
         cached.classes if labels else (),
@@ -117,15 +113,38 @@ def open_data(
     )
 
 
-def _told(broken: Sequence[Broken], way_out: str) -> str:
-    """Every broken picture and why, a line each."""
+def require_same(dataset: Dataset, fingerprint: str, place: str) -> None:
+    """Raises UnblotError unless the data set, opened from `place`, has the content of the fingerprint.
+
+    It must have been opened with the options of the data set that it is compared with: size, fit, colour, labels.
+    """
+    if dataset.fingerprint != fingerprint:
+        classes = f" in {counted(len(dataset.classes), 'class')}" if dataset.classes else ""
+        raise UnblotError(
+            f"{printable(place)!r} is not the data that the run was trained on (there are now "
+            f"{counted(len(dataset), 'picture')}{classes}); restore it, or name its place with {arg('data')}"
+        )
+
+
+def _report(cached: CachedDataset, on_broken: str, report: Report) -> None:
+    """Reports how the source was read, and broken pictures. Raises UnblotError where these are a reason to stop."""
+    for note in cached.notes:
+        report(note)
+    if cached.broken and on_broken == "stop":
+        raise UnblotError(_list(cached.broken, f"repair them, or leave them out with {arg('on_broken', 'skip')}"))
+    if cached.broken:
+        report(_list(cached.broken, "left out"))
+
+
+def _list(broken: Sequence[Broken], way_out: str) -> str:
+    """Every broken picture and the reason, a line each, below what to do."""
     return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
 
 
 def _fingerprint(cached: CachedDataset, labels: bool) -> str:
-    """A hash of the pictures' values and, if they count, labels; not of where they lie or what they are called."""
-    told = hashlib.sha256(repr((cached.pictures.shape[1:], cached.pictures.dtype.name)).encode())
-    told.update(cached.digests.tobytes())
+    """A hash of the pictures' values and, if used, of the labels; not of the names and places of files."""
+    digest = hashlib.sha256(repr((cached.pictures.shape[1:], cached.pictures.dtype.name)).encode())
+    digest.update(cached.digests.tobytes())
     if labels and cached.labels is not None:
-        told.update(repr(cached.classes).encode() + cached.labels.tobytes())
-    return told.hexdigest()[:32]
+        digest.update(repr(cached.classes).encode() + cached.labels.tobytes())
+    return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The one form that all pictures of a set are brought to: size, channels and type."""
+"""The image spec that all pictures of a data set are brought to: size, channels and type."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from unblot.data.readers.formats import Picture
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 FITS = ("crop", "pad", "stretch")
 COLOURS = {"gray": 1, "rgb": 3, "rgba": 4}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601, as Pillow's "L"
-AS_IT_IS = 128 * 128  # pixels: up to here pictures of one size keep it unless asked
-STEPS = (8, 16, 24, 32, 48, 64)  # pixels on the shorter side otherwise: what a person's machine trains in good time
+KEPT_PIXELS = 128 * 128  # up to this many, pictures of one size keep it unless another is asked for
+STEPS = (8, 16, 24, 32, 48, 64)  # pixels on the shorter side otherwise: what one machine trains in reasonable time
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What was asked for: size (height, width) or None, fit, colour (a key of COLOURS, "" for what is there),
-    background (a colour that transparent pictures are laid over, "" to keep their fourth channel)."""
+    """The user's choices: size (height, width) or None, fit, colour (a key of COLOURS, "" for that of the pictures),
+    background (a colour behind transparent pictures, "" to keep opacity as a channel). Raises UnblotError for
+    any other."""
 
     size: tuple[int, int] | None = None
     fit: str = "crop"
@@ -30,9 +31,9 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
-            raise UnblotError(f"unknown fit {self.fit!r}; choose one of {', '.join(FITS)}")
+            raise UnblotError(f"unknown fit {self.fit!r}; give {arg('fit')} one of {', '.join(FITS)}")
         if self.colour and self.colour not in COLOURS:
-            raise UnblotError(f"unknown colours {self.colour!r}; choose one of {', '.join(COLOURS)}")
+            raise UnblotError(f"unknown colour {self.colour!r}; give {arg('colour')} one of {', '.join(COLOURS)}")
         if self.background:
             rgb_of(self.background)
 
@@ -40,8 +41,8 @@ class ImageOptions:
 class ImageSpec(NamedTuple):
     """What every picture becomes: (channels, height, width) of dtype.
 
-    alpha: whether the last channel is opacity. ground: the colour (R, G, B) in 0…1 under transparent pictures and
-    beside padded ones. fixed: whether channels were asked for, so that colour among gray changes nothing.
+    alpha: whether the last channel is opacity. ground: the colour (R, G, B) in 0…1 behind transparent pictures and
+    beside padded ones. fixed: whether the channels were chosen, so that a picture in colour does not change them.
     """
 
     channels: int
@@ -55,7 +56,7 @@ class ImageSpec(NamedTuple):
 
 
 class Colourful(Exception):
-    """A picture in colour was met where all were thought to be gray."""
+    """A picture in colour was found where the spec has one gray channel."""
 
 
 def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
@@ -69,7 +70,7 @@ def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None
             return numbers[0], numbers[-1]
     except ValueError:
         pass
-    raise UnblotError(f"{size!r} is no size; give one number or height x width, as in 48x64")
+    raise UnblotError(f"{size!r} is no size; give one number or height x width, as in {arg('size', '48x64')}")
 
 
 def rgb_of(colour: str) -> tuple[float, float, float]:
@@ -82,12 +83,12 @@ def rgb_of(colour: str) -> tuple[float, float, float]:
 
 
 def propose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(height, width) to train on, for the pictures' own sizes.
+    """(height, width) to train on, from the pictures' own sizes.
 
-    Pictures of one size of at most AS_IT_IS pixels keep it. Otherwise the shorter side is the largest of STEPS that
-    four pictures in five reach; the shape is square unless nine in ten have the same one within a twentieth.
+    Pictures of one size of at most KEPT_PIXELS pixels keep it. Otherwise the shorter side is the largest of STEPS that
+    80 % of the pictures reach; the shape is square unless 90 % of them have the same aspect ratio within 5 %.
     """
-    if len(set(sizes)) == 1 and sizes[0][0] * sizes[0][1] <= AS_IT_IS:
+    if len(set(sizes)) == 1 and sizes[0][0] * sizes[0][1] <= KEPT_PIXELS:
         return sizes[0]
     height, width = np.array(sizes, float).T
     shorter = float(np.quantile(np.minimum(height, width), 0.2))
@@ -101,10 +102,10 @@ def propose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def choose_spec(pictures: Sequence[Picture], options: ImageOptions) -> ImageSpec:
-    """The form for a set of which these pictures are a fair sample.
+    """The image spec of a data set of which these pictures are a sample.
 
-    The type most pictures have. Colour if any has; opacity is kept if half of them have it and no background is
-    asked for; where most are of some other number of channels, that number.
+    The type that most pictures have; colour if any picture has it, or the number of channels of most pictures if that
+    is neither 1 nor 3; opacity if half of them have it and no background is chosen.
     """
     size = options.size or propose_size([(p.height, p.width) for p in pictures])
     dtype = Counter(p.dtype for p in pictures).most_common(1)[0][0]
@@ -120,10 +121,10 @@ def choose_spec(pictures: Sequence[Picture], options: ImageOptions) -> ImageSpec
 
 
 def conform(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
-    """A picture (C, H, W) in the form: first its type, then its channels, then its size.
+    """A picture (C, H, W) brought to the spec: first its type, then its channels, then its size.
 
-    Whole numbers of 8 and 16 bits become each other at full scale. Nothing is rounded before the end. Raises
-    UnblotError where values or channels cannot become the form's; Colourful for colour where all was gray.
+    8 and 16 bits become each other at full scale. Nothing is rounded before the end. Raises UnblotError where values
+    or channels cannot become the spec's; Colourful for colour where the spec is gray and not fixed.
     """
     same = array.shape == (spec.channels, spec.height, spec.width) and alpha == spec.alpha
     if not (same and array.dtype == spec.dtype):
@@ -140,20 +141,18 @@ def conform(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
 
 
 def resize(array: np.ndarray, height: int, width: int, fit: str, alpha: bool, pad: np.ndarray) -> np.ndarray:
-    """A picture (C, H, W) at another size, in float32 and antialiased; as it is where the size is right already.
+    """A picture (C, H, W) at another size, in float32 and antialiased; unchanged if it has that size already.
 
-    crop: fills the size, the middle is kept. pad: the whole picture inside, `pad` (C,) beside it. stretch: as it
-    says. The kernels have no negative lobes, so that no value leaves the picture's range. Colours are weighted by
-    opacity, so that what cannot be seen does not bleed.
+    fit: "crop" fills the size and keeps the middle; "pad" keeps the whole picture, with `pad` (C,) beside it; "stretch"
+    changes the aspect ratio. The kernels have no negative lobes, so that no value leaves the picture's range. Colours
+    are weighted by opacity, so that invisible ones do not bleed.
     """
     _, h, w = array.shape
     if (h, w) == (height, width):
         return array
-    values = array.astype(np.float32)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UnblotError("some of its values are not finite (NaN or infinity)")
-    if alpha:
-        values[:-1] *= values[-1]
+    opacity = array[-1].astype(np.float32) if alpha else None
     box, inner = (0.0, 0.0, float(w), float(h)), (width, height)
     if fit == "crop":
         scale = max(height / h, width / w)
@@ -164,8 +163,9 @@ def resize(array: np.ndarray, height: int, width: int, fit: str, alpha: bool, pa
         inner = (min(width, max(1, round(w * scale))), min(height, max(1, round(h * scale))))
     down = inner[0] <= box[2] - box[0] and inner[1] <= box[3] - box[1]
     kernel = Image.Resampling.HAMMING if down else Image.Resampling.BILINEAR
-    planes = [np.asarray(Image.fromarray(plane).resize(inner, kernel, box)) for plane in values]
-    out = np.stack(planes)
+    planes = (plane.astype(np.float32) for plane in array)  # one after another: whole, they may fill the memory
+    weighted = (p if opacity is None or i == len(array) - 1 else p * opacity for i, p in enumerate(planes))
+    out = np.stack([np.asarray(Image.fromarray(plane).resize(inner, kernel, box)) for plane in weighted])
     if alpha:
         out[:-1] /= np.maximum(out[-1], 1e-6)
     if fit != "pad":
@@ -177,7 +177,7 @@ def resize(array: np.ndarray, height: int, width: int, fit: str, alpha: bool, pa
 
 
 def _as_type(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The values in another type: 8 and 16 bits by their full scale, whole numbers never as floats or back."""
+    """The values in another type: 8 and 16 bits at full scale; whole numbers never become floats, nor floats them."""
     if array.dtype == dtype:
         return array
     if (array.dtype.name, dtype) == ("uint8", "uint16"):
@@ -186,11 +186,11 @@ def _as_type(array: np.ndarray, dtype: str) -> np.ndarray:
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.dtype.kind == "f" and np.dtype(dtype).kind == "f":
         return array.astype(dtype)
-    raise UnblotError(f"its values are {array.dtype}, most pictures' are {dtype}")
+    raise UnblotError(f"its values are {array.dtype}, those of most pictures {dtype}; convert it")
 
 
 def _as_channels(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
-    """The picture with the form's channels: gray to colour and back, opacity added or laid over the ground."""
+    """The picture with the spec's channels: gray to colour and back, opacity added or composited on the ground."""
     colour, opacity = (array[:-1], array[-1:]) if alpha else (array, None)
     wanted = spec.channels - spec.alpha
     if len(colour) == 3 and wanted == 1:
@@ -200,7 +200,7 @@ def _as_channels(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
     elif len(colour) == 1 and wanted == 3:
         colour = np.repeat(colour, 3, axis=0)
     elif len(colour) != wanted:
-        raise UnblotError(f"it has {len(array)} channels, most pictures have {spec.channels}")
+        raise UnblotError(f"it has {len(array)} channels, most pictures have {spec.channels}; convert it")
     if spec.alpha:
         full = np.full((1, *colour.shape[1:]), _white(spec.dtype), spec.dtype) if opacity is None else opacity
         return np.concatenate([colour, full.astype(colour.dtype)])
@@ -211,7 +211,7 @@ def _as_channels(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
 
 
 def _pad_values(spec: ImageSpec) -> np.ndarray:
-    """The values (C,) beside a padded picture: the ground, fully transparent where there is opacity."""
+    """The values (C,) beside a padded picture: the ground, or full transparency if there is opacity."""
     ground = _ground(spec, spec.channels - spec.alpha)
     return np.append(ground, 0.0) if spec.alpha else ground
 

@@ -1,9 +1,8 @@
-"""Pictures to look at and picture files: what comes out has the type, range and channels of what went in."""
+"""Sheets of pictures to look at, and picture files: they have the type, range and channels of the data."""
 
 import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,18 @@ import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from unblot.data.values import ValueMap
+from unblot.system.files import write_whole
 
-LARGE_ENOUGH = 64  # pixels: smaller pictures are enlarged in grids
+MIN_GRID_SIDE = 64  # pixels: smaller pictures are enlarged in grids
 PAPER, INK, BETWEEN = (255, 255, 255), (28, 62, 110), 205
 
 
 def as_display(stored: np.ndarray, values: ValueMap) -> np.ndarray:
     """Pictures (N, H, W, 3) uint8 to look at, for stored pictures (N, C, H, W).
 
-    8-bit values stay as they are; others are stretched, the network's −1…1 (bounded types) or −1.5…1.5 (floats,
-    three standard deviations) to black and white. Opacity shows a checkerboard. Of three channels or more the first
-    three are red, green and blue; of fewer the first is gray.
+    8-bit values stay as they are. Others are stretched: the network's −1…1 (bounded types) or −1.5…1.5 (floats, three
+    standard deviations) becomes black to white. Transparent pixels show a checkerboard. The first three channels are
+    red, green and blue; of fewer than three the first is gray.
     """
     if values.dtype == "uint8":
         shown = stored
@@ -38,7 +38,7 @@ def as_display(stored: np.ndarray, values: ValueMap) -> np.ndarray:
 
 
 def grid(stored: np.ndarray, values: ValueMap, columns: int | None = None, scale: int | None = None) -> Image.Image:
-    """A sheet of pictures (N, C, H, W), row by row; tiny ones are enlarged by whole pixels so that one can see them."""
+    """A sheet of pictures (N, C, H, W), row by row; small ones are enlarged by a whole factor."""
     return tile(as_display(stored, values), columns, scale)
 
 
@@ -47,7 +47,7 @@ def tile(shown: np.ndarray, columns: int | None = None, scale: int | None = None
     count, height, width, _ = shown.shape
     columns = columns or max(1, math.ceil(math.sqrt(count * height / width)))
     columns = min(columns, count)
-    scale = scale or max(1, round(LARGE_ENOUGH / max(height, width)))
+    scale = scale or max(1, round(MIN_GRID_SIDE / max(height, width)))
     shown = shown.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width, rows = height * scale, width * scale, math.ceil(count / columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), BETWEEN, np.uint8)
@@ -65,7 +65,7 @@ def sheet(stored: np.ndarray, values: ValueMap, columns: int | None = None) -> I
 def scatter(points: np.ndarray, size: int = 512, extent: float | None = None) -> Image.Image:
     """A plot of points (N, 2) or (N, 2, 1, 1) in a square of ±extent (the data's own if None), y upwards.
 
-    Drawn three times as large and reduced, so that the dots are round; many points are smaller and fainter.
+    Rendered at three times the size and reduced, so that the dots are round; many points are smaller and fainter.
     """
     flat = np.asarray(points, np.float64).reshape(-1, 2)
     flat = flat[np.isfinite(flat).all(axis=1)]
@@ -85,20 +85,20 @@ def scatter(points: np.ndarray, size: int = 512, extent: float | None = None) ->
 def save_picture(
     stem: str | os.PathLike[str], stored: np.ndarray, values: ValueMap, provenance: dict[str, Any]
 ) -> Path:
-    """The file written for one stored picture (C, H, W): `stem` and a suffix that its type asks for.
+    """The path of the file written for one stored picture (C, H, W): `stem` and the suffix of its type.
 
-    PNG for 8 bits of gray or RGB, with or without opacity, for 16-bit gray, and for truth values; TIFF for everything
-    else, with one plane a channel; NPY for 64-bit whole numbers, which TIFF readers do not know. Values are written
-    as they are. `provenance` (plain JSON values) stands in the file under "unblot": in a PNG's text chunk, a TIFF's
+    PNG for 8-bit gray or RGB, with or without opacity, for 16-bit gray and for truth values; NPY for 64-bit whole
+    numbers, which TIFF readers do not know; TIFF for everything else, with one plane a channel. Values are written
+    as they are. `provenance` (plain JSON values) is in the file under "unblot": in a PNG's text chunk, a TIFF's
     description. The file appears whole or not at all.
     """
     text = json.dumps(provenance)
     name = os.fspath(stem) + picture_suffix(stored.shape[0], values)
     if name.endswith(".png"):
-        return _replace(name, lambda path: _write_png(path, stored, text))
+        return write_whole(Path(name), lambda path: _write_png(path, stored, text))
     if name.endswith(".npy"):
-        return _replace(name, lambda path: _write_npy(path, stored))
-    return _replace(name, lambda path: _write_tiff(path, stored, text))
+        return write_whole(Path(name), lambda path: _write_npy(path, stored))
+    return write_whole(Path(name), lambda path: _write_tiff(path, stored, text))
 
 
 def picture_suffix(channels: int, values: ValueMap) -> str:
@@ -134,7 +134,7 @@ def _write_tiff(path: Path, stored: np.ndarray, text: str) -> None:
 
 def save_array(path: str | os.PathLike[str], array: np.ndarray) -> Path:
     """Writes an array as NPY; the file appears whole or not at all."""
-    return _replace(os.fspath(path), lambda unfinished: _write_npy(unfinished, array))
+    return write_whole(Path(path), lambda unfinished: _write_npy(unfinished, array))
 
 
 def _write_npy(path: Path, stored: np.ndarray) -> None:
@@ -143,21 +143,8 @@ def _write_npy(path: Path, stored: np.ndarray) -> None:
         np.save(file, stored, allow_pickle=False)
 
 
-def _replace(name: str, write: Callable[[Path], None]) -> Path:
-    """The path of that name, written under another name first and then moved to its place."""
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
 def _checkerboard(height: int, width: int) -> np.ndarray:
-    """(H, W, 1) of two light grays in squares, as a ground for transparent pictures."""
+    """(H, W, 1) of two light grays in squares, as the background of transparent pictures."""
     square = max(1, max(height, width) // 8)
     y, x = np.mgrid[:height, :width] // square
     return np.where((y + x) % 2, 255.0, 208.0).astype(np.float32)[..., None]

@@ -1,11 +1,11 @@
-"""Which pictures are held out from training: chosen by content, the same every time."""
+"""The held-out split: which pictures are not trained on, chosen by content, the same on every machine."""
 
 import hashlib
 
 import numpy as np
 
-AT_LEAST = 48  # "a few dozen": fewer say nothing about a model
-AT_MOST = 0.2  # of a small set
+AT_LEAST = 48  # pictures: the held-out loss of fewer is mostly noise
+AT_MOST = 0.2  # of a small set, as a share
 
 
 def digest(picture: np.ndarray) -> int:
@@ -15,11 +15,11 @@ def digest(picture: np.ndarray) -> int:
 
 
 def split(digests: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (int64, ascending) of training and of held-out pictures; equal digests (N,) stay on one side.
+    """Indices (int64, ascending) of training and of held-out pictures; equal digests (N,) int64 are in one of them.
 
-    About `share` of the pictures are held out, or AT_LEAST where that is more, but of a small set no more than a
-    fifth; none if share is 0. The pictures of lowest digest are taken, so that the order of the files is without
-    influence and adding pictures moves few.
+    About `share` (0 to 1) of the pictures are held out, or AT_LEAST where that is more, but of a small set at most
+    AT_MOST; none if share is 0. The pictures of lowest digest are chosen, so that the order of the files has no
+    influence and added pictures change the split of few others.
     """
     count = len(digests)
     wanted = min(max(round(share * count), AT_LEAST), max(round(share * count), int(AT_MOST * count)))

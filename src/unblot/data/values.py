@@ -11,7 +11,7 @@ import numpy.typing as npt
 from unblot.errors import UnblotError
 
 EXACT = 2**53  # whole numbers up to here are exact in float64
-CHUNK_VALUES = 1_000_000  # values of the data looked at together: keeps memory flat
+CHUNK_VALUES = 1_000_000  # values of the data processed together, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class ValueMap:
     """x = (stored − offset) / scale, per channel: stored values to the network's range and back.
 
     Whole numbers and truth values are bounded: 8-bit types map their full range to [−1, 1], wider ones the range
-    found in the data, and the way back rounds and clips to the type. Floats have mean 0 and a standard deviation
-    of about ½, and the way back neither rounds nor clips: units and range survive.
+    found in the data, and decoding rounds and clips to the type. Floats get mean 0 and a standard deviation of about
+    ½, and decoding neither rounds nor clips them: units and range are kept.
 
     dtype: numpy's name of the stored type. offset, scale: one number a channel, in stored units. alpha: whether the
     last channel is opacity.
@@ -33,7 +33,7 @@ class ValueMap:
 
     @property
     def bounded(self) -> bool:
-        """Whether the stored type has limits, so that values are rounded and clipped on the way back."""
+        """Whether the stored type has limits, to which decoding rounds and clips."""
         return np.dtype(self.dtype).kind in "biu"
 
     @property
@@ -50,16 +50,21 @@ class ValueMap:
         return (stored.astype(dtype) - offset) / scale
 
     def decode(self, x: np.ndarray) -> np.ndarray:
-        """Stored values (..., C, H, W) for network values of the same shape; rounded and clipped if bounded.
+        """Stored values (..., C, H, W) for network values of the same shape; rounded if bounded.
 
-        Raises UnblotError for values that are not finite, which no whole number can stand for.
+        Values beyond the type's finite range are clipped to it. Raises UnblotError for NaN and infinity.
         """
         offset, scale = self._columns(x, np.dtype(np.float64))
-        stored = x.astype(np.float64) * scale + offset
+        if wrong := x.size - int(np.isfinite(x).sum()):
+            raise UnblotError(
+                f"{wrong} of {x.size} values are NaN or infinite and cannot become {self.dtype}: the model's weights "
+                "are damaged, its training diverged, or guidance is too strong"
+            )
+        with np.errstate(over="ignore"):
+            stored = x.astype(np.float64) * scale + offset
         if not self.bounded:
-            return stored.astype(self.dtype)
-        if not np.isfinite(stored).all():
-            raise UnblotError(f"some values are not finite and cannot become {self.dtype}; the model has diverged")
+            limits = np.finfo(self.dtype)
+            return np.clip(stored, limits.min, limits.max).astype(self.dtype)
         low, high = _limits(self.dtype)
         return np.clip(np.rint(stored), low, high).astype(self.dtype)
 
@@ -91,7 +96,7 @@ class Rows(Protocol):
 
 
 def fit(pictures: Rows, alpha: bool = False) -> ValueMap:
-    """The value map for pictures (N, C, H, W) of any whole-number, truth or float type; memory stays flat.
+    """The value map for pictures (N, C, H, W) of any whole-number, truth or float type, in bounded memory.
 
     alpha: whether their last channel is opacity. Raises UnblotError for other types, for values that are not finite
     and for whole numbers beyond 2**53.
@@ -104,11 +109,11 @@ def fit(pictures: Rows, alpha: bool = False) -> ValueMap:
         return replace(_fit_range(pictures), alpha=alpha)
     if dtype.kind == "f" and dtype.itemsize <= 8:
         return replace(_fit_float(pictures), alpha=alpha)
-    raise UnblotError(f"pictures of type {dtype} cannot be used; give whole numbers or floats")
+    raise UnblotError(f"pictures of type {dtype} cannot be used; give whole numbers or floats of up to 64 bits")
 
 
 def _fit_range(pictures: Rows) -> ValueMap:
-    """Each channel's range in the data to [−1, 1]: a 12-bit picture in a 16-bit type still fills it."""
+    """Maps each channel's range in the data to [−1, 1]: 12-bit pictures in a 16-bit type fill it."""
     low = np.min([part.min(axis=(0, 2, 3)) for part in _parts(pictures)], axis=0).tolist()
     high = np.max([part.max(axis=(0, 2, 3)) for part in _parts(pictures)], axis=0).tolist()
     if min(low) < -EXACT or max(high) > EXACT:
@@ -119,12 +124,12 @@ def _fit_range(pictures: Rows) -> ValueMap:
 
 
 def _fit_float(pictures: Rows) -> ValueMap:
-    """Each channel to mean 0 and a standard deviation of about ½.
+    """Maps each channel to mean 0 and a standard deviation of about ½.
 
     Dividing and multiplying by a scale of the form 2**i + 2**j gives back every number of up to 52 bits (Goldberg
     1991, "What every computer scientist should know about floating-point arithmetic", theorem 7), so that only
-    taking off the offset can round; where that loses more than the last bit of some value (1e-12 beside 300, say),
-    the channel keeps its mean and is only scaled.
+    subtracting the offset can round. Where that loses more than the last bit of a value (1e-12 beside 300, for
+    example), the channel keeps its mean and is only scaled.
     """
     name = pictures.dtype.name
     count = math.prod(pictures.shape) / pictures.shape[1]
@@ -154,7 +159,8 @@ def _two_bits(x: float) -> float:
 def _errors_in_ulp(values: ValueMap, stored: np.ndarray) -> np.ndarray:
     """Each channel's largest error of decode(encode(stored)), in units in the last place of the stored value."""
     error = np.abs(values.decode(values.encode(stored)).astype(np.float64) - stored.astype(np.float64))
-    return (error / np.abs(np.spacing(stored)).astype(np.float64)).max(axis=(0, 2, 3))
+    below = np.nextafter(np.finfo(stored.dtype).max, stored.dtype.type(0))  # spacing overflows at the largest number
+    return (error / np.abs(np.spacing(np.clip(stored, -below, below))).astype(np.float64)).max(axis=(0, 2, 3))
 
 
 def _parts(pictures: Rows) -> Iterator[np.ndarray]:

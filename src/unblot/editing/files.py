@@ -1,4 +1,4 @@
-"""Working on picture files: from paths to the arrays that `edit.py` takes."""
+"""Edits of picture files: from paths to the arrays that `images.py` takes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from unblot.data.image_spec import FITS
 from unblot.data.output import as_display
 from unblot.data.readers.listing import printable
 from unblot.data.values import ValueMap
-from unblot.editing import images as edit
+from unblot.editing import images
 from unblot.editing.inputs import (
     InputImage,
     gray_of,
@@ -22,15 +22,15 @@ from unblot.editing.inputs import (
     unknown_pixels,
 )
 from unblot.editing.result import EditResult
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.runs.run import Run
 
 PLAIN: dict[str, Callable[..., EditResult]] = {
-    "outpaint": edit.outpaint,
-    "img2img": edit.img2img,
-    "variations": edit.variations,
-    "interpolate": edit.interpolate,
-    "reconstruct": edit.reconstruct,
+    "outpaint": images.outpaint,
+    "img2img": images.img2img,
+    "variations": images.variations,
+    "interpolate": images.interpolate,
+    "reconstruct": images.reconstruct,
 }
 
 
@@ -44,17 +44,17 @@ def edit_files(
     fit: str = "",
     **choices: Any,
 ) -> EditResult:
-    """What `edit.KIND` makes of picture files; `choices` go on to it.
+    """The edit `kind`, a function of `images.py`, of picture files; choices: its own.
 
-    mask: of fill, one for all or one for each; without it the pictures' transparent pixels are made anew. factor: of
-    enlarge, by which pictures of the run's size are first made smaller. Raises UnblotError, naming the file, for what
-    cannot be read or is not of the run's form.
+    mask: of inpaint, one for all pictures or one for each; without it transparent pixels are inpainted. factor: of
+    upscale, by which pictures of the run's size are first made smaller. fit: see `to_spec`. Raises UnblotError, naming
+    the file, for what cannot be read or does not fit the run.
     """
     data, values = run.config.data, ValueMap.from_dict(run.config.data.values)
     if data.kind == "points":
-        raise UnblotError("this run draws points in the plane; editing works on pictures")
+        raise UnblotError("this run was trained on points in the plane; editing needs pictures")
     if fit and fit not in FITS:
-        raise UnblotError(f"unknown fit {fit!r}; choose one of {', '.join(FITS)}")
+        raise UnblotError(f"{arg('fit', fit)} is unknown; choose one of {', '.join(FITS)}")
     given = read_inputs(paths, data.shape, run.config.source.pages)
     choices["names"] = [picture.name for picture in given]
 
@@ -64,23 +64,25 @@ def edit_files(
     if kind == "inpaint":
         shown = given if mask else [_without_alpha(picture) for picture in given]
         pictures = np.stack([bring(picture) for picture in shown])
-        return edit.inpaint(run, pictures, _masks(run, given, mask, fit), **choices)
+        return images.inpaint(run, pictures, _masks(run, given, mask, fit), **choices)
     if kind == "upscale":
         if factor is None:
-            return edit.upscale(run, np.stack([_small(run, picture, values) for picture in given]), **choices)
+            return images.upscale(run, np.stack([_small(run, picture, values) for picture in given]), **choices)
         whole = np.stack([bring(picture) for picture in given])
-        edited = edit.upscale(run, _shrunk(whole, factor), **choices)
+        edited = images.upscale(run, _shrunk(whole, factor), **choices)
         return replace(edited, before=[as_display(whole, values), *edited.before])
     if kind == "colorize":
         shape = (1, *data.shape[1:])
         gray = [InputImage(picture.name, gray_of(picture), False) for picture in given]
         plain = ValueMap("float32", (0.0,), (1.0,))
-        return edit.colorize(run, np.stack([to_spec(_as_float(g, values), plain, shape, fit) for g in gray]), **choices)
+        return images.colorize(
+            run, np.stack([to_spec(_as_float(g, values), plain, shape, fit) for g in gray]), **choices
+        )
     return PLAIN[kind](run, np.stack([bring(picture) for picture in given]), **choices)
 
 
 def _masks(run: Run, given: Sequence[InputImage], mask: str | Path | None, fit: str) -> np.ndarray:
-    """The pixels to be made anew, (P, 1, H, W)."""
+    """The unknown pixels of each picture, bool (P, 1, H, W)."""
     shape = run.config.data.shape
     if mask is None:
         return np.stack([transparent_pixels(picture, shape, fit) for picture in given])
@@ -96,28 +98,28 @@ def _without_alpha(picture: InputImage) -> InputImage:
 
 
 def _small(run: Run, picture: InputImage, values: ValueMap) -> np.ndarray:
-    """A picture of another size in the run's channels and type."""
+    """A picture of another size than the run's in its channels and dtype."""
     channels, height, width = run.config.data.shape
     if picture.array.shape[1:] == (height, width):
         raise UnblotError(
             f"{printable(picture.name)} is as large as this run's pictures, {size_name(picture.array.shape)}; give a "
-            "smaller one, or --factor 2 to see what comes back of a smaller version of it"
+            f"smaller one, or {arg('factor', 2)} to upscale a smaller version of it"
         )
     return to_spec(picture, values, (channels, *picture.array.shape[1:]))
 
 
 def _shrunk(pictures: np.ndarray, factor: int) -> np.ndarray:
-    """Means of factor x factor pixels, in the pictures' type."""
+    """Means over factor x factor pixels, in the pictures' dtype."""
     count, channels, height, width = pictures.shape
     if factor < 2 or height % factor or width % factor:
-        raise UnblotError(f"--factor {factor} does not divide {height}x{width}, or is less than 2")
+        raise UnblotError(f"{arg('factor', factor)} must be 2 or more and divide {height}x{width}")
     parts = pictures.reshape(count, channels, height // factor, factor, width // factor, factor)
     means = parts.astype(np.float64).mean(axis=(3, 5))
     return (np.rint(means) if pictures.dtype.kind in "iu" else means).astype(pictures.dtype)
 
 
 def _as_float(gray: InputImage, values: ValueMap) -> InputImage:
-    """Gray values as float32 in the run's units: 8 and 16 bits become each other by their full scale."""
+    """Gray values as float32 in the run's units; integer types are converted by their full scale."""
     full = [float(np.iinfo(d).max) if np.dtype(d).kind in "iu" else 1.0 for d in (values.dtype, gray.array.dtype)]
     scale = full[0] / full[1] if gray.array.dtype.kind in "iu" else 1.0
     return InputImage(gray.name, gray.array.astype(np.float32) * scale, False)

@@ -1,4 +1,4 @@
-"""A person's own pictures and masks, read from files and brought to the form of a run's pictures."""
+"""Pictures and masks to edit, read from files and converted to a run's `ImageSpec`."""
 
 import os
 import tempfile
@@ -14,11 +14,11 @@ from unblot.data.readers.listing import Item, Listing, printable
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.readers.sources import open_source
 from unblot.data.values import ValueMap
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 
 class InputImage(NamedTuple):
-    """A picture as it was given: (C, H, W) in its own type; alpha: whether its last channel is opacity."""
+    """A picture as it is in its file: (C, H, W) in its own dtype; alpha: whether its last channel is opacity."""
 
     name: str
     array: np.ndarray
@@ -28,13 +28,13 @@ class InputImage(NamedTuple):
         return f"{printable(self.name)} is {shape_name(self.array.shape)} of {self.array.dtype}"
 
     def opaque(self) -> "InputImage":
-        """The same without its opacity, if that hides nothing."""
+        """The picture without its opacity, where it is fully opaque."""
         if not self.alpha or (self.array[-1] < _full(self.array)).any():
             return self
         return InputImage(self.name, self.array[:-1], False)
 
     def one_gray(self) -> "InputImage":
-        """The same as gray if its three channels are equal."""
+        """The picture as gray, where its three channels are equal."""
         if self.alpha or len(self.array) != 3 or (self.array != self.array[:1]).any():
             return self
         return InputImage(self.name, self.array[:1], False)
@@ -43,18 +43,18 @@ class InputImage(NamedTuple):
 def read_inputs(paths: Sequence[str | Path], shape: Sequence[int], pages: str = "") -> list[InputImage]:
     """The pictures of files, folders, archives and arrays, in order.
 
-    shape: (C, H, W) of the run's, by which an array of one picture is told; pages: whether a TIFF's pages are pictures
-    (of which the first is read) or channels. Raises UnblotError, naming the file, for what cannot be read.
+    shape: (C, H, W) of the run, which distinguishes an array of one picture from one of several. pages: "pictures" (of
+    a TIFF the first page is read) or "channels". Raises UnblotError, naming the file, for what cannot be read.
     """
     return [given for path in paths for given in _read(str(path), shape, pages)]
 
 
 def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str = "") -> np.ndarray:
-    """The picture (C, H, W) as stored values of a run whose pictures have this value map, and (C, H, W) `shape`.
+    """The picture as stored values (C, H, W) of a run with this value map and shape.
 
-    fit: crop, pad or stretch brings another size, other colours and 8 or 16 bits there. Raises UnblotError where the
-    picture is something else and `fit` is empty, or where it has other channels than gray or colour. Opacity that
-    hides nothing, and equal channels where the run's pictures are gray, are no difference.
+    fit: crop, pad or stretch converts the size, colours and bit depth; empty converts nothing. Full opacity, and three
+    equal channels for a gray run, need no conversion. Raises UnblotError for a picture that needs a conversion that is
+    not allowed or does not exist.
     """
     wanted = f"this run's pictures are {shape_name(shape)} of {values.dtype}"
     for same in (given, given.opaque(), given.opaque().one_gray()):
@@ -63,20 +63,20 @@ def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str 
     given = given if values.alpha else given.opaque()
     colours = {shape[0] - values.alpha, len(given.array) - given.alpha}
     if len(colours) > 1 and colours != {1, 3}:
-        raise UnblotError(f"{given}; {wanted}, and no way leads from one to the other: give a picture of such channels")
+        raise UnblotError(f"{given}; {wanted}, and there is no conversion: give a picture with these channels")
     if not fit:
-        raise UnblotError(f"{given}; {wanted}: bring it there with --fit crop, pad or stretch")
+        raise UnblotError(f"{given}; {wanted}: convert it with {arg('fit', 'crop')}, pad or stretch")
     try:
         return conform(given.array, given.alpha, _spec(shape, values, fit))
     except UnblotError as error:
-        raise UnblotError(f"{given}; {wanted}, and it cannot be brought there: {error}") from None
+        raise UnblotError(f"{given}; {wanted}, and it cannot be converted: {error}") from None
 
 
 def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
-    """Where a mask (white) wants the picture made anew: truth values (1, H, W), brought to size with the picture.
+    """The unknown pixels of a mask, white in it: bool (1, H, W), resized with the picture.
 
-    White is what is brighter than half of the mask's brightest. Raises UnblotError where the mask has not the
-    picture's size, or is white nowhere.
+    White is more than half of the largest brightness. Raises UnblotError for a mask of another size than the
+    picture's, and for one without white.
     """
     if mask.array.shape[1:] != picture.array.shape[1:]:
         raise UnblotError(
@@ -86,21 +86,21 @@ def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], 
     bright = mask.array.astype(np.float32)
     bright = (bright[:-1] * (bright[-1:] / _full(mask.array)) if mask.alpha else bright).mean(axis=0)
     if not bright.max() > 0:
-        raise UnblotError(f"the mask {printable(mask.name)} is black: paint white what is to be made anew")
+        raise UnblotError(f"the mask {printable(mask.name)} is black: paint white what to inpaint")
     return _sized(bright > bright.max() / 2, shape, fit)
 
 
 def transparent_pixels(picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
-    """Where a picture is not fully opaque: truth values (1, H, W). Raises UnblotError where it is so everywhere."""
+    """The pixels that are not fully opaque: bool (1, H, W). Raises UnblotError where there is none."""
     if picture.opaque() is not picture or not picture.alpha:
         raise UnblotError(
-            f"{printable(picture.name)} has no transparent pixels: give --mask, white where it is to be made anew"
+            f"{printable(picture.name)} has no transparent pixels: give {arg('mask')}, white where to inpaint"
         )
     return _sized(picture.array[-1] < _full(picture.array), shape, fit)
 
 
 def gray_of(given: InputImage) -> np.ndarray:
-    """The picture without its opacity and colours: (1, H, W), float32 for what was in colour."""
+    """The gray version without opacity: (1, H, W), float32 for a picture in colour."""
     colours = given.array[: len(given.array) - given.alpha]
     if len(colours) == 1:
         return colours
@@ -108,17 +108,17 @@ def gray_of(given: InputImage) -> np.ndarray:
 
 
 def gray_weights(channels: int) -> np.ndarray:
-    """What each channel counts for in the gray version (C,), float32: brightness of three, the mean of others."""
+    """Weights (C,), float32, of the channels in the gray version: luma for three, equal for another number."""
     return LUMA.ravel() if channels == 3 else np.full(channels, 1 / channels, np.float32)
 
 
 def size_name(shape: Sequence[int]) -> str:
-    """Height x width."""
+    """Height x width, as text."""
     return f"{shape[-2]}x{shape[-1]}"
 
 
 def shape_name(shape: Sequence[int]) -> str:
-    """Height x width with the number of channels."""
+    """Height x width and the number of channels, as text."""
     return f"{size_name(shape)} with {shape[0]} channel{'' if shape[0] == 1 else 's'}"
 
 
@@ -126,7 +126,7 @@ def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[InputImage]:
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(path) or suffix not in (*PICTURES, ".npy"):
         with tempfile.TemporaryDirectory() as scratch:
-            yield from _listed(path, open_source(path)[0].load(Path(scratch)))
+            yield from _listed(path, open_source(path, labels=False)[0].load(Path(scratch)))
     elif suffix == ".npy":
         yield from _arrays(path, shape)
     else:
@@ -135,7 +135,7 @@ def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[InputImage]:
 
 
 def _arrays(path: str, shape: Sequence[int]) -> Iterator[InputImage]:
-    """One picture (H, W), (C, H, W) or (H, W, C) where it has the run's shape, or several of them."""
+    """One picture (H, W), (C, H, W) or (H, W, C) of the run's shape, or several pictures."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -146,7 +146,7 @@ def _arrays(path: str, shape: Sequence[int]) -> Iterator[InputImage]:
     elif array.shape == (height, width, channels):
         yield InputImage(path, np.array(array).transpose(2, 0, 1), False)
     else:
-        yield from _listed(path, open_source(path)[0].load(Path()))
+        yield from _listed(path, open_source(path, labels=False)[0].load(Path()))
 
 
 def _listed(path: str, listing: Listing) -> Iterator[InputImage]:
@@ -176,10 +176,10 @@ def _spec(shape: Sequence[int], values: ValueMap, fit: str) -> ImageSpec:
 
 
 def _sized(mask: np.ndarray, shape: Sequence[int], fit: str) -> np.ndarray:
-    """A mask (H, W) at the run's size, (1, H, W)."""
+    """A mask (H, W) resized to the run's size, (1, H, W)."""
     return resize(mask[None], shape[-2], shape[-1], fit, False, np.zeros(1)) > 0.5
 
 
 def _full(array: np.ndarray) -> float:
-    """The value that stands for opaque."""
+    """The value of full opacity."""
     return float(np.iinfo(array.dtype).max) if array.dtype.kind in "iu" else 1.0

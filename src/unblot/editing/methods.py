@@ -1,8 +1,7 @@
-"""Working on pictures: fill in, restore, rework, vary, blend, invert, extend.
+"""Methods of editing: inpaint, restore, img2img, variations, interpolate, invert, outpaint.
 
-All are functions of a `Denoise` and of tensors (B, C, H, W) in the network's range, any channel count. What is known
-of a picture is in the result exactly. Levels are a grid, noisiest first, that ends on the clean picture; x_T is
-noise at its first level.
+All are functions of a `Denoise` and of tensors (B, C, H, W) in the network's range, with any number of channels. Known
+pixels are exact in the result. levels: (N + 1,), noisiest first, ending on the clean picture. x_T: noise at the first.
 """
 
 import itertools
@@ -14,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unblot.editing.operators import Operator, conditioned, masking, tilted
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, corrupt
 from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
 from unblot.sampling.solvers import SOLVERS
+
+MAX_BORDER = 10_000  # pixels: a mistyped number fails before it takes memory
 
 Inpaint = Callable[[Tensor, Tensor], Tensor]  # known pixels (B, C, H, W), mask (true where known) -> whole pictures
 
@@ -32,10 +33,10 @@ def restore(
     noise: Noise,
     iterations: int = 1,
 ) -> Tensor:
-    """Pictures (B, C, H, W) drawn from those with measurement y: super-resolution, colouring, filling in.
+    """Samples (B, C, H, W) of x0 given its measurement y: super-resolution, colorization, inpainting.
 
-    iterations: of `conditioned`, each about two evaluations more in every evaluation. Raises UnblotError where y is not
-    of the shape of a measurement.
+    iterations: of `conditioned`; each adds the work of about two denoiser calls to every call. Raises UnblotError where
+    y has not the shape of a measurement.
     """
     wanted = operator.measure(x_T).shape
     if y.shape != wanted:
@@ -53,9 +54,9 @@ def inpaint(
     solver: Solver,
     noise: Noise,
 ) -> Tensor:
-    """Pictures whose unknown pixels are drawn to fit the known ones, which stay exactly as they are.
+    """Samples (B, C, H, W) of the unknown pixels given the known ones, by `tilted`; known pixels are exact.
 
-    mask: true where a pixel is known, (B or 1, C or 1, H, W). Raises UnblotError where it does not fit the pictures.
+    mask: (B or 1, C or 1, H, W), true where a pixel is known. Raises UnblotError where it does not fit the pictures.
     """
     _check_mask(known, mask)
     operator = masking(mask)
@@ -73,10 +74,10 @@ def repaint(
     jump: int = 10,
     repeats: int = 10,
 ) -> Tensor:
-    """RePaint (Lugmayr et al. 2022, algorithm 1): ancestral sampling, the known pixels, noised, put in at each level.
+    """RePaint: ancestral sampling, the noised known pixels imposed at each level (Lugmayr et al. 2022, algorithm 1).
 
-    Every `jump` steps it goes back up by as many, `repeats` times in all, so that the unknown pixels come to fit. One
-    evaluation a step, no gradient; about `repeats` times as many steps as levels.
+    Each segment of `jump` steps is sampled `repeats` times, with noise added in between, so that known and unknown
+    pixels agree. One denoiser call per step, about `repeats` times as many steps as levels.
     """
     _check_mask(known, mask)
     if jump < 1 or repeats < 1:
@@ -99,23 +100,22 @@ def repaint(
 
 
 def img2img(denoise: Denoise, x0: Tensor, strength: float, levels: NoiseLevel, solver: Solver, noise: Noise) -> Tensor:
-    """Pictures redrawn from a chosen noise level (SDEdit, Meng et al. 2022): coarse features stay, fine ones are new.
+    """SDEdit: x0 noised to an intermediate level and sampled from there (Meng et al. 2022); coarse features stay.
 
-    strength: share of the levels' steps that are gone through, above 0 and up to 1.
+    strength: the share of the steps that is sampled, in (0, 1]. Raises UnblotError for another.
     """
     part = _last_part(levels, strength)
     return sample(denoise, corrupt(x0, part.at(0), noise()), part, solver, noise)
 
 
 def invert(denoise: Denoise, x0: Tensor, levels: NoiseLevel, solver: Solver, refinements: int = 0) -> Tensor:
-    """x_T from which deterministic sampling through `levels` leads to x0 (Song et al. 2021, section 4.3).
+    """DDIM inversion: the x_T from which deterministic sampling leads to x0 (Song et al. 2021, section 4.3).
 
-    The ODE is gone through upwards. Each refinement samples, and inverts x0 plus what the reconstruction
-    missed, which takes twice as many evaluations again and brings the reconstruction nearer. Raises UnblotError for a
-    stochastic solver, and for levels that begin at alpha = 0, where nothing is left of x0.
+    The ODE is integrated from picture to noise. Each refinement samples, and inverts x0 plus the reconstruction error,
+    at twice the denoiser calls. Raises UnblotError for a stochastic solver, and where alpha = 0 at the first level.
     """
     if levels.alpha[0] == 0:
-        raise UnblotError("inversion needs alpha > 0 at the first level; use the levels of grid karras")
+        raise UnblotError(f"inversion needs alpha > 0 at the first level; give {arg('spacing', 'karras')}")
     up = levels.at(torch.arange(len(levels.sigma) - 2, -1, -1))  # x0 stands for x at the last level above 0
     target, x_T = x0, sample(denoise, x0, up, solver, _no_noise)
     for _ in range(refinements):
@@ -133,7 +133,7 @@ def variations(
     noise: Noise,
     refinements: int = 0,
 ) -> Tensor:
-    """Variations of pictures: their inverted noise, turned by `amount` (0 none, 1 wholly) towards fresh noise."""
+    """Samples from the inverted noise rotated towards fresh noise by `amount`: 0 is x0, 1 an independent sample."""
     x_T = invert(denoise, x0, levels, solver, refinements)
     return sample(denoise, spherical(x_T, levels.sigma[0] * noise(), amount), levels, solver, _no_noise)
 
@@ -147,20 +147,22 @@ def interpolate(
     solver: Solver,
     refinements: int = 0,
 ) -> Tensor:
-    """Pictures between a and b, through their inverted noise: share 0 is a, 1 is b; a number or one a picture (B,)."""
+    """Samples from between the inverted noises of a and b; share: 0 is a, 1 is b; a number or one per picture (B,)."""
     x_a, x_b = (invert(denoise, x0, levels, solver, refinements) for x0 in (a, b))
     return sample(denoise, spherical(x_a, x_b, share), levels, solver, _no_noise)
 
 
 def outpaint(x0: Tensor, inpaint: Inpaint, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:
-    """Pictures made larger by so many pixels beyond each side.
+    """Pictures (B, C, top + H + bottom, left + W + right), their border sampled by `inpaint`.
 
-    A window of the pictures' own size moves outwards by up to half of itself at a time; what is new in it is drawn by
-    `fill`, a function of the known pixels and their mask, both (B, C, H, W).
+    A window of the pictures' own size moves outwards by at most half of it, and its unknown pixels are inpainted.
+    inpaint: a function of the known pixels and their mask, both (B, C, H, W). left … bottom: up to MAX_BORDER pixels.
     """
-    if min(left, right, top, bottom) < 0 or max(left, right, top, bottom) < 1:
+    sides = {"left": left, "right": right, "top": top, "bottom": bottom}
+    if min(sides.values()) < 0 or not 1 <= max(sides.values()) <= MAX_BORDER:
         raise UnblotError(
-            f"pictures grow by 1 pixel or more on some side, not left {left}, right {right}, top {top}, bottom {bottom}"
+            f"outpainting needs 1 to {MAX_BORDER} pixels on some side and none below 0, not "
+            + ", ".join(arg(name, pixels) for name, pixels in sides.items())
         )
     height, width = x0.shape[2:]
     whole = F.pad(x0, (left, right, top, bottom))
@@ -175,7 +177,7 @@ def outpaint(x0: Tensor, inpaint: Inpaint, *, left: int = 0, right: int = 0, top
 
 
 def _windows(before: int, after: int, length: int) -> list[int]:
-    """Where windows begin along one axis: over the picture itself, and outwards in steps of at most half of it."""
+    """First pixels of the windows along one axis: the picture itself, then outwards in steps of at most half of it."""
     step = max(1, length // 2)
     back = [max(0, before - k * step) for k in range(1, math.ceil(before / step) + 1)]
     on = [before + min(after, k * step) for k in range(1, math.ceil(after / step) + 1)]
@@ -183,7 +185,7 @@ def _windows(before: int, after: int, length: int) -> list[int]:
 
 
 def spherical(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
-    """Between two noises (B, C, H, W) on the great circle of each picture (Shoemake 1985), which keeps their norm."""
+    """Spherical interpolation of two noises (B, C, H, W), which keeps their norm (Shoemake 1985)."""
     share = torch.as_tensor(share, dtype=a.dtype, device=a.device).view(-1, 1, 1, 1)
     dims = (1, 2, 3)
     lengths = [x.square().sum(dims, keepdim=True).sqrt() for x in (a, b)]
@@ -194,7 +196,7 @@ def spherical(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
 
 def _last_part(levels: NoiseLevel, strength: float) -> NoiseLevel:
     if not 0 < strength <= 1:
-        raise UnblotError(f"strength is a share of the steps, above 0 and up to 1, not {strength}")
+        raise UnblotError(f"{arg('strength', strength)} is not a share of the steps; give one above 0 and up to 1")
     steps = len(levels.sigma) - 1
     return levels.at(slice(steps - max(1, round(strength * steps)), None))
 
@@ -205,4 +207,4 @@ def _check_mask(known: Tensor, mask: Tensor) -> None:
 
 
 def _no_noise() -> Tensor:
-    raise UnblotError("inversion needs a deterministic solver, such as heun or dpmpp_2m")
+    raise UnblotError(f"inversion needs a deterministic solver; give {arg('solver', 'heun')} or dpmpp_2m")

@@ -1,8 +1,8 @@
-"""Measurements of a picture, and denoisers that know one: filling in, super-resolution, colouring.
+"""Linear measurements of a picture, and denoisers conditioned on one: inpainting, super-resolution, colorization.
 
-A linear operator H measures y = H·x0: the known pixels, a small version, the grey version. Given y as well as x_t, the
-expected picture is `x0_hat + V·Hᵀ·(H·V·Hᵀ)⁻¹·(y − H·x0_hat)` where the spread of x0 about x0_hat is normal; its
-covariance `V = sigma²/alpha · ∂x0_hat/∂x_t` follows from the denoiser itself.
+A linear operator H measures y = H·x0: the known pixels, a small version, the gray version. For normal q(x0 | x_t),
+`E[x0 | x_t, y] = x0_hat + V·Hᵀ·(H·V·Hᵀ)⁻¹·(y − H·x0_hat)`, with the covariance `V = sigma²/alpha · ∂x0_hat/∂x_t`, which
+follows from the denoiser itself (Tweedie's second-order formula).
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unblot.denoiser import Denoised
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, broadcast
 from unblot.sampling.loop import Denoise
 
-FLOOR = 1e-8  # variance of a measurement: where x0_hat is surer than this of what contradicts y, it stays
-FAR = 100.0  # from this sigma/alpha on x_t says nothing of the picture
-LOW, HIGH = 0.15, 10.0  # the sigma/alpha between which most of a picture is decided
+FLOOR = 1e-8  # variance of a measurement's noise: where that of x0_hat is smaller and contradicts y, x0_hat stays
+FAR = 100.0  # above this sigma/alpha x_t has no usable information on x0
+LOW, HIGH = 0.15, 10.0  # the interval of sigma/alpha in which most of a picture is decided
 
 
 class Operator(NamedTuple):
@@ -33,15 +33,15 @@ class Operator(NamedTuple):
 
 
 def masking(mask: Tensor) -> Operator:
-    """The known pixels: mask is true (or 1) where a pixel is known, of a shape that broadcasts to (B, C, H, W)."""
+    """The known pixels; mask: true (or 1) where a pixel is known, in a shape that broadcasts to (B, C, H, W)."""
     known = mask.bool()
     return Operator(lambda x: x * known, lambda x, y: torch.where(known, y, x))
 
 
 def averaging(factor: int) -> Operator:
-    """The picture made smaller by a whole factor: means of factor × factor pixels. Its inverse is super-resolution."""
+    """Means over factor × factor pixels, whose inverse problem is super-resolution; factor: at least 1."""
     if factor < 1:
-        raise UnblotError(f"a picture is made smaller by a factor of 1 or more, not {factor}")
+        raise UnblotError(f"{arg('factor', factor)} must be 1 or more")
 
     def measure(x: Tensor) -> Tensor:
         if x.shape[-1] % factor or x.shape[-2] % factor:
@@ -55,7 +55,7 @@ def averaging(factor: int) -> Operator:
 
 
 def graying(weights: Tensor | None = None) -> Operator:
-    """The weighted sum of the channels, weights (C,), or their mean. Its inverse is colouring."""
+    """The weighted sum of the channels, weights (C,), or their mean; its inverse problem is colorization."""
 
     def along(x: Tensor) -> Tensor:
         w = x.new_full((x.shape[1],), 1 / x.shape[1]) if weights is None else weights.to(x)
@@ -71,16 +71,15 @@ def graying(weights: Tensor | None = None) -> Operator:
 
 
 def projected(denoise: Denoise, operator: Operator, y: Tensor) -> Denoise:
-    """x0_hat with the measurement imposed on it (DDNM, Wang et al. 2023): no gradient, but blind to what y implies."""
+    """x0_hat with y imposed on it (DDNM, Wang et al. 2023): no gradient, but other pixels do not respond to y."""
     return lambda x, level: Denoised(operator.impose(denoise(x, level).x0, y))
 
 
 def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int = 1) -> Denoise:
-    """The denoiser that knows `y = H·x0` too, by gradients through it (moment matching, Rozet et al. 2024).
+    """E[x0 | x_t, y = H·x0] by gradients through the denoiser (moment matching, Rozet et al. 2024).
 
-    Each iteration takes one gradient, about as much work as two evaluations, and brings the expected picture nearer
-    to y. With one it is PiGDM (Song et al. 2023), the spread r_t² fitted to the Jacobian for each picture instead of
-    assumed. Last, what is left of the difference is imposed.
+    Each iteration takes one gradient, the work of about two denoiser calls, and brings H·x0_hat nearer to y. With one
+    it is PiGDM (Song et al. 2023) whose r_t² is fitted to the Jacobian of each picture. At the end y is imposed.
     """
     if iterations < 1:
         raise UnblotError(f"conditioning needs 1 iteration or more, not {iterations}")
@@ -90,15 +89,15 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
         x = x.detach().requires_grad_()
         x0 = denoise(x, level).x0
         measured = operator.measure(x0)
-        far = level.sigma > FAR * level.alpha  # the Jacobian is all error there
+        far = level.sigma > FAR * level.alpha  # the Jacobian has no correct digit there
         spread = broadcast(torch.where(far, 0.0, level.sigma**2 / level.alpha), x)
         shift, residual = torch.zeros_like(x), (y - measured).detach()
         for k in range(iterations):
             moved = spread * torch.autograd.grad(measured, x, residual, retain_graph=True)[0]
             image = operator.measure(moved) + FLOOR * residual
             along = _dot(residual, image)
-            # The first step is that of conjugate gradients. Their later ones run off, as a network's Jacobian is not
-            # quite symmetric; so each makes what is left as small as it can, and the first goes not much further.
+            # The first step is that of conjugate gradients. Their later ones diverge, as a network's Jacobian is not
+            # exactly symmetric; so each step minimises the residual, and the first is at most 4 times as long.
             smallest = along / _dot(image, image)
             length = smallest if k > 0 else torch.minimum(_dot(residual, residual) / along, 4 * smallest)
             length = torch.where(along > 0, length, 0)
@@ -109,41 +108,43 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
 
 
 def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = LOW, high: float = HIGH) -> Denoise:
-    """The denoiser that knows `y = H·x0` too, without gradients: x_t is pushed until the expected picture fits y.
+    """E[x0 | x_t, y = H·x0] without gradients, by exponential tilting: x_t is shifted until H·x0_hat = y.
 
-    A push of x_t by `sigma²/alpha·p` multiplies the distribution of what x0 may be by `exp(p·x0)` (exponential
-    tilting). With the p along Hᵀ for which `H·x0_hat = y`, x0_hat is the expected picture given y for normal data, and
-    for any data that of the distribution nearest to the model's own that has y as its mean. p changes little from one
-    noise level to the next: it is kept, and mended in each call by what is left of y, so that a tilted denoiser serves
-    one way through the levels. Within [low, high] of sigma/alpha, where most is decided, a second evaluation says how
-    x0_hat answers, and so how far to go. H·Hᵀ has to be a multiple of the identity, as it is for all operators here.
+    A shift of x_t by `sigma²/alpha·p` multiplies q(x0 | x_t) by `exp(p·x0)`. With the p in the range of Hᵀ for which
+    `H·x0_hat = y`, x0_hat is E[x0 | x_t, y] for normal data, and for any data the mean of the distribution nearest to
+    q(x0 | x_t), in Kullback-Leibler divergence, whose mean measures y.
+
+    p changes little between noise levels: it is kept between calls and updated by the residual of each, so that a
+    tilted denoiser serves one trajectory. For sigma/alpha in [low, high], where most is decided, a second denoiser call
+    measures the response of x0_hat, and so the length of the update. H·Hᵀ has to be a multiple of the identity, as for
+    all operators here.
     """
-    push: Tensor | float = 0.0
+    p: Tensor | float = 0.0
 
     def guided(x: Tensor, level: NoiseLevel) -> Denoised:
-        nonlocal push
+        nonlocal p
         ratio = level.sigma / level.alpha
         alpha, twice = broadcast(level.alpha, x), (ratio >= low) & (ratio <= high)
         spread = broadcast(torch.where(ratio > FAR, 0.0, ratio**2), x)
-        # what is known goes in without noise, which would only blur it
-        x = torch.where(spread > 0, alpha * (operator.impose(x / alpha, y) + spread * push), x)
+        # y is imposed on x_t without noise: the noise would only blur it
+        x = torch.where(spread > 0, alpha * (operator.impose(x / alpha, y) + spread * p), x)
         x0 = denoise(x, level).x0
-        left = operator.impose(x0, y) - x0  # a step of this length does not overshoot, for normal data
+        left = operator.impose(x0, y) - x0  # for normal data a step of this length does not overshoot
         if bool(twice.any()):
-            answer = denoise(x + alpha * left, level).x0 - x0
-            length = _length(y - operator.measure(x0), operator.measure(answer))
+            response = denoise(x + alpha * left, level).x0 - x0
+            length = _length(y - operator.measure(x0), operator.measure(response))
             left = torch.where(broadcast(twice.double(), x) > 0, length * left, left)
-            x0 = x0 + broadcast(twice.double(), x) * length * answer
-        push = push + torch.where(spread > 0, left / spread, 0)
+            x0 = x0 + broadcast(twice.double(), x) * length * response
+        p = p + torch.where(spread > 0, left / spread, 0)
         return Denoised(operator.impose(x0, y))
 
     return guided
 
 
 def _length(residual: Tensor, image: Tensor) -> Tensor:
-    """How far to go along a direction, (B, 1, 1, 1), when a step of 1 takes `image` off the residual.
+    """Step length (B, 1, 1, 1) along a direction of which a unit step reduces the residual by `image`.
 
-    That of conjugate gradients' first step, but not much further than leaves the least; 0 where it leads away.
+    That of the first step of conjugate gradients, at most 4 times that of least residual; 0 for a direction of ascent.
     """
     along = _dot(residual, image)
     length = torch.minimum(_dot(residual, residual) / along, 4 * along / _dot(image, image))

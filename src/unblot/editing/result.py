@@ -1,4 +1,4 @@
-"""What working on pictures gives: results with what they were made from, as files and as a sheet to look at."""
+"""The results of an edit beside their inputs, as files and as a grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from unblot.data.values import ValueMap
 from unblot.system.folders import begin_folder
 
 GRID = "grid.png"
-TINT = (226, 120, 60)  # of what is to be made anew
+TINT = (226, 120, 60)  # of unknown pixels, RGB
 
 
 @dataclass(frozen=True)
 class EditResult:
-    """Results `array` (P, n, C, H, W), stored values, in the order of the pictures that they were made from.
+    """Results `array` (P, n, C, H, W), stored values, n for each of the P pictures.
 
-    before, after: what stands beside them in the sheet, (P, h, w, 3) uint8 each. names: of the pictures. about: what
-    is written into the files. errors: of reconstructions, root mean square in stored units (P,).
+    before, after: the images beside them in the grid, (P, h, w, 3) uint8 each. names: of the pictures. about: the
+    provenance that is written into the files. errors: of reconstructions, root mean square in stored units (P,).
     """
 
     array: np.ndarray
@@ -34,7 +34,7 @@ class EditResult:
     errors: np.ndarray | None = None
 
     def grid(self) -> Image.Image:
-        """A sheet: in each row a picture, what the model was shown of it, and the results."""
+        """One image with a row for each picture: the picture, the model's input, the results."""
         results = [as_display(column, self.values) for column in self.array.swapaxes(0, 1)]
         row = np.stack([*self.before, *results, *self.after], axis=1)
         return tile(row.reshape(-1, *row.shape[2:]), columns=row.shape[1])
@@ -64,5 +64,5 @@ class EditResult:
 
 
 def tinted(shown: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """Pictures to look at (P, h, w, 3) with their unknown pixels (P, 1, h, w) in one colour."""
+    """Images (P, h, w, 3) with their unknown pixels, bool (P, 1, h, w), in one colour."""
     return np.where(unknown[:, 0, :, :, None], np.array(TINT, np.uint8), shown)

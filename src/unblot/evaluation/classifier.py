@@ -1,4 +1,4 @@
-"""A small network that learns the data's own labels: its last layer but one gives features."""
+"""A small network trained on the data's own labels, whose last hidden layer gives features."""
 
 import os
 from itertools import pairwise
@@ -13,17 +13,17 @@ from unblot.evaluation.image_set import ImageSet, shrink
 
 DIMS = 64
 STEPS, EPOCHS, BATCH = 800, 12, 128
-"""As many steps as EPOCHS passes take, between 100 and STEPS. More tell the classes hardly better, but press
-the training pictures of a class together, and held-out pictures then look foreign: on digits the precision of
-real held-out pictures was 0.84 after 100 steps and 0.58 after 800."""
+"""The steps of EPOCHS passes over the data, but at least 100 and at most STEPS. More steps hardly improve accuracy;
+they pull the training pictures of a class together, so that held-out pictures seem far from them: on digits the
+precision of real held-out pictures was 0.84 after 100 steps and 0.58 after 800."""
 VERSION = 1
-"""Part of the cache's key: raise it when anything here changes what is trained."""
+"""Part of the cache's key. Raise it when a change here changes the weights."""
 
 
 class Classifier(nn.Module):
-    """Three convolutions and a linear layer give `features` (B, 64); `head` turns them into class scores.
+    """Three convolutions and a linear layer give `features` (B, 64); `head` maps them to class scores.
 
-    shape: channels, height and width of the pictures, which are shrunk to 64 pixels a side where they are larger.
+    shape: (C, H, W) of the pictures. Larger pictures are first averaged down to 64 pixels a side.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 def train_classifier(pictures: ImageSet, labels: Tensor, classes: int, cache: Path | None = None) -> Classifier:
     """A classifier of the pictures, trained on `labels` (N,) of 0 … classes − 1 from a fixed seed, in eval mode.
 
-    Kept in the folder `cache` under a name made of the data's hash, and taken from there the next time.
+    Stored in the folder `cache` under a hash of the data, and loaded from there the next time.
     """
     kept = (
         None
@@ -67,7 +67,7 @@ def train_classifier(pictures: ImageSet, labels: Tensor, classes: int, cache: Pa
 
 
 def _train(network: Classifier, pictures: ImageSet, labels: Tensor) -> None:
-    """AdamW with a learning rate that rises and falls to 0; each pass goes through every picture."""
+    """AdamW, one-cycle learning rate; every pass visits every picture once."""
     batch = min(BATCH, len(pictures))
     steps = min(STEPS, max(100, EPOCHS * len(pictures) // batch))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
@@ -86,7 +86,7 @@ def _train(network: Classifier, pictures: ImageSet, labels: Tensor) -> None:
 
 
 def _load(network: Classifier, path: Path) -> bool:
-    """Whether the weights at `path` could be read; a file that is missing or damaged is trained again."""
+    """Whether the weights at `path` could be loaded; where not (missing, damaged), they are trained again."""
     try:
         network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):

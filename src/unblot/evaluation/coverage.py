@@ -1,4 +1,4 @@
-"""How much of one set of features another set covers: precision, recall, density, coverage, and shares of classes."""
+"""How much two sets of features cover each other: precision, recall, density, coverage, and shares of classes."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 BLOCK = 512
-"""Rows of a distance matrix held at once."""
+"""Rows of a distance matrix in memory at a time."""
 
 
 class Covering(NamedTuple):
-    """What precision, recall, density (twice) and coverage are the means of: one number a picture, float64.
+    """The terms whose means are precision, recall, density (in two ways) and coverage: one a picture, float64.
 
-    `precision` (N,): 1 where the sample lies within the reach of a reference picture (its k-th neighbour's distance).
-    `recall` (M,): 1 where the reference picture lies within the reach of a sample (Kynkäänniemi et al. 2019).
-    `density` (N,): how many reference pictures' reach the sample lies within, over k.
-    `crowding` (M,): the same by reference picture: how many samples lie within its reach, over k, times M/N.
-    `coverage` (M,): 1 where a sample lies within the reference picture's reach (Naeem et al. 2020).
+    `precision` (N,): 1 where the sample is within reach of a reference picture (nearer than its k-th neighbour).
+    `recall` (M,): 1 where the reference picture is within reach of a sample (Kynkäänniemi et al. 2019).
+    `density` (N,): number of reference pictures that have the sample within reach, over k.
+    `crowding` (M,): the same by reference picture: number of samples within its reach, over k, times M/N.
+    `coverage` (M,): 1 where a sample is within the reference picture's reach (Naeem et al. 2020).
     """
 
     precision: Tensor
@@ -29,8 +29,8 @@ class Covering(NamedTuple):
 def covering(samples: Tensor, reference: Tensor, k: int = 3, k_density: int = 5) -> Covering:
     """Precision, recall (with `k` neighbours), density and coverage (`k_density`) of features (N, d) and (M, d).
 
-    Both sets need more than k members. Recall grows with the number of samples, so that two figures compare
-    only at the same counts. Takes O((N + M)²·d) time and no matrix larger than 512 rows.
+    Both sets need more than k members. Recall grows with the number of samples: compare only at equal counts.
+    Takes O((N + M)²·d) time and no matrix larger than 512 rows.
     """
     x, y = samples.double(), reference.double()
     centre = y.mean(0)
@@ -57,12 +57,12 @@ def covering(samples: Tensor, reference: Tensor, k: int = 3, k_density: int = 5)
 
 
 def class_counts(classes: Tensor, num_classes: int) -> Tensor:
-    """Members of each class (num_classes,) among class numbers (N,)."""
+    """Number of members of each class, (num_classes,); classes: class indices (N,)."""
     return torch.bincount(classes, minlength=num_classes)
 
 
 def share_distance(counts: Tensor, reference: Tensor) -> float:
-    """Share of pictures that would have to change class for the shares to agree: total variation, 0 to 1."""
+    """Total variation of the shares of classes, 0 to 1: the share of pictures that would have to change class."""
     shares, truth = counts.double() / counts.sum(), reference.double() / reference.sum()
     return float((shares - truth).abs().sum() / 2)
 
@@ -70,7 +70,7 @@ def share_distance(counts: Tensor, reference: Tensor) -> float:
 def share_divergence(counts: Tensor, reference: Tensor) -> float:
     """KL divergence of the shares of classes from the reference's, in nats: `sum p·log(p/q)` (Metz et al. 2017).
 
-    counts, reference: (classes,); infinite where a class occurs that the reference lacks.
+    counts, reference: (classes,). Infinite where a class occurs that the reference has not.
     """
     p, q = counts.double() / counts.sum(), reference.double() / reference.sum()
     return max(0.0, float(torch.special.xlogy(p, p).sum() - torch.special.xlogy(p, q).sum()))
@@ -89,5 +89,5 @@ def _reach(x: Tensor, ks: list[int]) -> list[Tensor]:
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances (B, M); exact zeros for equal rows are not promised, rounding is some 1e-16 of |x|²."""
+    """Squared distances (B, M); of equal rows not exactly 0, by about 1e-16 of |x|²."""
     return torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1)[:, None]).clamp_min_(0)

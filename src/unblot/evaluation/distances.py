@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 RESAMPLES = 50
-"""Bootstrap resamples behind an interval; the standard deviation they give is known to about 10 %."""
+"""Bootstrap resamples for an interval; they give the standard deviation to about 10 %."""
 
 Z95 = 1.959964
 """Half-width of a normal 95 % interval, in standard deviations."""
@@ -32,8 +32,8 @@ def moments(features: Tensor) -> Moments:
 def frechet(a: Moments, b: Moments) -> float:
     """Squared Fréchet distance of two Gaussians: `|m_a − m_b|² + tr(S_a + S_b − 2·(S_a·S_b)^½)` (Heusel et al. 2017).
 
-    The trace of the root is the sum of the singular values of `S_a^½·S_b^½`: real, not negative, and defined for
-    covariances of any rank, where a root of the product itself is none of these in floating point.
+    The trace of the root is the sum of the singular values of `S_a^½·S_b^½`, which is real, not negative, and defined
+    for covariances of any rank. A root of the product itself is none of this in floating point.
     """
     cross = torch.linalg.svdvals(_root(a.cov) @ _root(b.cov)).sum()
     value = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
@@ -48,9 +48,9 @@ def frechet_distance(samples: Tensor, reference: Tensor) -> float:
 def frechet_infinity(samples: Tensor, reference: Tensor, points: int = 15, seed: int = 0) -> tuple[float, float]:
     """Fréchet distance extrapolated to infinitely many samples, and the standard error of the extrapolation.
 
-    The bias of the distance is close to proportional to 1/N: a line through `points` distances of random subsets,
-    from a tenth of the samples (and at least 5·d) to all of them, is read at 1/N = 0. The reference stays as it is
-    (Chong & Forsyth 2020). May be slightly negative. samples: (N, d), N > 5·d.
+    The bias of the distance is nearly proportional to 1/N. A line is fitted through the distances of `points` random
+    subsets, from a tenth of the samples (at least 5·d) to all of them, and read at 1/N = 0; the reference is not
+    varied (Chong & Forsyth 2020). The result can be slightly negative. samples: (N, d), N > 5·d.
     """
     count, dims = samples.shape
     target = moments(reference)
@@ -62,39 +62,39 @@ def frechet_infinity(samples: Tensor, reference: Tensor, points: int = 15, seed:
 
 
 def frechet_error(samples: Tensor, reference: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Bootstrap standard deviation of `frechet_distance`, both sets drawn again with replacement.
+    """Bootstrap standard deviation of `frechet_distance`, with both sets resampled with replacement.
 
-    Moments of the resamples are summed in float32, which is some ten thousand times finer than their spread.
+    Moments of the resamples are computed in float32, whose rounding is about 1e-4 of their spread.
     """
     rng = np.random.default_rng(seed)
     centre = reference.double().mean(0)
     x, y = (samples - centre).float(), (reference - centre).float()
     values = []
     for _ in range(resamples):
-        drawn = (part[again(len(part), rng)] for part in (x, y))
-        values.append(frechet(*(_quick_moments(part) for part in drawn)))
+        resampled = (part[resample(len(part), rng)] for part in (x, y))
+        values.append(frechet(*(_quick_moments(part) for part in resampled)))
     return float(np.std(values, ddof=1))
 
 
 def frechet_spreads(samples: Sequence[Tensor], reference: Moments, resamples: int = RESAMPLES) -> list[float]:
-    """Bootstrap standard deviation of how far the Fréchet distance of each set lies above that of the first.
+    """Bootstrap standard deviation of the difference between each set's Fréchet distance and that of the first set.
 
-    samples: sets of features (N, d) whose members belong together (made from the same noise), so that what is by
-    chance in both falls out. The first one's is 0.
+    samples: sets of features (N, d), paired by position (made from the same noise), so that the chance that they share
+    cancels. The value of the first set is 0.
     """
     rng = np.random.default_rng(0)
     sets = [(part - reference.mean).float() for part in samples]
     centred = Moments(torch.zeros_like(reference.mean), reference.cov)
     values = []
     for _ in range(resamples):
-        drawn = again(len(sets[0]), rng)
-        values.append([frechet(_quick_moments(part[drawn]), centred) for part in sets])
+        chosen = resample(len(sets[0]), rng)
+        values.append([frechet(_quick_moments(part[chosen]), centred) for part in sets])
     apart = np.array(values)
     return [float(v) for v in (apart - apart[:, :1]).std(axis=0, ddof=1)]
 
 
 def _quick_moments(x: Tensor) -> Moments:
-    """Mean and covariance of centred float32 features, without copying them."""
+    """Mean and covariance of nearly centred float32 features, without a copy."""
     mean = x.mean(0).double()
     return Moments(mean, (x.T @ x).double() / len(x) - mean[:, None] * mean)
 
@@ -105,7 +105,7 @@ def kernel_distance(
     """Kernel distance, unbiased, and its bootstrap standard deviation (0 for `resamples` = 0).
 
     Squared maximum mean discrepancy under `k(x, y) = (x·y/d + 1)³` without the terms of a picture with itself
-    (Bińkowski et al. 2018), over all pairs and not over subsets: no size of subset to agree on. May be negative.
+    (Bińkowski et al. 2018), over all pairs and not over subsets of some size. Can be negative.
     """
     rng = np.random.default_rng(seed)
     w_x = _weights(len(samples), resamples, rng)
@@ -118,19 +118,19 @@ def kernel_distance(
     return float(values[0]), float(values[1:].std()) if resamples > 1 else 0.0
 
 
-def again(count: int, rng: np.random.Generator) -> Tensor:
-    """Positions (count,) drawn with replacement."""
+def resample(count: int, rng: np.random.Generator) -> Tensor:
+    """Random positions (count,) with replacement."""
     return torch.from_numpy(rng.integers(0, count, count))
 
 
 def _weights(count: int, resamples: int, rng: np.random.Generator) -> Tensor:
-    """How often each member was drawn, (resamples + 1, count): once each in row 0, resampled in the others."""
-    drawn = [torch.bincount(again(count, rng), minlength=count) for _ in range(resamples)]
-    return torch.stack([torch.ones(count, dtype=torch.long), *drawn]).double()
+    """How often each member is in each resample, (resamples + 1, count); row 0 is the set itself."""
+    counts = [torch.bincount(resample(count, rng), minlength=count) for _ in range(resamples)]
+    return torch.stack([torch.ones(count, dtype=torch.long), *counts]).double()
 
 
 def _mean_kernel(x: Tensor, y: Tensor, w_x: Tensor, w_y: Tensor, distinct: bool) -> Tensor:
-    """Weighted mean of the kernel over pairs, one for each row of weights; `distinct`: without the pairs i = i."""
+    """Weighted mean of the kernel over pairs, (rows of weights,); `distinct`: without the pairs (i, i)."""
     total = torch.zeros(len(w_x), dtype=torch.float64)
     for start, block in _blocks(x.double()):
         kernel = torch.addmm(torch.ones((), dtype=torch.float64), block, y.double().T, alpha=1 / x.shape[1])
@@ -148,6 +148,6 @@ def _blocks(x: Tensor, rows: int = 512) -> Iterator[tuple[int, Tensor]]:
 
 
 def _root(cov: Tensor) -> Tensor:
-    """The symmetric square root of a covariance, its rounding below zero cut off."""
+    """The symmetric square root of a covariance; eigenvalues that rounding made negative count as 0."""
     values, vectors = torch.linalg.eigh((cov + cov.T) / 2)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T

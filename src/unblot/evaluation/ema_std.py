@@ -1,4 +1,4 @@
-"""Which length of average is best for a trained run: each is rebuilt from the run's snapshots, and judged."""
+"""The best EMA std for a trained run: each candidate is rebuilt from the run's snapshots and measured."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from unblot.config.measuring import EmaConfig
 from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, default_features, extract
 from unblot.evaluation.learning import loss_by_level
@@ -23,11 +23,10 @@ from unblot.sampling.batched import sample_batches
 from unblot.specs import build
 
 EMA_STDS = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
-"""Lengths that are tried. Eight snapshots of 0.05 and 0.1 rebuild those from 0.04 to 0.15 to 3 %, the outer ones to
-10 %."""
+"""Candidates. Eight snapshots of 0.05 and 0.1 rebuild the profiles from 0.04 to 0.15 to 3 %, the outer ones to 10 %."""
 
 REFERENCE = 10_000
-"""Training pictures that drawn ones are compared with, at most."""
+"""Training pictures that samples are compared with, at most."""
 
 Judge = Callable[[Denoiser], float]
 
@@ -41,12 +40,12 @@ def best(
     cache: Path,
     report: Callable[[EmaCandidate], None],
 ) -> float:
-    """The length in LENGTHS with the lowest figure; `report` is told of each. Leaves the denoiser's weights changed.
+    """The EMA std of EMA_STDS with the lowest loss or distance; `report` gets each. Changes the denoiser's weights.
 
-    Raises UnblotError where there is nothing to judge by.
+    Raises UnblotError for an unknown criterion, and where the run has no held-out pictures for a loss.
     """
     if choices.by not in ("loss", "distance"):
-        raise UnblotError(f"unknown way to judge an average {choices.by!r}; choose loss or distance")
+        raise UnblotError(f"unknown criterion {choices.by!r}; give {arg('by', 'loss')} or {arg('by', 'distance')}")
     by_loss = choices.by == "loss"
     seed = choices.seed
     judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
@@ -60,15 +59,15 @@ def best(
 
 @torch.no_grad()
 def put(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    """Gives the denoiser these weights."""
+    """Copies the weights into the denoiser."""
     for name, parameter in denoiser.named_parameters():
         parameter.copy_(weights[name])
 
 
 def held_out_loss(train: TrainConfig, dataset: Dataset, seed: int) -> Judge:
-    """The held-out loss, on the same pictures, levels and noise each time."""
+    """The held-out loss, on the same pictures, noise levels and noise in each call."""
     if not len(dataset.held_out):
-        raise UnblotError("this run has no held-out pictures to measure a loss on; use --by distance")
+        raise UnblotError(f"this run has no held-out pictures to measure a loss on; give {arg('by', 'distance')}")
 
     def judge(denoiser: Denoiser) -> float:
         schedule = build(SCHEDULES, train.schedule, "schedule")
@@ -80,10 +79,9 @@ def held_out_loss(train: TrainConfig, dataset: Dataset, seed: int) -> Judge:
 
 
 def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path | None = None) -> Judge:
-    """The Fréchet distance of n drawn pictures, the same seeds and labels each time, to the training pictures."""
+    """The Fréchet distance of n samples, with the same seeds and labels in each call, to the training pictures."""
     train, data = config.train, config.data
-    nothing = dataset.pictures[:0]
-    training = parts_of(dataset, nothing).training.sample(REFERENCE)
+    training = parts_of(dataset, dataset.pictures[:0]).training.sample(REFERENCE)
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
     source = FeatureData(training, labels, len(dataset.classes), cache and cache / "features")
     features = build_features(default_features(source), source)
@@ -102,7 +100,7 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
             labels=labels_for(seed, range(n), classes=len(data.classes), clusters=data.clusters),
             batch_size=250,
         )
-        drawn = dataset.values.decode(torch.cat(list(batches)).cpu().numpy())
-        return frechet_distance(extract(features, parts_of(dataset, drawn).samples.chunks()), reference)
+        samples = dataset.values.decode(torch.cat(list(batches)).cpu().numpy())
+        return frechet_distance(extract(features, parts_of(dataset, samples).samples.chunks()), reference)
 
     return judge

@@ -1,4 +1,4 @@
-"""What pictures are compared by: functions from pictures to a few numbers each, in the table FEATURES."""
+"""Feature extractors, in the table FEATURES: functions from pictures to the few numbers that metrics compare."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from unblot import specs
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 
 FITTED_TO = 10_000
-"""Training pictures that components and scales are fitted to; where there are more, a fixed choice of them."""
+"""Training pictures that components and scales are fitted to, at most; of more, a fixed choice."""
 
 
 class FeatureData(NamedTuple):
-    """What features may be fitted to: the training pictures, their labels (N,) or None, and where to keep the result.
+    """What features are fitted to: the training pictures, their labels (N,) or None, and where to keep the result.
 
-    `classes`: the number of classes, labels run over 0 … classes − 1. `cache`: a folder, or None to keep nothing.
+    `classes`: the number of classes; labels are 0 … classes − 1. `cache`: a folder, or None to keep nothing.
     """
 
     pictures: ImageSet
@@ -30,10 +30,14 @@ class FeatureData(NamedTuple):
     cache: Path | None = None
 
 
+class Unavailable(UnblotError):
+    """Features that are known, but not available on this machine or for this data."""
+
+
 class Features(NamedTuple):
     """`of` maps pictures (B, C, H, W), float32 in the network's range, to features (B, d).
 
-    `name` is what stands beside every figure. `logits` maps features to class scores (B, classes), where there are any.
+    `name` is given with every metric. `logits` maps features to class scores (B, classes), where there are any.
     `device` is where pictures have to be.
     """
 
@@ -45,10 +49,10 @@ class Features(NamedTuple):
 
 @torch.no_grad()
 def extract(features: Features, batches: Iterable[Tensor]) -> Tensor:
-    """Features (N, d), float32, of pictures that come in batches of any size (a `Pictures.chunks()`, a list).
+    """Features (N, d), float32, of pictures in batches of any size (`ImageSet.chunks()`, a list).
 
-    They are gone through in chunks of a fixed size, the last one filled up, so that the figures are the same to the
-    last bit however the pictures were batched.
+    The network sees chunks of a fixed size, the last one filled up, so that the metrics are the same to the last bit
+    in any batches.
     """
     parts = []
     for chunk, count in _regroup(batches):
@@ -60,8 +64,8 @@ def _regroup(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
     """The pictures in chunks of exactly CHUNK, each with the number of pictures that are not filling."""
     held: list[Tensor] = []
     for batch in batches:
-        for picture_block in batch.split(CHUNK):
-            held.append(picture_block)
+        for part in batch.split(CHUNK):
+            held.append(part)
             if sum(map(len, held)) >= CHUNK:
                 joined = torch.cat(held)
                 yield joined[:CHUNK], CHUNK
@@ -78,7 +82,7 @@ def pixels(source: FeatureData, *, dims: int = 64) -> Features:
     At most `dims` components, from at most 10,000 pictures, shrunk to 64 pixels a side where they are larger.
     """
     flat = torch.cat([shrink(chunk, 64).flatten(1) for chunk in source.pictures.sample(FITTED_TO).chunks()])
-    count = min(dims, flat.shape[1], len(flat) - 1)
+    count = max(1, min(dims, flat.shape[1], len(flat) - 1))
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         _, _, axes = torch.svd_lowrank(flat - flat.mean(0), q=min(count + 8, *flat.shape), niter=4)
@@ -86,7 +90,7 @@ def pixels(source: FeatureData, *, dims: int = 64) -> Features:
 
 
 def random(source: FeatureData, *, dims: int = 128, seed: int = 0) -> Features:
-    """A fixed convolutional network with random weights: no training set's tastes in it (Naeem et al. 2020).
+    """A fixed convolutional network with random weights, which no data set has shaped (Naeem et al. 2020).
 
     Four 3x3 convolutions, three of stride 2, and a linear map of their 2x2 averages; pictures are shrunk to 64 pixels.
     """
@@ -107,10 +111,12 @@ def random(source: FeatureData, *, dims: int = 128, seed: int = 0) -> Features:
 def classifier(source: FeatureData) -> Features:
     """The last layer but one of a small network trained on the data's own labels: sees what tells the classes apart.
 
-    Trained once and kept with the data's cache. Raises UnblotError where the data has fewer than two classes.
+    Trained once and kept in the cache. Raises Unavailable where the data has fewer than two classes.
     """
     if source.labels is None or source.classes < 2:
-        raise UnblotError("features 'classifier' need labels of at least 2 classes; use --features random or pixels")
+        raise Unavailable(
+            f"the classifier's features need labels of at least 2 classes; give {arg('features', 'random')}"
+        )
     network = train_classifier(source.pictures, source.labels, source.classes, source.cache)
     return _scaled("classifier", network.features, source, network.head)
 
@@ -122,9 +128,9 @@ def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Feat
 
         network = AutoModel.from_pretrained(model).eval()
     except Exception as error:
-        raise UnblotError(
-            f"features 'dinov2': no model {model!r} ({_first_line(error)}); pip install transformers and name a local"
-            " folder (dinov2:model=FOLDER), or use --features classifier, random or pixels"
+        raise Unavailable(
+            f"features 'dinov2': no model {model!r} ({_first_line(error)}); pip install transformers and give"
+            f" {arg('features', 'dinov2:model=FOLDER')}, or {arg('features', 'random')}"
         ) from error
     mean, std = _column([0.485, 0.456, 0.406]), _column([0.229, 0.224, 0.225])
 
@@ -138,16 +144,16 @@ def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Feat
 def inception(source: FeatureData, *, weights: str = "") -> Features:
     """The pool features of the Inception network that FID is defined by (Heusel et al. 2017), through torch-fidelity.
 
-    `weights`: its weight file; none: torch-fidelity's own, which it downloads.
+    `weights`: its weight file; without one torch-fidelity downloads its own.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=weights or None)
     except Exception as error:
-        raise UnblotError(
-            f"features 'inception': no network ({_first_line(error)}); pip install torch-fidelity and name its weight"
-            " file (inception:weights=FILE), or use --features classifier, random or pixels"
+        raise Unavailable(
+            f"features 'inception': no network ({_first_line(error)}); pip install torch-fidelity and give"
+            f" {arg('features', 'inception:weights=FILE')}, or {arg('features', 'random')}"
         ) from error
 
     def of(pictures: Tensor) -> Tensor:
@@ -161,11 +167,12 @@ def _scaled(
 ) -> Features:
     """Features shifted and scaled to mean 0 and an average variance of 1 over the training pictures.
 
-    One factor for all dimensions, so that directions keep their weights; it puts the kernel distance, whose kernel
-    has a scale of its own, where it can see more than the means.
+    One factor for all dimensions, so that directions keep their weights. The kernel of the kernel distance has a scale
+    of its own; with features on this scale it sees more than the means.
     """
     found = extract(Features(name, raw), source.pictures.sample(FITTED_TO).chunks())
-    mean, scale = found.mean(0), found.var(0).mean().sqrt().clamp_min(1e-12)
+    variance = found.var(0).mean() if len(found) > 1 else torch.ones(())  # one picture has none
+    mean, scale = found.mean(0), variance.sqrt().clamp_min(1e-12)
     logits = None if head is None else lambda features: head(features * scale + mean)
     return Features(name, lambda pictures: (raw(pictures) - mean) / scale, logits)
 
@@ -187,12 +194,12 @@ def default_features(source: FeatureData) -> str:
 
 
 def build_features(spec: str, source: FeatureData) -> Features:
-    """The table's features for a spec such as `pixels:dims=32`; UnblotError where they cannot be had."""
+    """The table's features for a spec such as `pixels:dims=32`; UnblotError where the spec is wrong."""
     return specs.build(FEATURES, spec, "features", source)
 
 
 def _rgb(pictures: Tensor) -> Tensor:
-    """Three channels: grey repeated, further channels than three left out."""
+    """Three channels: gray is repeated, channels after the third are left out."""
     return pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
 
 

@@ -1,4 +1,4 @@
-"""Pictures as the measurements read them: a chunk at a time, in the network's range, however large the whole."""
+"""A set of pictures as metrics read it: in chunks, in the network's range, so that sets of any size fit in memory."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +14,14 @@ from unblot.denoiser import Denoiser
 from unblot.process.randomness import picture_generators
 
 CHUNK = 256
-"""Pictures that a network sees at once. Fixed, so that a figure does not depend on a batch size."""
+"""Pictures in a batch of a network. Fixed, so that no metric depends on a batch size."""
 
 
 class ImageSet:
     """A set of pictures (N, C, H, W): stored as they are, read as float32 in the network's range (about [-1, 1]).
 
-    `stored` is an array or tensor that is indexed lazily (a memory map will do); `encode` turns a part of it into
-    the network's range (none: it already is); `indices` chooses and orders the members.
+    `stored` is an array or tensor that is indexed lazily, such as a memory map. `encode` maps a part of it to the
+    network's range; without one it is in that range already. `indices` chooses and orders the members.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ImageSet:
         return int(channels), int(height), int(width)
 
     def raw(self, index: Any) -> np.ndarray:
-        """The members `index` (a slice or an array of positions) as they are stored, (B, C, H, W)."""
+        """The members `index` (a slice or an array of positions) as stored values, (B, C, H, W)."""
         return np.asarray(self.stored[self.indices[index]])
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -56,17 +56,17 @@ class ImageSet:
             yield self[start : start + size]
 
     def take(self, positions: Any) -> "ImageSet":
-        """The members at these positions, as a set of their own over the same storage."""
+        """The members at these positions, as a set over the same storage."""
         return ImageSet(self.stored, self.encode, self.indices[positions])
 
     def sample(self, count: int, seed: int = 0) -> "ImageSet":
-        """`count` members without replacement, or all where there are no more; a function of the seed only."""
+        """`count` members without replacement, or all where there are fewer; follows from the seed alone."""
         if count >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
 
     def fingerprints(self) -> list[bytes]:
-        """One hash a member: the same for two members exactly when their stored values are the same."""
+        """A hash of each member's stored values: equal for equal pictures."""
         found = []
         for start in range(0, len(self), CHUNK):
             part = np.ascontiguousarray(self.raw(slice(start, start + CHUNK)))
@@ -74,11 +74,11 @@ class ImageSet:
         return found
 
     def hash(self, labels: Iterable[int] = ()) -> str:
-        """Eight hexadecimal digits of the members' values (and labels) in their order: names a reference in print."""
+        """Eight hexadecimal digits of the members' values (and labels) in order: it names a reference in reports."""
         return hashlib.blake2b(b"".join(self.fingerprints()) + repr(list(labels)).encode(), digest_size=4).hexdigest()
 
     def distinct(self) -> np.ndarray:
-        """Positions of the members without exact repetitions: the first of each."""
+        """Positions of the distinct members: of exact copies the first."""
         first: dict[bytes, int] = {}
         for position, fingerprint in enumerate(self.fingerprints()):
             first.setdefault(fingerprint, position)
@@ -86,7 +86,7 @@ class ImageSet:
 
 
 def shrink(pictures: Tensor, side: int) -> Tensor:
-    """The pictures averaged down until no side is longer than `side`; smaller ones as they are."""
+    """The pictures averaged down by a whole factor until no side is longer than `side`; smaller ones unchanged."""
     factor = -(-max(pictures.shape[-2:]) // side)
     if factor == 1:
         return pictures
@@ -97,8 +97,10 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
 def seen_by(
     denoiser: Denoiser, dataset: Dataset, indices: np.ndarray, size: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor | None, list[torch.Generator]]]:
-    """Batches of pictures and, if it knows any, their labels, on the denoiser's device; with a generator for each one,
-    from the seed and its place among the indices."""
+    """Batches of pictures (B, C, H, W), their labels (B,) if the denoiser has any, and a generator for each picture.
+
+    On the denoiser's device. Generator i follows from the seed and the position i among the indices.
+    """
     device = next(denoiser.parameters()).device
     for start in range(0, len(indices), size):
         x0, label = dataset.batch(indices[start : start + size])

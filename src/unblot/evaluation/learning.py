@@ -1,4 +1,4 @@
-"""Is the model still learning, or only remembering? Its loss on held-out and training pictures, by noise level."""
+"""The loss of a model on held-out and on training pictures, by noise level: does it learn, or only memorize?"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -24,11 +24,11 @@ BATCH = 64
 class Bin:
     """Mean losses at the noise levels of one of BINS equal shares of the training times, the least noise first.
 
-    `noise`: log(sigma/alpha) in the middle. `training`, `held_out`: mean squared error of the network's output,
-    weighted as in training, with the half-widths of their 95 % intervals.
+    `log_noise_ratio`: log(sigma/alpha) in the middle. `training`, `held_out`: mean squared error of the network's
+    output, weighted as in training, with the half-widths of their 95 % intervals.
     """
 
-    noise: float
+    log_noise_ratio: float
     training: float
     training_half: float
     held_out: float
@@ -37,9 +37,9 @@ class Bin:
 
 @dataclass(frozen=True)
 class Learning:
-    """Losses by noise level, and their gap: the held-out loss over the training loss, less 1.
+    """Losses by noise level, and their gap: the held-out loss over the training loss, minus 1.
 
-    `low`, `high`: the gap's 95 % interval. `n_training`, `n_held_out`: pictures looked at.
+    `low`, `high`: the gap's 95 % interval. `n_training`, `n_held_out`: numbers of pictures.
     """
 
     bins: list[Bin]
@@ -59,7 +59,8 @@ def loss_by_level(
 ) -> Learning:
     """The loss on up to `pictures` held-out and as many training pictures, each at one level of every bin.
 
-    denoiser: with the averaged weights. schedule, weighting: as in training. Needs held-out pictures.
+    denoiser: with the averaged weights. schedule, weighting: as in training. Needs at least 2 pictures
+    of either kind.
     """
     parts = []
     for indices in (dataset.train, dataset.held_out):

@@ -1,7 +1,7 @@
-"""How probable a model finds a picture: the variational bound with its terms, and the likelihood along the ODE.
+"""The likelihood of pictures under a model: the variational bound with its terms, and the probability-flow ODE.
 
-Both are per picture, in nats per dimension; divide by log 2 for bits. A low likelihood marks an anomaly. For stored
-whole numbers the bound gives the probability of the values themselves; a density carries the network range's units.
+Both per picture, in nats per dimension (divide by log 2 for bits). A low likelihood marks an unusual picture. For
+stored whole numbers the bound is of their probability; for others it is of a density in the network's range.
 """
 
 import math
@@ -20,8 +20,8 @@ from unblot.vlb import Decoder, Variance, divergence
 class Bound(NamedTuple):
     """The variational bound on -log p(x0) in nats per dimension, per picture (B,), float64, as the sum of its terms.
 
-    `prior`: how far the noised picture still is from what sampling starts with; `steps`: the reverse steps but
-    the last; `decoder`: the last, to the stored values.
+    `prior`: KL divergence of the noisiest level from the noise that sampling starts with; `steps`: of the reverse steps
+    but the last; `decoder`: the last step, to the stored values.
     """
 
     prior: Tensor
@@ -50,9 +50,11 @@ def variational_bound(
 ) -> Bound:
     """The bound for the reverse steps through `levels` (T + 1,), T >= 2, noisiest first, ending at sigma = 0.
 
-    x0: (B, C, H, W); picture i draws its noise from generator i. `calls`: how many of the T - 1 steps before the last
-    to look at, chosen and weighted so that the result is unbiased; None for all. `prior_std`: of what sampling
-    starts with. Ho et al. 2020, eq. 5; with `learned_variance`, L_vlb of Nichol & Dhariwal 2021, eq. 4.
+    x0: (B, C, H, W); the noise of picture i is from generator i. `calls`: number of the T - 1 steps before the last
+    that are evaluated, chosen and weighted so that the result is unbiased; None for all. `prior_std`: standard
+    deviation of the noise that sampling starts with.
+
+    Ho et al. 2020, eq. 5; with `learned_variance`, L_vlb of Nichol & Dhariwal 2021, eq. 4.
     """
     last, rows = len(levels.sigma) - 2, len(x0)
     steps = torch.zeros(rows, dtype=torch.float64)
@@ -71,10 +73,10 @@ def variational_bound(
 def _chosen_steps(
     levels: NoiseLevel, calls: int, generators: Sequence[torch.Generator]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each call, each picture's step, 0 … T - 2, and its weight, both (B,): the weighted sum is unbiased.
+    """For each call the step of each picture, 0 … T - 2, and its weight, both (B,): the weighted sum is unbiased.
 
-    A step's term is about half the fall of log SNR in it where the estimate is good, so that steps are drawn in
-    proportion to that, stratified, with a tenth of the chance spread evenly for where it is not.
+    Where the estimate is good, the term of a step is about half the fall of log SNR in it. Steps are therefore chosen
+    in proportion to that fall, stratified; a tenth of the probability is spread evenly, for where it is not.
     """
     last, rows = len(levels.sigma) - 2, len(generators)
     if calls >= last:
@@ -100,31 +102,32 @@ def ode_log_likelihood(
 ) -> Tensor:
     """log p(x0) in nats per dimension, per picture (B,), float64, along the probability-flow ODE (Song et al. 2021).
 
-    x0: (B, C, H, W). `levels` (N + 1,), noisiest first, of which those with alpha and sigma above 0 are gone through,
-    from the cleanest on: the density is that of the data with the cleanest level's noise. With `generators`, one a
-    picture, the divergence is Hutchinson's unbiased estimate with one vector of random signs for the whole way;
-    without, the exact trace, at one backward pass a dimension. `prior_std`: of x at the noisiest of those levels.
+    x0: (B, C, H, W). `levels`: (N + 1,), noisiest first; those with alpha and sigma above 0 are used, so that the
+    density is that of the data with the cleanest level's noise. With `generators`, one a picture, the divergence is
+    Hutchinson's unbiased estimate with one vector of random signs for the whole trajectory; without, the exact trace,
+    at one backward pass a dimension. `prior_std`: standard deviation of x at the noisiest of those levels.
 
-    With `y = x/alpha` and `u = sigma/alpha` the ODE is `dy/du = eps_hat = (y - x0_hat)/u`, which Heun's method solves
-    in u; log p changes by the divergence, whose integral `(1 - tr/D)·d(log u)` is bounded in log u and is taken there.
+    With `y = x/alpha` and `u = sigma/alpha` the ODE is `dy/du = eps_hat = (y - x0_hat)/u`, solved in u
+    by Heun's method. log p changes by the divergence; its integrand `(1 - tr/D)·d(log u)` is bounded in log u, where
+    the integral is taken.
     """
-    grid = levels.at((levels.sigma > 0) & (levels.alpha > 0))
-    grid = NoiseLevel(grid.alpha.flip(0), grid.sigma.flip(0))
-    u = grid.sigma / grid.alpha
+    used = levels.at((levels.sigma > 0) & (levels.alpha > 0))
+    used = NoiseLevel(used.alpha.flip(0), used.sigma.flip(0))
+    u = used.sigma / used.alpha
     signs = None if generators is None else _noise(generators, x0).sign()
     y = x0.double()
     divergence = torch.zeros(len(x0), dtype=torch.float64)
-    x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, grid.at(0), signs)
+    x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, used.at(0), signs)
     for i in range(1, len(u)):
         slope = (y - x0_hat) / u[i - 1]
         ahead = y + (u[i] - u[i - 1]) * slope
-        guess, _ = _x0_and_trace(denoise, ahead, x0.dtype, grid.at(i), None, trace=False)
+        guess, _ = _x0_and_trace(denoise, ahead, x0.dtype, used.at(i), None, trace=False)
         y = y + (u[i] - u[i - 1]) * (slope + (ahead - guess) / u[i]) / 2
         before = kept
-        x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, grid.at(i), signs)
+        x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, used.at(i), signs)
         divergence += (u[i].log() - u[i - 1].log()) * (1 - (before + kept) / 2)
     var = torch.as_tensor(prior_std, dtype=torch.float64) ** 2
-    alpha = grid.alpha[-1]
+    alpha = used.alpha[-1]
     prior = -0.5 * (alpha**2 * _per_picture(y.square()) / var + (2 * math.pi * var).log())
     return prior + alpha.log() + divergence
 

@@ -1,4 +1,4 @@
-"""The four questions, measured: is it good, is it varied, is it new, is it still learning?"""
+"""What an evaluation measures of samples and of a model: metrics, power spectrum, originality, likelihood."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,15 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.features import FeatureData, Features, build_features, default_features, extract
+from unblot.evaluation.features import (
+    FEATURES,
+    FeatureData,
+    Features,
+    Unavailable,
+    build_features,
+    default_features,
+    extract,
+)
 from unblot.evaluation.image_set import CHUNK, ImageSet, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
@@ -28,25 +36,28 @@ from unblot.evaluation.memorization import (
     share_interval,
     variants_of,
 )
-from unblot.evaluation.metrics import class_metrics, compare_features
+from unblot.evaluation.metrics import PAIRWISE, class_metrics, compare_features
+from unblot.evaluation.spectrum import power_ratios, texture
 from unblot.process.levels import norm
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import labelled
 from unblot.sampling.loop import Denoise
+from unblot.specs import parse
 from unblot.vlb import VARIANCES, bin_width, decoder_of
 
 PAIRS = 24
 """Nearest pairs that are shown: the samples with the smallest ratios."""
 
-BOUND_STEPS, BOUND_CALLS, ODE_STEPS = 1000, 20, 64
+BOUND_STEPS, BOUND_NFE, ODE_STEPS = 1000, 20, 64
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure. `features`: specs into FEATURES, the default for the data where empty.
+    """What to measure. Raises UnblotError for unknown features.
 
-    `flip`, `shift`: mirrored copies, and copies moved by up to so many pixels, count as copies. `likelihood`, `ode`:
-    held-out and training pictures of each whose bound, and whose likelihood along the ODE, is computed (0: none).
+    `features`: specs into FEATURES; the default for the data where empty. `flip`, `shift`: mirrored copies, and copies
+    moved by up to `shift` pixels, count as copies. `likelihood`, `ode`: how many held-out and how many training
+    pictures have their variational bound, and their likelihood along the ODE, computed (0: none). `cache`: a folder.
     """
 
     features: tuple[str, ...] = ()
@@ -56,9 +67,13 @@ class Options:
     ode: int = 0
     cache: Path | None = None
 
+    def __post_init__(self) -> None:
+        for spec in self.features:
+            parse(FEATURES, spec, "features")
+
 
 class Parts(NamedTuple):
-    """What is compared: drawn, training and held-out pictures, all in random order."""
+    """What is compared: samples, training and held-out pictures, each in random order."""
 
     samples: ImageSet
     training: ImageSet
@@ -66,11 +81,14 @@ class Parts(NamedTuple):
 
 
 def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
-    """The pictures of a data set beside drawn ones (N, C, H, W), stored values of the data set's type."""
+    """The pictures of a data set and samples (N, C, H, W), which have stored values of the data set's type.
+
+    Raises UnblotError for samples of another shape.
+    """
     if samples.shape[1:] != dataset.pictures.shape[1:]:
         raise UnblotError(
             f"samples of shape {samples.shape[1:]} do not fit pictures of shape {dataset.pictures.shape[1:]};"
-            " draw them from a run that was trained on this data"
+            " sample from a run that was trained on this data"
         )
 
     def encode(stored: np.ndarray) -> np.ndarray:
@@ -88,10 +106,11 @@ def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
 
 
 def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[str], None]) -> dict[str, Any]:
-    """Every figure of the samples against training and against held-out pictures, and the floor.
+    """Every metric of the samples against training and against held-out pictures, and the floor.
 
-    The floor is the figure of as many training pictures as there are samples, against the held-out ones: what a
-    perfect generator would reach. Plain values: `features`, `rows` and, with labels, `classes`.
+    The floor is the metric of as many training pictures as there are samples, against the held-out pictures: what a
+    perfect model would reach. Plain values: `features`, `rows` and, with labels, `class_counts`. `note` gets a line
+    where features cannot be computed.
     """
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[parts.training.indices])
     source = FeatureData(parts.training, labels, len(dataset.classes), options.cache)
@@ -126,16 +145,16 @@ def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
 
 
 def _features(source: FeatureData, specs: Sequence[str], note: Callable[[str], None]) -> list[Features]:
-    """The features asked for; the default serves, and a line says so, where none of them can be had."""
+    """The features asked for; the default, and a note, where none of them is available."""
     found = []
     for spec in specs or [default_features(source)]:
         try:
             found.append(build_features(spec, source))
-        except UnblotError as error:
-            note(f"{error}")
+        except Unavailable as error:
+            note(str(error))
     if not found:
         default = default_features(source)
-        note(f"going on with the default features, {default}")
+        note(f"the default features are used instead: {default}")
         found.append(build_features(default, source))
     return found
 
@@ -146,11 +165,30 @@ def _classes(features: Features, found: Tensor) -> Tensor:
     return features.logits(found).argmax(1)
 
 
+def spectrum(parts: Parts) -> dict[str, Any] | None:
+    """Power of the samples over that of training pictures by octave, finest first, and the verdict on fine detail.
+
+    Of at most PAIRWISE pictures of either set. None for points in the plane.
+    """
+    samples, training = (part.sample(PAIRWISE).chunks() for part in (parts.samples, parts.training))
+    octaves = power_ratios(samples, training)
+    return {"octaves": [octave._asdict() for octave in octaves], "texture": texture(octaves)} if octaves else None
+
+
 # --- is it new
 
 
-def originality(parts: Parts, options: Options) -> dict[str, Any]:
-    """The share of copies with its interval, how near samples come compared with held-out pictures, nearest pairs."""
+def originality(parts: Parts, options: Options, note: Callable[[str], None]) -> dict[str, Any] | None:
+    """The share of copies with its interval, the samples' distances among those of held-out pictures, nearest pairs.
+
+    None, and a note, where copies mean nothing: for points in the plane, and with one distinct training picture.
+    """
+    if parts.samples.shape == (2, 1, 1):
+        note("copies are not searched among points in the plane: any two points of one place are alike")
+        return None
+    if len(parts.training.distinct()) < 2:
+        note("copies are not searched: that needs at least 2 different training pictures")
+        return None
     variants = variants_of(options.flip, options.shift)
     found = nearness(parts.samples, parts.training, variants)
     nearest = found.ratio.argsort(stable=True)[:PAIRS].tolist()
@@ -190,13 +228,16 @@ def _copies(found: Nearness) -> dict[str, Any]:
 # --- how probable
 
 
-def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options: Options) -> dict[str, Any]:
-    """Bits per dimension of held-out and of training pictures, given their labels: means, intervals, and each one's.
+def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options: Options) -> dict[str, Any] | None:
+    """Bits per dimension of held-out and of training pictures, given their labels: means, intervals, each picture's.
 
     `bound` with its terms; `ode` along the probability-flow ODE, for whole numbers with uniform noise of one step.
+    None for a distilled run, which is no denoiser, and where none is asked for.
     """
+    if config.distill is not None or not (options.likelihood or options.ode):
+        return None
     discrete = dataset.values.bounded
-    result: dict[str, Any] = {"discrete": discrete, "steps": BOUND_STEPS, "calls": BOUND_CALLS, "ode_steps": ODE_STEPS}
+    result: dict[str, Any] = {"discrete": discrete, "steps": BOUND_STEPS, "nfe": BOUND_NFE, "ode_steps": ODE_STEPS}
     for name, indices in (("training", dataset.train), ("held_out", dataset.held_out)):
         order = np.random.default_rng(0).permutation(indices)
         result[name] = {
@@ -212,7 +253,7 @@ Terms = dict[str, Tensor]
 def _in_batches(
     measure: Callable[..., Terms], pictures: np.ndarray, config: RunConfig, denoiser: Denoiser, dataset: Dataset
 ) -> dict[str, Any] | None:
-    """Means and intervals of what `measure` gives for each picture, in bits per dimension, and each one's total."""
+    """Mean and 95 % interval of each term of `measure`, in bits per dimension, and the total of each picture."""
     if len(pictures) < 2:
         return None
     parts = [
@@ -236,7 +277,7 @@ def _bound(
     decoder = decoder_of(values, x0.device)
     variance = VARIANCES["learned" if learned else "beta"]
     prior_std = norm(levels.at(0), data_std)
-    found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_CALLS, prior_std)
+    found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_NFE, prior_std)
     return {**found._asdict(), "total": found.total}
 
 

@@ -1,4 +1,4 @@
-"""Did the model learn, or copy? Each drawn picture's nearest training picture, and what that distance means."""
+"""Does the model copy? Each sample's distance to its nearest training picture, and what that distance means."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,23 +12,23 @@ from torch.nn.functional import pad
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
 from unblot.evaluation.image_set import ImageSet, shrink
-from unblot.evaluation.neighbours import Variant, Variants, as_they_are, nearest
+from unblot.evaluation.neighbours import Variant, Variants, nearest, unchanged
 
 NEIGHBOURS = 5
 COPY_RATIO = 1 / 3
 """A picture is called a copy when its nearest training picture is nearer than a third of the fifth nearest.
 
-Yoon et al. 2023 set a third of the second nearest. The fifth instead leaves room for a few near-repetitions of the
-same picture in the training set (exact ones are left out beforehand), and calls more of the coarsely compressed
-copies; real pictures that the model never saw stay clear of it (measured in docs/evaluation.md).
+Yoon et al. 2023 take a third of the second nearest. The fifth allows for a few near copies of one picture in the
+training set (exact ones are left out before), and finds more of the strongly compressed copies. Real pictures that the
+model never saw are not called copies (measured in docs/evaluation.md).
 """
 
 
 class Nearness(NamedTuple):
-    """How near pictures come to the training set, over all values of a picture in the network's range.
+    """Distances of pictures to the training set, over all values of a picture in the network's range.
 
     `distance` (N,): Euclidean distance to the nearest training picture, float64.
-    `position` (N,): which one it is, a position in the training set.
+    `position` (N,): the position of that picture in the training set.
     `ratio` (N,): that distance over the distance to the fifth nearest distinct training picture, 0 to 1.
     """
 
@@ -37,25 +37,25 @@ class Nearness(NamedTuple):
     ratio: Tensor
 
     def copies(self) -> Tensor:
-        """Which pictures are called copies, bool (N,)."""
+        """Whether each picture is called a copy, bool (N,)."""
         return self.ratio < COPY_RATIO
 
 
-def nearness(pictures: ImageSet, training: ImageSet, variants: Variants = as_they_are) -> Nearness:
-    """How near each picture comes to the training pictures, found exactly and in flat memory.
+def nearness(pictures: ImageSet, training: ImageSet, variants: Variants = unchanged) -> Nearness:
+    """The distance of each picture to the training pictures: exact, in bounded memory.
 
-    Training pictures that are the same to the last value count once, as the first of them. `forms`, see `forms_of`,
-    makes flipped or shifted copies count. Raises UnblotError for pictures of another shape and for fewer than
-    two distinct training pictures.
+    Exact copies among the training pictures count once, as the first of them. `variants`, see `variants_of`, lets
+    mirrored or moved copies count. Raises UnblotError for pictures of another shape and for fewer than two distinct
+    training pictures.
     """
     if pictures.shape != training.shape:
         raise UnblotError(
             f"pictures of shape {pictures.shape} cannot be compared with training pictures of shape"
-            f" {training.shape}; draw them from a run that was trained on this data"
+            f" {training.shape}; sample from a run that was trained on this data"
         )
     distinct = training.distinct()
     if len(distinct) < 2:
-        raise UnblotError("looking for copies needs at least 2 different training pictures, there is only 1")
+        raise UnblotError("the search for copies needs at least 2 different training pictures; there is only 1")
     distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, variants)
     # Distinct pictures: only the first distance can be 0, so that nothing is divided by 0.
     first = distances[:, 0].contiguous()
@@ -63,10 +63,10 @@ def nearness(pictures: ImageSet, training: ImageSet, variants: Variants = as_the
 
 
 def variants_of(flip: bool = False, shift: int = 0) -> Variants:
-    """The forms in which a picture counts as the same: mirrored left to right, and moved by up to `shift` pixels.
+    """The variants in which a picture counts as the same: mirrored left to right, and moved by up to `shift` pixels.
 
-    What moving brings in from outside the picture is not compared. (2·shift + 1)² forms, twice as many with `flip`,
-    and as much more time.
+    What a move brings in from outside the picture is not compared. (2·shift + 1)² variants, twice as many with `flip`;
+    the time is in proportion.
     """
 
     def variants(pictures: Tensor) -> Iterator[Variant]:
@@ -83,7 +83,7 @@ def variants_of(flip: bool = False, shift: int = 0) -> Variants:
 
 
 def share_interval(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share from `count` of `total` (Wilson 1927): sensible at 0 and at all, too."""
+    """95 % interval of the share `count` of `total` (Wilson 1927), which is also right at 0 and at `total`."""
     share, z2 = count / total, Z95**2 / total
     centre = (share + z2 / 2) / (1 + z2)
     half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
@@ -91,9 +91,9 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
 
 
 def percentiles(distance: Tensor, held_out: Tensor) -> Tensor:
-    """Where each distance (N,) stands among the held-out pictures' own (M,), 0 to 100: ties count half.
+    """The percentile (N,), 0 to 100, of each distance among the held-out pictures' distances (M,); ties count half.
 
-    50 is what pictures from the data's own distribution show on average; near 0 is nearer than real pictures come.
+    Pictures from the data's own distribution have 50 on average. Near 0: nearer than real pictures are.
     """
     ordered = held_out.sort().values
     below = torch.searchsorted(ordered, distance, right=False)
@@ -102,12 +102,13 @@ def percentiles(distance: Tensor, held_out: Tensor) -> Tensor:
 
 
 def copying_z(distance: Tensor, held_out: Tensor, cells: tuple[Tensor, Tensor] | None = None, least: int = 20) -> float:
-    """The data-copying statistic C_T (Meehan et al. 2020): under −3 says that samples lie too near the training set.
+    """The data-copying statistic C_T (Meehan et al. 2020): under −3 samples are too near to the training set.
 
     The Mann-Whitney statistic, in standard deviations, of the samples' distances to their nearest training pictures
-    (N,) against the held-out pictures' (M,). With `cells`, the region of the space in which each sample and each
-    held-out picture lies, it is taken within each cell that has `least` of both and averaged with the held-out
-    pictures' numbers as weights (eq. 2 there); copying in one region cannot hide behind another. Over +3: underfitted.
+    (N,) against those of the held-out pictures (M,). `cells`: the region of the space of each sample and of each
+    held-out picture. The statistic is then computed in each cell with at least `least` of both, and averaged with the
+    numbers of held-out pictures as weights (eq. 2 there), so that copying in one region is not hidden by another. Over
+    +3: underfitted.
     """
     if cells is None:
         return _mann_whitney_z(distance, held_out)
@@ -124,9 +125,9 @@ def copying_z(distance: Tensor, held_out: Tensor, cells: tuple[Tensor, Tensor] |
 
 
 def cells_of(training: ImageSet, sets: Sequence[ImageSet], count: int) -> list[Tensor]:
-    """For each set, the region of the space (N,) that each picture lies in: `count` k-means cells of the training set.
+    """For each set the region of the space (N,) of each picture: one of `count` k-means cells of the training set.
 
-    Of at most 10,000 training pictures, and all pictures shrunk to 16 pixels a side.
+    Fitted to at most 10,000 training pictures; all pictures are averaged down to 16 pixels a side.
     """
     from sklearn.cluster import KMeans
 
@@ -138,7 +139,7 @@ def cells_of(training: ImageSet, sets: Sequence[ImageSet], count: int) -> list[T
 
 
 def _mann_whitney_z(x: Tensor, y: Tensor) -> float:
-    """Standardised count of the pairs in which x is the larger, ties counting half."""
+    """Standardized count of the pairs in which x is larger; ties count half."""
     n, m = len(x), len(y)
     larger = float((percentiles(x, y) / 100).sum()) * m
     return (larger - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)

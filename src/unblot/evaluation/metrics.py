@@ -1,4 +1,4 @@
-"""Figures: a number with its interval and with everything it was measured from; and those of two sets of features."""
+"""Metrics of two sets of features: numbers with their intervals, and with everything that they were measured from."""
 
 import math
 from collections.abc import Callable
@@ -20,20 +20,20 @@ from unblot.evaluation.distances import (
 from unblot.evaluation.memorization import share_interval
 
 PAIRWISE = 10_000
-"""Members of each set that a figure over all pairs looks at."""
+"""Members of each set, at most, for a metric over all pairs."""
 
 WIDE = 256
-"""Feature dimensions beyond which a Fréchet distance is resampled less often: each takes seconds there."""
+"""Feature dimensions from which on a Fréchet distance is resampled RESAMPLES_WIDE times: each takes seconds there."""
 
 RESAMPLES_WIDE = 8
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured number: `value` with its 95 % interval `low` to `high`, or, where it cannot be had, `needs`.
+    """One metric: `value` with its 95 % interval `low` to `high`; or, where there are too few pictures, `needs`.
 
-    `features`: what pictures were compared by; `n_samples`, `n_reference`: how many of either;
-    `reference`: what they were compared with, with a hash of it. `needs`: what the figure would take, in words.
+    `features`: name of the feature extractor; `n_samples`, `n_reference`: numbers of pictures; `reference`: what the
+    samples were compared with, a word and a hash. `needs`: how many pictures the metric would need, in words.
     """
 
     name: str
@@ -65,11 +65,11 @@ Least = tuple[int, int]  # the least numbers of samples and of reference picture
 
 
 class Measure(NamedTuple):
-    """How figures come from two sets of features (N, d) and (M, d).
+    """How metrics are computed from two sets of features (N, d) and (M, d).
 
-    `names`: the figures, each with the least N and M that it can bear, a function of d. `compute` is called where the
-    first can be borne, and gives an estimate of each, None where it cannot. `pairwise`: it looks at all pairs, and so
-    at no more than the first PAIRWISE of either set.
+    `names`: the metrics, each with the least N and M that it needs, a function of d. `compute` is called where the
+    first has what it needs, and gives an estimate of each, None where it cannot. `pairwise`: it compares all pairs, and
+    is given no more than the first PAIRWISE of either set.
     """
 
     names: dict[str, Callable[[int], Least]]
@@ -78,10 +78,10 @@ class Measure(NamedTuple):
 
 
 def compare_features(features: str, samples: Tensor, reference: Tensor, name: str) -> list[Metric]:
-    """Every figure of MEASURES for features (N, d) and (M, d), both in random order.
+    """Every metric of MEASURES for features (N, d) and (M, d), both in random order.
 
-    features: their name; name: what the reference is, a word and a hash. A figure that the counts cannot bear has
-    no value, but says what it needs.
+    features: their name; name: what the reference is, a word and a hash. A metric for which there are too few pictures
+    has no value, and says how many it needs.
     """
     found = []
     for names, compute, pairwise in MEASURES:
@@ -100,10 +100,10 @@ def _about(features: str, samples: Tensor, reference: Tensor, name: str) -> dict
 
 
 def _needs(least: Least, samples: Tensor, reference: Tensor, name: str) -> str:
-    """What is missing, in words; nothing where nothing is."""
+    """What is missing, in words; "" where nothing is."""
     for needed, there, what in zip(least, (samples, reference), ("samples", f"{name.split()[0]} pictures")):
         if len(there) < needed:
-            return f"needs at least {needed} {what}, there are {len(there)}"
+            return f"needs at least {needed} {what}, there {'is' if len(there) == 1 else 'are'} {len(there)}"
     return ""
 
 
@@ -125,10 +125,10 @@ def _kernel(x: Tensor, y: Tensor) -> list[Estimate | None]:
 
 
 def _covering(x: Tensor, y: Tensor) -> list[Estimate | None]:
-    """At equal counts, without which recall and coverage do not compare."""
+    """At equal counts: at others recall and coverage would not compare."""
     count = min(len(x), len(y))
     found = covering(x[:count], y[:count])
-    # The density is a mean over pairs: both sets' own spread is in its error.
+    # The density is a mean over pairs: its error comes from both sets.
     half = Z95 * float((found.density.var() + found.crowding.var()) / count) ** 0.5
     density = float(found.density.mean())
     shares = {
@@ -146,12 +146,12 @@ SHARES = ("precision", "recall", "coverage")
 
 
 def _for_a_covariance(dims: int) -> Least:
-    """A covariance of d dimensions means little from fewer than a few times d members."""
+    """The least numbers of members for a covariance of d dimensions: a few times d."""
     return 4 * dims, 4 * dims
 
 
 def _for_a_line(dims: int) -> Least:
-    """The extrapolation reads a line through distances of a tenth of the samples and more."""
+    """The least numbers for the extrapolation, whose line starts at a tenth of the samples."""
     return 10 * dims, 4 * dims
 
 
@@ -167,7 +167,7 @@ MEASURES = [
 
 
 def class_metrics(features: str, samples: Tensor, reference: Tensor, classes: int, name: str) -> list[Metric]:
-    """Distance of the shares of classes and number of classes reached, from class numbers (N,) and (M,).
+    """Distance of the shares of classes, and number of classes reached, from class indices (N,) and (M,).
 
     Needs 10 of either set for each class. The interval of the distance is a bootstrap over both sets.
     """
@@ -176,8 +176,8 @@ def class_metrics(features: str, samples: Tensor, reference: Tensor, classes: in
         return [Metric(n, None, None, None, **about, needs=needs) for n in ("class_share_distance", "classes_reached")]
     counts, truth = class_counts(samples, classes), class_counts(reference, classes)
     value = share_distance(counts, truth)
-    drawn = [_resampled(c, 200).double() for c in (counts, truth)]
-    distances = torch.tensor([share_distance(a, b) for a, b in zip(*drawn)], dtype=torch.float64)
+    resampled = [_resampled(c, 200).double() for c in (counts, truth)]
+    distances = torch.tensor([share_distance(a, b) for a, b in zip(*resampled)], dtype=torch.float64)
     half = Z95 * float(distances.std())
     return [
         Metric("class_share_distance", value, max(0.0, value - half), min(1.0, value + half), **about),
@@ -186,9 +186,9 @@ def class_metrics(features: str, samples: Tensor, reference: Tensor, classes: in
 
 
 def _resampled(counts: Tensor, resamples: int) -> Tensor:
-    """Counts of `resamples` sets drawn with replacement from a set with these counts."""
+    """Counts of `resamples` bootstrap resamples of a set with these counts, (resamples, classes)."""
     total = int(counts.sum())
-    drawn = torch.multinomial(
+    chosen = torch.multinomial(
         counts.double(), resamples * total, replacement=True, generator=torch.Generator().manual_seed(0)
     ).view(resamples, total)
-    return torch.stack([torch.bincount(row, minlength=len(counts)) for row in drawn])
+    return torch.stack([torch.bincount(row, minlength=len(counts)) for row in chosen])

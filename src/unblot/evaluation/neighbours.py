@@ -1,4 +1,4 @@
-"""The nearest pictures of a set, found exactly and in flat memory."""
+"""Nearest neighbours among pictures: exact, in bounded memory."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -9,35 +9,34 @@ from torch import Tensor
 from unblot.evaluation.image_set import ImageSet
 
 BYTES = 64 * 2**20
-"""Working memory of one block of pictures or of distances."""
+"""Memory of one block of pictures or of distances."""
 
 SPARE = 8
-"""Candidates that the float32 screen keeps beyond those asked for."""
+"""Candidates that the float32 screening keeps in addition to k."""
 
 
 class Variant(NamedTuple):
-    """Pictures (B, C, H, W) as they are compared, and which values are known, (C, H, W) of 0 and 1."""
+    """Pictures (B, C, H, W) to compare, and which of their values count, (C, H, W) of 0 and 1."""
 
     pictures: Tensor
     known: Tensor
 
 
-Variants = Callable[[Tensor], Iterator[Variant]]  # pictures (B, C, H, W) -> the forms of them that count as the same
+Variants = Callable[[Tensor], Iterator[Variant]]  # pictures (B, C, H, W) -> the variants of them that count as the same
 
 
-def as_they_are(pictures: Tensor) -> Iterator[Variant]:
-    """The one form of pictures that are only themselves."""
+def unchanged(pictures: Tensor) -> Iterator[Variant]:
+    """Pictures as their only variant."""
     yield Variant(pictures, torch.ones_like(pictures[0]))
 
 
-def nearest(queries: ImageSet, base: ImageSet, k: int, variants: Variants = as_they_are) -> tuple[Tensor, Tensor]:
+def nearest(queries: ImageSet, base: ImageSet, k: int, variants: Variants = unchanged) -> tuple[Tensor, Tensor]:
     """Euclidean distances (N, k), float64, from each query to its k nearest pictures of `base`, and their positions.
 
-    Distances are over all values of a picture, in the network's range. Of the `forms` of a query the nearest counts;
-    where some of its values are not known, the squared distance is that of the known ones, scaled up to all.
-    Exact: a float32 matrix product screens, the candidates' distances are computed again in float64, and where the
-    screen's rounding could hide a nearer picture, the query is compared with every picture in float64. `k` is cut to
-    the size of `base`.
+    Distances are over all values of a picture, in the network's range. Of the variants of a query the nearest counts;
+    where some of its values are not known, the squared distance over the known ones is scaled up to all. Exact: a
+    float32 matrix product finds candidates, whose distances are computed again in float64. Where its rounding could
+    hide a nearer picture, the query is compared with every picture in float64. `k` is at most the size of `base`.
     """
     k = min(k, len(base))
     channels, height, width = queries.shape
@@ -52,10 +51,10 @@ def nearest(queries: ImageSet, base: ImageSet, k: int, variants: Variants = as_t
 
 
 def _nearest_of(variant: Variant, base: ImageSet, k: int) -> tuple[Tensor, Tensor]:
-    """`nearest` for one form of one block of queries."""
+    """`nearest` for one variant of one block of queries."""
     flat, known = variant.pictures.flatten(1), variant.known.flatten()
     rows = max(1, BYTES // (4 * max(flat.shape)))
-    centre = base[: min(rows, len(base))].flatten(1).mean(0)  # smaller norms, and so a finer screen
+    centre = base[: min(rows, len(base))].flatten(1).mean(0)  # smaller norms, less rounding
     centred = (flat - centre) * known
     squared = centred.square().sum(1)
     best, where, largest = torch.empty(len(flat), 0), torch.empty(len(flat), 0, dtype=torch.long), 0.0
@@ -71,7 +70,7 @@ def _nearest_of(variant: Variant, base: ImageSet, k: int) -> tuple[Tensor, Tenso
     found, positions = _exact(flat, known, base, where, k)
     if len(base) > best.shape[1]:
         # |fl(x.y) - x.y| <= n eps |x||y| in any order of summation (Higham 2002, section 3.1), for the product and
-        # for the norms; whatever was screened out lies at least as far as the last candidate, less this.
+        # for the norms; whatever was left out is at least as far as the last candidate, minus this error.
         error = 4 * flat.shape[1] * torch.finfo(torch.float32).eps * (squared.double() + largest)
         nearest_hidden = (best[:, -1].double() - error).clamp_min(0).mul(len(known) / known.sum()).sqrt()
         for row in torch.nonzero(nearest_hidden < found[:, -1]).flatten().tolist():
@@ -81,7 +80,7 @@ def _nearest_of(variant: Variant, base: ImageSet, k: int) -> tuple[Tensor, Tenso
 
 
 def _exact(flat: Tensor, known: Tensor, base: ImageSet, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of each row's candidates (B, m), by float64 distances; ties go to the lower position."""
+    """The k nearest of each row's candidates (B, m), by float64 distances; of equal ones the first position."""
     candidates = candidates.sort(dim=1).values
     share = known.double().mean()
     distances = torch.empty(candidates.shape, dtype=torch.float64)
@@ -99,14 +98,14 @@ def _exact(flat: Tensor, known: Tensor, base: ImageSet, candidates: Tensor, k: i
 
 
 def _merge(parts: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of several answers for the same queries, each picture of the base counted once."""
+    """The k nearest of several results for the same queries; each picture of the base counts once."""
     distances, positions = (torch.cat(column, 1) for column in zip(*parts))
     distances, order = distances.sort(dim=1, stable=True)
     positions = positions.gather(1, order)
-    # Sorted by position, and stably, a repetition stands behind its nearest occurrence.
+    # Stably sorted by position, a repetition comes after its nearest occurrence.
     by_position, order = positions.sort(dim=1, stable=True)
-    again = torch.zeros_like(by_position, dtype=torch.bool)
-    again[:, 1:] = by_position[:, 1:] == by_position[:, :-1]
-    distances = distances.masked_fill(torch.zeros_like(again).scatter(1, order, again), torch.inf)
+    repeated = torch.zeros_like(by_position, dtype=torch.bool)
+    repeated[:, 1:] = by_position[:, 1:] == by_position[:, :-1]
+    distances = distances.masked_fill(torch.zeros_like(repeated).scatter(1, order, repeated), torch.inf)
     distances, order = distances.sort(dim=1, stable=True)
     return distances[:, :k], positions.gather(1, order)[:, :k]

@@ -1,9 +1,9 @@
-"""The network of Ho et al. 2020 (appendix B), layer for layer; its weights exchange with diffusers' UNet2DModel.
+"""The network of Ho et al. 2020 (appendix B), layer by layer; its weights fit diffusers' UNet2DModel.
 
 Parameter names, shapes and outputs are those of `UNet2DModel` in the configuration of google/ddpm-cifar10-32 (one
-attention head over all channels, asymmetric padding before a stride), so that weights load as they are. What
-differs is only how the same numbers are come by: everything stays in channels_last memory format, layers that
-act on each pixel alone are 1×1 convolutions, and "double the size, then convolve" is one transposed convolution.
+attention head over all channels, asymmetric padding before a stride), so that weights load unchanged. Only the
+computation differs: all maps are in channels_last memory format, layers on single pixels are 1×1 convolutions, and
+nearest-neighbour upsampling with its convolution is one transposed convolution.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
-from unblot.nn.layers import LabelEmbedding, TwoLayers, numbers, pad_to_multiple, sinusoids, zeroed
+from unblot.nn.layers import LabelEmbedding, TwoLayers, check_sizes, numbers, pad_to_multiple, sinusoids, zeroed
 
 EPS = 1e-6  # of the group norms, as in the published weights
 
@@ -21,10 +21,10 @@ EPS = 1e-6  # of the group norms, as in the published weights
 class DDPMUNet(nn.Module):
     """x (B, channels, H, W), DDPM's index (B,), label (B,) -> (B, out_channels, H, W); any H and W.
 
-    width: channels, an even number; multipliers: of the width, one per size, from the full size on, each half of the
-    one before; blocks: residual blocks per size (one more on the way up); attention: the sizes, 0 the full one, with
-    attention after each block, joined by dashes, empty for none; groups: of the group norms, 0 for Ho's 32 or fewer
-    where a group would have under 4 channels. Raises UnblotError for options that do not fit together.
+    width: channels, an even number. multipliers: of the width, one per level; each level has half the size of the one
+    before. blocks: residual blocks per level going down, one more going up. attention: the levels with attention after
+    each block, joined by dashes, 0 is the first, empty for none. groups: of the group norms; 0 is Ho's 32, or fewer
+    where a group would have less than 4 channels. Raises UnblotError for options that do not fit together.
     """
 
     embeds = "ddpm_index"
@@ -71,7 +71,7 @@ class DDPMUNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, first, EPS)
         self.conv_out = nn.Conv2d(first, out_channels, 3, padding=1)
         self.apply(initialise)
-        self.apply(silence)
+        self.apply(zero_branch)
         zeroed(self.conv_out)
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
@@ -92,7 +92,7 @@ class DDPMUNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks of one size, (B, ins[i], H, W) -> (B, width, H, W), attention after the first of them."""
+    """Residual blocks of one level, (B, ins[i], H, W) -> (B, width, H, W), with attention after the first ones."""
 
     def __init__(self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attentions: int):
         super().__init__()
@@ -111,7 +111,7 @@ class Stage(nn.Module):
 
 
 class Down(Stage):
-    """A stage on the way down: every map that it makes is laid on `skips`."""
+    """A stage going down: each of its maps is pushed onto `skips`."""
 
     def __init__(
         self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attention: bool, resize: bool
@@ -130,7 +130,7 @@ class Down(Stage):
 
 
 class Up(Stage):
-    """A stage on the way up: every block takes one map off `skips`."""
+    """A stage going up: each block pops one map off `skips`."""
 
     def __init__(
         self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attention: bool, resize: bool
@@ -147,7 +147,7 @@ class Up(Stage):
 
 
 class ResBlock(nn.Module):
-    """Two 3×3 convolutions behind group norms, the embedding (B, dim) added between them, and a residual path."""
+    """Two 3×3 convolutions after group norms, the embedding (B, dim) added between them, and a residual path."""
 
     def __init__(self, channels: int, width: int, dim: int, groups: int, dropout: float):
         super().__init__()
@@ -161,14 +161,16 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h += self.time_emb_proj(e)[:, :, None, None]  # in place: a convolution's output is not kept for its gradient
+        h += self.time_emb_proj(e)[
+            :, :, None, None
+        ]  # in place: a convolution does not keep its output for the gradient
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         h += x if self.conv_shortcut is None else self.conv_shortcut(x)
         return h
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of a channels_last map, (B, C, H, W) -> the same, with a residual path."""
+    """Self-attention over all positions of a channels_last map, (B, C, H, W) -> the same, with a residual path."""
 
     def __init__(self, width: int, groups: int):
         super().__init__()
@@ -186,7 +188,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width: a 3×3 convolution of stride 2, padded at the right and at the bottom only."""
+    """Halves height and width: a 3×3 convolution of stride 2, padded at the right and the bottom only."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -197,10 +199,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: each pixel doubled, then a 3×3 convolution.
+    """Doubles height and width: nearest-neighbour upsampling, then a 3×3 convolution.
 
-    The 9 pixels under its kernel are copies of at most 4, so it equals a transposed convolution of stride 2 whose 4×4
-    taps sum the 3×3 taps (at most 2 by 2 of them) that meet the same pixel, with 4/9 of the work.
+    The 9 pixels under the kernel are copies of at most 4. So it equals a transposed convolution of stride 2, whose 4×4
+    taps are sums of the 3×3 taps that meet the same pixel, at 4/9 of the work.
     """
 
     def __init__(self, width: int):
@@ -221,26 +223,26 @@ def index_features(index: Tensor, dim: int) -> Tensor:
 
 
 def pointwise(x: Tensor, *layers: nn.Module) -> Tensor:
-    """Linear layers applied to each pixel, their outputs side by side: as a 1×1 convolution, in half the time."""
+    """Linear layers on each pixel, outputs concatenated, as one 1×1 convolution (half the time)."""
     weight = torch.cat([layer.get_parameter("weight") for layer in layers])
     bias = torch.cat([layer.get_parameter("bias") for layer in layers])
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """`x` with its channels next to each other in memory."""
+    """`x` in channels_last memory format."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def initialise(module: nn.Module) -> None:
-    """Ho et al.'s start: uniform weights with variance 1/mean(fan_in, fan_out), biases zero."""
+    """Ho et al.'s initialisation: uniform with variance 1/mean(fan_in, fan_out), biases zero."""
     if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
 
 
-def silence(module: nn.Module) -> None:
-    """Zero for the last layer of a residual branch, which so starts as the identity."""
+def zero_branch(module: nn.Module) -> None:
+    """Zero weights for the last layer of a residual branch, so that the block is the identity at first."""
     if isinstance(module, ResBlock):
         zeroed(module.conv2)
     elif isinstance(module, Attention):
@@ -248,18 +250,17 @@ def silence(module: nn.Module) -> None:
 
 
 def suitable_groups(width: int) -> int:
-    """The most groups, up to Ho's 32, that divide `width` into groups of at least 4 channels; 1 if there are none."""
+    """The largest number of groups, at most Ho's 32, that gives groups of at least 4 channels; else 1."""
     return max([groups for groups in range(1, 33) if width % groups == 0 and width // groups >= 4], default=1)
 
 
 def check(width: int, factors: list[int], blocks: int, attended: list[int], dropout: float, groups: int) -> None:
     """Raises UnblotError where the options of `DDPMUNet` do not fit together."""
-    if width < 2 or width % 2:
-        raise UnblotError(f"ddpm_unet: width {width} is not an even number of at least 2")
-    if not factors or 0 in factors:
-        raise UnblotError("ddpm_unet: multipliers must be numbers of at least 1 joined by dashes, as 1-2-2-2")
-    if blocks < 1:
-        raise UnblotError(f"ddpm_unet: blocks {blocks} is not at least 1")
+    check_sizes("ddpm_unet", width=width, blocks=blocks, multiple=2 ** max(0, len(factors) - 1))
+    for factor in factors or [0]:
+        check_sizes("ddpm_unet", multipliers=factor)
+    if width % 2:
+        raise UnblotError(f"ddpm_unet: width {width} is not an even number")
     if max(attended, default=0) >= len(factors):
         raise UnblotError(f"ddpm_unet: attention at {max(attended)}, but the sizes are 0 to {len(factors) - 1}")
     if not 0 <= dropout < 1:

@@ -1,7 +1,7 @@
 """DiT, the diffusion transformer of Peebles & Xie 2023: patches as tokens, adaLN-Zero blocks, fixed positions.
 
-Two small additions for stability and reach: queries and keys have unit magnitude (as in Karras et al.
-2024), and the positions are those of the grid at hand, so that one network takes pictures of any size.
+Two additions: queries and keys have unit magnitude, for stability (as in Karras et al. 2024), and the position
+embedding is computed for the size of the input, so that one network takes pictures of any size.
 """
 
 import torch
@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
-from unblot.nn.layers import LabelEmbedding, TwoLayers, fourier_features, pad_to_multiple, sinusoids, zeroed
+from unblot.nn.layers import (
+    LabelEmbedding,
+    TwoLayers,
+    check_sizes,
+    fourier_features,
+    pad_to_multiple,
+    sinusoids,
+    zeroed,
+)
 
 FREQUENCIES = 64  # features of the noise level
 
@@ -17,9 +25,9 @@ FREQUENCIES = 64  # features of the noise level
 class DiT(nn.Module):
     """x (B, channels, H, W), log(sigma/alpha) (B,), label (B,) -> (B, out_channels, H, W); any H and W.
 
-    width: channels of a token, a multiple of 4; depth: blocks; patch: side of the square of pixels that is one
-    token; heads: of the attention, a divisor of width; mlp_ratio: hidden channels of a block's two layers, in
-    widths. Raises UnblotError for options that do not fit together.
+    width: channels of a token, a multiple of 4. depth: blocks. patch: side of the square of pixels that is one token.
+    heads: of the attention, a divisor of width. mlp_ratio: hidden channels of a block's MLP, as a multiple of width.
+    Raises UnblotError for options that do not fit together.
     """
 
     embeds = "log_sigma_over_alpha"
@@ -68,7 +76,7 @@ class DiT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two layers, on tokens (B, N, width), modulated and gated by e (B, 1, width); at first silent."""
+    """Attention, then two layers, on tokens (B, N, width), modulated and gated by e (B, 1, width); 0 at first."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -85,7 +93,7 @@ class Block(nn.Module):
         return h + gate_2 * self.narrow(hidden)
 
     def attention(self, h: Tensor) -> Tensor:
-        """Every token's mix of all tokens, (B, N, width) -> the same."""
+        """Self-attention among tokens, (B, N, width) -> the same shape."""
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (F.rms_norm(vectors, vectors.shape[-1:], eps=1e-6) for vectors in (q, k))
         mixed = F.scaled_dot_product_attention(q, k, v)
@@ -98,7 +106,7 @@ def modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def grid_positions(rows: int, columns: int, dim: int, device: torch.device) -> Tensor:
-    """Sines and cosines of each place's row, then of its column: (rows·columns, dim), `dim` a multiple of 4."""
+    """Sines and cosines of each position's row, then of its column: (rows·columns, dim); `dim` a multiple of 4."""
     frequencies = 10000.0 ** -(torch.arange(dim // 4, device=device) / (dim // 4))
     of_row = sinusoids(torch.arange(rows, device=device), frequencies)[:, None].expand(-1, columns, -1)
     of_column = sinusoids(torch.arange(columns, device=device), frequencies).expand(rows, -1, -1)
@@ -106,7 +114,7 @@ def grid_positions(rows: int, columns: int, dim: int, device: torch.device) -> T
 
 
 def initialise(module: nn.Module) -> None:
-    """The paper's start of linear layers: uniform weights with variance 1/mean(fan_in, fan_out), biases zero."""
+    """The paper's initialisation of linear layers: uniform with variance 1/mean(fan_in, fan_out), biases zero."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
@@ -114,13 +122,10 @@ def initialise(module: nn.Module) -> None:
 
 def check(width: int, depth: int, patch: int, heads: int, mlp_ratio: float) -> None:
     """Raises UnblotError where the options of `DiT` do not fit together."""
-    if width < 4 or width % 4:
+    check_sizes("dit", width=width, depth=depth, patch=patch, heads=heads)
+    if width % 4:
         raise UnblotError(f"dit: width {width} is not a multiple of 4")
-    if heads < 1 or width % heads:
+    if width % heads:
         raise UnblotError(f"dit: heads {heads} do not divide width {width}")
-    if depth < 1:
-        raise UnblotError(f"dit: depth {depth} is not at least 1")
-    if patch < 1:
-        raise UnblotError(f"dit: patch {patch} is not at least 1")
-    if not 1 <= mlp_ratio * width < 1e6:
-        raise UnblotError(f"dit: mlp_ratio {mlp_ratio} is not a number of about 1 to 8")
+    if not 1 / width <= mlp_ratio <= 64:
+        raise UnblotError(f"dit: mlp_ratio {mlp_ratio} is out of range; 4 is usual")

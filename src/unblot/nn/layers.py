@@ -1,4 +1,4 @@
-"""What several networks share: embeddings of the noise level and of the label, padding, zeroed layers."""
+"""Shared parts of networks: embeddings of the noise level and of the label, padding, zeroed layers, option checks."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,11 @@ from unblot.errors import UnblotError
 
 M = TypeVar("M", bound=nn.Module)
 
+MAX_LEVELS = 16
+# The largest sizes: far above any use, so that a mistyped or forged number fails before it takes memory. multiple: of
+# pixels, to which height and width are padded.
+BOUNDS = {"width": 16384, "multipliers": 64, "blocks": 64, "depth": 512, "patch": 256, "heads": 512, "multiple": 1024}
+
 
 def sinusoids(x: Tensor, frequencies: Tensor) -> Tensor:
     """Sines, then cosines, of `x` at each angular frequency: x (...,), frequencies (K,) -> (..., 2K)."""
@@ -20,19 +25,19 @@ def sinusoids(x: Tensor, frequencies: Tensor) -> Tensor:
 
 
 def fourier_features(noise: Tensor, dim: int) -> Tensor:
-    """Features of a log noise-to-signal ratio: (B,) with values of about -8 ... 10 -> (B, dim), `dim` even.
+    """Features (B, dim) of a log noise-to-signal ratio (B,) in about −8 … 10; `dim` even.
 
-    The angular frequencies run geometrically from 1/8 (a wave longer than the whole range, so that no two
-    levels look alike) to 16 (a wave of 0.4, finer than any change of the level that matters).
+    The angular frequencies are geometric from 1/8 (a period longer than the range, so that no two levels have the same
+    features) to 16 (a period of 0.4, finer than any relevant change of the level).
     """
     frequencies = torch.logspace(math.log2(1 / 8), math.log2(16), dim // 2, base=2.0, device=noise.device)
     return sinusoids(noise.float(), frequencies)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """`x` (B, C, H, W) in a frame of zeros whose sides are multiples of `multiple`, and the way back.
+    """`x` (B, C, H, W) padded with zeros to multiples of `multiple`, and the function that crops a tensor back.
 
-    The second value crops a (B, any, H', W') tensor of the padded size to (B, any, H, W).
+    It crops (B, any, H', W') of the padded size to (B, any, H, W).
     """
     height, width = x.shape[-2:]
     extra_h, extra_w = -height % multiple, -width % multiple
@@ -44,7 +49,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, Callable[[Tensor]
 
 
 class TwoLayers(nn.Module):
-    """Two linear layers with a SiLU between them, on the features of the noise level: (B, dim) -> (B, width)."""
+    """Two linear layers with a SiLU between them, for the noise embedding: (B, dim) -> (B, width)."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -56,30 +61,40 @@ class TwoLayers(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """A learned vector per class, and one more, the last, for "no label" (classifier-free guidance)."""
+    """A learned vector for each class and, the last, for "no label", as classifier-free guidance needs."""
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
-        # As large as the activations that it is added to: with the 0.02 that is usual, labels are learned last.
+        # The scale of the activations that it is added to; with the usual 0.02 labels are learned last.
         self.weight = nn.Parameter(torch.randn(num_classes + 1, dim))
 
     def forward(self, label: Tensor | None, batch: int) -> Tensor:
-        """label (B,) int64 in 0..num_classes, or None for no label at all -> (B, dim)."""
+        """label (B,) int64 in 0 … num_classes, or None for no label -> (B, dim)."""
         if label is None:
             return self.weight[-1].expand(batch, -1)
         return F.embedding(label, self.weight)
 
 
 def numbers(option: str, text: str) -> list[int]:
-    """The numbers of an option such as "1-2-2"; none for an empty text. Raises UnblotError for anything else."""
+    """The whole numbers of an option such as "1-2-2", none for an empty text.
+
+    Raises UnblotError for anything else, and for more than MAX_LEVELS of them.
+    """
     parts = text.split("-") if text else []
-    if not all(part.isdecimal() for part in parts):
-        raise UnblotError(f"{option} {text!r} is not whole numbers joined by dashes, as 1-2-2")
+    if not all(part.isdecimal() for part in parts) or len(parts) > MAX_LEVELS:
+        raise UnblotError(f"{option} {text[:80]!r} is not up to {MAX_LEVELS} whole numbers joined by dashes, as 1-2-2")
     return [int(part) for part in parts]
 
 
+def check_sizes(network: str, **values: int) -> None:
+    """Raises UnblotError for a size of a network outside 1 … its bound in BOUNDS."""
+    for name, value in values.items():
+        if not 1 <= value <= BOUNDS[name]:
+            raise UnblotError(f"{network}: {name} must be from 1 to {BOUNDS[name]}, not {value}")
+
+
 def zeroed(module: M) -> M:
-    """The module with every parameter set to zero: a residual branch, or an output, that starts silent."""
+    """The module with every parameter set to zero: a residual branch, or an output, that is 0 at first."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

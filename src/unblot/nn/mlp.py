@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron: for points in the plane and for pictures of a few pixels."""
+"""A residual multilayer perceptron, for points in the plane and pictures of a few pixels."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
-from unblot.nn.layers import LabelEmbedding, TwoLayers, fourier_features, zeroed
+from unblot.nn.layers import LabelEmbedding, TwoLayers, check_sizes, fourier_features, zeroed
 
 FREQUENCIES = 64  # features of the noise level
 
@@ -15,8 +15,8 @@ FREQUENCIES = 64  # features of the noise level
 class MLP(nn.Module):
     """x (B, channels, H, W) of the given size, log(sigma/alpha) (B,), label (B,) -> (B, out_channels, H, W).
 
-    All values are one vector; width: channels of the hidden layers; depth: residual blocks. Raises UnblotError for
-    a width or depth under 1, and in `forward` for a picture of another size.
+    A picture is one vector. width: of the hidden layers. depth: residual blocks. Raises UnblotError for options out of
+    range, and in `forward` for a picture of another size.
     """
 
     embeds = "log_sigma_over_alpha"
@@ -33,8 +33,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if width < 1 or depth < 1:
-            raise UnblotError(f"mlp: width {width} and depth {depth} must both be at least 1")
+        check_sizes("mlp", width=width, depth=depth)
         if not 0 <= dropout < 1:
             raise UnblotError(f"mlp: dropout {dropout} is not in [0, 1)")
         self.shape_in, self.shape_out = (channels, *size), (out_channels, *size)
@@ -58,7 +57,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Two layers on (B, width), scaled and shifted by e (B, width), round a residual path; at first silent."""
+    """A residual branch of two layers on (B, width), scaled and shifted by e (B, width); 0 at first."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

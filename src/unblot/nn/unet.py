@@ -1,8 +1,8 @@
-"""The default network: a U-Net that folds pixels into channels first and then works in channels_last.
+"""The default network: a U-Net on patches of pixels, in channels_last memory format.
 
-Folding p×p pixels into channels makes each convolution a large matrix product on a small map, which is what both a CPU
-and a GPU do well; normalising over channels at each pixel (as in Karras et al. 2024) is one pass over memory that
-lies in order. Residual blocks with noise-dependent scale and shift follow Dhariwal & Nichol 2021.
+Folding p×p pixels into channels makes each convolution a large matrix product on a small map, which is fast on a CPU
+and on a GPU. Normalising over the channels of each pixel (as in Karras et al. 2024) is one pass over contiguous memory.
+Residual blocks with noise-dependent scale and shift follow Dhariwal & Nichol 2021.
 """
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
-from unblot.nn.layers import LabelEmbedding, fourier_features, numbers, pad_to_multiple, zeroed
+from unblot.nn.layers import LabelEmbedding, check_sizes, fourier_features, numbers, pad_to_multiple, zeroed
 
 FREQUENCIES = 64  # features of the noise level
 HEAD = 32  # channels of an attention head
@@ -19,10 +19,10 @@ HEAD = 32  # channels of an attention head
 class UNet(nn.Module):
     """x (B, channels, H, W), log(sigma/alpha) (B,), label (B,) -> (B, out_channels, H, W); any H and W.
 
-    width: channels of the first level after folding; multipliers: times `width` for each level, each level half as
-    large as the one before; blocks: residual blocks a level on the way down (one more on the way up);
-    patch: side of the square of pixels folded into channels; attention: levels with self-attention, 0 the first (the
-    block in the middle always has it).
+    width: channels of the first level. multipliers: of the width, one per level; each level has half the size of the
+    one before. blocks: residual blocks per level going down, one more going up. patch: side of the square of pixels
+    that is folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it.
+    Raises UnblotError for options out of range.
     """
 
     embeds = "log_sigma_over_alpha"
@@ -42,13 +42,17 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if min(width, blocks, patch) < 1:
-            raise UnblotError(f"a unet needs width, blocks and patch of 1 or more, not {width}, {blocks} and {patch}")
-        widths = [width * m for m in numbers("multipliers", multipliers)]
+        factors = numbers("multipliers", multipliers)
+        self.multiple = patch * 2 ** max(0, len(factors) - 1)
+        check_sizes("unet", width=width, blocks=blocks, patch=patch, multiple=self.multiple)
+        for factor in factors or [0]:
+            check_sizes("unet", multipliers=factor)
+        if not 0 <= dropout < 1:
+            raise UnblotError(f"unet: dropout {dropout} is not in [0, 1)")
+        widths = [width * m for m in factors]
         attended = numbers("attention", attention)
         dim = 4 * width
         self.patch = patch
-        self.multiple = patch * 2 ** (len(widths) - 1)
         self.embed_noise = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.embed_label = LabelEmbedding(num_classes, dim) if num_classes else None
 
@@ -115,7 +119,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of the map, (B, C, H, W) -> the same shape, added to its input."""
+    """Self-attention over all positions of a map, (B, C, H, W) -> the same shape, added to its input."""
 
     def __init__(self, c: int):
         super().__init__()
@@ -132,7 +136,7 @@ class Attention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: one matrix product a pixel, its channels unfolded into 2×2 pixels."""
+    """Doubles height and width: one matrix product per pixel, its channels unfolded into 2×2 pixels."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
@@ -145,7 +149,7 @@ class Upsample(nn.Module):
 def pixel_norm(x: Tensor) -> Tensor:
     """Zero mean and unit variance over the channels of each pixel, (B, C, H, W) in channels_last.
 
-    In the precision of x: autocast would write float32, twice the memory, where the kernel sums in float32 anyway.
+    Computed in the precision of x: autocast would write float32, twice the memory; the kernel sums in float32 anyway.
     """
     with torch.autocast(x.device.type, enabled=False):
         return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)

@@ -1,10 +1,10 @@
-"""Randomness as an argument: every random number is a function of a seed and of what it is for.
+"""Randomness as an argument: every random number is a function of a seed and of its purpose.
 
-Picture i of a sampling call has its own generator, from (seed, i), so that it is the same picture in any batch and any
-order. A training batch is a fixed number of grains, each with a generator from (seed, step, grain), so that a run
-draws the same pictures, times and noise on one process or several, and after a resume.
+Picture i of a sampling call has its own generator, from (seed, i): it is the same picture in any batch and any order. A
+training batch is a fixed number of RNG chunks, each with a generator from (seed, step, chunk): a run uses the same
+pictures, times and noise on one process or several, and after a resume.
 
-Generators live on the CPU, whose stream is the same on every machine; what they draw is moved to the device.
+Generators live on the CPU, whose stream is the same on every machine; their numbers are then moved to the device.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,29 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
-PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER = (
-    1,
-    2,
-    3,
-    4,
-    5,
-)  # purposes: streams of the same numbers but another are independent
+# Purposes: streams of different purposes are independent, whatever the other numbers are.
+PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER = 1, 2, 3, 4, 5
 
 
 def generator(seed: int, *path: int) -> torch.Generator:
-    """A CPU generator for the purpose that `path` names, from (seed, path); integers >= 0.
+    """A CPU generator that is a function of (seed, path); path: the purpose, then what it is for, integers >= 0.
 
-    Paths that differ in their last number only never share a stream: two pictures of a call are never doubles. Raises
-    UnblotError for a negative seed.
+    Paths that differ in the last number alone have different streams: no two pictures of a call are equal by collision.
+    Raises UnblotError for a negative seed.
     """
     if seed < 0:
-        raise UnblotError(f"a seed must be 0 or more, not {seed}")
+        raise UnblotError(f"{arg('seed', seed)} is negative; give 0 or more")
     *purpose, last = path
     base = int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1)[0])
-    # PyTorch's CPU generator heeds 32 bits of its seed, too few to hash into: among 100,000 hashed pictures one pair
-    # would be the same. So the last number is spread over the 32 bits one to one, by an odd factor.
+    # PyTorch's CPU generator uses 32 bits of its seed, too few for a hash: among 100,000 hashed pictures one pair would
+    # be equal. Multiplication by an odd number is one to one on 32 bits, so that the last number never collides.
     return torch.Generator().manual_seed((base + last * 0x9E3779B1) % 2**32)
 
 
@@ -45,7 +40,7 @@ def picture_generators(seed: int, indices: Iterable[int]) -> list[torch.Generato
 
 
 def chunk_generator(seed: int, step: int, chunk: int) -> torch.Generator:
-    """The generator of one grain of one training batch."""
+    """The generator of one RNG chunk of one training batch."""
     return generator(seed, RNG_CHUNK, step, chunk)
 
 
@@ -58,10 +53,10 @@ def normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tenso
 
 
 def spread_labels(seed: int, indices: Iterable[int], shares: Sequence[float]) -> Tensor:
-    """A label (n,) int64 in 0 … len(shares) − 1 for each picture of a sampling call, from (seed, index).
+    """Labels (n,) int64 in 0 … len(shares) − 1, label k with frequency shares[k], each from (seed, index).
 
-    Label k comes with frequency shares[k], more evenly than by independent draws: the numbers i·(golden ratio) modulo 1
-    fill [0, 1) evenly whatever stretch of indices is looked at.
+    Frequencies are closer to the shares than with independent labels: i·(golden ratio) modulo 1 is a low-discrepancy
+    sequence, which fills [0, 1) evenly over any range of indices.
     """
     start = float(torch.rand((), dtype=torch.float64, generator=generator(seed, CLUSTER, 0)))
     places = (start + np.fromiter(indices, np.float64) * (5**0.5 - 1) / 2) % 1
@@ -70,30 +65,37 @@ def spread_labels(seed: int, indices: Iterable[int], shares: Sequence[float]) ->
 
 
 def labels_for(seed: int, indices: Sequence[int], *, classes: int = 0, clusters: Sequence[float] = ()) -> Tensor | None:
-    """The label (n,) int64 of each picture of a sampling call for which nobody chose one; None where there are none.
+    """Labels (n,) int64 of the pictures of a sampling call without a chosen label; None where the model has no labels.
 
-    Each of `clusters`, shares, comes as often as it says, from (seed, index); so many `classes` take turns.
+    clusters: the share of each cluster, which is its frequency, from (seed, index). classes: their number; classes take
+    turns.
     """
     if clusters:
         return spread_labels(seed, indices, clusters)
     return torch.tensor(indices) % classes if classes else None
 
 
-def stratified_uniform(n: int, total: int, first: int, g: torch.Generator) -> Tensor:
-    """Times (n,) in (0, 1), float64: one uniform draw in each of the strata `first … first + n − 1` of `total`.
+def training_labels(labels: np.ndarray, seed: int, count: int) -> list[int]:
+    """The labels of `count` training pictures in random order, begun again after all of them; labels: (N,)."""
+    order = epoch_order(seed, 0, len(labels)).repeat(-(-count // len(labels)))[:count]
+    return labels[order.numpy()].tolist()
 
-    The grains of a batch take consecutive strata, so that the whole batch covers [0, 1] evenly, which lowers the
-    variance of the loss (as in Kingma et al. 2021, appendix I).
+
+def stratified_uniform(n: int, total: int, first: int, g: torch.Generator) -> Tensor:
+    """Times (n,) in (0, 1), float64: one uniform number in each of the strata `first … first + n − 1` of `total`.
+
+    The RNG chunks of a batch take consecutive strata, so that the batch covers [0, 1] evenly, which lowers the variance
+    of the loss (compare Kingma et al. 2021, appendix I).
     """
     u = torch.rand(n, dtype=torch.float64, generator=g)
     return ((torch.arange(first, first + n) + u) / total).clamp(1e-12, 1 - 1e-12)
 
 
 def uniform_indices(n: int, count: int, g: torch.Generator) -> Tensor:
-    """n independent integers in 1 … count, as DDPM draws its times."""
+    """Independent uniform integers (n,) in 1 … count, DDPM's training times (Ho et al. 2020, algorithm 1)."""
     return torch.randint(1, count + 1, (n,), generator=g)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order (count,) in which pass `epoch` goes through the training pictures."""
+    """The random order (count,) of the training pictures in epoch `epoch`."""
     return torch.randperm(count, generator=generator(seed, EPOCH, epoch))

@@ -1,8 +1,8 @@
-"""Schedules: functions from a time t in [0, 1] to a noise level; 0 is the clean picture, 1 is noise.
+"""Schedules: functions from a time t in [0, 1] to a noise level; t = 0 is the clean picture, t = 1 is noise.
 
-Every schedule gives (1, 0) at t = 0 and a signal-to-noise ratio that falls strictly with t. Training pushes
-(stratified) uniform times through one, which makes it a distribution of levels; sampling evaluates one at
-`linspace(1, 0, N + 1)`, which makes it a grid. Times and levels are float64 on the CPU.
+Every schedule gives (1, 0) at t = 0, and its signal-to-noise ratio falls strictly with t. Training evaluates it at
+(stratified) uniform times, as the quantile function of a distribution of levels; a spacing evaluates it at the levels
+that a sampler visits. Times and levels are float64 on the CPU.
 """
 
 import math
@@ -23,11 +23,14 @@ SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Karras et al. 2022, table 1
 # --- levels given by a table of betas, as in DDPM
 
 
-def from_betas(betas: Tensor) -> Schedule:
-    """The schedule whose level i of T stands at `t = i/T` with `alpha_bar_i = prod(1 − beta_1 … beta_i)`.
+MAX_TABLE = 100_000  # indices: a hundred times DDPM's, so that a mistyped number takes no memory
 
-    betas: (T,) in (0, 1). Between the indices log alpha_bar is interpolated linearly (Ho et al. 2020, section 2).
-    Raises UnblotError where there are none or one lies outside.
+
+def from_betas(betas: Tensor) -> Schedule:
+    """The schedule of T betas: `alpha² = alpha_bar_i = ∏_{j ≤ i} (1 − beta_j)` at `t = i/T` (Ho et al. 2020, eq. 4).
+
+    betas: (T,) in (0, 1). Between the indices log alpha_bar is interpolated linearly. Raises UnblotError for no betas,
+    and for one outside (0, 1).
     """
     if len(betas) == 0 or not bool(((betas > 0) & (betas < 1)).all()):
         raise UnblotError(f"a schedule needs betas between 0 and 1, not {betas.tolist()[:1]} … {betas.tolist()[-1:]}")
@@ -43,17 +46,20 @@ def from_betas(betas: Tensor) -> Schedule:
 
 
 def linear(*, beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
-    """DDPM's own: betas rise linearly (Ho et al. 2020, section 4). Little noise at first, more later."""
+    """Betas that rise linearly over `steps` indices (Ho et al. 2020, section 4)."""
+    _check_table(steps)
     return from_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
 
 
 def scaled_linear(*, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
-    """Linear in the square root of beta, as latent diffusion has it (Rombach et al. 2022)."""
+    """Betas whose square roots rise linearly, as in latent diffusion (Rombach et al. 2022)."""
+    _check_table(steps)
     return from_betas(torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2)
 
 
 def cosine(*, offset: float = 0.008, steps: int = 1000, beta_max: float = 0.999) -> Schedule:
-    """`alpha_bar = cos²` of the time, betas held under `beta_max` (Nichol & Dhariwal 2021, eq. 17)."""
+    """`alpha_bar = cos²((t + offset)/(1 + offset)·π/2)`, betas up to `beta_max` (Nichol & Dhariwal 2021, eq. 17)."""
+    _check_table(steps)
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     alpha_bar = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
     return from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=beta_max))
@@ -62,7 +68,8 @@ def cosine(*, offset: float = 0.008, steps: int = 1000, beta_max: float = 0.999)
 def sigmoid(
     *, start: float = -3.0, end: float = 3.0, tau: float = 1.0, steps: int = 1000, beta_max: float = 0.999
 ) -> Schedule:
-    """alpha_bar falls as a sigmoid of the time (Jabri et al. 2023, algorithm 1), betas held under `beta_max`."""
+    """alpha_bar as a sigmoid of t from `start` to `end`, betas up to `beta_max` (Jabri et al. 2023, algorithm 1)."""
+    _check_table(steps)
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     curve = torch.sigmoid((t * (end - start) + start) / tau)
     alpha_bar = (curve[-1] - curve) / (curve[-1] - curve[0])
@@ -70,10 +77,10 @@ def sigmoid(
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """The schedule with alpha shifted and stretched to end at exactly 0 (Lin et al. 2024, algorithm 1).
+    """A variance-preserving schedule with alpha shifted and scaled to 0 at t = 1 (Lin et al. 2024, algorithm 1).
 
-    For variance-preserving schedules. The last level is pure noise, so that eps-prediction says nothing there. The
-    clean end stays at alpha = 1, where Lin et al. hold the first noisy index: alpha differs from theirs by under 1e-6.
+    The last level is pure noise, where eps-prediction is undefined. alpha = 1 is kept at t = 0, where Lin et al. keep
+    the first noisy index; alpha differs from theirs by less than 1e-6.
     """
     alpha_end = schedule(torch.ones(1, dtype=torch.float64)).alpha
 
@@ -85,12 +92,12 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
 
 
 def linear_zero_snr(*, beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
-    """DDPM's linear schedule, rescaled to zero terminal signal-to-noise ratio."""
+    """`linear` rescaled to zero terminal SNR."""
     return zero_terminal_snr(linear(beta_start=beta_start, beta_end=beta_end, steps=steps))
 
 
 def scaled_linear_zero_snr(*, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
-    """The scaled-linear schedule, rescaled to zero terminal signal-to-noise ratio."""
+    """`scaled_linear` rescaled to zero terminal SNR."""
     return zero_terminal_snr(scaled_linear(beta_start=beta_start, beta_end=beta_end, steps=steps))
 
 
@@ -100,9 +107,9 @@ def scaled_linear_zero_snr(*, beta_start: float = 0.00085, beta_end: float = 0.0
 def edm(
     *, mean: float = -1.2, std: float = 1.2, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX
 ) -> Schedule:
-    """EDM's training levels: log sigma is normal(mean, std), within [sigma_min, sigma_max] (Karras et al. 2022).
+    """EDM's training levels, `log sigma ~ N(mean, std²)` in [sigma_min, sigma_max] (Karras et al. 2022, table 1).
 
-    The quantile function of that distribution, so that uniform times give its levels; (1, 0) at t = 0.
+    The schedule is the quantile function of this distribution: uniform times give its levels. (1, 0) at t = 0.
     """
     _check_sigmas(sigma_min, sigma_max)
     if std <= 0:
@@ -117,28 +124,36 @@ def edm(
 
 
 def karras(*, rho: float = 7.0, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Schedule:
-    """EDM's sampling levels: sigma^(1/rho) runs linearly from sigma_max to sigma_min (Karras et al. 2022, eq. 5).
+    """EDM's sampling levels, sigma^(1/rho) linear in t from sigma_max to sigma_min (Karras et al. 2022, eq. 5).
 
-    The step to (1, 0) at t = 0 comes last and lies beyond sigma_min.
+    (1, 0) at t = 0: the last step goes from sigma_min to 0.
     """
     _check_sigmas(sigma_min, sigma_max)
     if rho <= 0:
         raise UnblotError(f"schedule 'karras' needs rho > 0, not {rho}")
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def schedule(t: Tensor) -> NoiseLevel:
-        return _exploding((low + (high - low) * t.double()) ** rho, t)
+        return _exploding(karras_ratios(sigma_min, sigma_max, t, rho), t)
 
     return schedule
+
+
+def karras_ratios(first: float, last: float, share: Tensor, rho: float = 7.0) -> Tensor:
+    """Karras spacing: sigma/alpha (N,) whose power 1/rho runs linearly from that of `first` to that of `last`.
+
+    share: (N,) in [0, 1], how far along each is. float64 (Karras et al. 2022, eq. 5).
+    """
+    ends = torch.tensor([first, last], dtype=torch.float64) ** (1 / rho)
+    return torch.lerp(ends[0], ends[1], share.double()) ** rho
 
 
 # --- flow matching: the straight line between picture and noise
 
 
 def flow(*, shift: float = 1.0) -> Schedule:
-    """`alpha = 1 − t, sigma = t` with uniform times (Lipman et al. 2023; Liu et al. 2023).
+    """`alpha = 1 − t', sigma = t'`, `t' = shift·t/(1 + (shift − 1)·t)` (Lipman et al. 2023; Liu et al. 2023).
 
-    `shift` > 1 spends more of the time at high noise: `t' = shift·t/(1 + (shift − 1)·t)` (Esser et al. 2024, eq. 23).
+    shift: more than 1 moves the levels to higher noise (Esser et al. 2024, eq. 23).
     """
     if shift <= 0:
         raise UnblotError(f"schedule 'flow' needs shift > 0, not {shift}")
@@ -151,7 +166,7 @@ def flow(*, shift: float = 1.0) -> Schedule:
 
 
 def flow_logit_normal(*, mean: float = 0.0, std: float = 1.0) -> Schedule:
-    """The straight line with logit-normal times: more training at the middle levels (Esser et al. 2024, eq. 19)."""
+    """The straight line with `logit t' ~ N(mean, std²)`: more of the middle levels (Esser et al. 2024, eq. 19)."""
     if std <= 0:
         raise UnblotError(f"schedule 'flow_logit_normal' needs std > 0, not {std}")
 
@@ -179,14 +194,14 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def uniform_time_levels(schedule: Schedule, steps: int) -> NoiseLevel:
-    """The levels that `steps` steps go through, from noise to picture: the schedule at `linspace(1, 0, steps + 1)`."""
+    """The schedule at `linspace(1, 0, steps + 1)`: (steps + 1,) levels, noisiest first."""
     return schedule(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 
 
 def only_at(levels: NoiseLevel) -> Schedule:
-    """The staircase through `levels` (N + 1,), noisiest first: uniform times fall on each of the first N alike.
+    """The piecewise constant schedule of `levels` (N + 1,), noisiest first; the last, clean, at t = 0 alone.
 
-    The last level, the clean one, stands at t = 0 alone.
+    Uniform times give each of the first N with probability 1/N.
     """
 
     def schedule(t: Tensor) -> NoiseLevel:
@@ -197,10 +212,9 @@ def only_at(levels: NoiseLevel) -> Schedule:
 
 
 def ddpm_index(level: NoiseLevel) -> Tensor:
-    """DDPM's index t in 0 … 999 (fractional between them) of the level with the same signal-to-noise ratio.
+    """DDPM's index, fractional in [0, 999], of the level of `linear` with the same SNR: Ho et al.'s embedding.
 
-    What Ho et al.'s network is told of the time, for levels of any schedule: t = 0 is the least noisy training level.
-    Cleaner and noisier levels than DDPM's own are held at the ends.
+    Index 0 is the least noisy training level. Levels outside DDPM's range are clipped to it. level: () or (B,).
     """
     table = _ddpm_log_snr()
     snr = log_snr(level).clamp(table[0], table[-1]).contiguous()
@@ -211,8 +225,13 @@ def ddpm_index(level: NoiseLevel) -> Tensor:
 
 @cache
 def _ddpm_log_snr() -> Tensor:
-    """log SNR of DDPM's 1000 levels, rising: the noisiest first."""
+    """log SNR of DDPM's 1000 levels, ascending (noisiest first)."""
     return log_snr(linear()(torch.arange(1000, 0, -1, dtype=torch.float64) / 1000))
+
+
+def _check_table(steps: int) -> None:
+    if not 1 <= steps <= MAX_TABLE:
+        raise UnblotError(f"a schedule needs steps from 1 to {MAX_TABLE}, not {steps}")
 
 
 def _check_sigmas(sigma_min: float, sigma_max: float) -> None:

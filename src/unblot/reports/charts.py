@@ -1,172 +1,121 @@
-"""Pieces of the report page that are drawn: pictures as data, and small SVG charts that follow the page's colours."""
+"""The charts of the pages: metrics with their intervals, losses, the power spectrum, and candidates of a tuning."""
 
-import base64
-import io
-from collections.abc import Callable, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+from markupsafe import Markup
 
-from unblot.data.output import as_display, grid, scatter
-from unblot.data.values import ValueMap
+from unblot.sampling.settings import Candidate, front
+from unblot.system.plots import COLOURS, chart, log_axis
 
-SIDES = {"training": "real", "held_out": "drawn"}  # whose loss, and its colour
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-
-def image(picture: Image.Image, alt: str) -> str:
-    """A picture as an <img> that holds its own data."""
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    data = base64.b64encode(file.getvalue()).decode()
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img alt="{escape(alt)}" {size} src="data:image/png;base64,{data}">'
+Z95 = 1.96  # half-width of a normal 95 % interval, in standard deviations
+SIDES = {"training": "real", "held_out": "samples"}  # whose loss, and its colour
 
 
-def sheet(stored: np.ndarray, values: ValueMap, alt: str, extent: float) -> str:
-    """Pictures (N, C, H, W) in a grid, or points in the plane as a plot of the square of ±extent."""
-    if stored.shape[1:] == (2, 1, 1):
-        return image(scatter(stored, size=512, extent=extent), alt)
-    return image(grid(stored, values), alt)
+def intervals(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> Markup:
+    """Values with their 95 % intervals on one axis; rows of (label, colour, metric). "" where none has an interval."""
+    rows = [row for row in rows if row[2]["low"] is not None]
+
+    def draw(axes: "Axes") -> None:
+        for i, (_, colour, metric) in enumerate(rows):
+            value, low, high = metric["value"], metric["low"], metric["high"]
+            errors = [[max(0.0, value - low)], [max(0.0, high - value)]]  # a rounding below zero is refused
+            axes.errorbar(value, i, xerr=errors, fmt="o", color=COLOURS[colour], markersize=7, elinewidth=3)
+        axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=5)
+        axes.grid(False, axis="y")
+        axes.spines.left.set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+    return Markup(chart(360, 32 + 26 * len(rows), "values with 95 % intervals", draw)) if rows else Markup("")
 
 
-def small(stored: np.ndarray, values: ValueMap, alt: str, side: int = 96) -> str:
-    """One picture (C, H, W), reduced to `side` pixels where it is larger."""
-    shown = Image.fromarray(as_display(stored[None], values)[0])
-    shown.thumbnail((side, side))
-    return image(shown, alt)
+def losses_by_level(bins: Sequence[dict[str, float]]) -> Markup:
+    """Training and held-out loss by noise level sigma/alpha, with 95 % intervals; the loss on a logarithmic axis."""
+
+    def draw(axes: "Axes") -> None:
+        values = [b[side] for b in bins for side in SIDES]
+        low, high = max(min(values), 1e-9) / 1.3, max(values) * 1.3
+        x = range(len(bins))
+        for side, colour in SIDES.items():
+            ends = ([b[side] + sign * b[f"{side}_half"] for b in bins] for sign in (-1, 1))
+            lower, upper = ([min(max(low, end), high) for end in side_ends] for side_ends in ends)
+            axes.fill_between(x, lower, upper, color=COLOURS[colour], alpha=0.2, linewidth=0)
+            axes.plot(x, [b[side] for b in bins], color=COLOURS[colour], linewidth=2.5)
+        log_axis(axes, "y", low, high)
+        ticks = sorted({0, len(bins) // 2, len(bins) - 1})
+        axes.set_xticks(ticks, [f"{2.718281828 ** bins[i]['log_noise_ratio']:.2g}" for i in ticks])
+        axes.set(xlabel="noise, as a multiple of the picture", ylabel="loss")
+
+    return Markup(chart(400, 250, "loss by noise level", draw))
 
 
-def whiskers(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> str:
-    """Values with their intervals on one axis: rows of (label, CSS class, figure), each with its number beside it."""
-    ends = [v for _, _, f in rows for v in (f["value"], f["low"], f["high"]) if v is not None]
-    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    span = (high - low) or 1.0
-
-    def x(value: float) -> float:
-        return 4 + 192 * (value - low) / span
-
-    lines, needs = [], []
-    for label, kind, figure in rows:
-        name = f"<span>{escape(label)}</span>"
-        if figure["value"] is None:
-            needs.append(figure["needs"])
-            continue
-        if figure["low"] is None:
-            lines.append(f'<div class="row">{name}<i></i><b>{figure["value"]:.3g}</b></div>')
-            continue
-        at, beside = x(figure["value"]), f" <small>{figure['low']:.3g} to {figure['high']:.3g}</small>"
-        bar = f'<line x1="{x(figure["low"]):.1f}" x2="{x(figure["high"]):.1f}" y1="8" y2="8"/>'
-        dot = f'<line class="dot" x1="{at:.1f}" x2="{at:.1f}" y1="2" y2="14"/>'
-        axis = 'viewBox="0 0 200 16" preserveAspectRatio="none" aria-hidden="true"'
-        svg = f'<svg class="{kind}" {axis}>{bar}{dot}</svg>'
-        lines.append(f'<div class="row">{name}{svg}<b>{figure["value"]:.3g}{beside}</b></div>')
-    missing = [f"<p>It {escape(line)}.</p>" for line in dict.fromkeys(needs)]
-    return "".join(lines + missing)
-
-
-def loss_chart(bins: Sequence[dict[str, float]]) -> str:
-    """Training and held-out loss over the noise level, with bands of 95 %; loss on a logarithmic axis."""
-    width, height, left, bottom, _ = frame = Frame(480, 270, 56, 44, 10)
-    values = [b[k] for b in bins for k in ("training", "held_out")]
-    low, high = np.log10(max(min(values), 1e-9) / 1.3), np.log10(max(values) * 1.3)
-    xs = [left + 10 + (width - left - 20) * i / (len(bins) - 1) for i in range(len(bins))]
-    y, parts = log_axis(frame, low, high)
-    for key in ("training", "held_out"):
-        upper = [f"{x:.1f},{y(b[key] + b[key + '_half']):.1f}" for x, b in zip(xs, bins)]
-        lower = [f"{x:.1f},{y(b[key] - b[key + '_half']):.1f}" for x, b in zip(xs, bins)]
-        line = " ".join(f"{x:.1f},{y(b[key]):.1f}" for x, b in zip(xs, bins))
-        kind = "drawn" if key == "held_out" else "real"
-        parts.append(f'<polygon class="band {kind}" points="{" ".join(upper + lower[::-1])}"/>')
-        parts.append(f'<polyline class="curve {kind}" points="{line}"/>')
-    for i in (0, len(bins) // 2, len(bins) - 1):
-        anchor = ("start", "middle", "end")[(i > 0) + (i == len(bins) - 1)]
-        ratio = f"{np.exp(bins[i]['noise']):.2g}"
-        parts.append(f'<text x="{xs[i]:.1f}" y="{height - bottom + 18}" text-anchor="{anchor}">{ratio}</text>')
-    label = "noise, as a multiple of the picture"
-    parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">{label}</text>')
-    role = f'viewBox="0 0 {width} {height}" role="img" aria-label="loss by noise level"'
-    return f'<svg class="chart" {role}>{"".join(parts)}</svg>'
-
-
-def history_chart(history: Sequence[dict[str, Any]]) -> str:
+def loss_history(history: Sequence[dict[str, Any]]) -> Markup:
     """Training and held-out loss over the steps of a run, on a logarithmic axis; "" where there are too few."""
-    width, height, left, bottom, _ = frame = Frame(480, 220, 56, 44, 10)
-    curves = {kind: [(h["step"], h[side]) for h in history if h[side]] for side, kind in SIDES.items()}
-    curves = {kind: curve for kind, curve in curves.items() if len(curve) > 2}
-    if not curves:
-        return ""
-    every = np.array([point for curve in curves.values() for point in curve], float)
-    low, high = np.log10(every[:, 1].min() / 1.1), np.log10(every[:, 1].max() * 1.1)
-    last = max(1.0, every[:, 0].max())
+    curves = {colour: [(h["step"], h[side]) for h in history if h[side]] for side, colour in SIDES.items()}
+    curves = {colour: curve for colour, curve in curves.items() if len(curve) > 2}
 
-    def x(step: float) -> float:
-        return left + 10 + (width - left - 20) * step / last
+    def draw(axes: "Axes") -> None:
+        losses = [loss for curve in curves.values() for _, loss in curve]
+        for colour, curve in curves.items():
+            axes.plot(*zip(*curve), color=COLOURS[colour], linewidth=2.5)
+        log_axis(axes, "y", min(losses) / 1.1, max(losses) * 1.1)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set(xlabel="training steps", ylabel="loss")
 
-    y, parts = log_axis(frame, low, high)
-    for kind, curve in curves.items():
-        points = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in curve)
-        parts.append(f'<polyline class="curve {kind}" points="{points}"/>')
-    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        at = f'x="{x(share * last):.1f}" y="{height - bottom + 18}" text-anchor="{anchor}"'
-        parts.append(f"<text {at}>{share * last:.0f}</text>")
-    parts.append(f'<text x="{(left + width) / 2}" y="{height - 6}" text-anchor="middle">steps</text>')
-    role = f'viewBox="0 0 {width} {height}" role="img" aria-label="loss while it trained"'
-    return f'<svg class="chart" {role}>{"".join(parts)}</svg>'
+    return Markup(chart(400, 250, "loss during training", draw)) if curves else Markup("")
 
 
-def share_bars(classes: Sequence[str], drawn: Sequence[int], real: Sequence[int], most: int = 40) -> str:
-    """The share of each class among drawn and among training pictures; of many classes those that differ most."""
-    a, b = np.array(drawn) / max(1, sum(drawn)), np.array(real) / max(1, sum(real))
-    chosen = np.sort(np.argsort(-np.abs(a - b), kind="stable")[:most])
-    longest = max(float(a.max()), float(b.max()), 1e-9)
-    rows = []
-    for i in chosen:
-        bars = "".join(
-            f'<div class="bar {kind}" style="width:{100 * share / longest:.1f}%"></div>'
-            for kind, share in (("drawn", a[i]), ("real", b[i]))
+def power_ratios(octaves: Sequence[dict[str, Any]], low: float, high: float) -> Markup:
+    """Power of the samples over that of real pictures in each octave, finest first; low to high is right."""
+    shown = [octave for octave in octaves if octave["ratio"]]
+
+    def draw(axes: "Axes") -> None:
+        axes.axhspan(low, high, color=COLOURS["real"], alpha=0.2, linewidth=0)
+        axes.axhline(1, color=COLOURS["real"], linewidth=1.5, linestyle="--")
+        x, ratios = range(len(shown)), [o["ratio"] for o in shown]
+        least = min(o["low"] for o in shown) or min(ratios) / 2
+        errors = [[o["ratio"] - max(o["low"], least) for o in shown], [o["high"] - o["ratio"] for o in shown]]
+        axes.errorbar(x, ratios, yerr=errors, fmt="o-", color=COLOURS["samples"], elinewidth=3, markersize=7)
+        log_axis(axes, "y", min(least, 0.7) / 1.1, max(*(o["high"] for o in shown), 1.45) * 1.1)
+        axes.set_xticks(x, [f"{o['pixels']}–{2 * o['pixels']}" for o in shown[:-1]] + [f"{shown[-1]['pixels']}+"])
+        axes.set(xlabel="size of the detail, in pixels", ylabel="power, samples / real")
+
+    return Markup(chart(400, 240, "power spectrum of samples over real pictures", draw)) if shown else Markup("")
+
+
+def candidates_chart(
+    candidates: Sequence[Candidate], others: Sequence[Candidate], floor: float | None, chosen: Mapping[str, Candidate]
+) -> Markup:
+    """Distance over NFE, both on logarithmic axes; the line joins the candidates that nothing beats."""
+    top = 1.3 * max(c.figure for c in candidates)
+    fewest, most = (f(c.nfe for c in candidates) for f in (min, max))
+    shown = [c for c in others if c.figure <= 2 * top and fewest <= c.nfe <= most]
+    ends = [(max(c.figure - Z95 * c.spread, c.figure / 2), c.figure + Z95 * c.spread) for c in candidates]
+    values = [*(end for pair in ends for end in pair), *(c.figure for c in shown)] + ([floor] if floor else [])
+
+    def draw(axes: "Axes") -> None:
+        if floor:
+            axes.axhline(floor, color=COLOURS["real"], linestyle="--", linewidth=1.5)
+        axes.plot(
+            [c.nfe for c in shown], [c.figure for c in shown], "o", color=COLOURS["real"], markersize=5, alpha=0.5
         )
-        rows.append(
-            f'<div class="share"><span>{escape(str(classes[i]))}</span><div>{bars}</div>'
-            f"<b>{a[i]:.1%} <small>real {b[i]:.1%}</small></b></div>"
-        )
-    return f'<div class="shares">{"".join(rows)}</div>'
+        axes.plot(*zip(*((c.nfe, c.figure) for c in front(candidates))), color=COLOURS["samples"], linewidth=2.5)
+        for c, (lower, upper) in zip(candidates, ends):
+            face = "none" if c.sampler.guided else COLOURS["samples"]
+            errors = [[c.figure - lower], [upper - c.figure]]
+            axes.errorbar(c.nfe, c.figure, yerr=errors, fmt="s", color=COLOURS["samples"], mfc=face, markersize=7)
+        for c in {id(c): c for c in chosen.values()}.values():
+            words = ", ".join(quality for quality, found in chosen.items() if found is c)
+            side = "left" if c.nfe == fewest else "right" if c.nfe == most else "center"
+            axes.annotate(words, (c.nfe, c.figure + Z95 * c.spread), (0, 6), textcoords="offset points", ha=side)
+        log_axis(axes, "y", max(min(values), 1e-6) / 1.2, max(values) * 1.2)
+        log_axis(axes, "x", fewest / 1.15, most * 1.15)
+        axes.set_xticks(sorted({c.nfe for c in candidates}))
+        axes.set(xlabel="NFE (network calls for a picture)", ylabel="Fréchet distance")
 
-
-class Frame(NamedTuple):
-    """The size of a chart, and the room left of its plot, below it and above it, in SVG units."""
-
-    width: int
-    height: int
-    left: int
-    bottom: int
-    top: int
-
-
-def log_axis(frame: Frame, low: float, high: float) -> tuple[Callable[[float], float], list[str]]:
-    """The height of a value in a chart whose logarithmic axis goes from 10**low to 10**high, and the axis itself.
-
-    Values beyond are held at its ends. The axis: SVG elements, a line across the plot and a number for each tick.
-    """
-    width, height, left, bottom, top = frame
-
-    def y(value: float) -> float:
-        share = (np.log10(max(value, 10**low)) - low) / (high - low)
-        return float(height - bottom - (height - bottom - top) * min(share, 1.0))
-
-    lines = []
-    for tick in log_ticks(low, high):
-        lines.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        lines.append(f'<text x="{left - 6}" y="{y(tick) + 5:.1f}" text-anchor="end">{tick:g}</text>')
-    return y, lines
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between 10**low and 10**high: about as many as fit."""
-    for steps in ((1, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1,)):
-        ticks = [m * 10.0**e for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in steps]
-        inside = [t for t in ticks if 10**low <= t <= 10**high]
-        if len(inside) <= 6:
-            break
-    return inside
+    return Markup(chart(440, 320, "distance over NFE", draw))

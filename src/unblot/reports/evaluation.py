@@ -1,9 +1,9 @@
-"""The evaluation of a run: measured, judged in a sentence each, and written as report.json and report.html."""
+"""The evaluation of a run: measured, judged in a sentence for each question, written as report.json and report.html."""
 
 import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from unblot._version import __version__
 from unblot.config.schema import RunConfig
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset
+from unblot.data.readers.listing import printable
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation import measure
@@ -21,11 +22,11 @@ from unblot.evaluation.measure import Options
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.reports.evaluation_page import page
-from unblot.reports.verdicts import verdicts
-from unblot.runs.folder import REPORT, read_metrics
-from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind
+from unblot.reports.verdicts import compare, summary, verdicts
+from unblot.runs.folder import REPORT
+from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.specs import build
-from unblot.system.files import write_json
+from unblot.system.files import write_json, write_text
 
 JSON, HTML = "report.json", "report.html"
 
@@ -42,45 +43,58 @@ def evaluate_run(
     note: Note = lambda line: None,
     about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The report of a run, which it also writes into `folder`/report: report.json and report.html.
+    """The report of a run, which is also written into `folder`/report: report.json and report.html.
 
-    config, denoiser: of the run, with its averaged weights. dataset: what it was trained on. samples: drawn pictures
-    (N, C, H, W) with the data's stored values; about: how they were drawn (their provenance). `note` gets a line
-    where something could not be had. Raises UnblotError for samples that do not fit the data.
+    config, denoiser: of the run, with its averaged weights. dataset: what it was trained on. samples: (N, C, H, W) with
+    the data's stored values; about: their provenance. `note` gets a line for everything that could not be measured.
+    Raises UnblotError for samples that do not fit the data.
     """
     report = evaluate(config, denoiser, dataset, samples, options or Options(cache=cache_folder() / "features"), note)
     report |= {"run": folder.resolve().name, "sampled_with": about or {}, "history": history(folder)}
+    shown = page(report, dataset, samples)
     target = folder / REPORT
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / JSON, report)
-    temporary = target / f".{HTML}.{os.getpid()}"
-    temporary.write_text(page(report, dataset, samples))
-    os.replace(temporary, target / HTML)
+    write_text(target / HTML, shown)
     return report
 
 
 def evaluate(
     config: RunConfig, denoiser: Denoiser, dataset: Dataset, samples: np.ndarray, options: Options, note: Note
 ) -> dict[str, Any]:
-    """All measurements as plain values, each part with the seconds it took, and a sentence on each question."""
+    """All measurements as plain values, each part with the seconds it took, and a verdict on each question."""
     seconds: dict[str, float] = {}
     notes: list[str] = []
 
-    def timed(name: str, measured: Callable[[], Any]) -> Any:
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
         start = time.perf_counter()
-        result = measured()
+        yield
         seconds[name] = round(time.perf_counter() - start, 2)
-        return result
 
     def noted(line: str) -> None:
         notes.append(line)
-        note(line)
+        note(printable(line))
 
     parts = measure.parts_of(dataset, samples)
-    schedule = build(SCHEDULES, config.train.schedule, "schedule")
-    weighting = build(WEIGHTINGS, config.train.weighting, "weighting")
-    report: dict[str, Any] = {
-        "unblot": __version__,
+    report: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
+    with timed("metrics"):
+        report["metrics"] = measure.metrics(parts, dataset, options, noted)
+    with timed("spectrum"):
+        report["spectrum"] = measure.spectrum(parts)
+    with timed("originality"):
+        report["originality"] = measure.originality(parts, options, noted)
+    with timed("likelihood"):
+        report["likelihood"] = measure.likelihood(config, denoiser, dataset, options)
+    with timed("learning"):
+        report["learning"] = _learning(config, denoiser, dataset, noted)
+    report |= {"notes": notes, "seconds": seconds}
+    return report | {"verdicts": verdicts(report)}
+
+
+def _about(config: RunConfig, denoiser: Denoiser, dataset: Dataset) -> dict[str, Any]:
+    """What was evaluated, and on what data."""
+    return {
         "data": {
             "name": dataset.name,
             "kind": config.data.kind,
@@ -97,32 +111,25 @@ def evaluate(
             "preset": config.train.preset,
             "distilled": config.distill is not None,
         },
-        "count": len(samples),
-        "metrics": timed("metrics", lambda: measure.metrics(parts, dataset, options, noted)),
-        "originality": None,
-        "likelihood": None,
-        "learning": None,
     }
-    if config.data.kind == "pictures":
-        report["originality"] = timed("originality", lambda: measure.originality(parts, options))
-    else:
-        noted("copies are not looked for among points in the plane: any two points of one place are alike")
-    if config.distill is None and (options.likelihood or options.ode):
-        found = timed("likelihood", lambda: measure.likelihood(config, denoiser, dataset, options))
-        report["likelihood"] = found
+
+
+def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Note) -> dict[str, Any] | None:
+    """The loss by noise level; None, and a note, where it cannot be measured."""
     if config.distill is not None:
-        noted("a distilled run is no denoiser: it has no likelihood and no loss by noise level; its teacher has")
-    elif len(dataset.held_out) > 1:
-        learning = timed("learning", lambda: loss_by_level(denoiser, dataset, schedule, weighting))
-        report["learning"] = learning.to_dict()
-    else:
-        noted("no held-out pictures: whether the model is still learning, and the floor of every figure, are unknown")
-    report |= {"notes": notes, "seconds": seconds}
-    return report | {"verdicts": verdicts(report)}
+        note("a distilled run is no denoiser: it has no likelihood and no loss by noise level; its teacher has")
+        return None
+    if min(len(dataset.held_out), len(dataset.train)) < 2:
+        few = f"{len(dataset.held_out)} held-out and {len(dataset.train)} training {config.data.kind}"
+        note(f"the loss by noise level needs at least 2 held-out and 2 training {config.data.kind}; there are {few}")
+        return None
+    schedule = build(SCHEDULES, config.train.schedule, "schedule")
+    weighting = build(WEIGHTINGS, config.train.weighting, "weighting")
+    return loss_by_level(denoiser, dataset, schedule, weighting).to_dict()
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """Training and held-out loss as they were measured while the run trained: step, training, held_out (or None)."""
+    """Training and held-out loss as measured during the training: step, training, held_out (or None)."""
     lines = of_kind(read_metrics(folder), HELD_OUT)
     return [
         {"step": line["step"]} | {side: mean_loss(line, side) for side in ("training", "held_out")} for line in lines
@@ -130,11 +137,17 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """The report.json of a run folder. Raises UnblotError where the run was not evaluated."""
+    """The report.json of a run folder. Raises UnblotError where the run was not evaluated, or the file is damaged."""
     path = folder / REPORT / JSON
+    anew = f"make a new one with: unblot evaluate {folder}"
     try:
-        return json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
+        summary(report), compare([report])  # whatever is read of it is there, and of the right type
     except FileNotFoundError:
-        raise UnblotError(f"no report in {str(folder)!r}; make one with: unblot evaluate {folder}") from None
-    except ValueError as error:
-        raise UnblotError(f"{str(path)!r} is damaged ({error}); make it anew with: unblot evaluate {folder}") from None
+        raise UnblotError(f"no report in {str(folder)!r}; {anew}") from None
+    except OSError as error:
+        raise UnblotError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UnblotError(f"{str(path)!r} is damaged ({reason}); {anew}") from None
+    return report

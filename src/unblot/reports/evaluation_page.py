@@ -1,203 +1,101 @@
-"""report.html: one page that holds everything it shows, for a reader who knows none of the words."""
+"""report.html: the evaluation of a run as one page, for a reader who is new to the field."""
 
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from unblot.data.dataset import Dataset
-from unblot.reports.charts import history_chart, loss_chart, share_bars, sheet, small, whiskers
-from unblot.reports.style import STYLE
-from unblot.reports.verdicts import MEANINGS, QUESTIONS, bits_per_dim, number
+from unblot.data.readers.listing import counted
+from unblot.evaluation.spectrum import GRAINY, SMOOTH
+from unblot.reports import charts
+from unblot.reports.render import Picture, render, sheet, thumbnail
+from unblot.reports.verdicts import ANSWERS, MEANINGS, QUESTIONS, TITLES, bits_per_dim, number
 
-SHOWN, SHOWN_POINTS = 64, 4000
-
-ANSWERS = {"good": "yes", "middling": "partly", "bad": "no", "unknown": "unknown"}
+SHOWN, SHOWN_POINTS, SHOWN_CLASSES = 64, 4000, 40
 
 AGAINST = {  # label and colour of each comparison
-    "held-out": ("drawn, held-out", "drawn"),
-    "floor": ("real, held-out", "real"),
-    "training": ("drawn, training", "drawn"),
+    "held-out": ("held-out", "samples"),
+    "floor": ("real pictures", "real"),
+    "training": ("training", "training"),
 }
-
-TITLES = {"frechet_distance": "Fréchet distance", "frechet_infinity": "Fréchet distance, of infinitely many samples"}
-
-DRAWN, REAL = '<span class="key drawn"></span>', '<span class="key real"></span>'
 
 
 def page(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
-    """The whole page. samples: the drawn pictures (N, C, H, W), stored values."""
-    sections = [
-        _head(report),
-        _look(report, dataset, samples),
-        _pairs(report, dataset, samples),
-        _figures(report),
-        _shares(report),
-        _learning(report),
-        _history(report),
-        _likelihood(report),
-        _how(report),
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report['run'])}: evaluation</title><style>{STYLE}</style></head>\n"
-        "<body><main>\n" + "\n".join(sections) + "\n</main></body></html>\n"
+    """The whole page. samples: (N, C, H, W), stored values."""
+    learning = report["learning"]
+    return render(
+        "evaluation.html",
+        report=report,
+        questions=QUESTIONS,
+        answers=ANSWERS,
+        number=number,
+        counted=counted,
+        sheets=_sheets(report, dataset, samples),
+        pairs=_pairs(report, dataset, samples),
+        metrics=[_metrics(report["metrics"]["rows"], features) for features in report["metrics"]["features"]],
+        shares=_shares(report),
+        bounds=[
+            (part.replace("_", "-"), report["likelihood"][part]["bound"])
+            for part in ("held_out", "training")
+            if bits_per_dim(report, part)
+        ],
+        charts={
+            "spectrum": charts.power_ratios((report["spectrum"] or {}).get("octaves", ()), SMOOTH, GRAINY),
+            "levels": charts.losses_by_level(learning["bins"]) if learning else "",
+            "history": charts.loss_history(report["history"]),
+        },
     )
 
 
-def _section(title: str, text: str, body: str) -> str:
-    return f"<h2>{title}</h2><p>{text}</p>{body}"
-
-
-def _head(report: dict[str, Any]) -> str:
-    data, kind = report["data"], report["data"]["kind"]
-    cards = []
-    for key, question in QUESTIONS.items():
-        level, text = report["verdicts"][key]["level"], escape(report["verdicts"][key]["text"])
-        heading = f"<h3>{question} <span>{ANSWERS[level]}</span></h3>"
-        cards.append(f'<section class="card verdict {level}">{heading}<p>{text}</p></section>')
-    notes = "".join(f'<p class="faint">Note: {escape(line)}</p>' for line in report["notes"])
-    return (
-        f"<h1>{escape(report['run'])}</h1>"
-        f"<p>A model with {report['model']['parameters'] / 1e6:.2f} million parameters learned from"
-        f" {data['training']:,} {kind} of “{escape(data['name'])}” and drew {report['count']:,} new ones."
-        f" Here they are compared with those, and with {data['held_out']:,} {kind} that it never saw"
-        f' (held-out).</p><div class="cards">{"".join(cards)}</div>{notes}'
-    )
-
-
-def _look(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
+def _sheets(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> dict[str, Picture]:
+    """Samples and training pictures, as many of either."""
     count = min(SHOWN_POINTS if report["data"]["kind"] == "points" else SHOWN, len(samples), len(dataset.train))
     chosen = np.asarray(dataset.pictures[np.sort(np.random.default_rng(0).permutation(dataset.train)[:count])])
     extent = 1.15 * float(np.abs(chosen).max())
-    drawn = sheet(samples[:count], dataset.values, "drawn pictures", extent)
-    real = sheet(chosen, dataset.values, "training pictures", extent)
-    return _section(
-        "See for yourself",
-        "The first drawn ones, not the best, beside training ones taken at random.",
-        f'<div class="cards"><div class="card"><h3>Drawn by the model</h3>{drawn}</div>'
-        f'<div class="card"><h3>Real, from the training data</h3>{real}</div></div>',
-    )
+    shown = {"samples": samples[:count], "training": chosen}
+    return {name: sheet(stored, dataset.values, extent) for name, stored in shown.items()}
 
 
-def _pairs(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
-    found = report["originality"]
-    if found is None:
-        return ""
-    pairs = []
-    for pair in found["pairs"]:
-        drawn = small(samples[pair["sample"]], dataset.values, "drawn")
-        real = small(np.asarray(dataset.pictures[pair["training"]]), dataset.values, "nearest training picture")
-        kind, word = ("pair copy", "copy, ") if pair["copy"] else ("pair", "")
-        caption = f"<figcaption>{word}{pair['ratio']:.2f}</figcaption>"
-        pairs.append(f'<figure class="{kind}"><div>{drawn}{real}</div>{caption}</figure>')
-    forms = ["mirrored pictures"] * found["flip"] + [f"pictures moved by up to {found['shift']} px"] * bool(
-        found["shift"]
-    )
-    also = f" Here {' and '.join(forms)} count as copies, too." if forms else ""
-    return _section(
-        "The nearest pairs",
-        "Of all drawn pictures the ones nearest to a training picture: left what was drawn, right the training"
-        " picture. The number says how near: their distance, as a share of the distance to the fifth nearest"
-        f" training picture. Below 0.33 it is called a copy; what is merely alike comes to 0.5 and more.{also}",
-        f'<div class="card pairs">{"".join(pairs)}</div>',
-    )
+def _pairs(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> list[dict[str, Any]]:
+    """The nearest pairs of the report, each with its two pictures."""
+    return [
+        {
+            **pair,
+            "sample_picture": thumbnail(samples[pair["sample"]], dataset.values),
+            "training_picture": thumbnail(np.asarray(dataset.pictures[pair["training"]]), dataset.values),
+        }
+        for pair in (report["originality"] or {}).get("pairs", ())
+    ]
 
 
-def _figures(report: dict[str, Any]) -> str:
-    body = []
-    for features in report["metrics"]["features"]:
-        rows = [r for r in report["metrics"]["rows"] if r["features"] == features]
-        references = escape(", ".join(sorted({r["reference"] for r in rows})))
-        counts = f"{report['count']:,} samples; compared with: {references}"
-        body.append(f"<p><b>{escape(features)} features</b> <small>{counts}</small></p>")
-        for name, meaning in MEANINGS.items():
-            by_reference = {r["against"]: r for r in rows if r["name"] == name}
-            if not by_reference:
-                continue
-            lines = [(*shown, by_reference[a]) for a, shown in AGAINST.items() if a in by_reference]
-            title = TITLES.get(name, name.replace("_", " ").capitalize())
-            body.append(f'<section class="card figure"><h3>{title}</h3><p>{meaning}</p>{whiskers(lines)}</section>')
-    return _section(
-        "The figures",
-        f"Each with its 95 % interval: {DRAWN} drawn pictures, against held-out and against training ones;"
-        f" {REAL} as many real training pictures in their place, which is what a perfect model would reach."
-        " They compare what a feature extractor sees in the pictures: figures of different extractors, or of"
-        " different numbers of pictures, do not compare.",
-        "".join(body),
-    )
+def _metrics(rows: list[dict[str, Any]], features: str) -> dict[str, Any]:
+    """The metrics in one kind of features, each with its meaning, its rows (label, colour, metric) and its chart."""
+    rows = [row for row in rows if row["features"] == features]
+    found = []
+    for name, meaning in MEANINGS.items():
+        against = {row["against"]: row for row in rows if row["name"] == name}
+        shown = [(*look, against[key]) for key, look in AGAINST.items() if key in against]
+        if shown:
+            needs = dict.fromkeys(row["needs"] for *_, row in shown if row["needs"])
+            title, chart = TITLES.get(name, name.replace("_", " ").capitalize()), charts.intervals(shown)
+            found.append({"title": title, "meaning": meaning, "rows": shown, "chart": chart, "needs": list(needs)})
+    return {"features": features, "references": ", ".join(sorted({r["reference"] for r in rows})), "metrics": found}
 
 
-def _shares(report: dict[str, Any]) -> str:
+def _shares(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The share of each class among samples and training pictures; of many classes those that differ most."""
     counts = report["metrics"]["class_counts"]
     if not counts:
-        return ""
-    bars = share_bars(report["data"]["classes"], counts["samples"], counts["training"])
-    return _section(
-        "Classes",
-        "How often each class occurs, as seen by a classifier trained on the data's labels:"
-        f" {DRAWN} among drawn, {REAL} among training pictures.",
-        f'<div class="card">{bars}</div>',
-    )
-
-
-def _learning(report: dict[str, Any]) -> str:
-    found = report["learning"]
-    if found is None:
-        return ""
-    return _section(
-        "Loss by noise level",
-        f"How far off the model is where it undoes little noise (left) and much (right): {DRAWN} on"
-        f" {found['n_held_out']} held-out pictures, {REAL} on {found['n_training']} training pictures. Where the"
-        " held-out loss lies well above the other, the model remembers what it should have understood.",
-        f'<div class="card">{loss_chart(found["bins"])}</div>',
-    )
-
-
-def _history(report: dict[str, Any]) -> str:
-    chart = history_chart(report.get("history") or [])
-    if not chart:
-        return ""
-    return _section(
-        "Loss while it trained",
-        f"Of the averaged weights, on {DRAWN} held-out and {REAL} training pictures, always the same ones. Where the"
-        " held-out loss turns up while the other falls, more training only taught it to remember.",
-        f'<div class="card">{chart}</div>',
-    )
-
-
-def _likelihood(report: dict[str, Any]) -> str:
-    if bits_per_dim(report, "training") is None:
-        return ""
-    found = report["likelihood"]
-    parts = {
-        label: found[key]["bound"]
-        for label, key in (("held-out", "held_out"), ("training", "training"))
-        if found[key]["bound"]
-    }
-    head = "".join(f"<th>{label}, {bound['count']} pictures</th>" for label, bound in parts.items())
-    body = []
-    for term, label in (("prior", "the start"), ("steps", "the steps"), ("decoder", "the last step"), ("total", "all")):
-        cells = "".join(f"<td>{number(bound['terms'][term])}</td>" for bound in parts.values())
-        body.append(f"<tr><th>{label}</th>{cells}</tr>")
-    unit = "bits per value" if found["discrete"] else "bits per value (of a density, in the network's range)"
-    return _section(
-        "How probable real pictures are to the model",
-        f"An upper bound in {unit}. Fewer is better, and a picture that needs many is unlike what the model"
-        " learned. Held-out pictures should need about as many as training pictures.",
-        f'<div class="card"><table><tr><th></th>{head}</tr>{"".join(body)}</table></div>',
-    )
-
-
-def _how(report: dict[str, Any]) -> str:
-    seconds = ", ".join(f"{part} {value:g} s" for part, value in report["seconds"].items())
-    rows = {
-        "data": f"{report['data']['name']}, fingerprint {report['data']['fingerprint']}",
-        "network": report["model"]["network"],
-        "training": f"preset {report['model']['preset']}, {report['model']['steps']} steps",
-        "drawn with": ", ".join(f"{key} {value}" for key, value in report["sampled_with"].items()) or "unknown",
-        "measured by": f"unblot {report['unblot']}; {seconds}",
-    }
-    entries = "".join(f"<dt>{key}</dt><dd>{escape(str(value))}</dd>" for key, value in rows.items())
-    return f"<h2>How it was measured</h2><dl>{entries}</dl>"
+        return []
+    a, b = (np.array(counts[part]) / max(1, sum(counts[part])) for part in ("samples", "training"))
+    longest = max(float(a.max()), float(b.max()), 1e-9)
+    return [
+        {
+            "name": report["data"]["classes"][i],
+            "samples": a[i],
+            "training": b[i],
+            "samples_bar": a[i] / longest,
+            "training_bar": b[i] / longest,
+        }
+        for i in np.sort(np.argsort(-np.abs(a - b), kind="stable")[:SHOWN_CLASSES])
+    ]

@@ -1,7 +1,10 @@
-"""What the figures of a report say, in words: a sentence for each question, a summary, and runs side by side."""
+"""A report in words: a sentence on each question, a summary, and several runs side by side."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from unblot.data.readers.listing import counted, printable
+from unblot.evaluation.spectrum import FINEST
 
 QUESTIONS = {
     "good": "Is it good?",
@@ -10,28 +13,37 @@ QUESTIONS = {
     "learning": "Is it still learning?",
 }
 
+ANSWERS = {"good": "yes", "middling": "partly", "bad": "no", "unknown": "unknown"}
+
+TITLES = {"frechet_distance": "Fréchet distance", "frechet_infinity": "Fréchet distance of infinitely many samples"}
+
 MEANINGS = {
-    "frechet_distance": "How far apart the two sets are in average and spread; 0 is the same. Poor pictures, missing"
+    "frechet_distance": "How far apart the two sets are in mean and spread; 0 is the same. Poor pictures, missing"
     " variety and few samples all raise it.",
-    "frechet_infinity": "The same, extrapolated to infinitely many samples, and so free of their number.",
-    "kernel_distance": "How far apart the two sets are, whatever their sizes; 0 is the same, a little below can happen"
-    " by chance.",
-    "precision": "Share of the pictures that lie where real ones do: quality.",
-    "recall": "Share of the real pictures that lie where the drawn ones do: variety.",
-    "density": "How crowded with real pictures the places of the drawn ones are. About 1 is right; less is poor"
-    " quality, much more is drawing only the typical.",
-    "coverage": "Share of the real pictures that have a drawn one in their neighbourhood: variety.",
-    "class_share_distance": "Share of the pictures that would have to change class for the classes to be as frequent"
+    "frechet_infinity": "The same, extrapolated to infinitely many samples, so that their number does not matter.",
+    "kernel_distance": "How far apart the two sets are, whatever their sizes; 0 is the same. By chance it can be a"
+    " little below 0.",
+    "precision": "Share of the samples that lie where real pictures lie: quality.",
+    "recall": "Share of the real pictures that lie where samples lie: variety.",
+    "density": "How many real pictures lie around the samples. About 1 is right. Less is poor quality; much more means"
+    " that only typical pictures are sampled.",
+    "coverage": "Share of the real pictures that have a sample in their neighbourhood: variety.",
+    "class_share_distance": "Share of the samples that would have to change class for the classes to be as frequent"
     " as in the data.",
     "classes_reached": "Number of classes that occur at all.",
 }
-"""What each figure says, in a sentence."""
+"""What each metric says."""
+
+TEXTURES = {
+    "grainy": "Samples are grainy: their fine detail has {ratio:.2g} times the power of real pictures.",
+    "smooth": "Samples are too smooth: their fine detail has {ratio:.2g} times the power of real pictures.",
+}
 
 Answer = dict[str, str]  # `level` and `text`
 
 
 def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
-    """For each question a `level` (good, middling, bad or unknown) and a `text` that names the figures."""
+    """For each question a `level` (good, middling, bad or unknown) and a `text` that names the metrics."""
     answers = {"good": _good(report), "varied": _varied(report), "new": _new(report), "learning": _learning(report)}
     if report["data"]["kind"] == "points":
         return {key: {k: v.replace("picture", "point") for k, v in answer.items()} for key, answer in answers.items()}
@@ -39,7 +51,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
 
 
 def find(report: dict[str, Any], name: str, against: str) -> dict[str, Any] | None:
-    """The figure `name` of the first features, against training, held-out or floor; None where it has no value."""
+    """The metric `name` in the first features, against training, held-out or floor; None where it has no value."""
     features = report["metrics"]["features"][0]
     for row in report["metrics"]["rows"]:
         if (row["name"], row["against"], row["features"]) == (name, against, features) and row["value"] is not None:
@@ -62,73 +74,89 @@ def _answer(level: str, *sentences: str) -> Answer:
 
 
 def _good(report: dict[str, Any]) -> Answer:
+    """Held-out pictures against samples, and the power of fine detail, which features may not see."""
+    texture = _texture(report)
     name = "frechet_distance" if find(report, "frechet_distance", "floor") else "kernel_distance"
     called = {"frechet_distance": "Fréchet distance", "kernel_distance": "Kernel distance"}[name]
-    drawn, floor = find(report, name, "held-out"), find(report, name, "floor")
-    if drawn is None or floor is None:
-        return _answer(
-            "unknown", "There are too few samples or held-out pictures; the figures below tell how many it takes."
-        )
+    found, floor = find(report, name, "held-out"), find(report, name, "floor")
+    if found is None or floor is None:
+        few = "There are too few samples or held-out pictures to say. The metrics say how many they need."
+        return _answer("middling" if texture else "unknown", texture, few)
     text = (
-        f"{called} to held-out pictures {number(drawn)}; as many real training pictures reach {number(floor)}"
-        f" ({drawn['features']} features)."
+        f"{called} to held-out pictures: {number(found)}; of as many real training pictures: {number(floor)}"
+        f" ({found['features']} features)."
     )
     # The kernel distance is unbiased: a perfect model's interval holds 0, also against the many training pictures.
     kernel = find(report, "kernel_distance", "training")
     far = (report["originality"] or {}).get("median_percentile", 50.0) > 80
-    farther = "The typical drawn picture lies farther from every training picture than most held-out pictures do."
+    farther = (
+        "The typical sample is farther from every training picture than most held-out pictures are." if far else ""
+    )
     precision, real = find(report, "precision", "held-out"), find(report, "precision", "floor")
-    apart = drawn["low"] > floor["high"] or (kernel is not None and kernel["low"] > 0)
+    apart = found["low"] > floor["high"] or (kernel is not None and kernel["low"] > 0)
     if precision is not None and real is not None:
-        text += f" Precision {number(precision)}, of real ones {number(real)}."
+        text += f" Precision: {number(precision)}; of real pictures: {number(real)}."
         apart = apart or precision["high"] < real["low"]
     if not apart and not far:
-        return _answer("good", "Drawn and real pictures cannot be told apart by their features.", text)
+        same = "The features cannot tell samples from real pictures."
+        return _answer("middling" if texture else "good", texture, same, text)
     if precision is not None and real is not None and precision["value"] >= 0.9 * real["value"]:
-        return _answer("middling", "Most pictures pass for real, but on the whole they differ.", text, farther * far)
-    return _answer("bad", "Drawn pictures can be told from real ones.", text, farther * far)
+        return _answer("middling", texture, "Most samples look real, but as a whole they differ.", text, farther)
+    return _answer("bad", texture, "Samples can be told from real pictures.", text, farther)
+
+
+def _texture(report: dict[str, Any]) -> str:
+    """A sentence where fine detail is too strong or too weak, with the ratio that is farthest off; else ""."""
+    found = report["spectrum"]
+    if found is None or found["texture"] == "right":
+        return ""
+    ratios = [octave["ratio"] for octave in found["octaves"][:FINEST] if octave["ratio"] is not None]
+    ratio = max(ratios) if found["texture"] == "grainy" else min(ratios)
+    return TEXTURES[found["texture"]].format(ratio=ratio)
 
 
 def _varied(report: dict[str, Any]) -> Answer:
-    drawn, floor = find(report, "recall", "held-out"), find(report, "recall", "floor")
+    found, floor = find(report, "recall", "held-out"), find(report, "recall", "floor")
     classes, reached = find(report, "classes_reached", "training"), ""
     if classes is not None:
-        reached = f"{classes['value']:.0f} of {len(report['data']['classes'])} classes are reached."
-    if drawn is None or floor is None:
+        reached = f"{classes['value']:.0f} of {len(report['data']['classes'])} classes occur."
+    if found is None or floor is None:
         return _answer("unknown", "There are too few samples or held-out pictures to say.", reached)
-    text = f"Recall of held-out pictures {number(drawn)}; real training pictures reach {number(floor)}."
+    text = f"Recall of held-out pictures: {number(found)}; by real training pictures: {number(floor)}."
     shares = find(report, "class_share_distance", "training")
     missing = classes is not None and classes["value"] < len(report["data"]["classes"])
-    if missing or drawn["high"] < 0.7 * floor["value"]:
-        return _answer("bad", "Part of the data is never drawn.", text, reached)
-    if drawn["high"] < floor["low"]:
+    if missing or found["high"] < 0.7 * floor["value"]:
+        return _answer("bad", "Part of the data is never sampled.", text, reached)
+    if found["high"] < floor["low"]:
         return _answer("middling", "Less varied than real pictures.", text, reached)
     if shares is not None and shares["low"] > 0.1:
-        often = f"{shares['value']:.0%} of the drawn pictures are of classes that are drawn too often."
+        often = f"{shares['value']:.0%} of the samples are of classes that occur too often."
         return _answer("middling", "Varied, but the classes are out of balance.", text, reached, often)
     return _answer("good", "As varied as real pictures.", text, reached)
 
 
 def _new(report: dict[str, Any]) -> Answer:
-    found = report["originality"]
-    if found is None:
-        return _answer("unknown", "Copies are not looked for among points in the plane.")
-    drawn, real = found["samples"], found.get("held_out")
-    text = f"{drawn['copies']} of {drawn['count']} drawn pictures are copies of training pictures ({interval(drawn)})"
-    text += f"; of held-out pictures {real['share']:.1%} would be called so." if real else "."
+    originality = report["originality"]
+    if originality is None and report["data"]["kind"] == "points":
+        return _answer("unknown", "Copies are not searched among points in the plane.")
+    if originality is None:
+        return _answer("unknown", "With fewer than 2 different training pictures, copies mean nothing.")
+    found, real = originality["samples"], originality.get("held_out")
+    text = f"{found['copies']} of {found['count']} samples are copies of training pictures ({interval(found)})"
+    text += f"; by the same rule {real['share']:.1%} of held-out pictures are." if real else "."
     allowed = max(0.01, real["high"] if real else 0.0)
     typical = ""
     if real:
-        nearer = 100 - found["median_percentile"]
+        nearer = 100 - originality["median_percentile"]
         side, share = ("nearer to", nearer) if nearer >= 50 else ("farther from", 100 - nearer)
         typical = (
-            f"The typical drawn picture is {side} its nearest training picture than {share:.0f} % of held-out pictures"
-            " are to theirs (50 % would be chance)."
+            f"The typical sample is {side} its nearest training picture than {share:.0f} % of held-out pictures are"
+            " to theirs (50 % would be chance)."
         )
-    if drawn["low"] > allowed:
-        return _answer("bad", "It copies." if drawn["low"] > 0.5 else "It copies in part.", text, typical)
-    if found.get("copying_z", 0.0) < -3:
-        return _answer("middling", "Few copies, but it stays too near to the training pictures.", text, typical)
+    if found["low"] > allowed:
+        return _answer("bad", "It copies." if found["low"] > 0.5 else "It copies in part.", text, typical)
+    if originality.get("copying_z", 0.0) < -3:
+        return _answer("middling", "Few copies, but samples are too near to the training pictures.", text, typical)
     return _answer("good", "It does not copy.", text, typical)
 
 
@@ -140,30 +168,33 @@ def interval(share: dict[str, Any]) -> str:
 def _learning(report: dict[str, Any]) -> Answer:
     found = report["learning"]
     if found is None and report["model"].get("distilled"):
-        return _answer("unknown", "It was distilled: what it can learn is its teacher's to say.")
+        return _answer("unknown", "The model is distilled: ask its teacher, from which it learned.")
     if found is None:
-        return _answer("unknown", "Without held-out pictures it cannot be told.")
+        return _answer("unknown", "There are too few held-out or training pictures to say.")
     ends = f"95 % interval {found['low']:+.1%} to {found['high']:+.1%}"
     text = f"The loss on held-out pictures differs from that on training pictures by {found['gap']:+.1%} ({ends})."
     if found["gap"] > 1:
         text = f"The loss on held-out pictures is {1 + found['gap']:.1f} times that on training pictures."
     if found["low"] > 0.25:
-        return _answer("bad", "It remembers its training pictures. Stop earlier, or give it more pictures.", text)
+        return _answer("bad", "It memorizes its training pictures. Stop earlier, or give it more pictures.", text)
     if found["low"] > 0:
-        return _answer("middling", "It begins to remember; more training gains less and less.", text)
-    return _answer("good", "What it learns holds for pictures it never saw; more training can help.", text)
+        return _answer("middling", "It begins to memorize; more training helps less and less.", text)
+    return _answer("good", "What it learns also holds for pictures that it never saw; more training can help.", text)
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The report for the terminal: the questions with their answers, and what could not be had."""
-    lines = [f"{report['run']}: {report['count']} drawn pictures, {report['data']['training']} training and"
-             f" {report['data']['held_out']} held-out pictures of {report['data']['name']}", ""]  # fmt: skip
-    for key, question in QUESTIONS.items():
-        lines += [f"{question:<22} {report['verdicts'][key]['text']}"]
+    """The report for the terminal: the questions with their answers, and what could not be measured."""
+    data = report["data"]
+    lines = [
+        f"{report['run']}: {counted(report['count'], 'sample')}, {data['training']} training and {data['held_out']}"
+        f" held-out {data['kind']} of {data['name']}",
+        "",
+    ]
+    lines += [f"{question:<22} {report['verdicts'][key]['text']}" for key, question in QUESTIONS.items()]
     bits = bits_per_dim(report, "held_out")
     if bits is not None:
         lines += [f"{'How probable?':<22} at most {number(bits)} bits per dimension for held-out pictures"]
-    return "\n".join([*lines, *(f"note: {line}" for line in report["notes"])])
+    return "\n".join(map(printable, [*lines, *(f"note: {line}" for line in report["notes"])]))
 
 
 def bits_per_dim(report: dict[str, Any], part: str) -> dict[str, Any] | None:
@@ -173,22 +204,23 @@ def bits_per_dim(report: dict[str, Any], part: str) -> dict[str, Any] | None:
 
 
 def compare(reports: Sequence[dict[str, Any]]) -> str:
-    """Several runs side by side, one a column: figures against held-out pictures, copies, likelihood, loss gap."""
+    """Several runs side by side, one a column: metrics against held-out pictures, copies, likelihood, loss gap."""
     rows: list[tuple[str, list[str]]] = [
-        ("run", [r["run"] for r in reports]),
-        ("data", [r["data"]["name"] for r in reports]),
-        ("network", [r["model"]["network"].split(":")[0] for r in reports]),
+        ("run", [printable(r["run"]) for r in reports]),
+        ("data", [printable(r["data"]["name"]) for r in reports]),
+        ("network", [printable(r["model"]["network"].split(":")[0]) for r in reports]),
         ("parameters", [f"{r['model']['parameters'] / 1e6:.2f} M" for r in reports]),
         ("steps", [str(r["model"]["steps"]) for r in reports]),
         ("samples", [str(r["count"]) for r in reports]),
-        ("features", [r["metrics"]["features"][0] for r in reports]),
+        ("features", [printable(r["metrics"]["features"][0]) for r in reports]),
     ]
     for name in MEANINGS:
         found = [find(r, name, "held-out") for r in reports]
         if any(found):
             rows.append((name, [number(f) for f in found]))
             rows.append(("  floor", [number(find(r, name, "floor")) for r in reports]))
-    rows.append(("copies", [_share(r) for r in reports]))
+    rows.append(("fine detail", [(r["spectrum"] or {}).get("texture", "–") for r in reports]))
+    rows.append(("copies", [_copies(r) for r in reports]))
     rows.append(("bits per dimension", [number(bits_per_dim(r, "held_out")) for r in reports]))
     rows.append(("held-out loss, gap", [f"{r['learning']['gap']:+.1%}" if r["learning"] else "–" for r in reports]))
     widths = [max(len(column[i]) for _, column in rows) for i in range(len(reports))]
@@ -197,24 +229,20 @@ def compare(reports: Sequence[dict[str, Any]]) -> str:
         "  ".join([f"{name:<{first}}", *(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True))]).rstrip()
         for name, cells in rows
     ]
-    return "\n".join(lines + [f"note: {line}" for line in _caveats(reports)])
+    return "\n".join(map(printable, lines + [f"note: {line}" for line in _caveats(reports)]))
 
 
-def _share(report: dict[str, Any]) -> str:
-    found = report["originality"]
-    return (
-        "–"
-        if found is None
-        else number({k: round(found["samples"][k], 5) for k in ("low", "high")} | {"value": found["samples"]["share"]})
-    )
+def _copies(report: dict[str, Any]) -> str:
+    found = (report["originality"] or {}).get("samples")
+    return "–" if found is None else f"{found['share']:.3g} ({found['low']:.3g} to {found['high']:.3g})"
 
 
 def _caveats(reports: Sequence[dict[str, Any]]) -> Iterable[str]:
     """Why columns may not be comparable."""
     for what, key in (("data", "fingerprint"), ("numbers of held-out pictures", "held_out")):
         if len({r["data"][key] for r in reports}) > 1:
-            yield f"the runs have different {what}: their figures do not compare"
+            yield f"the runs have different {what}: their metrics do not compare"
     if len({r["metrics"]["features"][0] for r in reports}) > 1:
-        yield "the figures come from different features: they do not compare"
+        yield "the metrics are in different features: they do not compare"
     if len({r["count"] for r in reports}) > 1:
         yield "the numbers of samples differ: Fréchet distance, recall and coverage do not compare"

@@ -1,17 +1,19 @@
-"""The plan of a run with a time budget, in plain values and in words."""
+"""The plan of a run with a time budget, as plain values and in words."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from unblot.config.durations import format_seconds
+from unblot.data.readers.listing import counted
 
 
 @dataclass(frozen=True)
 class BudgetPlan:
-    """What a run with a budget is going to be, as trial steps foretell it. Times in seconds, memory in bytes.
+    """What a run with a budget is going to be, as predicted by trial steps. Times in seconds, memory in bytes.
 
-    used: before this sitting's first step, trials included. steps, pictures, passes: from step `first` on. aside_share:
-    of the time, for previews and checkpoints. ends: clock time, ISO 8601.
+    used: before this session's first step, trials included. steps, pictures, passes: from step `first` on.
+    overhead_share: of the time left, for previews, saving and measuring, in [0, 1]. step_seconds: of the trial steps,
+    whose number is trial_steps. ends: clock time, ISO 8601.
     """
 
     budget: float
@@ -26,6 +28,8 @@ class BudgetPlan:
     pictures_per_second: float
     memory: int
     overhead_share: float
+    step_seconds: float
+    trial_steps: int
     ends: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,13 +41,23 @@ class BudgetPlan:
 
 
 def describe_plan(plan: dict[str, Any]) -> str:
-    """A plan in words, as `Plan.to_dict` gives it, in three lines."""
+    """A plan in words, as `BudgetPlan.to_dict` gives it, in four lines."""
     memory = f"{plan['memory'] / 1e9:.1f} GB" if plan["memory"] >= 1e9 else f"{plan['memory'] / 1e6:.0f} MB"
+    budget = f"budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far"
+    if plan["steps"]:
+        first = (
+            f"{plan['steps']:,} step{'' if plan['steps'] == 1 else 's'} of {plan['batch_size']}: "
+            f"{plan['pictures']:,} pictures, {plan['passes']:.1f} passes over the data"
+        )
+        overhead = f"{100 * plan['overhead_share']:.0f} % of the time for previews, saving and measuring ({budget})"
+    else:
+        first = "no step fits into the time that is left; the run takes the few that its learning rate needs to end"
+        overhead = f"all of the time is for the last preview and saving ({budget})"
     return (
-        f"{plan['steps']:,} steps of {plan['batch_size']}: {plan['pictures']:,} pictures, {plan['passes']:.1f} passes "
-        f"over the data\n"
+        f"{first}\n"
         f"{plan['network']}, {plan['parameters'] / 1e6:.2f} M parameters, "
         f"{plan['pictures_per_second']:.0f} pictures/s, {memory} of memory\n"
-        f"ends at {plan['ends'][11:]}, {100 * plan['overhead_share']:.0f} % of the time for previews, saving and "
-        f"measuring (budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far)"
+        f"ends at {plan['ends'][11:]}, {overhead}\n"
+        f"assumes that the machine stays as idle as during {counted(plan['trial_steps'], 'trial step')} of "
+        f"{plan['step_seconds']:.3g} s; if it gets slower, the run takes fewer steps"
     )

@@ -1,12 +1,11 @@
-"""Drawing any number of pictures into a folder: in flat memory, on several processes, and on after a stop.
+"""Sampling any number of pictures into a folder: in bounded memory, on several processes, resumed after a stop.
 
-    manifest.json                what is drawn, and how (run, seed, solver, levels); a second call with the same
-                                 choices goes on
-    000000.png …                 one file a picture, its provenance inside
-    shard-000000.npy …           or, for many, SHARD pictures a file, (n, C, H, W), with labels-000000.npy beside
-    grid.png                     the first pictures, to look at
+    manifest.json                all choices (run, seed, solver, levels); a second call with the same choices resumes
+    000000.png …                 one file per sample, its provenance inside
+    shard-000000.npy …           or, of many, SHARD samples per file, (n, C, H, W), with labels-000000.npy beside it
+    grid.png                     the first samples in one image
 
-Every file appears whole or not at all, so that what is missing after a stop is told by the names.
+Every file appears whole or not at all, so that the names alone say what is missing after a stop.
 """
 
 import dataclasses
@@ -14,12 +13,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from unblot.config.schema import DataFacts, SampleConfig
+from unblot.config.choices import from_choices
+from unblot.config.schema import SampleConfig
 from unblot.data.output import picture_suffix, save_array
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
@@ -33,57 +35,93 @@ from unblot.system.folders import MANIFEST, begin_folder, claimed, recorded, ref
 from unblot.system.stored import read_stored
 
 GRID = "grid.png"
-SHARD = 4096  # pictures
-MANY = 10_000  # pictures, from which on they are kept in shards
-SHOWN = 100  # pictures in the grid
-SETTLED = {"quality", "nfe", *(f.name for f in dataclasses.fields(SamplerConfig))}  # choices that make a setting
+SHARD = 4096  # samples per file
+MANY = 10_000  # from this number of samples on they are written in shards
+SHOWN = 100  # samples in the grid
+ASKED = {"n", "batch_size", "device", "quality", "nfe"}  # fields of SampleConfig that the manifest does not repeat
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is sampled: the run, the choices, and the sampler that they led to at the start."""
+
+    run: Run
+    config: SampleConfig
+    sampler: SamplerConfig
+
+    @property
+    def shards(self) -> bool:
+        """Whether samples are written in shards instead of one file each."""
+        return self.config.n >= MANY or self.run.config.data.kind == "points"
+
+    def sample(self, indices: Sequence[int]) -> Samples:
+        """The samples numbered `indices`."""
+        return self.run.sample_with(self.sampler, self.config, indices)
+
+    def manifest(self) -> dict[str, Any]:
+        """Everything that the samples depend on, as plain JSON values."""
+        asked = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ASKED}
+        model = fingerprint(self.run.denoiser)
+        chosen = {**asked, **dataclasses.asdict(self.sampler)}
+        return {"n": self.config.n, "shards": self.shards, "model": model, **chosen}
+
+    def file_names(self) -> list[str]:
+        """The names of all files, in the order in which they are written."""
+        n, data = self.config.n, self.run.config.data
+        if not self.shards:
+            suffix = picture_suffix(data.channels, ValueMap.from_dict(data.values))
+            return [*(f"{i:06d}{suffix}" for i in range(n)), GRID]
+        numbers = range(math.ceil(n / SHARD))
+        labels = [] if self.config.label is None else [f"labels-{i:06d}.npy" for i in numbers]
+        return [*labels, *(f"shard-{i:06d}.npy" for i in numbers), GRID]
+
+    def compiled(self, batches: int, note: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Within it `batches` batches are sampled with a compiled network, on a GPU where that saves time."""
+        mode = "off" if self.run.config.train.compile == "off" else "auto"
+        batch = range(self.config.batch_size)
+        return compiled_for_many(
+            self.run.denoiser.network, mode, self.run.device, lambda: self.sample(batch), batches, note
+        )
 
 
 def sample_to_folder(
     folder: Path | None,
     run: Run,
-    n: int,
+    n: int = 16,
     *,
     overwrite: bool = False,
-    batch_size: int = 64,
     group: Group | None = None,
     progress: Callable[[int], None] = lambda pictures: None,
     note: Callable[[str], None] = lambda line: None,
     **choices: Any,
 ) -> Path:
-    """Writes n samples into a folder, all but those that are there already; `choices` as in `Run.sample`. Returns it.
+    """Writes n samples into a folder, all but those that are there already, and returns it; choices: see `Run.sample`.
 
-    folder: None for a new one in the run. group: processes that share the work. `progress` gets the number of samples
-    that were just made, or found; `note` a line where the network is compiled. Raises UnblotError where the folder
-    holds anything else and `overwrite` is False, or where another process writes into it.
+    folder: None for a new one in the run. group: the processes that share the work. progress: called with the number of
+    samples just written, or found. note: called with a line on whether the network was compiled, where that was tried.
+    Raises UnblotError where the folder holds anything else and `overwrite` is False, or another process writes into it;
+    nothing is written before the first batch is done.
     """
-    SampleConfig(n=n, batch_size=batch_size)  # holds the numbers to their ranges
+    config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
+    job, group = Job(run, config, run.sampler(config)), group or Group()
     if folder is not None and not (folder / MANIFEST).exists():
-        refuse_foreign(folder, (), overwrite)  # before a lock is put there
-    with claimed(folder, run.path / SAMPLES / "sample", group or Group()) as claim:
-        _sample_into(claim, run, n, overwrite, batch_size, group or Group(), progress, note, choices)
+        refuse_foreign(folder, job.file_names(), overwrite)  # before a lock is put there
+    with claimed(folder, run.path / SAMPLES / "sample", group) as claim:
+        _sample_into(claim, job, overwrite, group, progress, note)
     return claim
 
 
 def _sample_into(
     folder: Path,
-    run: Run,
-    n: int,
+    job: Job,
     overwrite: bool,
-    batch_size: int,
     group: Group,
     progress: Callable[[int], None],
     note: Callable[[str], None],
-    choices: dict[str, Any],
 ) -> None:
-    shards = n >= MANY or run.config.data.kind == "points"
-    asked = {k: v for k, v in choices.items() if k in SETTLED}
-    sampler = run.sampler(label=choices.get("label"), **asked)  # tuned or not meanwhile, the draw goes on as it began
-    choices = {k: v for k, v in choices.items() if k not in asked} | dataclasses.asdict(sampler)
-    manifest = {"n": n, "shards": shards, "model": fingerprint(run.denoiser), **choices}
-    names = file_names(n, shards, run.config.data, labels=choices.get("label") is not None)
+    n, batch_size, manifest, names = job.config.n, job.config.batch_size, job.manifest(), job.file_names()
     there = _present(folder, manifest, names, overwrite)
-    size = SHARD if shards else batch_size
+    size = SHARD if job.shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
     shown: list[Samples] = []
     begun = False
@@ -93,68 +131,46 @@ def _sample_into(
         if not begun:
             fresh = overwrite or not (folder / MANIFEST).exists()
             if fresh and group.is_main_process and first is not None:
-                begin_folder(folder, names, {**manifest, "sampled_with": _told(first)}, overwrite)
-            wait_for_all(group)  # nobody writes before the first one has made room
+                begin_folder(folder, names, {**manifest, "sampled_with": _sampled_with(first)}, overwrite)
+            wait_for_all(group)  # no other process writes before the main one has prepared the folder
         begun = True
 
     mine = units[group.rank :: group.world]
-    left = [unit for unit in mine if not _names(unit, shards) <= there]
+    left = [unit for unit in mine if not _names(unit, job.shards) <= there]
     progress(sum(map(len, mine)) - sum(map(len, left)))
-    with _fast(run, sum(-(-len(unit) // batch_size) for unit in left), batch_size, choices, note):
+    with job.compiled(sum(-(-len(unit) // batch_size) for unit in left), note):
         for unit in left:
-            pictures = run.sample(len(unit), first=unit[0], batch_size=batch_size, **choices)
+            samples = job.sample(unit)
             if unit[0] < SHOWN:
-                shown.append(pictures)
-            begin(pictures)
-            _write(folder, pictures, shards)
+                shown.append(samples)
+            begin(samples)
+            _write(folder, samples, job.shards)
             progress(len(unit))
     begin()
-    _sweep(folder, {name for unit in mine for name in _names(unit, shards)})
+    _sweep(folder, {name for unit in mine for name in _names(unit, job.shards)})
     if group.is_main_process:
-        _grid(run, min(n, SHOWN), shown, batch_size, choices).save(folder / GRID)
+        _grid(job, min(n, SHOWN), shown).save(folder / GRID)
     wait_for_all(group)  # the folder stays claimed until all are done
 
 
-def _fast(
-    run: Run, batches: int, batch_size: int, choices: dict[str, Any], note: Callable[[str], None]
-) -> AbstractContextManager[None]:
-    """Within it so many batches are drawn with a compiled network, on a GPU where that pays."""
-    mode = "off" if run.config.train.compile == "off" else "auto"
-
-    def a_batch() -> Samples:
-        return run.sample(batch_size, batch_size=batch_size, **choices)
-
-    return compiled_for_many(run.denoiser.network, mode, run.device, a_batch, batches, note)
-
-
-def _told(pictures: Samples) -> dict[str, Any]:
-    """How the pictures are drawn, every choice made, with the levels (sigma/alpha) that it leads to."""
-    about = pictures.provenance
+def _sampled_with(samples: Samples) -> dict[str, Any]:
+    """The provenance of samples, with the levels sigma/alpha that were visited."""
+    about = samples.provenance
     levels = sampling_levels(about["schedule"], about["spacing"], about["steps"])
     ratios = [float(f"{ratio:.6g}") for ratio in (levels.sigma / levels.alpha).tolist()]
     return {**about, "levels": [ratio if math.isfinite(ratio) else "infinity" for ratio in ratios]}
 
 
 def _names(unit: range, shards: bool) -> set[str]:
-    """The stems of the files that say that these pictures are there."""
+    """The stems of the files whose presence shows that these samples are written."""
     return {f"shard-{unit[0] // SHARD:06d}"} if shards else {f"{i:06d}" for i in unit}
 
 
 def _sweep(folder: Path, names: set[str]) -> None:
-    """Removes what a process that was killed while it wrote one of these files has left."""
+    """Removes the partial files of processes that were killed while they wrote one of these."""
     for path in folder.glob(".*.tmp"):
         if path.name[1:].split(".")[0].replace("labels-", "shard-") in names:
             path.unlink(missing_ok=True)
-
-
-def file_names(n: int, shards: bool, data: DataFacts, labels: bool) -> list[str]:
-    """The names of all files of n samples, in the order in which they are written."""
-    if not shards:
-        suffix = picture_suffix(data.channels, ValueMap.from_dict(data.values))
-        return [*(f"{i:06d}{suffix}" for i in range(n)), GRID]
-    numbers = range(math.ceil(n / SHARD))
-    beside = [f"labels-{i:06d}.npy" for i in numbers] if labels else []
-    return [*beside, *(f"shard-{i:06d}.npy" for i in numbers), GRID]
 
 
 def _present(folder: Path, manifest: dict[str, Any], names: Sequence[str], overwrite: bool) -> set[str]:
@@ -172,19 +188,19 @@ def _present(folder: Path, manifest: dict[str, Any], names: Sequence[str], overw
     return {Path(name).stem for name in recorded(folder) if (folder / name).is_file()}
 
 
-def _write(folder: Path, pictures: Samples, shards: bool) -> None:
+def _write(folder: Path, samples: Samples, shards: bool) -> None:
     if not shards:
-        pictures.save_files(folder)
+        samples.save_files(folder)
         return
-    number = f"{pictures.indices[0] // SHARD:06d}.npy"
-    if pictures.labels is not None:
-        save_array(folder / f"labels-{number}", np.array(pictures.labels))
-    save_array(folder / f"shard-{number}", pictures.array)  # last: it says that all of this is there
+    number = f"{samples.indices[0] // SHARD:06d}.npy"
+    if samples.labels is not None:
+        save_array(folder / f"labels-{number}", np.array(samples.labels))
+    save_array(folder / f"shard-{number}", samples.array)  # last: its presence shows that the labels are there too
 
 
-def _grid(run: Run, n: int, shown: Sequence[Samples], batch_size: int, choices: dict[str, Any]) -> Any:
-    """The sheet of the first n pictures: from those just drawn, or, where these are not all, drawn again."""
+def _grid(job: Job, n: int, shown: Sequence[Samples]) -> Image.Image:
+    """The first n samples in one image: those at hand, or, where some are missing, sampled again."""
     if sum(len(part.array) for part in shown) < n:
-        return run.sample(n, batch_size=batch_size, **choices).grid()
+        return job.sample(range(n)).grid()
     array = np.concatenate([part.array for part in shown])[:n]
     return dataclasses.replace(shown[0], array=array).grid()

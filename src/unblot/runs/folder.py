@@ -212,12 +212,3 @@ def read_config(folder: Path) -> RunConfig:
     if not path.exists():
         raise UnblotError(f"no run at {str(folder)!r}: it has no {CONFIG}")
     return read_stored(path, RunConfig)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, oldest first; none where the file is not there yet."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_text().rpartition("\n")  # a line that is being written may stand at the end
-    return [json.loads(line) for line in whole.splitlines()]

@@ -1,10 +1,10 @@
-"""metrics.jsonl: the numbers of a run, one JSON object a line, of three kinds that are told by a key of their own.
+"""metrics.jsonl: the metrics of a run, one JSON object a line, of three kinds, each with a key of its own.
 
-    {"step", "loss", "grad_norm"}                   a training step: null where it was not finite, and so skipped
-    {"step", "log_snr", "training", "held_out", …}  the averaged weights' losses by noise level; see `heldout.py`
-    {"step", "preview": {…}}                        the colours of a preview; see `colour.py`
+    {"step", "loss", "grad_norm"}                   a training step; null where not finite, and so skipped
+    {"step", "log_snr", "training", "held_out", …}  the averaged weights' losses by noise level; see `held_out.py`
+    {"step", "preview": {…}}                        the colours of a preview; see `colours.py`
 
-No times stand in it: a run and its repetition write the same file.
+It holds no times: a run and its repetition write the same file.
 """
 
 import json
@@ -16,36 +16,56 @@ from typing import Any
 
 import torch
 
+from unblot.data.readers.listing import counted
 from unblot.runs.folder import METRICS
 
 Line = dict[str, Any]
-STEP, HELD_OUT, PREVIEW = "loss", "training", "preview"  # the key that tells the kind
+STEP, HELD_OUT, PREVIEW = "loss", "training", "preview"  # the key of each kind
+
+
+def parse_metrics(raw: bytes) -> tuple[list[Line], int, int]:
+    """The lines of a metrics file, oldest first, how many damaged ones were skipped, and the bytes up to the last
+    newline, behind which a line may be incomplete."""
+    whole = raw[: raw.rfind(b"\n") + 1]
+    parsed = [_parse(line) for line in whole.splitlines()]
+    lines = [line for line in parsed if line is not None]
+    return lines, len(parsed) - len(lines), len(whole)
+
+
+def read_metrics(folder: Path) -> list[Line]:
+    """The lines of a run's metrics, oldest first, without damaged ones; none where the file does not exist yet."""
+    path = folder / METRICS
+    return parse_metrics(path.read_bytes())[0] if path.exists() else []
 
 
 class MetricsFile:
-    """The lines of a run's metrics, in memory (`lines`) and, where this process leads, in its file."""
+    """The lines of a run's metrics, in memory (`lines`) and, in the main process, in the file."""
 
     def __init__(self, folder: Path, is_main_process: bool = True):
         self.path, self.is_main_process = folder / METRICS, is_main_process
         self.lines: list[Line] = []
 
     def restart(self) -> None:
-        """An empty file."""
+        """Empties the file."""
         self.lines = []
         if self.is_main_process:
             self.path.write_text("")
 
-    def go_back(self, size: int) -> bool:
-        """Keeps the first `size` bytes, as a checkpoint knows them. False where some of those are missing."""
-        kept = self.path.read_bytes()[:size] if self.path.exists() else b""  # not what stands there: the leader cuts it
-        self.lines = [json.loads(line) for line in kept.splitlines() if line.endswith(b"}")]
+    def go_back(self, size: int) -> str:
+        """Keeps the first `size` bytes, the length at a checkpoint, up to the last newline.
+
+        Returns what is missing or damaged there, in words; "" where nothing is.
+        """
+        kept = self.path.read_bytes()[:size] if self.path.exists() else b""  # the main process may be cutting the file
+        self.lines, damaged, end = parse_metrics(kept)
         if self.is_main_process:
             self.path.touch()
-            os.truncate(self.path, len(kept))
-        return len(kept) == size
+            os.truncate(self.path, end)
+        found = [f"{counted(damaged, 'damaged line')} skipped"] if damaged else []
+        return ", ".join([*found, "lines are missing at the end"] if end < size else found)
 
     def write(self, line: Line) -> None:
-        """Adds a line."""
+        """Appends a line."""
         line = {key: _plain(value) for key, value in line.items()}
         self.lines.append(line)
         if self.is_main_process:
@@ -53,7 +73,7 @@ class MetricsFile:
                 file.write(json.dumps(line) + "\n")
 
     def flushed(self) -> int:
-        """The size of the file in bytes, once all of it is on the disk."""
+        """The size of the file in bytes, after all of it has been written to the disk."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         return self.path.stat().st_size
@@ -65,13 +85,13 @@ def of_kind(lines: Sequence[Line], kind: str) -> list[Line]:
 
 
 def mean_loss(line: Line, side: str) -> float | None:
-    """The loss over all levels on `side`, training or held_out, of a line by noise level; None where not known."""
+    """The mean loss over all levels on `side`, training or held_out, of a HELD_OUT line; None where it is not known."""
     values = line[side]
     return None if not values or None in values else math.fsum(values) / len(values)
 
 
 def _plain(value: Any) -> Any:
-    """Six digits are enough, and what is not finite has no place in JSON."""
+    """Plain JSON values: floats with six digits, None for what is not finite."""
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     if isinstance(value, dict):
@@ -81,3 +101,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
+
+
+def _parse(raw: bytes) -> Line | None:
+    """The line in these bytes; None where they are no line of one of the three kinds."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    if STEP in line:
+        return line if all(_is_number(line.get(key)) for key in (STEP, "grad_norm")) else None
+    if HELD_OUT in line:
+        sides = [line.get(key) for key in (HELD_OUT, f"{HELD_OUT}_parts", "held_out", "held_out_parts", "log_snr")]
+        return line if all(s is None or (isinstance(s, list) and all(map(_is_number, s))) for s in sides) else None
+    preview = line.get(PREVIEW)
+    return line if isinstance(preview, dict) and all(isinstance(v, list) for v in preview.values()) else None
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -1,4 +1,4 @@
-"""A trained run, and the pictures that it draws."""
+"""A trained run, and sampling from it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from unblot._version import __version__
+from unblot.config.choices import from_choices
 from unblot.config.schema import DataFacts, RunConfig, SampleConfig
 from unblot.data.output import picture_suffix, save_picture, sheet
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
 from unblot.runs.folder import SNAPSHOTS, load_model
+from unblot.runs.labels import choose_labels
 from unblot.runs.snapshots import at_snapshot
-from unblot.runs.tuning_store import choose_sampler, read_tuning, usable
+from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
 from unblot.sampling.loop import Progress
@@ -28,14 +31,15 @@ from unblot.specs import several
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.folders import begin_folder, user_path
 
-GUIDING = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "threshold")
+GUIDANCE_OPTIONS = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "threshold")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Drawn pictures: `array` (N, C, H, W) with the values, range and dtype of the data that the model learned from.
+    """Samples `array` (N, C, H, W) in the units, range and dtype of the training data.
 
-    labels: the class index of each picture, or None; provenance: what they were drawn from, and how.
+    labels: the class index of each sample, or None. indices: their numbers. provenance: the run, the sampler and the
+    seed, as written into files.
     """
 
     array: np.ndarray
@@ -45,11 +49,11 @@ class Samples:
     provenance: dict[str, Any]
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """All of them as one picture to look at."""
+        """All samples in one image."""
         return sheet(self.array, ValueMap.from_dict(self.data.values), columns)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes `grid.png` and one file a picture (for points in the plane: one `points.npy`); returns the folder.
+        """Writes `grid.png` and one file per sample (of points in the plane: one `points.npy`); returns the folder.
 
         Raises UnblotError where the folder holds files already and `overwrite` is False.
         """
@@ -65,7 +69,7 @@ class Samples:
         return folder
 
     def save_files(self, folder: Path) -> None:
-        """Writes one file a picture, named by its index, with its provenance inside."""
+        """Writes one file per sample, named by its index, with its provenance inside."""
         values = ValueMap.from_dict(self.data.values)
         for row, index in enumerate(self.indices):
             about = {**self.provenance, "index": index}
@@ -76,7 +80,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model: where it lies, its config, and the denoiser itself."""
+    """A trained model: the folder it is in, its configuration, and the denoiser."""
 
     path: Path
     config: RunConfig
@@ -84,162 +88,163 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser lies, and pictures are drawn."""
+        """The device of the denoiser, on which samples are computed."""
         return next(self.denoiser.parameters()).device
 
     def sample(
+        self, n: int = 16, *, first: int = 0, on_step: Callable[[Progress], None] | None = None, **choices: Any
+    ) -> Samples:
+        """n samples, numbered from `first`. Sample i is a function of (seed, i), its label and the other choices.
+
+        choices, the fields of `SampleConfig`:
+
+        - seed: 0 by default. batch_size: samples computed together, 64; it changes none of them.
+        - label: a class by name or index, several that take turns, or "all". By default no label; of a run that learned
+          clusters, each cluster in proportion to its share.
+        - steps, solver, spacing: specs as in docs/sampling.md. nfe: the most network calls per sample. quality: draft,
+          good or best, of a tuned run. By default what tuning found (good), else what the run was trained with.
+        - guidance: a scale, or several that take turns; 1 is none. guidance_low, guidance_high: the interval of
+          sigma/alpha in which it acts. guidance_rescale: in [0, 1]. autoguide: a run, a model file or a snapshot of
+          this run, the weaker model of autoguidance. By default what tuning found, else none.
+        - threshold: none, static or dynamic.
+
+        on_step: called with a `Progress` after each step of each batch. Raises UnblotError for an unknown choice and
+        for a value that this run cannot use.
+        """
+        config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
+        return self.sample_with(self.sampler(config), config, range(first, first + n), on_step)
+
+    def sample_with(
         self,
-        n: int = 16,
-        *,
-        first: int = 0,
-        quality: str | None = None,
-        nfe: int | None = None,
-        steps: int | None = None,
-        seed: int = 0,
-        label: str | int | Sequence[str | int] | None = None,
-        guidance: float | Sequence[float] | None = None,
-        guidance_low: float = 0.0,
-        guidance_high: float | None = None,
-        guidance_rescale: float = 0.0,
-        autoguide: str | Path | None = None,
-        threshold: str = "none",
-        solver: str | None = None,
-        spacing: str | None = None,
-        batch_size: int = 64,
+        sampler: SamplerConfig,
+        config: SampleConfig,
+        indices: Sequence[int],
         on_step: Callable[[Progress], None] | None = None,
     ) -> Samples:
-        """n new pictures, numbered from `first`. Picture i follows from (seed, i), its label and the choices alone.
+        """The samples numbered `indices`, with this sampler; from `config` label, seed, rescale, threshold, batch size.
 
-        quality, evaluations, steps, solver, grid: see `tuned.choose_setting`. label: a class by name or index, several
-        that take turns, "all", or None for no label, where a run that learned clusters draws from each as often as it
-        came. guidance: a scale, or several that take turns; low and high are the sigma/alpha within which it is on.
-        autoguide: a run, model file or snapshot of this run to push away from. Where neither is given, guidance is as
-        tuning found it best, or none. Raises UnblotError for values that this run cannot use.
+        Raises UnblotError for values that this run cannot use, and for samples that are not finite.
         """
-        config = SampleConfig(  # holds the numbers to their ranges
-            n=n,
-            seed=seed,
-            guidance_low=guidance_low,
-            guidance_high=guidance_high,
-            guidance_rescale=guidance_rescale,
-            threshold=threshold,
-            batch_size=batch_size,
-        )
-        indices = range(first, first + n)
-        labels = choose_labels(label, self.config.data.classes, indices)
-        unasked = labels_for(seed, indices, clusters=self.config.data.clusters)
-        told = unasked if labels is None else torch.tensor(labels)
-        sampler = self.sampler(
-            label=label,
-            guidance=guidance,
-            guidance_low=guidance_low,
-            guidance_high=guidance_high,
-            autoguide=autoguide,
-            quality=quality,
-            nfe=nfe,
-            steps=steps,
-            solver=solver,
-            spacing=spacing,
-        )
+        data = self.config.data
+        chosen = choose_labels(config.label, data.classes, indices)
+        labels = labels_for(config.seed, indices, clusters=data.clusters) if chosen is None else torch.tensor(chosen)
+        guidance = self.guidance(sampler, labels, indices, config.guidance_rescale, config.threshold)
         choices: dict[str, Any] = {
             "solver": sampler.solver,
             "spacing": sampler.spacing,
             "steps": sampler.steps,
             "schedule": self.config.train.schedule,
-            "seed": seed,
+            "seed": config.seed,
         }
         batches = sample_batches(
             self.denoiser,
-            self.config.data.shape,
+            data.shape,
             indices,
-            labels=told,
-            guidance=self._guidance(sampler, config, told, indices),
-            batch_size=batch_size,
+            labels=labels,
+            guidance=guidance,
+            batch_size=config.batch_size,
             on_step=on_step,
             **choices,
         )
-        values = ValueMap.from_dict(self.config.data.values)
-        precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # as trained, where it can be
+        values = ValueMap.from_dict(data.values)
+        precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # that of training, on a GPU
         with mixed_precision(precision, self.device):
             array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
         run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
-        about = {"generator": f"unblot {__version__}", **run, **choices}
-        pushed = {**asdict(config), **asdict(sampler)}
-        unusual = {k: v for k, v in pushed.items() if k in GUIDING and v != getattr(SampleConfig, k)}
-        return Samples(array, labels, self.config.data, indices, {**about, "guidance": sampler.guidance, **unusual})
+        options = {**asdict(config), **asdict(sampler)}
+        changed = {k: options[k] for k in GUIDANCE_OPTIONS if options[k] != getattr(SampleConfig, k)}
+        about = {"generator": f"unblot {__version__}", **run, **choices, "guidance": sampler.guidance, **changed}
+        return Samples(array, chosen, data, indices, about)
 
     def need_denoiser(self, what: str) -> None:
-        """Raises UnblotError for a distilled run, which knows a few noise levels only and cannot do `what`."""
+        """Raises UnblotError for a distilled run, which knows its own noise levels alone and cannot do `what`."""
         if self.config.distill is not None:
             raise UnblotError(
                 f"{what} needs a denoiser of every noise level, and this run was distilled; use its teacher, "
                 f"{self.config.distill.teacher!r}"
             )
 
-    def sampler(
-        self,
-        *,
-        label: Any = None,
-        guidance: float | Sequence[float] | None = None,
-        guidance_low: float = 0.0,
-        guidance_high: float | None = None,
-        autoguide: str | Path | None = None,
-        **asked: Any,
-    ) -> SamplerConfig:
-        """How pictures are drawn where this is asked for: see `sample`, and for `asked` `tuned.choose_setting`.
+    def sampler(self, config: SampleConfig) -> SamplerConfig:
+        """The sampler that these choices lead to: see `sample` and `choose_sampler`.
 
-        Raises UnblotError where a distilled run is asked for other steps than its own.
+        Raises UnblotError for choices that do not go together, and for a distilled run that is asked for other steps.
         """
-        SampleConfig(guidance_low=guidance_low, guidance_high=guidance_high)  # holds the numbers to their ranges
-        own = guidance is None and autoguide is None
+        own = config.guidance is None and config.autoguide is None
+        if own and (config.guidance_low > 0 or config.guidance_high is not None):
+            raise UnblotError(
+                f"{arg('guidance_low')} and {arg('guidance_high')} limit a guidance; give {arg('guidance', 2.0)} or "
+                f"another scale with them"
+            )
         if self.config.distill is None:
-            labels = label is not None or bool(self.config.data.clusters)
-            overhead = any(asked.get(name) is not None for name in ("steps", "solver", "spacing"))
-            tuning = None if overhead else read_tuning(self.path, self.denoiser)
-            tuning = usable(tuning, self.path, labels=labels, guided=own)
-            found = choose_sampler(self.config.train, tuning, **asked)
+            labels = (config.label is not None or bool(self.config.data.clusters)) and self._knows_no_label()
+            plain = any(choice is not None for choice in (config.steps, config.solver, config.spacing))
+            tuning = None if plain else read_tuning(self.path, self.denoiser)
+            found = choose_sampler(self.config.train, usable(tuning, self.path, labels=labels, guided=own), config)
         else:
-            found = self._distilled(asked)
+            found = self._distilled(config)
         if own:
             return found
         return replace(
             found,
-            guidance=1.0 if guidance is None else guidance,
-            guidance_low=guidance_low,
-            guidance_high=guidance_high,
-            autoguide=None if autoguide is None else str(autoguide),
+            guidance=1.0 if config.guidance is None else config.guidance,
+            guidance_low=config.guidance_low,
+            guidance_high=config.guidance_high,
+            autoguide=None if config.autoguide is None else str(config.autoguide),
         )
 
-    def _distilled(self, asked: dict[str, Any]) -> SamplerConfig:
-        """A distilled run's only setting. Raises UnblotError where another is asked for."""
+    def _distilled(self, config: SampleConfig) -> SamplerConfig:
+        """The only sampler of a distilled run. Raises UnblotError where another is asked for."""
         assert self.config.distill is not None
-        own = choose_sampler(self.config.train, None)
-        given = {k: v for k, v in asked.items() if v is not None}
-        if not given.items() <= {**asdict(own), "nfe": own.steps}.items():
+        own = plain_sampler(self.config.train)
+        options = {**asdict(own), "nfe": own.steps, "quality": None}
+        if any(getattr(config, k) not in (None, options[k]) for k in ("steps", "solver", "spacing", "nfe", "quality")):
+            names = ", ".join(arg(name) for name in ("steps", "solver", "spacing", "nfe"))
             raise UnblotError(
-                f"this run was distilled to draw in {own.steps} steps at levels of its own; leave out --steps, "
-                f"--solver, --spacing, --nfe and --quality, or sample its teacher, {self.config.distill.teacher}"
+                f"this run was distilled for {arg('steps', own.steps)} at its own levels; leave out {names} and "
+                f"{arg('quality')}, or sample its teacher, {self.config.distill.teacher}"
             )
         return own
 
-    def _guidance(self, sampler: SamplerConfig, config: SampleConfig, labels: Any, indices: Sequence[int]) -> Guidance:
-        """The guidance of the pictures numbered `indices`. Raises UnblotError where this run cannot have it."""
+    def guidance(
+        self,
+        sampler: SamplerConfig,
+        labels: Tensor | None,
+        indices: Sequence[int],
+        rescale: float = 0.0,
+        threshold: str = "none",
+    ) -> Guidance:
+        """The guidance of the samples numbered `indices`, whose labels are (len(indices),) or None.
+
+        Raises UnblotError where this run cannot have it.
+        """
         scale = sampler.guidance
         weak = None if sampler.autoguide is None else self._weaker(sampler.autoguide)
-        if scale != 1 and labels is None and weak is None:
-            raise UnblotError(f"guidance {scale} pushes towards a label; give one with --label")
+        if scale != 1 and weak is None and labels is None:
+            raise UnblotError(f"{arg('guidance', scale)} guides towards a label; give one with {arg('label')}")
+        if scale != 1 and weak is None and not self._knows_no_label():
+            raise UnblotError(
+                f"{arg('guidance', scale)} needs a model that was also trained without labels, and this one had "
+                f"{arg('label_dropout', 0.0)}; guide with {arg('autoguide')}, or train with "
+                f"{arg('label_dropout', 0.15)}"
+            )
         if scale == 1 and weak is not None:
-            raise UnblotError("autoguidance at scale 1 changes nothing; give --guidance above 1, as 1.5")
-        if config.threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
-            raise UnblotError(f"threshold {config.threshold!r} needs values with limits; this run's are floats without")
+            raise UnblotError(f"autoguidance with scale 1 changes nothing; give {arg('guidance', 1.5)} or more")
+        if threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
+            raise UnblotError(
+                f"{arg('threshold', threshold)} needs data with limits; this run's data are unbounded floats"
+            )
         scales = scale if isinstance(scale, int | float) else torch.tensor([scale[i % len(scale)] for i in indices])
         high = math.inf if sampler.guidance_high is None else sampler.guidance_high
-        return Guidance(scales, config.guidance_rescale, sampler.guidance_low, high, weak, config.threshold)
+        return Guidance(scales, rescale, sampler.guidance_low, high, weak, threshold)
+
+    def _knows_no_label(self) -> bool:
+        """Whether the model was trained without a label too, as classifier-free guidance needs."""
+        return self.config.train.label_dropout > 0
 
     def _weaker(self, path: str) -> Denoiser:
-        """The model to push away from, on this one's device; a path is looked for in the run's folder first.
+        """The weaker model of autoguidance, on this run's device; a path is looked up in the run's folder first.
 
-        Raises UnblotError where its pictures are others.
+        Raises UnblotError where its pictures or labels are others.
         """
         inside = self.path / path
         place = inside if inside.exists() else Path(path)
@@ -249,7 +254,10 @@ class Run:
             config, denoiser = load_model(place)
         mine, its = ((c.data.shape, c.data.num_labels) for c in (self.config, config))
         if mine != its:
-            raise UnblotError(f"{path!r} cannot guide this run: its pictures and labels are {its}, not {mine}")
+            raise UnblotError(
+                f"{arg('autoguide', path)} has pictures of shape {its[0]} and {its[1]} labels, this run {mine[0]} and "
+                f"{mine[1]}; give a model of the same data"
+            )
         return denoiser.to(self.device)
 
 
@@ -258,26 +266,3 @@ def load(path: str | Path, device: str = "auto") -> Run:
     path = user_path(path)
     config, denoiser = load_model(path)
     return Run(path if path.is_dir() else path.parent, config, denoiser.to(available_device(device)))
-
-
-def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) -> list[int] | None:
-    """The class index of each of the pictures numbered `indices`, for a label as `Run.sample` takes it."""
-    if label is None:
-        return None
-    if not classes:
-        raise UnblotError(f"label {label!r} cannot be asked for: this run was trained without labels")
-    if label == "all":
-        chosen = list(range(len(classes)))
-    else:
-        wanted = label.split(",") if isinstance(label, str) else [label] if isinstance(label, int) else label
-        chosen = [_class_index(w, classes) for w in wanted]
-    return [chosen[i % len(chosen)] for i in indices]
-
-
-def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
-    if isinstance(wanted, str) and wanted in classes:
-        return classes.index(wanted)
-    if str(wanted).isdigit() and int(wanted) < len(classes):
-        return int(wanted)
-    known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-    raise UnblotError(f"no class {wanted!r}; this run knows {known} (or an index from 0 to {len(classes) - 1}, or all)")

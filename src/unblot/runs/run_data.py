@@ -4,8 +4,10 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from unblot.config.schema import DataConfig, RunConfig
+from unblot.data.audit.audit import quick_check
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError, arg, escaped
 from unblot.system.progress import progress_bar
@@ -18,6 +20,17 @@ def open_dataset(source: DataConfig, quiet: bool = False) -> Dataset:
         return open_data(
             source.data, **choices, labels=not source.unlabelled, report=line_printer(quiet), progress=bar.update
         )
+
+
+def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> tuple[DataConfig, Dataset]:
+    """The data of a new run, whose choices are taken out of `choices`."""
+    reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
+    source = DataConfig(data=str(data), **reading)
+    dataset = open_dataset(source, quiet)
+    for warning in quick_check(dataset):
+        if not quiet:
+            print(f"note: {escaped(warning)}")
+    return source, dataset
 
 
 def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:

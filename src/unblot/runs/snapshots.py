@@ -19,14 +19,14 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.runs.ema_profiles import Profile, combination, power_exponent
 from unblot.runs.folder import SNAPSHOTS, build_denoiser
 from unblot.system.files import read_tensors
 
 
 class EmaCandidate(NamedTuple):
-    """A length, the figure that was measured with it (lower is better), and the error of its profile."""
+    """An EMA std, the metric measured with it (lower is better), and the relative error of its rebuilt profile."""
 
     std: float
     figure: float
@@ -39,7 +39,7 @@ def steps_kept(run: Path) -> list[int]:
 
 
 def at_snapshot(path: Path, config: RunConfig) -> Denoiser:
-    """The model of a run as it was at one of its snapshots, with the first average that is kept there.
+    """The model of a run at one of its snapshots, with the first average that is kept there.
 
     Raises UnblotError where the file is damaged or of another network.
     """
@@ -52,13 +52,13 @@ def at_snapshot(path: Path, config: RunConfig) -> Denoiser:
         )
     except RuntimeError:
         raise UnblotError(
-            f"{str(path)!r} is no snapshot of this run: its weights are those of another network"
+            f"{str(path)!r} is not a snapshot of this run: its weights belong to another network"
         ) from None
     return denoiser.eval()
 
 
 class Snapshots:
-    """The kept averages of a run, from which one of any length is rebuilt, as it was after the newest of them.
+    """The kept averages of a run, from which the average of any EMA std is rebuilt, as after the newest of them.
 
     Raises UnblotError where the run has none, or one cannot be read.
     """
@@ -68,10 +68,10 @@ class Snapshots:
         if not steps:
             raise UnblotError(
                 f"run {str(run)!r} has no snapshots of power averages to rebuild one from; train one with "
-                "--ema power:std=0.05+power:std=0.1"
+                f"{arg('ema', 'power:std=0.05+power:std=0.1')}"
             )
         self.step = steps[-1]
-        self.kept: list[tuple[Profile, Path, int]] = []  # profile, and where its weights lie
+        self.kept: list[tuple[Profile, Path, int]] = []  # profile, file, number of the average in it
         for step in steps:
             stds = _stds(snapshot_path(run, step))
             self.kept += [
@@ -79,22 +79,20 @@ class Snapshots:
             ]
 
     def error(self, std: float) -> float:
-        """How far the nearest sum's profile is from that of this length, relative to it; 0 for one that was tracked."""
+        """The relative error of the rebuilt profile of this EMA std; 0 for one that was tracked."""
         return self._sum(std)[1]
 
     def weights(self, std: float) -> dict[str, Tensor]:
-        """The average of this length, float32. Raises UnblotError where a snapshot is damaged."""
+        """The average of this EMA std, float32. Raises UnblotError where a snapshot is damaged."""
         coefficients = self._sum(std)[0].tolist()
         return dict(self._add_up([(c, *kept[1:]) for c, kept in zip(coefficients, self.kept, strict=True)]))
 
     def _sum(self, std: float) -> tuple[Tensor, float]:
-        if not 0 < std < 0.28:
-            raise UnblotError(f"the length of an average is from 0 to 0.28 of the run, not {std}")
         return combination([profile for profile, *_ in self.kept], Profile(power_exponent(std), self.step))
 
     def _add_up(self, parts: list[tuple[float, Path, int]]) -> Iterator[tuple[str, Tensor]]:
-        """One parameter after the other, so that memory holds the result alone."""
-        parts = [part for part in parts if abs(part[0]) > 1e-9]  # a tracked average is itself, to the last bit
+        """One parameter after another, so that memory holds only the result."""
+        parts = [part for part in parts if abs(part[0]) > 1e-9]  # a tracked average is taken as it is, to the last bit
         with ExitStack() as stack:
             files = {path: stack.enter_context(safe_open(path, framework="pt")) for _, path, _ in parts}
             first = f"{parts[0][2]}/"
@@ -105,6 +103,7 @@ class Snapshots:
 
 
 def snapshot_path(run: Path, step: int) -> Path:
+    """The file of the snapshot of a step."""
     return run / SNAPSHOTS / f"{step:08d}.safetensors"
 
 
@@ -113,4 +112,4 @@ def _stds(path: Path) -> list[float]:
         with safe_open(path, framework="pt") as f:
             return json.loads(f.metadata()["stds"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
-        raise UnblotError(f"{str(path)!r} is not a whole snapshot ({e}); delete it to go without it") from None
+        raise UnblotError(f"{str(path)!r} is not a complete snapshot ({e}); delete it to do without it") from None

@@ -1,4 +1,4 @@
-"""What tuning found out about a run, kept in its tuning.json, and the setting that a draw takes because of it."""
+"""The result of tuning a run, kept in its tuning.json, and the sampler that follows from it."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from unblot.config.schema import SampleConfig, TrainConfig
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.folder import TUNING, fingerprint
 from unblot.sampling.settings import Candidate, SamplerConfig, choose, sampler_for, within
@@ -17,15 +17,15 @@ from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, canonical
 from unblot.system.files import checksum, write_json
 
-DEFAULT = "good"  # the quality of a draw that asks for nothing
+DEFAULT = "good"  # the quality of a tuned run that is sampled without choices
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The trials of a run's tuning, one for each number of evaluations, and what they were measured on.
+    """The candidates that a run's tuning measured, one for each NFE, and how they were measured (`about`).
 
-    model: the fingerprint of the weights that they hold for; guides: the checksum of each weaker model among them, a
-    file in the run's folder.
+    model: the fingerprint of the weights that they hold for. guides: the SHA-256 of each weaker model among them, by
+    its path in the run's folder.
     """
 
     model: str
@@ -35,18 +35,19 @@ class Tuning:
 
 
 def write_tuning(folder: Path, tuning: Tuning) -> None:
-    """Keeps a tuning in the run's folder, in the place of an earlier one."""
-    candidates = [{**asdict(candidate.sampler), **asdict(candidate)} for candidate in tuning.candidates]
-    for candidate in candidates:
-        candidate.pop("sampler")
+    """Writes tuning.json into the run's folder, in place of an earlier one."""
+    candidates = [
+        {**asdict(candidate.sampler), **{k: v for k, v in asdict(candidate).items() if k != "sampler"}}
+        for candidate in tuning.candidates
+    ]
     kept = {"model": tuning.model, "about": dict(tuning.about), "guides": dict(tuning.guides), "candidates": candidates}
     write_json(folder / TUNING, kept)
 
 
 def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None:
-    """The tuning of the run in a folder; None where there is none, or where it was of other weights.
+    """The tuning of the run in a folder; None where there is none, or where it holds for other weights.
 
-    Raises UnblotError where the file is damaged.
+    Raises UnblotError for a damaged file.
     """
     path = folder / TUNING
     if not path.exists():
@@ -55,19 +56,19 @@ def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None
         raw = json.loads(path.read_text())
         names = {f.name for f in fields(SamplerConfig)}
         candidates = tuple(
-            Candidate(SamplerConfig(**{k: t.pop(k) for k in names & set(t)}), **t) for t in map(dict, raw["candidates"])
+            Candidate(SamplerConfig(**{k: c.pop(k) for k in names & set(c)}), **c) for c in map(dict, raw["candidates"])
         )
         tuning = Tuning(raw["model"], candidates, raw["about"], raw.get("guides", {}))
-    except (ValueError, TypeError, KeyError) as e:
-        raise UnblotError(f"{str(path)!r} is damaged ({e}); make it anew with: unblot tune {folder}") from None
+    except (UnblotError, ValueError, TypeError, KeyError) as e:
+        raise UnblotError(f"{str(path)!r} is damaged ({e}); write it anew with: unblot tune {folder}") from None
     return tuning if denoiser is None or tuning.model == fingerprint(denoiser) else None
 
 
 def usable(tuning: Tuning | None, folder: Path, *, labels: bool, guided: bool = True) -> Tuning | None:
-    """The tuning with those of its trials that the run in this folder can draw by now; None where there are none.
+    """The tuning without the candidates that cannot be sampled in this folder; None where none is left.
 
-    Left out is what pushes away from a file that is gone or another by now, what pushes towards labels without
-    `labels`, and without `guided` all that pushes.
+    Without `guided` no guided candidate is kept, without `labels` none with classifier-free guidance. A candidate whose
+    weaker model is missing or changed is never kept.
     """
     if tuning is None:
         return None
@@ -82,49 +83,54 @@ def usable(tuning: Tuning | None, folder: Path, *, labels: bool, guided: bool = 
 
 
 def lost_guides(tuning: Tuning, folder: Path) -> set[str]:
-    """The weaker models of a tuning that are not in the folder any more as they were."""
+    """The weaker models of a tuning that are missing from the folder, or changed."""
     wanted = {candidate.sampler.autoguide for candidate in tuning.candidates if candidate.sampler.autoguide is not None}
     return {
         name for name in wanted if not (folder / name).is_file() or checksum(folder / name) != tuning.guides.get(name)
     }
 
 
-def choose_sampler(
-    train: TrainConfig,
-    tuning: Tuning | None,
-    *,
-    quality: str | None = None,
-    nfe: int | None = None,
-    steps: int | None = None,
-    solver: str | None = None,
-    spacing: str | None = None,
-) -> SamplerConfig:
-    """How to draw: what is asked for; else what tuning found best; else what the run's training says.
+def choose_sampler(train: TrainConfig, tuning: Tuning | None, config: SampleConfig) -> SamplerConfig:
+    """The sampler of a call: what it asks for, else what tuning found best, else what the run was trained with.
 
-    quality: draft, good or best, of a tuned run, whose default is good. evaluations: the best that takes no more of
-    them. steps, solver, grid: put tuning aside. Raises UnblotError for what cannot be had, or not together.
+    quality: draft, good or best, of a tuned run; its default is good. nfe: the best with at most as many network calls.
+    steps, solver, spacing: sample without tuning. Raises UnblotError for choices that exclude each other, and for a
+    quality of a run that is not tuned. Guidance is left to the caller.
     """
-    SampleConfig(nfe=nfe, steps=steps)  # holds the numbers to their ranges
-    given = {k: v for k, v in {"steps": steps, "solver": solver, "spacing": spacing}.items() if v is not None}
-    if quality is not None:
-        if rival := next(iter(given), "nfe" if nfe is not None else None):
-            raise UnblotError(f"--quality chooses solver, grid and steps; leave out --{rival}, or --quality")
+    asked = next((k for k in ("steps", "solver", "spacing") if getattr(config, k) is not None), None)
+    if config.quality is not None:
+        if rival := asked or ("nfe" if config.nfe is not None else None):
+            raise UnblotError(
+                f"{arg('quality')} chooses solver, spacing and steps; leave out {arg(rival)} or {arg('quality')}"
+            )
         if tuning is None:
-            raise UnblotError(f"--quality {quality} needs a run that was tuned as it is now: unblot tune RUN")
-    if nfe is not None and steps is not None:
-        raise UnblotError("--nfe chooses the number of steps; leave out --steps, or --nfe")
-    if tuning is not None and not given:
-        candidate = choose(tuning.candidates, quality or DEFAULT) if nfe is None else within(tuning.candidates, nfe)
-        return candidate.sampler
-    solver, spacing = solver or train.solver, spacing or train.spacing
-    if nfe is not None:
-        schedule = build(SCHEDULES, train.schedule, "schedule")
-        found = sampler_for(solver, spacing, nfe, schedule)
-        if found is None:
-            raise UnblotError(f"solver {solver!r} cannot keep to --nfe {nfe}; choose another --solver")
-        solver, spacing, steps = found.solver, found.spacing, found.steps
+            raise UnblotError(
+                f"{arg('quality', config.quality)} needs a run that was tuned with its present weights: unblot tune RUN"
+            )
+    if config.nfe is not None and config.steps is not None:
+        raise UnblotError(f"{arg('nfe')} chooses the number of steps; leave out {arg('steps')} or {arg('nfe')}")
+    if tuning is not None and asked is None:
+        candidates = tuning.candidates
+        quality = config.quality or DEFAULT
+        return (choose(candidates, quality) if config.nfe is None else within(candidates, config.nfe)).sampler
+    found = plain_sampler(train, config.steps, config.solver, config.spacing)
+    if config.nfe is None:
+        return found
+    schedule = build(SCHEDULES, train.schedule, "schedule")
+    found_within = sampler_for(found.solver, found.spacing, config.nfe, schedule)
+    if found_within is None:
+        raise UnblotError(
+            f"solver {found.solver!r} cannot keep to {arg('nfe', config.nfe)}; choose another {arg('solver')}"
+        )
+    return found_within
+
+
+def plain_sampler(
+    train: TrainConfig, steps: int | None = None, solver: str | None = None, spacing: str | None = None
+) -> SamplerConfig:
+    """The sampler without tuning and guidance: what is given, else what the run was trained with."""
     return SamplerConfig(
-        canonical(SOLVERS, solver, "solver"),
-        canonical(SPACINGS, spacing, "spacing"),
+        canonical(SOLVERS, solver or train.solver, "solver"),
+        canonical(SPACINGS, spacing or train.spacing, "spacing"),
         train.sampling_steps if steps is None else steps,
     )

@@ -1,6 +1,7 @@
-"""Drawing pictures: everything between a trained denoiser and a tensor of pictures, batch by batch."""
+"""Sampling in batches: everything between a trained denoiser and a tensor of pictures."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -9,10 +10,56 @@ from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.guidance import Guidance, guided
-from unblot.sampling.loop import Progress, pictures_noise, sample
+from unblot.sampling.loop import Denoise, Noise, Progress, Solver, pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import SPACINGS
+from unblot.sampling.spacing import spaced_levels
 from unblot.specs import build
+
+
+class Batch(NamedTuple):
+    """What one batch of pictures is sampled with.
+
+    part: the slice of the call's pictures that it holds. denoise: the denoiser, label and guidance bound in. levels:
+    (N + 1,), noisiest first. noise: from each picture's own generator. prior_std: () standard deviation of x_T.
+    """
+
+    part: slice
+    denoise: Denoise
+    levels: NoiseLevel
+    solver: Solver
+    noise: Noise
+    prior_std: Tensor
+
+    def x_T(self) -> Tensor:
+        """x at the first level (B, C, H, W), independent of any picture."""
+        noise = self.noise()
+        return broadcast(self.prior_std, noise) * noise
+
+
+def split_batches(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    indices: Sequence[int],
+    levels: NoiseLevel,
+    solver: Solver,
+    *,
+    seed: int,
+    labels: Tensor | None = None,
+    guidance: Guidance | None = None,
+    batch_size: int = 64,
+) -> Iterator[Batch]:
+    """The batches in which the pictures numbered `indices`, each of `shape` (C, H, W), are sampled.
+
+    labels: (len(indices),) int64 on the CPU, or None. guidance: with one scale, or one per picture (len(indices),).
+    """
+    device = next(denoiser.parameters()).device
+    prior_std = norm(levels.at(0), denoiser.data_std)
+    for first in range(0, len(indices), batch_size):
+        part = slice(first, first + batch_size)
+        label = None if labels is None else labels[part].to(device)
+        denoise = guided(denoiser, label, (guidance or Guidance()).at(part))
+        noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
+        yield Batch(part, denoise, levels, solver, noise, prior_std)
 
 
 def sample_batches(
@@ -30,25 +77,19 @@ def sample_batches(
     batch_size: int = 64,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Iterator[Tensor]:
-    """Batches (b, *shape) of the pictures numbered `indices`, in the network's range, on the denoiser's device.
+    """Samples in batches (b, *shape), in the network's range, on the denoiser's device.
 
-    schedule, grid, solver: specs into SCHEDULES, GRIDS and SOLVERS; labels: (len(indices),) int64 on the CPU or None;
-    guidance: with one scale for all, or one for each of the pictures. Picture i follows from (seed, i), its label and
-    its scale alone. Raises UnblotError for a bad spec.
+    schedule, spacing, solver: specs into SCHEDULES, SPACINGS and SOLVERS. The other arguments: see `split_batches`.
+    Picture i is a function of (seed, i), its label and its guidance scale. Raises UnblotError for a bad spec.
     """
-    levels = sampling_levels(schedule, spacing, steps)
-    rule = build(SOLVERS, solver, "solver")
-    device = next(denoiser.parameters()).device
-    prior_std = norm(levels.at(0), denoiser.data_std)
-    for first in range(0, len(indices), batch_size):
-        part = slice(first, first + batch_size)
-        noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
-        label = None if labels is None else labels[part].to(device)
-        denoise = guided(denoiser, label, (guidance or Guidance()).at(part))
-        x_T = noise()
-        yield sample(denoise, broadcast(prior_std, x_T) * x_T, levels, rule, noise, on_step)
+    levels, rule = sampling_levels(schedule, spacing, steps), build(SOLVERS, solver, "solver")
+    batches = split_batches(
+        denoiser, shape, indices, levels, rule, seed=seed, labels=labels, guidance=guidance, batch_size=batch_size
+    )
+    for batch in batches:
+        yield sample(batch.denoise, batch.x_T(), levels, rule, batch.noise, on_step)
 
 
 def sampling_levels(schedule: str, spacing: str, steps: int) -> NoiseLevel:
-    """The levels (steps + 1,) that a grid chooses of a schedule, noisiest first. Raises UnblotError for a bad spec."""
-    return build(SPACINGS, spacing, "spacing")(build(SCHEDULES, schedule, "schedule"), steps)
+    """The levels (steps + 1,) of a spacing on a schedule (specs), noisiest first. Raises UnblotError for a bad spec."""
+    return spaced_levels(build(SCHEDULES, schedule, "schedule"), spacing, steps)

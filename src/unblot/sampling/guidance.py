@@ -1,4 +1,7 @@
-"""Guidance: closures round a denoiser that bind the label in, push towards it, or hold the values in their range."""
+"""Guidance and thresholding: functions that take a denoiser and give a denoiser with a changed x0_hat.
+
+A solver sees only the resulting `Denoise`, so that every kind of guidance works with every solver.
+"""
 
 import math
 from collections.abc import Callable
@@ -16,10 +19,10 @@ from unblot.specs import build
 
 @dataclass(frozen=True)
 class Guidance:
-    """What the estimates are pushed by, and held to; nothing unless it is given.
+    """How x0_hat is guided and thresholded; the defaults leave it unchanged.
 
-    scale: a number, or one per picture (B,); 1 is no push. rescale, low, high: as in `classifier_free`. weak: the model
-    to push away from; without one it is the same model without the label. threshold: a spec into THRESHOLDS.
+    scale: a number, or one per picture (B,); 1 is no guidance. rescale, low, high: see `classifier_free`. weak: the
+    weaker model of autoguidance; None for classifier-free guidance. threshold: a spec into THRESHOLDS.
     """
 
     scale: Tensor | float = 1.0
@@ -30,25 +33,25 @@ class Guidance:
     threshold: str = "none"
 
     def at(self, part: slice) -> "Guidance":
-        """The guidance of a part of the pictures."""
+        """The guidance of a slice of the pictures."""
         return replace(self, scale=self.scale[part]) if isinstance(self.scale, Tensor) else self
 
 
 def guided(denoiser: Denoiser, label: Tensor | None, guidance: Guidance) -> Denoise:
-    """The denoiser with label (B,) or None bound in, guided and thresholded as `guidance` says."""
-    how = {"rescale": guidance.rescale, "low": guidance.low, "high": guidance.high}
+    """The denoiser with its label (B,), or None, bound in, then guided and thresholded."""
+    options = {"rescale": guidance.rescale, "low": guidance.low, "high": guidance.high}
     if guidance.weak is not None:
         weak = labelled(guidance.weak, label)
-        denoise = autoguidance(labelled(denoiser, label), weak, guidance.scale, **how)
+        denoise = autoguidance(labelled(denoiser, label), weak, guidance.scale, **options)
     elif label is not None:
-        denoise = classifier_free(denoiser, label, guidance.scale, **how)
+        denoise = classifier_free(denoiser, label, guidance.scale, **options)
     else:
         denoise = labelled(denoiser, None)
     return build(THRESHOLDS, guidance.threshold, "threshold", denoise)
 
 
 def labelled(denoiser: Denoiser, label: Tensor | None) -> Denoise:
-    """The denoiser with label (B,) bound in; None for no label."""
+    """The denoiser with its label (B,) bound in; None is "no label"."""
     return lambda x, level: denoiser(x, level, label)
 
 
@@ -61,24 +64,24 @@ def classifier_free(
     low: float = 0.0,
     high: float = math.inf,
 ) -> Denoise:
-    """Classifier-free guidance (Ho & Salimans 2022): `x0 = x0_none + scale·(x0_label − x0_none)`.
+    """Classifier-free guidance, `x0 = x0_none + scale·(x0_label − x0_none)` (Ho & Salimans 2022, eq. 6, w = scale − 1).
 
-    label: (B,) int64, `denoiser.num_classes` for no label; scale: a number or one per picture (B,). Both halves go
-    through the network in one call. Scale 1 is no guidance and costs none, as do levels with sigma/alpha outside
-    [low, high] (Kynkäänniemi et al. 2024). rescale: how far, 0 to 1, each picture's contrast is brought back to that
-    of x0_label (Lin et al. 2024, eqs. 15 and 16).
+    label: (B,) int64, `denoiser.num_classes` for no label. scale: a number, or one per picture (B,); 1 is no guidance.
+    low, high: guidance acts where sigma/alpha is in [low, high] (Kynkäänniemi et al. 2024). rescale: in [0, 1], the
+    share by which the standard deviation of each picture returns to that of x0_label (Lin et al. 2024, eqs. 15, 16).
+
+    Both estimates come from one call of the network on a batch of 2B. Where no picture is guided the batch stays B.
     """
-    alone, both = labelled(denoiser, label), torch.cat([label, torch.full_like(label, denoiser.num_classes)])
+    conditional, both = labelled(denoiser, label), torch.cat([label, torch.full_like(label, denoiser.num_classes)])
 
     def pair(x: Tensor, level: NoiseLevel) -> tuple[Denoised, Tensor]:
         twice = level if level.alpha.ndim == 0 else NoiseLevel(*(torch.cat([number, number]) for number in level))
         x0, variance_interpolation = denoiser(torch.cat([x, x]), twice, both)
-        with_label, without = x0.chunk(2)
-        return Denoised(
-            with_label, None if variance_interpolation is None else variance_interpolation.chunk(2)[0]
-        ), without
+        x0_label, x0_none = x0.chunk(2)
+        half = None if variance_interpolation is None else variance_interpolation.chunk(2)[0]
+        return Denoised(x0_label, half), x0_none
 
-    return _guided(alone, pair, scale, rescale, low, high)
+    return _extrapolated(conditional, pair, scale, rescale, low, high)
 
 
 def autoguidance(
@@ -90,45 +93,45 @@ def autoguidance(
     low: float = 0.0,
     high: float = math.inf,
 ) -> Denoise:
-    """Autoguidance (Karras et al. 2024): `x0 = x0_weak + scale·(x0 − x0_weak)`, away from a worse model's errors.
+    """Autoguidance, `x0 = x0_weak + scale·(x0 − x0_weak)` (Karras et al. 2024).
 
-    weak: a smaller or less trained model of the same data, with the same labels bound in. The options are those of
-    `classifier_free`; each guided evaluation calls both models.
+    weak: a smaller or less trained model of the same data, with the same labels bound in, whose errors are the same in
+    kind and larger. Scale and options: see `classifier_free`. A guided estimate calls both models.
     """
-    return _guided(denoise, lambda x, level: (denoise(x, level), weak(x, level).x0), scale, rescale, low, high)
+    return _extrapolated(denoise, lambda x, level: (denoise(x, level), weak(x, level).x0), scale, rescale, low, high)
+
+
+def no_threshold(denoise: Denoise) -> Denoise:
+    """x0_hat unchanged."""
+    return denoise
 
 
 def static_threshold(denoise: Denoise, bound: float = 1.0) -> Denoise:
-    """x0_hat held within [−bound, bound], for data whose values are bounded (as Ho et al. 2020 sampled)."""
+    """x0_hat clipped to [−bound, bound], for bounded data (as in the sampling code of Ho et al. 2020)."""
 
-    def bounded(x: Tensor, level: NoiseLevel) -> Denoised:
-        found = denoise(x, level)
-        return found._replace(x0=found.x0.clamp(-bound, bound))
+    def clipped(x: Tensor, level: NoiseLevel) -> Denoised:
+        denoised = denoise(x, level)
+        return denoised._replace(x0=denoised.x0.clamp(-bound, bound))
 
-    return bounded
+    return clipped
 
 
 def dynamic_threshold(denoise: Denoise, bound: float = 1.0, *, quantile: float = 0.995) -> Denoise:
-    """x0_hat of each picture held within this quantile of its |values|, which becomes `bound` where it is more.
+    """x0_hat clipped to [−q, q] and scaled by bound/q, q = max(bound, this quantile of the picture's |x0_hat|).
 
-    Keeps strong guidance from saturating (Saharia et al. 2022, section 2.3); for data whose values are bounded.
+    Prevents saturation under strong guidance, for bounded data (Saharia et al. 2022, section 2.3). quantile: in (0, 1].
     """
     if not 0 < quantile <= 1:
         raise UnblotError(f"dynamic thresholding needs a quantile above 0 and up to 1, not {quantile}")
 
-    def bounded(x: Tensor, level: NoiseLevel) -> Denoised:
-        found = denoise(x, level)
-        x0 = found.x0
-        most = x0.flatten(1).abs().float().quantile(quantile, dim=1).clamp(min=bound)
-        most = most.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
-        return found._replace(x0=x0.clamp(-most, most) * (bound / most))
+    def clipped(x: Tensor, level: NoiseLevel) -> Denoised:
+        denoised = denoise(x, level)
+        x0 = denoised.x0
+        q = x0.flatten(1).abs().float().quantile(quantile, dim=1).clamp(min=bound)
+        q = q.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
+        return denoised._replace(x0=x0.clamp(-q, q) * (bound / q))
 
-    return bounded
-
-
-def no_threshold(denoise: Denoise) -> Denoise:
-    """x0_hat as it is."""
-    return denoise
+    return clipped
 
 
 THRESHOLDS: dict[str, Callable[..., Denoise]] = {
@@ -138,32 +141,36 @@ THRESHOLDS: dict[str, Callable[..., Denoise]] = {
 }
 
 
-def _guided(
-    alone: Denoise,
+def _extrapolated(
+    unguided: Denoise,
     pair: Callable[[Tensor, NoiseLevel], tuple[Denoised, Tensor]],
     scale: Tensor | float,
     rescale: float,
     low: float,
     high: float,
 ) -> Denoise:
+    """`bad + scale·(good − bad)` for the two estimates of `pair`, where sigma/alpha is in [low, high].
+
+    `unguided` gives the first of them alone: it is called where no picture is guided, at the cost of one estimate.
+    """
     scale = torch.as_tensor(scale, dtype=torch.float64).cpu()
     if bool((scale == 1).all()):
-        return alone
+        return unguided
 
     def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
         ratio = level.sigma / level.alpha
-        here = torch.where((ratio >= low) & (ratio <= high), scale, 1.0)
-        if bool((here == 1).all()):
-            return alone(x, level)
+        scale_here = torch.where((ratio >= low) & (ratio <= high), scale, 1.0)
+        if bool((scale_here == 1).all()):
+            return unguided(x, level)
         (good, variance_interpolation), bad = pair(x, level)
-        x0 = good + broadcast(here - 1, good) * (good - bad)  # exact where the scale is 1
+        x0 = good + broadcast(scale_here - 1, good) * (good - bad)  # in this form exact where the scale is 1
         if rescale > 0:
-            x0 = torch.lerp(x0, x0 * (_contrast(good) / _contrast(x0)), rescale)
+            x0 = torch.lerp(x0, x0 * (_std(good) / _std(x0)), rescale)
         return Denoised(x0, variance_interpolation)
 
     return denoise
 
 
-def _contrast(x0: Tensor) -> Tensor:
-    """Standard deviation over all values of each picture, (B, 1, 1, 1); never 0."""
+def _std(x0: Tensor) -> Tensor:
+    """Standard deviation over all values of each picture, (B, 1, 1, 1), at least 1e-8."""
     return x0.std(dim=tuple(range(1, x0.ndim)), keepdim=True, correction=0).clamp(min=1e-8)

@@ -1,4 +1,7 @@
-"""The one sampling loop: from noise to pictures through falling noise levels."""
+"""The sampling loop: from noise to pictures through falling noise levels, for every solver.
+
+The loop owns the history of estimates, so that a multistep solver is a function without state.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,7 +19,7 @@ Noise = Callable[[], Tensor]  # the next standard normal noise, (B, C, H, W)
 
 
 class Estimate(NamedTuple):
-    """One visited point of the way: x_t (B, C, H, W), its level () and what the denoiser made of it."""
+    """One point of a trajectory: x_t (B, C, H, W), its level () and the denoiser's estimate x0_hat (B, C, H, W)."""
 
     x: Tensor
     level: NoiseLevel
@@ -29,15 +32,15 @@ StepFn = Callable[[History, NoiseLevel, Denoise, Noise], Tensor]
 
 
 class Solver(NamedTuple):
-    """How to take one step, and what the loop must keep and do for it.
+    """One step of a sampler, and what the loop does for it.
 
-    step: `step(history, s, denoise, noise)` gives x_s at the next level s, sigma_s > 0; `history[0]` is the estimate at
-        the present level, then come earlier ones, `memory` of them at most.
-    order: of convergence, as its source states it.
-    evaluations: calls of the denoiser per step, the loop's own included; 0 where that depends on the pictures.
-    correct: gives a better x at `history[0]`, now that the estimate there is known (predictor-corrector methods).
-    route: the levels that are visited, made from those asked for.
-    rise: `rise(x_s, s, t, noise)` gives x_t where the route goes up to a noisier level t; history begins anew there.
+    step: `step(history, s, denoise, noise)` gives x_s at the next level s, sigma_s > 0. `history[0]` is the estimate at
+        the present level t; earlier ones follow, at most `memory` in all.
+    order: of convergence, as stated by its source.
+    nfe: denoiser calls per step, the loop's own included; 0 where the number depends on the pictures.
+    correct: the corrected x at `history[0]`, once its estimate is known (predictor-corrector methods).
+    route: the visited levels, as a function of the requested ones.
+    renoise: `renoise(x_s, s, t, noise)` gives x_t where the route rises from s to a noisier t; the history restarts.
     """
 
     step: StepFn
@@ -50,7 +53,7 @@ class Solver(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What `on_step` is shown after each step: the number of steps done and of all, the level reached, x_t, x0_hat."""
+    """The argument of `on_step`, after each step: steps done, steps in all, the level s reached, x_s and x0_hat."""
 
     step: int
     steps: int
@@ -60,7 +63,7 @@ class Progress(NamedTuple):
 
 
 def pictures_noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Noise:
-    """Noise for a batch whose picture i draws from generator i alone: the same picture in any batch and any order."""
+    """Standard normal noise (B, *shape) whose row i comes from generator i alone, independent of the batch."""
     return lambda: normal(generators, shape).to(device, non_blocking=device.type == "cuda")
 
 
@@ -73,18 +76,17 @@ def sample(
     noise: Noise,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Tensor:
-    """Pictures (B, C, H, W) from x_T (B, C, H, W) through `levels` (N + 1,), noisiest first.
+    """Pictures (B, C, H, W) in the network's range, from x_T (B, C, H, W) at the first of `levels` (N + 1,).
 
-    The solver takes N steps; one that ends at sigma = 0 is x0_hat itself, without a call of the denoiser there. Rising
-    levels are gone through likewise, which inverts deterministic sampling. Raises UnblotError unless the noise falls,
-    or rises, at every step.
+    The solver takes N steps. A step that ends at sigma = 0 returns x0_hat, without a further denoiser call. Rising
+    levels integrate the ODE from picture to noise, which inverts deterministic sampling. Raises UnblotError unless the
+    noise falls, or rises, at every step.
     """
     levels = visited(levels, solver)
-    ups = (
-        (_noise_ratio(levels).diff() > 0).tolist() if solver.renoise is not None else [False] * (len(levels.sigma) - 1)
-    )
+    rising = (_noise_ratio(levels).diff() > 0).tolist()
+    renoised = [solver.renoise is not None and up for up in rising]
     x, history, done = x_T, list[Estimate](), 0
-    for i, up in enumerate(ups):
+    for i, up in enumerate(renoised):
         t, s = levels.at(i), levels.at(i + 1)
         if up and solver.renoise is not None:
             x, history = solver.renoise(x, t, s, noise), []
@@ -96,27 +98,29 @@ def sample(
         x = x0 if s.sigma == 0 else solver.step(history, s, denoise, noise)
         done += 1
         if on_step is not None:
-            on_step(Progress(done, len(ups) - sum(ups), s, x, x0))
+            on_step(Progress(done, len(renoised) - sum(renoised), s, x, x0))
     return x
 
 
 def visited(levels: NoiseLevel, solver: Solver) -> NoiseLevel:
-    """The levels that sampling goes through: those asked for, as the solver's route leads.
+    """The levels (M + 1,) that sampling visits: the solver's route through the requested ones (N + 1,).
 
-    Raises UnblotError unless there are two at least and their noise falls, or rises, all the way.
+    Raises UnblotError for fewer than two requested levels, and unless their noise falls, or rises, at every step.
     """
     change = _noise_ratio(levels).diff()
     one_way = bool((change < 0).all()) or bool((change > 0).all())
     if len(change) < 1 or not one_way or levels.sigma[0] == 0:
         sigmas = ", ".join(f"{sigma:.4g}" for sigma in levels.sigma[:12].tolist())
-        raise UnblotError(f"sampling needs two levels or more, with noise that falls all the way, not sigma = {sigmas}")
+        raise UnblotError(
+            f"sampling needs two levels or more, with noise that falls at every step, not sigma = {sigmas}"
+        )
     return levels if solver.route is None else solver.route(levels)
 
 
 def count_nfe(solver: Solver, levels: NoiseLevel) -> int:
-    """The most calls of the denoiser on the way through `levels`; one for a step that ends at sigma = 0.
+    """The largest number of denoiser calls from the first to the last of `levels`; 0 where it depends on the pictures.
 
-    A two-evaluation step out of pure noise takes one as well. 0 where the pictures decide.
+    A step that ends at sigma = 0 takes one call. So may a two-call step out of pure noise, which counts as two here.
     """
     levels = visited(levels, solver)
     steps = (_noise_ratio(levels).diff() < 0) if solver.renoise is not None else levels.sigma[1:] >= 0
@@ -125,7 +129,7 @@ def count_nfe(solver: Solver, levels: NoiseLevel) -> int:
 
 
 def renoise(x_s: Tensor, s: NoiseLevel, t: NoiseLevel, noise: Noise, scale: float = 1.0) -> Tensor:
-    """x_t at a noisier level t, drawn from the forward process q(x_t | x_s), the noise scaled."""
+    """x_t at a noisier level t from the forward process, `r·x_s + scale·sqrt(beta)·eps` (see `transition`)."""
     r, beta = transition(t, s)
     return broadcast(r, x_s) * x_s + broadcast(scale * beta.sqrt(), x_s) * noise()
 

@@ -1,6 +1,6 @@
-"""Solvers that look back at earlier estimates: higher order for one evaluation a step.
+"""Multistep solvers: higher order at one denoiser call per step, from earlier estimates.
 
-They begin at first order, with one estimate, and rise to their own as the history grows.
+They start at first order, with one estimate, and reach their own order as the history grows.
 """
 
 import torch
@@ -22,7 +22,7 @@ from unblot.sampling.steps import (
 
 
 def dpmpp_2m() -> Solver:
-    """DPM-Solver++(2M): second order from the last two estimates of x0 (Lu et al. 2023, algorithm 2)."""
+    """DPM-Solver++(2M), second order from the last two estimates of x0 (Lu et al. 2023, algorithm 2)."""
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t = history[0].x, history[0].level
@@ -32,10 +32,10 @@ def dpmpp_2m() -> Solver:
 
 
 def dpmpp_3m() -> Solver:
-    """DPM-Solver++(3M): third order from the last three estimates of x0 (Lu et al. 2023, appendix B).
+    """DPM-Solver++(3M), third order from the last three estimates of x0 (compare Lu et al. 2023, appendix B).
 
-    The quadratic through them is integrated exactly. Common implementations halve its second-order term, a slip that
-    leaves them at second order.
+    The quadratic through them is integrated exactly. Common implementations halve its second-order term, which makes
+    them second order (measured in tests/sampling/test_diffusers.py).
     """
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
@@ -47,7 +47,7 @@ def dpmpp_3m() -> Solver:
 
 
 def dpmpp_2m_sde(*, eta: float = 1.0) -> Solver:
-    """SDE-DPM-Solver++(2M): 2M's look back, and fresh noise (Lu et al. 2023, appendix B; eta scales the noise)."""
+    """SDE-DPM-Solver++(2M), the stochastic form of 2M; eta scales the noise (Lu et al. 2023, appendix B)."""
     _check_eta("dpmpp_2m_sde", eta)
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
@@ -57,7 +57,7 @@ def dpmpp_2m_sde(*, eta: float = 1.0) -> Solver:
 
 
 def dpmpp_3m_sde(*, eta: float = 1.0) -> Solver:
-    """SDE-DPM-Solver++ from the last three estimates, their quadratic integrated exactly; eta scales the noise."""
+    """SDE-DPM-Solver++ with the quadratic through the last three estimates integrated exactly; eta scales the noise."""
     _check_eta("dpmpp_3m_sde", eta)
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
@@ -67,10 +67,10 @@ def dpmpp_3m_sde(*, eta: float = 1.0) -> Solver:
 
 
 def unipc(*, order: int = 2) -> Solver:
-    """UniPC with B(h) = e^h − 1 (Zhao et al. 2023): UniP predicts x_s, UniC mends it once the estimate there is known.
+    """UniPC with B(h) = e^h − 1 (Zhao et al. 2023): UniP predicts x_s, UniC corrects it with the estimate at s.
 
-    order: of the predictor, 2 or 3; the corrector makes it one higher at no further evaluation. As in the paper,
-    where one weight is left to choose (the predictor of order 2, the corrector of order 1) it is a half.
+    order: of the predictor, 2 or 3; the corrector raises it by one at no further denoiser call. The free weight of the
+    predictor of order 2 and of the corrector of order 1 is 1/2, as in the paper.
     """
     if order not in (2, 3):
         raise UnblotError(f"solver 'unipc' has orders 2 and 3, not {order}")
@@ -93,7 +93,7 @@ def unipc(*, order: int = 2) -> Solver:
 
 
 def deis(*, order: int = 3) -> Solver:
-    """DEIS: the polynomial in λ through the last `order` estimates of eps, 1 to 4 (Zhang & Chen 2023, eq. 15)."""
+    """DEIS, the polynomial in λ through the last `order` (1 to 4) estimates of eps (Zhang & Chen 2023, eq. 15)."""
     if order not in (1, 2, 3, 4):
         raise UnblotError(f"solver 'deis' has orders 1 to 4, not {order}")
 
@@ -115,10 +115,10 @@ ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
 
 
 def ipndm(*, order: int = 4) -> Solver:
-    """iPNDM: Adams-Bashforth weights on the last estimates of eps (Liu et al. 2022, eq. 12; Zhang & Chen 2023).
+    """iPNDM, Adams-Bashforth weights on the last `order` (1 to 4) estimates of eps (Liu et al. 2022, eq. 12).
 
-    order: estimates used, 1 to 4. The weights are those of equal steps, whatever the levels, so that the order of
-    convergence is 2 (their theorem 3.1) but where sigma/alpha falls in equal steps.
+    The weights are those of equal steps in sigma/alpha at any spacing, so that elsewhere the order of convergence is 2
+    (theorem 3.1). Lower-order weights at the start: Zhang & Chen 2023.
     """
     if order not in (1, 2, 3, 4):
         raise UnblotError(f"solver 'ipndm' has orders 1 to 4, not {order}")
@@ -135,17 +135,17 @@ def ipndm(*, order: int = 4) -> Solver:
 
 
 def middle_x0(history: History, s: NoiseLevel) -> Tensor:
-    """x0 at the middle of the step (in log SNR) on the line through the last two estimates; the only one, if it is."""
+    """x0 midway in log SNR to s, on the line through the last two estimates; of a single estimate its x0."""
     x0 = history[0].x0
     if len(history) == 1:
         return x0
     t, before = history[0].level, history[1].level
-    ahead = (log_snr(s) - log_snr(t)) / (2 * (log_snr(t) - log_snr(before)))  # 0 after pure noise, at log SNR −∞
+    ahead = (log_snr(s) - log_snr(t)) / (2 * (log_snr(t) - log_snr(before)))  # 0 after pure noise, where log SNR = −∞
     return mix(1 + ahead, x0, -ahead, history[1].x0)
 
 
 def _noisy_step(history: History, x0: Tensor, s: NoiseLevel, eta: float, noise: Noise) -> Tensor:
-    """The step with this x0 held still and `sigma_s·sqrt(1 − kept²)` of fresh noise."""
+    """The exponential-integrator step with fresh noise of standard deviation `sigma_s·sqrt(1 − kept²)`."""
     x, t = history[0].x, history[0].level
     kept = noise_kept(t, s, eta)
     return exponential_integrator_step(x, x0, t, s, kept) + broadcast(s.sigma * torch.sqrt(1 - kept**2), x) * noise()

@@ -1,4 +1,4 @@
-"""Solvers that go back up to noisier levels on their way: fresh noise washes out the errors made so far."""
+"""Solvers that return to noisier levels: fresh noise contracts the errors made so far."""
 
 from functools import partial
 
@@ -9,12 +9,14 @@ from unblot.process.levels import NoiseLevel
 from unblot.sampling.loop import Solver, renoise
 from unblot.sampling.singlestep import heun
 
+MAX_REPEATS = 1000  # each one is as much work as its interval was: a mistyped number fails at once
+
 
 def edm_churn(*, churn: float = 40.0, low: float = 0.05, high: float = 50.0, noise: float = 1.003) -> Solver:
-    """EDM's stochastic sampler (Karras et al. 2022, algorithm 2): a little noise is added before each of Heun's steps.
+    """EDM's stochastic sampler: noise is added before each Heun step (Karras et al. 2022, algorithm 2).
 
-    churn: S_churn, shared out among the steps; low, high: S_tmin and S_tmax, in sigma/alpha; noise: S_noise. The
-    paper's own settings differ by data set; these are its ImageNet-64 ones.
+    churn: S_churn, divided by the number of steps. low, high: S_tmin, S_tmax, in sigma/alpha. noise: S_noise. The
+    defaults are the paper's for ImageNet-64 (table 5).
     """
     if churn < 0 or noise <= 0:
         raise UnblotError(f"solver 'edm_churn' needs churn >= 0 and noise > 0, not {churn} and {noise}")
@@ -32,13 +34,13 @@ def edm_churn(*, churn: float = 40.0, low: float = 0.05, high: float = 50.0, noi
 
 
 def restart(*, low: float = 0.06, high: float = 0.3, repeats: int = 2) -> Solver:
-    """Restart sampling (Xu et al. 2023, algorithm 1): part of the way, sigma/alpha in [low, high], again and again.
+    """Restart sampling (Xu et al. 2023, algorithm 1): the levels with sigma/alpha in [low, high] are sampled again.
 
-    Heun's steps go down through it, fresh noise leads back up, `repeats` times. Nothing is repeated where fewer than
-    two levels lie there.
+    Fresh noise leads from `low` back to `high`, Heun steps down again, `repeats` times. Where fewer than two levels are
+    in the interval, nothing is repeated.
     """
-    if repeats < 0:
-        raise UnblotError(f"solver 'restart' needs repeats >= 0, not {repeats}")
+    if not 0 <= repeats <= MAX_REPEATS:
+        raise UnblotError(f"solver 'restart' needs repeats from 0 to {MAX_REPEATS}, not {repeats}")
 
     def route(levels: NoiseLevel) -> NoiseLevel:
         ratio = levels.sigma / levels.alpha

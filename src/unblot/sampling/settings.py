@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from unblot.denoiser import Denoised
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import Schedule
 from unblot.sampling.guidance import autoguidance
 from unblot.sampling.loop import Solver, count_nfe, sample
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import SPACINGS
+from unblot.sampling.spacing import MAX_STEPS, SPACINGS, spaced_levels
 from unblot.specs import build, options_of, parse
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How to sample: specs of a solver and a grid, the number of steps, and guidance, none where its scale is 1.
+    """Specs of a solver and a spacing, the number of steps, and the guidance; guidance scale 1 is none.
 
-    guidance, its interval of sigma/alpha, and autoguide, the weaker model, are those of `Run.sample`.
+    guidance: a scale, or several that take turns. guidance_low, guidance_high: the interval of sigma/alpha in which it
+    acts. autoguide: path of the weaker model. Raises UnblotError for a scale that is not finite and for an empty
+    interval.
     """
 
     solver: str
@@ -34,22 +36,32 @@ class SamplerConfig:
     guidance_high: float | None = None
     autoguide: str | None = None
 
+    def __post_init__(self) -> None:
+        scales = [self.guidance] if isinstance(self.guidance, int | float) else list(self.guidance)
+        if not scales or not all(map(math.isfinite, scales)):
+            raise UnblotError(f"{arg('guidance', self.guidance)} is not a finite scale; 1 is no guidance, 2 is strong")
+        if self.guidance_high is not None and not self.guidance_low <= self.guidance_high:
+            raise UnblotError(
+                f"{arg('guidance_low', self.guidance_low)} and {arg('guidance_high', self.guidance_high)} leave no "
+                f"noise level to guide; give {arg('guidance_high')} the larger sigma/alpha"
+            )
+
     @property
     def guided(self) -> bool:
-        """Whether anything is pushed."""
+        """Whether the guidance scale is another than 1."""
         return self.guidance != 1
 
     def levels(self, schedule: Schedule) -> NoiseLevel:
-        """The levels (steps + 1,) of the schedule that the grid chooses."""
-        return build(SPACINGS, self.spacing, "spacing")(schedule, self.steps)
+        """The visited levels (steps + 1,), noisiest first."""
+        return spaced_levels(schedule, self.spacing, self.steps)
 
     def nfe(self, schedule: Schedule) -> int:
-        """The calls of a network that a picture takes, two for each guided estimate; 0 where the pictures decide."""
+        """Network calls per picture, two for each guided estimate; 0 where the number depends on the pictures."""
         solver, levels = build(SOLVERS, self.solver, "solver"), self.levels(schedule)
-        return count_nfe(solver, levels) if not self.guided else self._counted(solver, levels)
+        return count_nfe(solver, levels) if not self.guided else self._guided_nfe(solver, levels)
 
-    def _counted(self, solver: Solver, levels: NoiseLevel) -> int:
-        """Told by going all the way with a denoiser that does nothing but count."""
+    def _guided_nfe(self, solver: Solver, levels: NoiseLevel) -> int:
+        """Network calls per picture with guidance, counted by sampling with a denoiser that only counts."""
         calls = 0
 
         def count(x: Tensor, level: NoiseLevel) -> Denoised:
@@ -66,9 +78,9 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting, what it costs in calls of the denoiser, and how good it was found to be: the lower the better.
+    """A sampler, its number of network calls, and its measured distance to real pictures (`figure`, lower is better).
 
-    spread: standard deviation of how far the figure lies above the least one, by chance.
+    spread: standard deviation, from the finite number of samples, of the difference to the best candidate's figure.
     """
 
     sampler: SamplerConfig
@@ -77,80 +89,81 @@ class Candidate:
     spread: float = 0.0
 
 
-QUALITIES = {"draft": 1.5, "good": 1.1, "best": 1.0}  # the figure may be this many times the least one
+QUALITIES = {"draft": 1.5, "good": 1.1, "best": 1.0}  # largest figure, as a multiple of the least
 
 
-def sampler_for(solver: str, spacing: str, calls: int, schedule: Schedule) -> SamplerConfig | None:
-    """The setting of most steps that takes no more than `calls` evaluations; None where there is none."""
+def sampler_for(solver: str, spacing: str, nfe: int, schedule: Schedule) -> SamplerConfig | None:
+    """The sampler with the most steps that takes at most `nfe` denoiser calls; None where there is none."""
     rule = build(SOLVERS, solver, "solver")
-    if rule.nfe == 0 or calls < 1:
+    if rule.nfe == 0 or nfe < 1:
         return None
-    for steps in range((calls - 1) // rule.nfe + 1, 0, -1):  # a route may take more than its steps
+    for steps in range(min((nfe - 1) // rule.nfe + 1, MAX_STEPS), 0, -1):  # a solver's route may visit more levels
         sampler = SamplerConfig(solver, spacing, steps)
-        if count_nfe(rule, sampler.levels(schedule)) <= calls:
+        if count_nfe(rule, sampler.levels(schedule)) <= nfe:
             return sampler
     return None
 
 
 def front(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The trials that no other beats in both evaluations and figure, fewest evaluations first."""
+    """The Pareto front: candidates that no other beats in both NFE and figure, lowest NFE first."""
     best: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda t: (t.nfe, t.figure)):
+    for candidate in sorted(candidates, key=lambda c: (c.nfe, c.figure)):
         if not best or candidate.figure < best[-1].figure:
             best.append(candidate)
     return best
 
 
 def choose(candidates: Sequence[Candidate], quality: str) -> Candidate:
-    """The cheapest trial whose figure is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
+    """The candidate of lowest NFE whose figure is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
 
-    One that lies above the least by no more than its spread counts as good as that (as in the rule of one standard
-    error, Breiman et al. 1984).
+    A figure above the least by at most its own spread counts as the least (the one-standard-error rule of Breiman et
+    al. 1984). Raises UnblotError for an unknown quality and for no candidates.
     """
     if quality not in QUALITIES:
         raise UnblotError(f"unknown quality {quality!r}; choose one of {', '.join(QUALITIES)}")
     if not candidates:
-        raise UnblotError("nothing was tuned yet; run unblot tune first")
+        raise UnblotError("this run has no tuned sampler; run: unblot tune RUN")
     least = min(candidate.figure for candidate in candidates)
-    good = (t for t in candidates if t.figure <= max(least * QUALITIES[quality], least + t.spread))
-    return min(good, key=lambda t: (t.nfe, t.figure))
+    good = (c for c in candidates if c.figure <= max(least * QUALITIES[quality], least + c.spread))
+    return min(good, key=lambda c: (c.nfe, c.figure))
 
 
-def within(candidates: Sequence[Candidate], calls: int) -> Candidate:
-    """The best trial of no more than `calls` evaluations. Raises UnblotError where there is none."""
-    cheap = [candidate for candidate in candidates if candidate.nfe <= calls]
+def within(candidates: Sequence[Candidate], nfe: int) -> Candidate:
+    """The candidate of lowest figure with at most `nfe` network calls. Raises UnblotError where there is none."""
+    cheap = [candidate for candidate in candidates if candidate.nfe <= nfe]
     if not cheap:
         least = min((candidate.nfe for candidate in candidates), default=1)
-        raise UnblotError(f"no tuned setting takes {calls} evaluations or fewer; the cheapest takes {least}")
-    return min(cheap, key=lambda t: t.figure)
+        raise UnblotError(f"no tuned sampler takes {nfe} network calls or fewer; the cheapest takes {least}")
+    return min(cheap, key=lambda c: c.figure)
 
 
 def describe_sampler(sampler: SamplerConfig) -> str:
-    """A setting in a few words: options that are the defaults are left out."""
+    """A sampler in words, without the options that have their default value."""
     spacing = "its own levels" if sampler.spacing.startswith("listed") else short(SPACINGS, sampler.spacing, "spacing")
-    pushed = f", guidance {describe_guidance(sampler)}" if sampler.guided else ""
-    return f"{short(SOLVERS, sampler.solver, 'solver')}, {sampler.steps} steps on {spacing}{pushed}"
+    guidance = f", guidance {describe_guidance(sampler)}" if sampler.guided else ""
+    steps = f"{sampler.steps} step{'' if sampler.steps == 1 else 's'}"
+    return f"{short(SOLVERS, sampler.solver, 'solver')}, {steps} on {spacing}{guidance}"
 
 
 def describe_guidance(sampler: SamplerConfig) -> str:
-    """The guidance of a setting: its scale, what it leads towards or away from, and at which sigma/alpha."""
+    """The guidance of a sampler in words: scale, kind and interval of sigma/alpha; empty where there is none."""
     if not sampler.guided:
         return ""
     weak, high = sampler.autoguide, sampler.guidance_high
-    way = "towards the label" if weak is None else f"away from {weak.removesuffix('.safetensors')}"
-    return f"{sampler.guidance} {way}" + ("" if high is None else f", at {sampler.guidance_low:.2g} to {high:.2g}")
+    kind = "towards the label" if weak is None else f"away from {weak.removesuffix('.safetensors')}"
+    return f"{sampler.guidance} {kind}" + ("" if high is None else f", at {sampler.guidance_low:.2g} to {high:.2g}")
 
 
 def levels(sampler: SamplerConfig) -> str:
-    """The grid of a setting; of learned levels their sigma/alpha, rounded."""
+    """The spacing of a sampler in words; of a listed one the ratios sigma/alpha, rounded."""
     _, _, ratios = sampler.spacing.partition("ratios=")
     own = ", ".join(f"{float(ratio):.2g}" for ratio in ratios.split("/")) if ratios else ""
     return own or short(SPACINGS, sampler.spacing, "spacing")
 
 
 def short(entries: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
-    """The spec without the options that are as they would be anyway."""
+    """The spec without the options that have their default value."""
     name, options = parse(entries, spec, kind)
-    usual = options_of(entries[name])
-    unusual = [f"{k}={v}" for k, v in options.items() if v != usual[k]]
-    return name + (":" + ",".join(unusual) if unusual else "")
+    defaults = options_of(entries[name])
+    changed = [f"{k}={v}" for k, v in options.items() if v != defaults[k]]
+    return name + (":" + ",".join(changed) if changed else "")

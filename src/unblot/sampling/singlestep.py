@@ -1,4 +1,4 @@
-"""Solvers that look at the present estimate only."""
+"""Single-step solvers: they use the present estimate and none before it."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from unblot.vlb import VARIANCES
 
 
 def ddpm(*, variance: str = "posterior") -> Solver:
-    """Ancestral sampling: x_s drawn from q(x_s | x_t, x0_hat) (Ho et al. 2020, algorithm 2, for any pair of levels).
+    """Ancestral sampling, `x_s ~ q(x_s | x_t, x0_hat)` (Ho et al. 2020, algorithm 2, for any two levels).
 
-    variance: "posterior" (their beta-tilde, right for data at one point), "beta" (right for normal data), or "learned",
-    where the model says it (Nichol & Dhariwal 2021).
+    variance: "posterior" (beta-tilde, the optimum for data at one point), "beta" (the optimum for x0 ~ N(0, I); both
+    section 3.2), or "learned" (Nichol & Dhariwal 2021, eq. 15), of a model that was trained to predict it.
     """
     if variance not in VARIANCES:
         raise UnblotError(f"unknown variance {variance!r} for solver 'ddpm'; choose one of {', '.join(VARIANCES)}")
@@ -30,7 +30,7 @@ def ddpm(*, variance: str = "posterior") -> Solver:
 
 
 def ddim(*, eta: float = 0.0) -> Solver:
-    """DDIM (Song et al. 2021, eq. 12): eta = 0 is deterministic, eta = 1 is ancestral sampling."""
+    """DDIM (Song et al. 2021, eq. 12); eta = 0 is deterministic, eta = 1 is ancestral sampling."""
     if eta < 0:
         raise UnblotError(f"solver 'ddim' needs eta >= 0, not {eta}")
 
@@ -46,14 +46,14 @@ def ddim(*, eta: float = 0.0) -> Solver:
 
 
 def euler() -> Solver:
-    """The first-order deterministic step `alpha_s·x0_hat + sigma_s·eps_hat`: DDIM, EDM's Euler and flow's in one."""
+    """First-order deterministic step `alpha_s·x0_hat + sigma_s·eps_hat`: DDIM, EDM's Euler and flow's Euler."""
     return ddim(eta=0.0)
 
 
 def heun() -> Solver:
-    """Heun's second-order step in sigma/alpha (Karras et al. 2022, algorithm 1); two evaluations.
+    """Heun's second-order step in sigma/alpha (Karras et al. 2022, algorithm 1); 2 NFE.
 
-    A leap from high noise, over which sigma/alpha is no use as a time, is a first-order step.
+    An infinite step (see `is_infinite_step`) is of first order, and takes one.
     """
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
@@ -69,7 +69,7 @@ def heun() -> Solver:
 
 
 def dpmpp_2s() -> Solver:
-    """DPM-Solver++(2S) with its middle at half the way in log SNR (Lu et al. 2023, algorithm 1); two evaluations."""
+    """DPM-Solver++(2S), its intermediate level midway in log SNR (Lu et al. 2023, algorithm 1, r = 1/2); 2 NFE."""
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
@@ -83,17 +83,17 @@ def dpmpp_2s() -> Solver:
 
 
 def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
-    """DPM-Solver++(2S) with steps as long as the tolerance lets them be, for each picture by itself.
+    """DPM-Solver++(2S) with an adaptive step size for each picture (compare Lu et al. 2022, appendix C).
 
-    A step's error is how far the first-order step lies off, relative to x (as in Lu et al. 2022, appendix C). Of
-    the levels asked for it uses the two ends alone, and goes down to sigma/alpha = `low`; their number has no effect.
+    The error of a step is the difference to the first-order step, relative to x; tolerance: its largest value. Only the
+    first and the last of the requested levels are used; before sigma = 0 the steps end at sigma/alpha = `low`.
     """
     if tolerance <= 0 or low <= 0:
         raise UnblotError(f"solver 'adaptive' needs tolerance > 0 and low > 0, not {tolerance} and {low}")
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
-        longest = 4 / (log_snr(s) - log_snr(t))  # a longer one may pass over all that happens, and find no error
+        longest = 4 / (log_snr(s) - log_snr(t))  # a longer step may see no error because it skips all structure
         if longest == 0:
             return exponential_integrator_step(x, x0, t, s)
         done, size = torch.zeros(len(x), dtype=torch.float64), (longest / 4).clamp(max=1).expand(len(x))
@@ -119,7 +119,7 @@ def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
         if end.sigma == 0:
             near = torch.minimum(torch.tensor(low), start.sigma / start.alpha / 2)
             stops.insert(1, NoiseLevel(torch.ones_like(near), near))
-        if start.alpha == 0:  # λ is −∞ there, and a first-order step to here is exact
+        if start.alpha == 0:  # λ = −∞ there; the first-order step to this level is exact
             stops.insert(1, NoiseLevel(start.sigma / 100, start.sigma))
         return NoiseLevel(*(torch.stack(column) for column in zip(*stops, strict=True)))
 

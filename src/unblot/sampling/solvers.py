@@ -1,7 +1,7 @@
-"""The table of solvers: one step from x_t to x_s, on any schedule and parameterization.
+"""The table of solvers: one step from x_t to x_s, for any schedule and parameterization.
 
-With sigma/alpha as the time, all deterministic ones solve `d(x/alpha)/d(sigma/alpha) = eps_hat`, the probability-flow
-ODE; the stochastic ones add fresh noise on the way.
+The deterministic ones integrate the probability-flow ODE, `d(x/alpha)/d(sigma/alpha) = eps_hat` with
+sigma/alpha as its time; the stochastic ones add fresh noise at every step.
 """
 
 from collections.abc import Callable

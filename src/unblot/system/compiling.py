@@ -1,4 +1,4 @@
-"""torch.compile where it pays: tried on a GPU, timed against the network as it is, given up where it is no faster."""
+"""torch.compile where it pays: tried on a GPU, timed against eager mode, and dropped where it is not faster."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,13 +7,19 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 MODES = ("auto", "on", "off")
-WORTH = 600.0  # seconds of a run from which on it is tried: compiling takes about a minute
-GAIN = 1.05  # how much faster it must make a pass
-PASSES = 5  # timed of each, the fastest of them counts
-MANY = 200  # passes from which on the trial's own can be spared
+WORTH = 600.0  # seconds of a run from which it is tried: compiling takes about a minute
+GAIN = 1.05  # speedup of a pass that is required
+PASSES = 5  # timed of each; the fastest counts
+MANY = 200  # passes from which the cost of a trial is small
+
+
+def check_mode(mode: str) -> None:
+    """Raises UnblotError for a mode that is not in MODES."""
+    if mode not in MODES:
+        raise UnblotError(f"unknown {arg('compile', mode)}; choose {', '.join(MODES)}")
 
 
 def compile_where_it_pays(
@@ -24,13 +30,12 @@ def compile_where_it_pays(
     steps: int,
     note: Callable[[str], None],
 ) -> bool:
-    """Whether the network now runs compiled; `note` gets a line that says why or why not, if it was tried.
+    """Compiles the network where that pays, and returns whether it did; `note` gets a line with the times of a trial.
 
-    mode: "on", "off", or "auto", which tries it on a GPU where the `steps` that are left take a while. passes: one pass
-    over a batch, which is timed. A compiler that fails is no failure of the run. Raises UnblotError for another mode.
+    mode: "on", "off", or "auto", which tries it on a GPU where the `steps` left take WORTH seconds. passes: one pass
+    over a batch, which is timed. Where compiling fails, the network stays eager. Raises UnblotError for another mode.
     """
-    if mode not in MODES:
-        raise UnblotError(f"unknown --compile {mode!r}; choose {', '.join(MODES)}")
+    check_mode(mode)
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return False
     before = fastest(passes, device)
@@ -39,7 +44,7 @@ def compile_where_it_pays(
     network.forward = torch.compile(network.forward, dynamic=False)  # the names of its weights stay as they are
     try:
         after = fastest(passes, device)
-    except Exception as error:  # a compiler raises what it likes
+    except Exception as error:  # a compiler may raise anything
         del network.forward
         note(f"torch.compile failed, going on without it: {type(error).__name__}: {first_line(error)}")
         return False
@@ -61,9 +66,9 @@ def compiled_for_many(
     count: int,
     note: Callable[[str], None],
 ) -> Iterator[None]:
-    """Within it the network runs compiled, where that pays for `count` passes; on input of another form as it is.
+    """Within it the network runs compiled, where that pays for `count` passes; eager on inputs of another shape.
 
-    As `compile_where_it_pays`; not tried for fewer passes than MANY.
+    See `compile_where_it_pays`; not tried for fewer than MANY passes.
     """
     if count < MANY or not compile_where_it_pays(network, mode, device, passes, count, note):
         yield  # without the compiler, whose import takes a second
@@ -76,7 +81,7 @@ def compiled_for_many(
 
 
 def fastest(passes: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of a few passes, after one that is not counted."""
+    """Seconds of the fastest of PASSES passes, after one that is not timed."""
     passes()
     taken = []
     for _ in range(PASSES):
@@ -89,7 +94,7 @@ def fastest(passes: Callable[[], object], device: torch.device) -> float:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message that says anything."""
+    """The first line of an error's message that is not empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")[:200]
 
 

@@ -1,7 +1,7 @@
-"""Several processes on one run, as torchrun starts them: who am I, and sums over all of us.
+"""Several processes on one run, as torchrun starts them: their ranks, and sums over all of them.
 
-Every process holds the whole network and takes its share of the grains of each batch. Without torchrun there is one
-process, and nothing here does anything.
+Every process holds the whole network and takes its share of each batch. Without torchrun there is one process, and the
+functions here do nothing.
 """
 
 import os
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 
 class Group(NamedTuple):
-    """This process's number and how many there are."""
+    """The rank of this process and the number of processes."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
 
 def join_group() -> Group:
-    """The group that torchrun started, joined on the first call; a group of one without torchrun."""
+    """The group that torchrun started, joined at the first call; a group of one without torchrun."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Group()
@@ -47,7 +47,7 @@ def sum_over(group: Group, *values: Tensor) -> None:
 
 
 def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
-    """The gradients become their sums over all processes, sent as one block of memory; none counts as zeros."""
+    """The gradients become their sums over all processes, sent as one block; a missing one counts as zeros."""
     if group.world == 1:
         return
     gradients = []
@@ -61,7 +61,7 @@ def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
 
 
 def shared_clock(group: Group) -> Callable[[], float]:
-    """The leading process's clock in seconds, so that all decide alike; all of them must read it together."""
+    """The main process's clock in seconds, so that all decide alike; all processes must read it together."""
     if group.world == 1:
         return time.monotonic
 
@@ -84,6 +84,6 @@ def agreed(group: Group, text: str) -> str:
 
 
 def wait_for_all(group: Group) -> None:
-    """Returns when every process has come here."""
+    """Returns when every process has called it."""
     if group.world > 1 and dist.is_initialized():
         dist.barrier()

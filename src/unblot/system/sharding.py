@@ -1,8 +1,8 @@
-"""One network spread over several processes, for where it does not fit into the memory of one (FSDP2).
+"""Sharding: one network spread over several processes, where it does not fit into the memory of one (FSDP2).
 
-Each process keeps its share of every weight, gradient, moment and average; the weights of a block are brought together
-while it computes (Zhao et al. 2023). Tensors that are spread out are PyTorch's DTensors; these functions are all that
-needs to know of them. Checkpoints hold whole tensors, so that a run goes on spread out or not, on any number.
+Each process keeps its share of every weight, gradient, moment and average; the weights of a block are gathered while it
+computes (Zhao et al. 2023). Sharded tensors are PyTorch's DTensors; only these functions deal with them. Checkpoints
+hold whole tensors, so that a run goes on sharded or not, on any number of processes.
 """
 
 import sys
@@ -11,21 +11,26 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.system.distributed import Group
 
 MODES = ("auto", "on", "off")
-BYTES = 20  # of a parameter in training: weight, gradient, two moments and average, in float32
-ROOM = 0.5  # share of a GPU's memory that they may take; activations need the rest
+BYTES = 20  # per parameter in training: weight, gradient, two moments and average, in float32
+ROOM = 0.5  # share of a GPU's memory for them; activations need the rest
+
+
+def check_mode(mode: str) -> None:
+    """Raises UnblotError for a mode that is not in MODES."""
+    if mode not in MODES:
+        raise UnblotError(f"unknown {arg('shard', mode)}; choose {', '.join(MODES)}")
 
 
 def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, device: torch.device) -> bool:
-    """Whether the network is to be spread out: "on" where there are several processes, "auto" where it must be.
+    """Whether to shard the network: "on" where there are several processes, "auto" where it is too large for one.
 
-    Raises UnblotError for another mode, or for an optimiser that needs whole matrices.
+    Raises UnblotError for another mode, or for an optimizer that needs whole matrices.
     """
-    if mode not in MODES:
-        raise UnblotError(f"unknown --shard {mode!r}; choose {', '.join(MODES)}")
+    check_mode(mode)
     if group.world == 1 or mode == "off":
         return False
     if mode == "auto":
@@ -33,28 +38,34 @@ def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, de
         if device.type != "cuda" or needed < ROOM * torch.cuda.get_device_properties(device).total_memory:
             return False
     if not optimizer.startswith("adamw"):
-        raise UnblotError(f"optimizer {optimizer!r} needs whole matrices; use --optimizer adamw, or --shard off")
+        way_out = f"use {arg('optimizer', 'adamw')}, or {arg('shard', 'off')}"
+        raise UnblotError(f"optimizer {optimizer!r} needs whole matrices; {way_out}")
     return True
 
 
 def shard(network: nn.Module, group: Group, device: torch.device) -> None:
-    """Spreads the network's parameters over all processes, block by block."""
+    """Shards the network's parameters over all processes, block by block."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
     mesh = init_device_mesh(device.type, (group.world,))
     for module in (*_blocks(network), network):
-        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the outermost too: averages are put in between
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the outermost too: averages are put in
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor brought together, which all processes must ask for at once; one that is not spread out as it is."""
+    """The whole of a sharded tensor, which all processes must ask for at once; another tensor as it is."""
     return tensor.full_tensor() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; another tensor as it is."""
+    return tensor.to_local() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
+
+
 def gathered(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors brought together one after another, on the CPU where they were spread out; kept by the leader alone."""
+    """The whole tensors, gathered one after another, on the CPU where they were sharded; only in the main process."""
     kept = {}
     for name, tensor in tensors.items():
         one = whole(tensor)
@@ -64,7 +75,7 @@ def gathered(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """This process's part of a whole tensor, spread out as `other` is; the tensor itself where that is not."""
+    """This process's part of a whole tensor, sharded as `other` is; the tensor itself where that is not sharded."""
     if not is_shared(other) or is_shared(tensor):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -74,13 +85,13 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def is_shared(tensor: Tensor) -> bool:
-    """Whether a tensor is spread out over processes."""
-    module = sys.modules.get("torch.distributed.tensor")  # half a second to import, and there if anything is
+    """Whether a tensor is sharded."""
+    module = sys.modules.get("torch.distributed.tensor")  # half a second to import, and imported if anything is sharded
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a network that compute one after another: members of its lists of modules."""
+    """The blocks of a network, which compute one after another: members of its lists of modules."""
     for child in network.children():
         if isinstance(child, nn.ModuleList):
             yield from (block for block in child if next(block.parameters(), None) is not None)

@@ -1,7 +1,7 @@
-"""What one training step is made of: which pictures, at which levels, with which noise.
+"""What one training step is made of: which pictures, at which times, with which noise.
 
-A batch is cut into grains of GRAIN pictures. All that is random in a grain comes from its own generator, from
-(seed, step, grain), so that a batch is the same however many processes share it out, and after a resume.
+A batch is cut into RNG chunks of RNG_CHUNK pictures. All that is random in a chunk comes from its own generator, from
+(seed, step, chunk), so that a batch is the same on any number of processes, and after a resume.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.config.schema import TrainConfig
-from unblot.errors import UnblotError
-from unblot.process.levels import NoiseLevel
+from unblot.config.schema import RunConfig, TrainConfig
+from unblot.data.augment import AUGMENTATIONS
+from unblot.data.dataset import Dataset
+from unblot.errors import UnblotError, arg
+from unblot.process.levels import per_picture
 from unblot.process.randomness import chunk_generator, epoch_order, stratified_uniform, uniform_indices
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.sampling.batched import sampling_levels
@@ -25,85 +27,91 @@ TIMES = ("stratified", "index", "adaptive", "spacing")
 
 
 class BatchDraw(NamedTuple):
-    """The random part of a step for B pictures: positions among the training pictures (B,), times (B,) and their
-    levels (B,), noise (B, C, H, W), which labels are hidden (B,) bool, and the generator of each grain, for what is
-    still to be drawn. Adaptive times are still to be made of these, as in `Adaptive.times`."""
+    """The random part of a step for B pictures: positions among the training pictures (B,), times (B,), noise
+    (B, C, H, W), which labels are hidden (B,) bool, and the generator of each RNG chunk, for what is drawn later.
+    Adaptive times are made from these times by `Adaptive.times`."""
 
     pictures: Tensor
     t: Tensor
-    level: NoiseLevel
     eps: Tensor
     hidden: Tensor
     generators: list[torch.Generator]
 
 
 class Batch(NamedTuple):
-    """What goes into a step: pictures and noise (B, C, H, W), times (B,), labels (B,) or None, what augmentation did to
-    each picture (B, K), and the second noise of a distillation, (B, C, H, W), else (B, 0). Times are on the CPU, as
-    levels are everywhere."""
+    """The input of a step: pictures and noise (B, C, H, W) and times (B,), on the CPU as all levels are.
+
+    label: (B,) int64. conditions: (B, K), how each picture was augmented. second_noise: (B, C, H, W), for distillation.
+    weight: (B,) on the CPU, what each loss is multiplied by. Each is None where there is none.
+    """
 
     x0: Tensor
     t: Tensor
     eps: Tensor
-    label: Tensor | None
-    conditions: Tensor
-    second_noise: Tensor
+    label: Tensor | None = None
+    conditions: Tensor | None = None
+    second_noise: Tensor | None = None
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on the device, without a wait for it."""
         return self._each(lambda x: x.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
-        """The batch in memory that a GPU reads by itself."""
+        """The batch in page-locked memory, which a GPU reads by itself."""
         return self._each(Tensor.pin_memory)
 
+    def rows(self, part: slice) -> "Batch":
+        """Some pictures of the batch."""
+        return Batch(*(None if x is None else x[part] for x in self))  # type: ignore[arg-type]
+
+    def weighted(self, losses: Tensor) -> Tensor:
+        """The losses (B,) of these pictures, multiplied by `weight`."""
+        return losses if self.weight is None else losses * per_picture(self.weight, losses)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        label = None if self.label is None else change(self.label)
-        return Batch(
-            change(self.x0), self.t, change(self.eps), label, change(self.conditions), change(self.second_noise)
-        )
+        names = "x0", "eps", "label", "conditions", "second_noise"
+        return self._replace(**{n: change(x) for n in names if (x := getattr(self, n)) is not None})
 
 
 @dataclass
 class BatchSampler:
-    """The draw of every step of a run. Every picture comes once in each pass over the `count` training pictures.
+    """The random part of every step of a run. Every pass over the `count` training pictures takes each of them once.
 
     times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly;
     "spacing" is stratified, over a schedule that `only_at` made of the levels that sampling visits; "adaptive" is
-    stratified too, quantiles of a density that training learns as it goes, which no draw may depend on.
+    stratified too: quantiles of a density that is learned during training and so is not known here.
     """
 
     seed: int
     batch_size: int
     count: int
     shape: tuple[int, ...]
-    schedule: Schedule
     times: str
     label_dropout: float
     _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)  # the present pass and its order
 
     def __post_init__(self) -> None:
-        if self.times not in TIMES:
-            raise UnblotError(f"unknown times {self.times!r}; choose one of {', '.join(TIMES)}")
+        check_times(self.times)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> BatchDraw:
-        """The draw of step 0, 1, …; of several processes each takes every `world`-th grain.
+        """The random part of step 0, 1, …; of several processes each takes every `world`-th RNG chunk.
 
-        Raises UnblotError where there are more processes than grains.
+        Raises UnblotError where there are more processes than chunks.
         """
         numbers = range(-(-self.batch_size // RNG_CHUNK))[rank::world]
         if not numbers:
             raise UnblotError(
-                f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; use --batch-size "
-                f"{RNG_CHUNK * world} or more"
+                f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; give "
+                f"{arg('batch_size', RNG_CHUNK * world)} or more"
             )
         generators = [chunk_generator(self.seed, step, chunk) for chunk in numbers]
-        chunks = [self._grain(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
+        chunks = [self._chunk(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
         t, eps, hidden = (torch.cat(column) for column in zip(*chunks, strict=True))
         whole = self._pictures(step).split(RNG_CHUNK)
-        return BatchDraw(torch.cat([whole[chunk] for chunk in numbers]), t, self.schedule(t), eps, hidden, generators)
+        return BatchDraw(torch.cat([whole[chunk] for chunk in numbers]), t, eps, hidden, generators)
 
-    def _grain(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _chunk(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         first = chunk * RNG_CHUNK
         n = min(RNG_CHUNK, self.batch_size - first)
         if self.times == "index":
@@ -127,24 +135,58 @@ class BatchSampler:
         return torch.cat(parts)
 
 
+class BatchMaker:
+    """The batches of a run, on the CPU: pictures, augmented, with their times, noise and labels.
+
+    augment: a spec in AUGMENTATIONS. second_noise: whether each picture gets another noise, independent of the first.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, augment: str, second_noise: bool = False):
+        train = config.train
+        self.dataset, self.second_noise = dataset, second_noise
+        self.no_label = config.data.num_labels  # the label that stands for a hidden one
+        self.sampler = BatchSampler(
+            train.seed, train.batch_size, len(dataset.train), config.data.shape, train.times, train.label_dropout
+        )
+        self.augment = build(AUGMENTATIONS, augment, "augmentation")
+        self.coupling = build(COUPLINGS, train.coupling, "coupling")
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The batch of a step, or one process's share of it."""
+        draw = self.sampler.at(step, rank, world)
+        x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
+        chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
+        x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
+        eps = self.coupling(x0, draw.eps)
+        if label is not None:
+            label = torch.where(draw.hidden, self.no_label, label)
+        second_noise = None
+        if self.second_noise:
+            pairs = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
+            second_noise = torch.cat([torch.randn(x.shape, generator=g) for x, g in pairs])
+        x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
+        return Batch(x0, draw.t, eps, label, conditions if self.augment.conditions else None, second_noise)
+
+
 # --- which noise goes to which picture
 
 
 def independent() -> Callable[[Tensor, Tensor], Tensor]:
-    """The noise as it was drawn."""
+    """Noise that is independent of its picture."""
     return lambda x0, eps: eps
 
 
 def ot() -> Callable[[Tensor, Tensor], Tensor]:
-    """The noise of each grain shared out among its pictures so that the sum of squared distances is least.
+    """Optimal-transport coupling: the noise of each RNG chunk is permuted so that the sum of squared distances between
+    pictures and noise is least.
 
     Immiscible diffusion (Li et al. 2024), minibatch optimal transport (Pooladian et al. 2023), with minibatches of one
-    grain. Each noise is still normal, but no longer independent of its picture.
+    chunk. Each noise is still normal, but no longer independent of its picture.
     """
     from scipy.optimize import linear_sum_assignment
 
     def assign(x0: Tensor, eps: Tensor) -> Tensor:
-        """x0, eps: (B, C, H, W), in grains; returns eps in another order within each grain, on the CPU."""
+        """x0, eps: (B, C, H, W), in RNG chunks; returns eps in another order within each chunk, on the CPU."""
         parts = []
         for pictures, noise in zip(x0.cpu().split(RNG_CHUNK), eps.split(RNG_CHUNK), strict=True):
             _, order = linear_sum_assignment(-(pictures.flatten(1) @ noise.flatten(1).T).numpy())
@@ -160,8 +202,14 @@ COUPLINGS: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
+def check_times(times: str) -> None:
+    """Raises UnblotError for times that are not in TIMES."""
+    if times not in TIMES:
+        raise UnblotError(f"unknown times {times!r}; choose one of {', '.join(TIMES)}")
+
+
 def training_schedule(train: TrainConfig) -> Schedule:
-    """The schedule that training draws from: the run's own, or for times "spacing" the levels that sampling visits."""
+    """The schedule of the training levels: the run's own, or for times "spacing" the levels that sampling visits."""
     if train.times == "spacing":
         return only_at(sampling_levels(train.schedule, train.spacing, train.sampling_steps))
     return build(SCHEDULES, train.schedule, "schedule")

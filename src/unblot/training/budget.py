@@ -1,7 +1,7 @@
-"""A run that ends in a given time: trial steps on this machine say which network, batch and number of steps fit.
+"""The plan of a run with a time budget: trial steps on this machine decide the network, batch and number of steps.
 
-`choose` makes the plan before a run, `pace.py` holds the run to its budget while it trains. The numbers of the rule,
-and the networks that it chooses among, are in `presets.py`.
+`choose` makes the plan before a run, `budget_controller.py` holds the run to its budget while it trains. The constants
+of the rule, and the networks that it chooses among, are in `config/presets.py`.
 """
 
 import dataclasses
@@ -20,63 +20,64 @@ from unblot.config.durations import format_seconds
 from unblot.config.presets import ENOUGH_STEPS, FREE_BATCH, LEAST_PASS, MOST_BATCH, ladder
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
 from unblot.system.files import write_json
 from unblot.training.budget_controller import BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.loop import PREVIEW_STEPS, preview_pictures
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import Trainer, denoising_trainer
 
 LEAST_STEPS = 20  # that a budget must allow
-TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and so long
-TRIES, MOST_TRIES = 2, 200  # timed steps of a trial, after one that is not timed
-GROWTH = 2.5  # about how much slower the next network of a ladder is, before it has been tried
-TRIAL_DRAW = 2  # steps of the draw that stands for a preview
-SAVING_RATE = 2e8  # bytes/s of a checkpoint, written, flushed and read again, until the run has measured its own
-OVERHEAD_SHARE = 0.05  # of the budget that previews take at most, and checkpoints too
+TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and this many seconds
+TRIES, MOST_TRIES = 2, 200  # timed steps of a trial, at least and at most, after one that is not timed
+GROWTH = 2.5  # about how much slower the next network of a ladder is, while it has not been tried
+TRIAL_SAMPLING_STEPS = 2  # of the trial preview
+SAVING_RATE = 2e8  # bytes/s of a checkpoint, written, flushed and read again, until the run has measured it
+OVERHEAD_SHARE = 0.05  # share of the budget that previews take at most; the same for checkpoints
 
 
 class Trial(NamedTuple):
-    """What a few steps of a configuration told. Times in seconds, memory in bytes."""
+    """The measurements of a few steps of a configuration. Times in seconds, memory in bytes."""
 
     config: RunConfig
     parameters: int
-    step_seconds: float  # the mean, which foretells
-    fastest: float  # which compares, as other work on the machine only ever slows a step down
+    step_seconds: float  # the mean, which predicts
+    fastest: float  # which compares: other work on the machine can only slow a step down
+    steps: int
     preview: float
     checkpoint: float
     memory: int
 
     @property
     def overhead(self) -> dict[str, float]:
-        """Seconds of each work beside the training steps."""
+        """Seconds of each kind of overhead."""
         train, data = self.config.train, self.config.data
         passes = 2 * pictures_a_side(train, data) / (PASSES * train.batch_size)  # in steps, held-out and training
         return {"previews": self.preview, "checkpoints": self.checkpoint, "measurements": passes * self.step_seconds}
 
     def steps_in(self, seconds: float) -> int:
-        """Steps that fit into so many seconds."""
+        """The number of steps that fit into this time."""
         return max(0, int(seconds / self.step_seconds))
 
 
 def try_out(
-    config: RunConfig, dataset: Dataset, clock: Callable[[], float], until: float = 0.0, draw: bool = False
+    config: RunConfig, dataset: Dataset, clock: Callable[[], float], until: float = 0.0, preview: bool = False
 ) -> Trial:
-    """Takes a few steps with a trainer that is then thrown away, more of them up to the time `until` on the clock.
+    """Takes a few steps with a trainer that is then discarded, and more of them up to the time `until` on the clock.
 
-    draw: whether a preview is tried too.
+    preview: whether a preview is tried too.
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(config, dataset)
+    trainer = denoising_trainer(config, dataset)
     trainer.take_step().loss.item()
-    preview = 0.0
-    if draw:
+    preview_seconds = 0.0
+    if preview:
         start = clock()
-        preview_pictures(trainer, TRIAL_DRAW)
-        preview = (clock() - start) * PREVIEW_STEPS / TRIAL_DRAW
+        preview_pictures(trainer, TRIAL_SAMPLING_STEPS)
+        preview_seconds = (clock() - start) * PREVIEW_STEPS / TRIAL_SAMPLING_STEPS
     times: list[float] = []
     while len(times) < TRIES or (clock() < until and len(times) < MOST_TRIES):
         start = clock()
@@ -85,12 +86,19 @@ def try_out(
     saved = sum(t.numel() * t.element_size() for t in trainer.tensors().values()) * 4 / 3  # the model is saved as well
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     return Trial(
-        config, parameters, fmean(times), min(times), preview, saved / SAVING_RATE, peak_memory(trainer.device)
+        config=config,
+        parameters=parameters,
+        step_seconds=fmean(times),
+        fastest=min(times),
+        steps=len(times),
+        preview=preview_seconds,
+        checkpoint=saved / SAVING_RATE,
+        memory=peak_memory(trainer.device),
     )
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that have been in use at most: of a GPU since they were last asked for, else of this process."""
+    """Peak memory in bytes: of a GPU since the last reset, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -98,7 +106,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def training_seconds(trial: Trial) -> float:
-    """About how long a whole training takes on this machine, previews and checkpoints included."""
+    """About how many seconds a whole training takes on this machine, previews and checkpoints included."""
     train = trial.config.train
     return train.steps * trial.step_seconds + _overhead(trial, 0)
 
@@ -106,9 +114,9 @@ def training_seconds(trial: Trial) -> float:
 def choose(
     configure: Callable[..., RunConfig], choices: Mapping[str, Any], dataset: Dataset, controller: BudgetController
 ) -> tuple[RunConfig, BudgetPlan]:
-    """The configuration that uses the pace's budget best on this machine, and the plan of it.
+    """The configuration that makes the best use of the budget on this machine, and its plan.
 
-    configure: the full configuration for some decisions (network, batch_size, steps, ...) beside what was given.
+    configure: the full configuration for some decisions (network, batch_size, steps, ...) besides what was given.
     choices: what was given, and is not decided here.
     Raises UnblotError where the budget does not even allow a few steps.
     """
@@ -121,13 +129,13 @@ def choose(
     if len(networks) > 1 or free_batch:
         trial = _network(configure, networks, dataset, controller, until)
         chosen = (_batch(configure, trial, dataset, controller, until) if free_batch else trial).config
-    trial = try_out(chosen, dataset, controller.clock, until, draw=True)
+    trial = try_out(chosen, dataset, controller.clock, until, preview=True)
     steps = trial.steps_in(controller.budget - controller.used())
     if steps < LEAST_STEPS:
         least = math.ceil((controller.used() + LEAST_STEPS * trial.step_seconds) * 1.2)
         raise UnblotError(
-            f"--budget {format_seconds(controller.budget)} is too short: a step of {trial.config.train.network} takes "
-            f"{trial.step_seconds:.1f} seconds here; give at least {least}s, or a smaller --network"
+            f"{arg('budget', format_seconds(controller.budget))} is too short: a step of {trial.config.train.network} "
+            f"takes {trial.step_seconds:.1f} seconds here; give at least {least}s, or a smaller {arg('network')}"
         )
     decided = {"network": chosen.train.network, "batch_size": chosen.train.batch_size}
     every = _intervals(trial, steps, controller.budget)
@@ -140,11 +148,11 @@ def choose(
 
 
 def go_on(config: RunConfig, first: int, dataset: Dataset, controller: BudgetController) -> BudgetPlan:
-    """The plan of a run that goes on after step `first` for what is left of its budget."""
+    """The plan of a run that goes on after step `first` for the rest of its budget."""
     assert controller.budget is not None
     left = controller.budget - controller.used()
     trial = try_out(
-        config, dataset, controller.clock, controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * left), draw=True
+        config, dataset, controller.clock, controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * left), preview=True
     )
     steps = trial.steps_in(controller.budget - controller.used())
     train = dataclasses.replace(config.train, steps=first + steps)
@@ -154,9 +162,10 @@ def go_on(config: RunConfig, first: int, dataset: Dataset, controller: BudgetCon
 
 
 def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) -> BudgetPlan:
-    """What `steps` steps after step `first` will be; the pace takes up what the trial told."""
+    """The plan of `steps` steps after step `first`; also gives the trial's measurements to the controller."""
     assert controller.budget is not None
-    controller.step_seconds, controller.expected = trial.step_seconds, trial.overhead
+    controller.step_seconds = controller.planned_step_seconds = trial.step_seconds
+    controller.expected = trial.overhead
     config, train, used = trial.config, trial.config.train, controller.used()
     left = controller.budget - used
     return BudgetPlan(
@@ -171,13 +180,15 @@ def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) ->
         passes=steps * train.batch_size / config.data.count,
         pictures_per_second=train.batch_size / trial.step_seconds,
         memory=trial.memory,
-        overhead_share=_overhead(trial, first) / max(left, 1e-9),
+        overhead_share=min(1.0, _overhead(trial, first) / max(left, 1e-9)),
+        step_seconds=trial.step_seconds,
+        trial_steps=trial.steps,
         ends=(datetime.now() + timedelta(seconds=left)).isoformat(timespec="seconds"),
     )
 
 
 def keep(folder: Path, plan: BudgetPlan, trainer: Trainer, seconds: float | None = None) -> None:
-    """Writes the plan into the run folder, and after the run, which then has taken so many seconds, what it came to."""
+    """Writes the plan into the run folder, and after the run, which has then taken `seconds`, what it came to."""
     kept: dict[str, Any] = {"plan": plan.to_dict()}
     if seconds is not None:
         steps = trainer.step - plan.first
@@ -199,7 +210,7 @@ def _network(
     chosen = None
     for network in networks:
         if chosen and controller.clock() + (1 + TRIES) * GROWTH * chosen.fastest > until:
-            break  # no time to try it
+            break  # no time left to try it
         trial = try_out(configure(network=network), dataset, controller.clock)
         if chosen and controller.budget / trial.fastest < ENOUGH_STEPS:
             break
@@ -213,7 +224,7 @@ def _network(
 def _batch(
     configure: Callable[..., RunConfig], trial: Trial, dataset: Dataset, controller: BudgetController, until: float
 ) -> Trial:
-    """The trial with its batch doubled as long as that costs next to nothing."""
+    """The trial with its batch doubled as long as a step then hardly takes longer."""
     network, count = trial.config.train.network, trial.config.data.count
     while True:
         double = 2 * trial.config.train.batch_size
@@ -227,12 +238,12 @@ def _batch(
 
 
 def _overhead(trial: Trial, first: int) -> float:
-    """Seconds that previews and checkpoints take after step `first`."""
+    """Seconds of all overhead after step `first`."""
     return sum(count * trial.overhead[kind] for kind, count in occasions(trial.config.train, first).items())
 
 
 def _intervals(trial: Trial, steps: int, budget: float) -> dict[str, int]:
-    """Steps between logs, previews and checkpoints: as without a budget, but rarer where they would take too much."""
+    """Steps between logs, previews and checkpoints: as without a budget, but more where they would take too long."""
     fifth = max(1, steps // 5)
     previews, checkpoints = (
         max(1.0, OVERHEAD_SHARE * budget / max(s, 1e-9)) for s in (trial.preview, trial.checkpoint)

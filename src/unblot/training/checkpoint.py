@@ -1,39 +1,59 @@
 """Checkpoints: all that a run needs to go on exactly, in one folder a step.
 
-    checkpoints/00001000/state.safetensors     weights, their average, the optimiser's moments
-    checkpoints/00001000/state.json            step, checksum of the tensors, length of the metrics, held-out loss
+    checkpoints/00001000/state.safetensors     weights, their averages, the optimizers' moments
+    checkpoints/00001000/state.json            step, length of the metrics, held-out loss, …; checksums; the run
 
-A checkpoint is written under another name, flushed to disk and then renamed: one that can be seen is whole.
+A checkpoint is written under another name, flushed to disk and then renamed: one that can be seen is complete.
 """
 
-import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from unblot.errors import UnblotError
-from unblot.runs.folder import CHECKPOINTS
+from unblot.config.schema import RunConfig
+from unblot.errors import UnblotError, arg
+from unblot.runs.folder import BEST, CHECKPOINTS, CONFIG, MODEL, PLAN, SNAPSHOTS, TEACHER
 from unblot.system.files import checksum, flush, read_tensors, write_json, write_tensors
 
 TENSORS, STATE = "state.safetensors", "state.json"
 KEEP = 2  # newest checkpoints kept, besides the one of least held-out loss
+FREE = (  # choices that may change while a run goes on
+    *("steps", "budget", "device", "precision", "compile", "shard", "log_to"),
+    *("log_every", "held_out_every", "preview_every", "checkpoint_every"),
+)
 
 
-def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Writes checkpoint `step`, then deletes all but the newest few and the best. `state` holds plain JSON values."""
+class ForeignError(UnblotError):
+    """A checkpoint of another run, or of another configuration."""
+
+
+def run_identity(config: RunConfig) -> str:
+    """A hash of everything that makes a run what it is: data, recipe, seed and, of a distillation, the teacher."""
+    train = {name: value for name, value in dataclasses.asdict(config.train).items() if name not in FREE}
+    distill = None if config.distill is None else dataclasses.asdict(config.distill)
+    return _digest({"data": dataclasses.asdict(config.data), "train": train, "distill": distill})
+
+
+def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], identity: str) -> Path:
+    """Writes checkpoint `step`, then deletes all but the newest few and the best.
+
+    state: plain JSON values. identity: of the run, see `run_identity`.
+    """
     place = run / CHECKPOINTS / f"{step:08d}"
     temporary = place.with_name(place.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         write_tensors(temporary / TENSORS, tensors, {})
-        digest = checksum(temporary / TENSORS)
-        write_json(temporary / STATE, {**state, "step": step, "sha256": digest})
+        whole = {**state, "step": step, "run": identity, "sha256": checksum(temporary / TENSORS)}
+        write_json(temporary / STATE, {**whole, "state_sha256": _digest(whole)})
         for file in temporary.iterdir():
             flush(file)
     except BaseException:
@@ -55,45 +75,89 @@ def steps_saved(run: Path) -> list[int]:
 
 def best_saved(run: Path) -> int | None:
     """The step of the checkpoint of least held-out loss, as last measured before it; None where it was not measured."""
-    known = {}
-    for step in steps_saved(run):
-        with contextlib.suppress(OSError, ValueError):
-            known[step] = json.loads((run / CHECKPOINTS / f"{step:08d}" / STATE).read_text()).get("held_out_loss")
-    losses = {step: loss for step, loss in known.items() if loss is not None}
+    losses = {step: loss for step, state in _states(run) if (loss := state.get("held_out_loss")) is not None}
     return min(losses, key=lambda step: losses[step]) if losses else None
 
 
-def load_newest(run: Path, warn=print) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of the newest whole checkpoint; `warn(line)` is told of every damaged one passed over.
+def load_newest(
+    run: Path, warn: Callable[[str], None] = print, identity: str = ""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of the newest complete checkpoint; `warn(line)` gets a line for each damaged one passed over.
 
-    Raises UnblotError where none is left.
+    identity: of the run that the checkpoint must belong to, "" for any. Raises UnblotError where there is none.
     """
+    foreign = None
     for step in reversed(steps_saved(run)):
         try:
-            return load(run, step)
-        except UnblotError as e:
-            warn(f"checkpoint passed over: {e}")
-    raise UnblotError(f"run {str(run)!r} has no checkpoint to go on from; train it anew with --overwrite")
+            return load(run, step, identity)
+        except UnblotError as error:
+            foreign = error if isinstance(error, ForeignError) else foreign
+            warn(f"checkpoint passed over: {error}")
+    if foreign is not None:
+        raise UnblotError(
+            f"the checkpoints of {str(run)!r} do not fit its {CONFIG}; put that back as it was written ({foreign})"
+        )
+    way_out = f"train it again from the start with {arg('overwrite')}"
+    raise UnblotError(f"run {str(run)!r} has no checkpoint to go on from; {way_out}")
 
 
 def newest_state(run: Path) -> dict[str, Any]:
-    """The state of the newest checkpoint whose state can be read, without its tensors; {} where there is none."""
-    for step in reversed(steps_saved(run)):
-        try:
-            return json.loads((run / CHECKPOINTS / f"{step:08d}" / STATE).read_text())
-        except (OSError, ValueError):
-            continue
-    return {}
+    """The state of the newest checkpoint whose state is undamaged, without its tensors; {} where there is none."""
+    return next((state for _, state in reversed(_states(run))), {})
 
 
-def load(run: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of the checkpoint of a step, verified by checksum. Raises UnblotError where damaged."""
+def load(run: Path, step: int, identity: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of the checkpoint of a step, verified by checksum.
+
+    Raises UnblotError where it is damaged, and ForeignError where it belongs to another run than `identity`.
+    """
     place = run / CHECKPOINTS / f"{step:08d}"
+    state = _read_state(place / STATE)
+    if state.get("step") != step or identity not in ("", state.get("run")):
+        raise ForeignError(f"{str(place)!r} belongs to another run, or to another configuration of this one")
     try:
-        state = json.loads((place / STATE).read_text())
-        sound = checksum(place / TENSORS) == state["sha256"]
-    except (OSError, ValueError, KeyError) as e:
-        raise UnblotError(f"{str(place)!r} cannot be read ({e})") from None
+        sound = checksum(place / TENSORS) == state.get("sha256")
+    except OSError as error:
+        raise UnblotError(f"{str(place)!r} cannot be read ({error.strerror})") from None
     if not sound:
         raise UnblotError(f"{str(place / TENSORS)!r} is damaged: its checksum is not the one that was stored")
     return read_tensors(place / TENSORS)[0], state
+
+
+def remove_unfinished(run: Path) -> None:
+    """Removes what a run that was killed while it wrote has left: our own files under their temporary names."""
+    for folder in (run / CHECKPOINTS).glob("[0-9]*.part"):
+        shutil.rmtree(folder, ignore_errors=True)
+    tensors = [run / f"{name}.part" for name in (MODEL, BEST, TEACHER)]
+    texts = [path for name in (CONFIG, PLAN) for path in run.glob(f".{name}.*.part")]
+    for path in (*tensors, *texts, *(run / SNAPSHOTS).glob("[0-9]*.safetensors.part")):
+        path.unlink(missing_ok=True)
+
+
+def _states(run: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The undamaged states, without their tensors, oldest first."""
+    found = []
+    for step in steps_saved(run):
+        try:
+            found.append((step, _read_state(run / CHECKPOINTS / f"{step:08d}" / STATE)))
+        except UnblotError:
+            continue
+    return found
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """A checkpoint's state. Raises UnblotError where it is damaged: it holds a checksum of all its values."""
+    try:
+        state = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UnblotError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UnblotError(f"{str(path)!r} is damaged ({error})") from None
+    if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
+        raise UnblotError(f"{str(path)!r} is damaged: its checksum is not the one that was stored")
+    return state
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 of plain JSON values, hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

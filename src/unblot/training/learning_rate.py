@@ -1,4 +1,4 @@
-"""The learning rate of each step: a rise, a fall to the end, and a bend where the end is moved."""
+"""The learning rate of each step: warm-up, decay to the last step, and a transition where the last step is moved."""
 
 import math
 from collections.abc import Callable
@@ -15,25 +15,25 @@ class Switch(NamedTuple):
 
 
 def learning_rate(train: TrainConfig, step: int, switch: Switch | None = None) -> float:
-    """The learning rate of step 0, 1, …: a linear rise over the warm-up, then the decay to zero at the last step.
+    """The learning rate of step 0, 1, …: linear warm-up, then the decay to zero at the last step.
 
-    After a switch it is that of a run which had the new number of steps from the start, reached from the rate before
-    in a line over the warm-up's share of the steps left. A run that has decayed to its end and is given more warms up
-    again (as Ibrahim et al. 2024 found to be needed), the higher the more it is given.
+    After a switch it moves linearly from the rate before to that of a run planned with the new number of steps, over
+    the warm-up's share of the steps left. So a run that has decayed to its end and is continued warms up again (as
+    Ibrahim et al. 2024 found to be needed), to a higher rate the more steps it gets.
     """
     rate = _planned_rate(train, step)
     if switch is None:
         return rate
-    renoise = max(1, round(train.warmup * (train.steps - switch.step)))
-    return switch.rate + (rate - switch.rate) * min(1.0, (step - switch.step + 1) / renoise)
+    warmup = max(1, round(train.warmup * (train.steps - switch.step)))
+    return switch.rate + (rate - switch.rate) * min(1.0, (step - switch.step + 1) / warmup)
 
 
 def _planned_rate(train: TrainConfig, step: int) -> float:
-    """The learning rate of a run that has had its number of steps from the start."""
-    renoise = max(1, round(train.warmup * train.steps))
-    if step < renoise:
-        return train.learning_rate * (step + 1) / renoise
-    done = min(1.0, (step - renoise) / max(1, train.steps - renoise))
+    """The learning rate of a run that was planned with its number of steps from the start."""
+    warmup = max(1, round(train.warmup * train.steps))
+    if step < warmup:
+        return train.learning_rate * (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, train.steps - warmup))
     return train.learning_rate * DECAYS[train.decay](done)
 
 

@@ -1,4 +1,4 @@
-"""The loop round the engine: it shows a run, saves it, goes back when it has gone wrong, and stops it well."""
+"""The training loop: it logs and saves a run, goes back to a checkpoint when it has gone wrong, and ends it well."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unblot.data.output import sheet
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, save_model
 from unblot.sampling.batched import sample_batches
@@ -19,10 +19,12 @@ from unblot.system.files import write_json
 from unblot.training import checkpoint
 from unblot.training.averages import posthoc
 from unblot.training.budget_controller import BudgetController
+from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
-from unblot.training.diagnostics.run_logger import RunLogger, averages
+from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
+from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
-from unblot.training.trainer import Trainer
+from unblot.training.trainer import StepResult, Trainer
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -33,171 +35,234 @@ def run_training(
 ) -> bool:
     """Trains to the run's last step, keeping the run folder up to date. True when it came to the end.
 
-    The pace keeps the time; with a budget it also decides which step is the last.
-
-    Ctrl-C finishes the step, saves and returns False. `resume` goes on from the newest whole checkpoint.
-    Raises UnblotError where the loss stays not finite or far too large.
+    The controller keeps the time; with a budget it also decides which step is the last. Ctrl-C finishes the step, saves
+    and returns False. `resume` goes on from the newest complete checkpoint; a run that was killed before its first one
+    starts again. Raises UnblotError where the loss stays not finite or far too large.
     """
-    train = trainer.config.train
-    run_logger = RunLogger(folder, trainer, monitor)
+    loop = Loop(folder, trainer, monitor, controller)
+    if trainer.group.is_main_process:
+        checkpoint.remove_unfinished(folder)
     finished = False
+    if resume and not checkpoint.steps_saved(folder):
+        monitor.note("note: the run was stopped before its first checkpoint; it starts again from the beginning")
+        resume = False
     if resume:
-        state = _go_back(folder, trainer, run_logger)
+        state = loop.go_back()
         finished = trainer.step >= trainer.config.train.steps and state.get("budget") == controller.budget
     else:
-        run_logger.metrics.restart()
+        loop.logger.metrics.restart()
     wait_for_all(trainer.group)
     trainer.compile(monitor.note)
     monitor.begin(trainer.step)
-    run_logger.begin()
+    loop.logger.begin()
+    first, since = trainer.step, controller.used()
     with monitor, _interruptible() as interrupted:
         if not resume:
-            run_logger.measure()
-            _save(folder, trainer, run_logger, controller)
+            loop.measure()
+            loop.save()
         if not finished:
-            _adjust_steps(trainer, monitor, controller)
-        while trainer.step < trainer.config.train.steps and not _any(trainer, interrupted()):
-            fitting, outcome = trainer.micro_batch, trainer.take_step()
-            if trainer.micro_batch < fitting:
-                monitor.note(f"out of memory: from now on {trainer.micro_batch} pictures at a time, in the same steps")
-            if trainer.step % train.log_every == 0 or trainer.step == trainer.config.train.steps:
-                run_logger.step(outcome)
-                if wrong := run_logger.gone_wrong(outcome):
-                    _recover(folder, trainer, run_logger, wrong)
-                    continue
-                _adjust_steps(trainer, monitor, controller)
-            if run_logger.is_due():
-                with controller.overhead("measurements"):
-                    run_logger.measure()
-            last = controller.budget is not None and trainer.step == trainer.config.train.steps
-            if train.preview_every and (last or trainer.step % train.preview_every == 0):
-                with controller.overhead("previews"):
-                    _preview(folder, trainer, run_logger)
-            if posthoc.due(trainer.step, trainer.config.train.steps):
-                posthoc.keep(folder, trainer.step, trainer.config.train.steps, trainer.ema, trainer.for_leader)
-            if (
-                trainer.step % train.checkpoint_every == 0
-                and not (last or outcome.skipped_steps)
-                and run_logger.sound()
-            ):
-                _save(folder, trainer, run_logger, controller)
-        _save(folder, trainer, run_logger, controller)
+            loop.adjust_steps()
+        while trainer.step < trainer.config.train.steps and not loop.any_process(interrupted()):
+            loop.step()
+        loop.save()
+        taken, seconds = trainer.step - first, controller.used() - since  # the clock is read by all processes together
+        session = Session(
+            seconds,
+            taken,
+            trainer.rate_scale,
+            controller.mean_step_seconds(seconds, taken),
+            controller.planned_step_seconds,
+        )
         if trainer.group.is_main_process:
-            run_logger.finish()
+            loop.logger.finish(trainer.config, session)
     return trainer.step >= trainer.config.train.steps
 
 
-def _adjust_steps(trainer: Trainer, monitor: Monitor, controller: BudgetController) -> None:
-    """Changes the number of steps where the budget wants another."""
-    steps = controller.wanted_steps(trainer.config.train, trainer.step)
-    if steps is not None:
-        trainer.change_steps(steps)
-        monitor.change_steps(steps)
+class Loop:
+    """The work of one session of a run: training steps, and what comes between them."""
 
+    def __init__(self, folder: Path, trainer: Trainer, monitor: Monitor, controller: BudgetController):
+        config = trainer.config
+        self.folder, self.trainer, self.monitor, self.controller = folder, trainer, monitor, controller
+        self.logger = RunLogger(folder, config, monitor, trainer.group.is_main_process)
+        measures = bool(config.train.held_out_every)
+        self.held_out = HeldOutLoss(config, trainer.task, trainer.group, trainer.device) if measures else None
+        self.identity = checkpoint.run_identity(config)
 
-def _save(folder: Path, trainer: Trainer, run_logger: RunLogger, controller: BudgetController) -> None:
-    """The averaged model, and a checkpoint that knows how long the metrics were."""
-    with controller.overhead("checkpoints"):
-        _write(folder, trainer, run_logger, controller.budget, controller.used())
+    def step(self) -> None:
+        """One training step, and what is due after it."""
+        trainer, train = self.trainer, self.trainer.config.train
+        fitting, result = trainer.micro_batch, trainer.take_step()
+        if trainer.micro_batch < fitting:
+            now = f"{trainer.micro_batch} pictures at a time"
+            self.monitor.note(f"out of memory: from now on {now} go through the network, in the same steps")
+        if trainer.step % train.log_every == 0 or trainer.step == train.steps:
+            if wrong := self._log(result):
+                self.recover(wrong)
+                return
+            self.adjust_steps()
+        if self._is_measuring_due():
+            with self.controller.overhead("measurements"):
+                self.measure()
+        steps = trainer.config.train.steps
+        last = self.controller.budget is not None and trainer.step == steps
+        if train.preview_every and (last or trainer.step % train.preview_every == 0):
+            with self.controller.overhead("previews"):
+                self.preview()
+        if posthoc.due(trainer.step, steps):
+            posthoc.keep(self.folder, trainer.step, steps, trainer.ema, trainer.for_main_process)
+        due = trainer.step % train.checkpoint_every == 0 and not last
+        if due and not result.skipped_steps and self.logger.sound():
+            self.save()
 
-
-def _write(folder: Path, trainer: Trainer, run_logger: RunLogger, budget: float | None, used: float) -> None:
-    tensors = trainer.for_leader(trainer.tensors())
-    if trainer.group.is_main_process:
-        metrics_bytes = run_logger.metrics.flushed()
-        save_model(folder / MODEL, trainer.config, averages(tensors))
-        if budget is not None:
-            write_json(folder / CONFIG, trainer.config.to_dict())  # with the steps as they are now planned
-        state = {
-            "rate_scale": trainer.rate_scale,
-            "metrics_bytes": metrics_bytes,
-            "held_out_loss": run_logger.newest_held_out(),
-            "steps": trainer.config.train.steps,
-            "switch": trainer.switch,
-            "budget": budget,
-            "seconds": used,
-        }
-        checkpoint.save(folder, trainer.step, tensors, state)
-    wait_for_all(trainer.group)
-
-
-def _go_back(folder: Path, trainer: Trainer, run_logger: RunLogger) -> dict[str, Any]:
-    """Takes up the newest whole checkpoint; lines of metrics after it are about to be written again.
-
-    Returns its state. With a budget the number of steps is the checkpoint's, else that of the run's configuration.
-    """
-    tensors, state = checkpoint.load_newest(folder, run_logger.monitor.note)
-    try:
-        trainer.restore(tensors, state["step"])
-    except (KeyError, RuntimeError) as e:
-        reason = " ".join(str(e).split())[:160]
-        raise UnblotError(
-            f"the checkpoints of {str(folder)!r} do not fit its config.json; put that back as it was written ({reason})"
-        ) from None
-    trainer.rate_scale = state["rate_scale"]
-    if trainer.group.is_main_process:
-        posthoc.forget_after(folder, trainer.step)
-    trainer.switch = Switch(*state["switch"]) if state.get("switch") else None
-    wanted = trainer.config.train.steps
-    trainer.set_steps(state.get("steps", wanted))
-    if not trainer.config.train.budget and wanted != trainer.config.train.steps:
-        trainer.change_steps(wanted)
-    run_logger.monitor.change_steps(trainer.config.train.steps)
-    if not run_logger.metrics.go_back(state["metrics_bytes"]):
-        run_logger.monitor.note(f"note: lines are missing in {run_logger.metrics.path}")
-    return state
-
-
-def _recover(folder: Path, trainer: Trainer, run_logger: RunLogger, what: str) -> None:
-    """Goes back to the newest checkpoint with half the learning rate. Raises UnblotError after a few times."""
-    scale = trainer.rate_scale / 2
-    rate = trainer.config.train.learning_rate * scale
-    if scale < 0.5**RATE_CUTS:
-        raise UnblotError(
-            f"{what}; halving the learning rate {RATE_CUTS} times did not help: train anew with one far below "
-            f"{rate:.2g} (--learning-rate), and look at the values of the pictures (unblot doctor)"
+    def _log(self, result: StepResult) -> str | None:
+        """Logs a step; says why the run has gone wrong, None where it has not."""
+        trainer, train = self.trainer, self.trainer.config.train
+        rate, planned = trainer.learning_rate(trainer.step - 1), train.steps if train.budget else None
+        self.logger.step(trainer.step, result.loss.item(), result.grad_norm.item(), rate, planned)
+        return self.logger.gone_wrong(
+            trainer.step,
+            int(result.skipped_steps),
+            lambda: culprits(trainer.task.batches.dataset, *trainer.last_losses()),
         )
-    _go_back(folder, trainer, run_logger)
-    trainer.rate_scale = scale
-    run_logger.monitor.note(f"{what}; back to step {trainer.step} with learning rate {rate:.2g}")
 
+    def adjust_steps(self) -> None:
+        """Changes the number of steps where the budget wants another."""
+        steps = self.controller.wanted_steps(self.trainer.config.train, self.trainer.step)
+        if steps is not None:
+            self.trainer.change_steps(steps)
+            self.monitor.change_steps(steps)
 
-def _any(trainer: Trainer, flag: bool) -> bool:
-    """Whether the flag is up in any process, so that all stop after the same step; several ask it now and then."""
-    if trainer.group.world == 1:
-        return flag
-    if trainer.step % trainer.config.train.log_every:
-        return False  # asking waits for the device
-    raised = torch.tensor(float(flag), device=trainer.device)
-    sum_over(trainer.group, raised)
-    return bool(raised)
+    def _is_measuring_due(self) -> bool:
+        """Whether to measure the held-out loss: at its steps, while that keeps to its share of the time; at the end."""
+        train, step = self.trainer.config.train, self.trainer.step
+        if not train.held_out_every or step == train.steps:
+            return bool(train.held_out_every)
+        return step % train.held_out_every == 0 and self.controller.may_measure()
 
+    def measure(self) -> None:
+        """Measures the held-out loss of the averaged weights; all processes come here after the same steps."""
+        if self.held_out is not None:
+            with self.trainer.averaged():
+                self.logger.measured(self.held_out.measure(self.trainer.step, self.trainer.micro_batch))
 
-def _preview(folder: Path, trainer: Trainer, run_logger: RunLogger) -> None:
-    """Writes a grid of pictures from the averaged weights, always from the same noise."""
-    if not (trainer.group.is_main_process or trainer.sharded):  # drawing from what is spread out needs all
-        return
-    pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
-    if not trainer.group.is_main_process:
-        return
-    stored = trainer.dataset.values.decode(pictures.numpy())
-    path = folder / SAMPLES / f"step_{trainer.step:08d}.png"
-    sheet(stored, trainer.dataset.values, columns=10).save(path)
-    run_logger.preview(pictures, labels)
-    run_logger.monitor.note(f"preview: {path}")
+    def preview(self) -> None:
+        """Writes a grid of samples of the averaged weights, always from the same noise."""
+        trainer, values = self.trainer, self.trainer.task.batches.dataset.values
+        if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
+            return
+        pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
+        if not trainer.group.is_main_process:
+            return
+        path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
+        sheet(values.decode(pictures.numpy()), values, columns=10).save(path)
+        self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
+        self.monitor.note(f"preview: {path}")
+
+    def save(self) -> None:
+        """Saves the averaged model, and a checkpoint that knows how long the metrics were.
+
+        Raises UnblotError where the averaged weights are not finite: what was saved before stays.
+        """
+        if not self.trainer.is_finite():
+            raise UnblotError(
+                f"the weights are not finite after step {self.trainer.step}, so they are not saved; the last good ones "
+                f"are in {str(self.folder / MODEL)!r}. Train again with a lower {arg('learning_rate')}"
+            )
+        with self.controller.overhead("checkpoints"):
+            self._write(self.controller.used())
+
+    def _write(self, used: float) -> None:
+        trainer, budget = self.trainer, self.controller.budget
+        tensors = trainer.for_main_process(trainer.tensors())
+        if trainer.group.is_main_process:
+            metrics_bytes = self.logger.metrics.flushed()
+            save_model(self.folder / MODEL, trainer.config, averages(tensors))
+            if budget is not None:
+                write_json(self.folder / CONFIG, trainer.config.to_dict())  # with the steps as they are planned now
+            state = {
+                "rate_scale": trainer.rate_scale,
+                "metrics_bytes": metrics_bytes,
+                "held_out_loss": self.logger.newest_held_out(),
+                "steps": trainer.config.train.steps,
+                "switch": trainer.switch,
+                "budget": budget,
+                "seconds": used,
+                "threads": torch.get_num_threads(),
+            }
+            checkpoint.save(self.folder, trainer.step, tensors, state, self.identity)
+        wait_for_all(trainer.group)
+
+    def go_back(self) -> dict[str, Any]:
+        """Restores the newest complete checkpoint; lines of metrics after it are about to be written again.
+
+        Returns its state. With a budget the number of steps is the checkpoint's, else that of the run's configuration.
+        """
+        trainer, note = self.trainer, self.monitor.note
+        tensors, state = checkpoint.load_newest(self.folder, note, self.identity)
+        try:
+            trainer.restore(tensors, state["step"])
+        except (KeyError, RuntimeError) as e:
+            reason = " ".join(str(e).split())[:160]
+            raise UnblotError(
+                f"the checkpoints of {str(self.folder)!r} do not fit its {CONFIG}; put that back as it was written "
+                f"({reason})"
+            ) from None
+        trainer.rate_scale = state["rate_scale"]
+        if trainer.group.is_main_process:
+            posthoc.forget_after(self.folder, trainer.step)
+        trainer.switch = Switch(*state["switch"]) if state["switch"] else None
+        wanted = trainer.config.train.steps
+        trainer.set_steps(state["steps"])
+        if not trainer.config.train.budget and wanted != trainer.config.train.steps:
+            trainer.change_steps(wanted)
+        self.monitor.change_steps(trainer.config.train.steps)
+        if missing := self.logger.metrics.go_back(state["metrics_bytes"]):
+            note(f"note: {missing} in {self.logger.metrics.path}")
+        threads = torch.get_num_threads()
+        if trainer.device.type == "cpu" and state["threads"] != threads:
+            note(
+                f"note: the run has used {state['threads']} CPU threads, now it uses {threads}: it goes on, but not to "
+                "the last bit as with the same number (OMP_NUM_THREADS)"
+            )
+        return state
+
+    def recover(self, reason: str) -> None:
+        """Goes back to the newest checkpoint with half the learning rate. Raises UnblotError after a few times."""
+        scale = self.trainer.rate_scale / 2
+        rate = self.trainer.config.train.learning_rate * scale
+        if scale < 0.5**RATE_CUTS:
+            raise UnblotError(
+                f"{reason}; halving the learning rate {RATE_CUTS} times did not help: train again with one far below "
+                f"{arg('learning_rate', float(f'{rate:.2g}'))}, and check the values of the pictures (unblot doctor)"
+            )
+        self.go_back()
+        self.trainer.rate_scale = scale
+        self.monitor.note(f"{reason}; back to step {self.trainer.step} with learning rate {rate:.2g}")
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in any process, so that all stop after the same step; asked every few steps."""
+        trainer = self.trainer
+        if trainer.group.world == 1:
+            return flag
+        if trainer.step % trainer.config.train.log_every:
+            return False  # asking waits for the device
+        raised = torch.tensor(float(flag), device=trainer.device)
+        sum_over(trainer.group, raised)
+        return bool(raised)
 
 
 def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What a preview shows, (N, C, H, W) in the network's range, drawn in so many steps, and their labels."""
+    """The samples of a preview, (N, C, H, W) in the network's range, in `steps` steps, and their labels."""
     config = trainer.config
     data, seed = config.data, config.train.seed
     indices = range(PREVIEW_PICTURES if data.kind == "pictures" else 25 * PREVIEW_PICTURES)
     labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
     how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
-    if config.distill is not None:  # which draws well in its own way alone
+    if config.distill is not None:  # a student samples well only in its own steps
         how = {"spacing": config.train.spacing, "solver": config.train.solver, "steps": config.train.sampling_steps}
     with trainer.averaged():
-        drawn = sample_batches(
+        samples = sample_batches(
             trainer.denoiser,
             data.shape,
             indices,
@@ -206,12 +271,12 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
             seed=seed,
             labels=labels,
         )
-        return torch.cat(list(drawn)).cpu(), labels
+        return torch.cat(list(samples)).cpu(), labels
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Within it Ctrl-C only sets a flag, which the yielded function reads; a second Ctrl-C stops at once."""
+    """Within it the first Ctrl-C only sets a flag, which the yielded function reads; a second one stops at once."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set

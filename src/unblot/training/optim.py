@@ -1,4 +1,4 @@
-"""Optimisers: from gradients to the next weights, with all their state by name, and without a wait for the device."""
+"""Optimizers: from gradients to the next weights, with all their state by name, and without a wait for the device."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from unblot.errors import UnblotError
 from unblot.specs import build
 from unblot.system.sharding import like
 
-ENDS = ("enter", "leave", "conv_in", "conv_out")  # first and last layers of the networks, which touch the pictures
+ENDS = ("enter", "leave", "conv_in", "conv_out")  # names of the first and last layers, which see the pictures
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every matrix is made orthogonal before it is added to the weights (Jordan 2024).
+    """Muon: the momentum of every matrix is made orthogonal before it is added to the weights (Jordan 2024).
 
     A convolution's weight is the matrix (outputs, inputs·height·width). The update's entries have a root mean square
     of `scale`, about that of AdamW's, so that learning rates carry over (Liu et al. 2025, section 2.2). PyTorch's
-    own takes matrices alone, cannot leave out a step, and computes in bfloat16, which a CPU does slowly.
+    own implementation takes only matrices, cannot skip a step, and computes in bfloat16, which is slow on a CPU.
 
     found_inf: set before a step, 1 where the gradients are not finite, which leaves everything as it is.
     """
@@ -29,7 +30,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of every matrix; those of one shape go through together."""
+        """One step of every matrix; those of one shape are computed together."""
         for group in self.param_groups:
             alike = defaultdict(list)
             for p in (p for p in group["params"] if p.grad is not None):
@@ -52,10 +53,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """Each matrix (N, m, n) with its singular values brought near to 1, between about 0.7 and 1.2.
+    """Matrices (N, m, n) with the same singular vectors and singular values near 1, between about 0.7 and 1.2.
 
-    Newton–Schulz iteration with the quintic of Jordan 2024, which grows small singular values fastest, those down to
-    about a hundredth of the matrix's norm within five rounds. In bfloat16 on a GPU, where that is accurate enough.
+    Newton–Schulz iteration with the quintic of Jordan 2024, which grows small singular values fastest: within five
+    rounds those down to about a hundredth of the matrix's norm. In bfloat16 on a GPU, which is accurate enough.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
@@ -71,7 +72,7 @@ Split = tuple[list[nn.Parameter], list[nn.Parameter]]  # matrices of hidden laye
 
 
 def adamw(split: Split, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.99) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2019) on everything."""
+    """AdamW (Loshchilov & Hutter 2019) on everything. beta1, beta2: in [0, 1)."""
     return [_adamw([*split[0], *split[1]], weight_decay, beta1, beta2)]
 
 
@@ -84,7 +85,13 @@ def muon(
     beta1: float = 0.9,
     beta2: float = 0.99,
 ) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of hidden layers, AdamW on the first and the last layer, embeddings, biases and norms."""
+    """Muon on the matrices of hidden layers, AdamW on the first and the last layer, embeddings, biases and norms.
+
+    momentum, beta1, beta2: in [0, 1); scale: root mean square of an update at learning rate 1, above 0.
+    """
+    _check_shares(momentum=momentum)
+    if scale <= 0:
+        raise UnblotError(f"optimizer 'muon' needs scale > 0, not {scale}")
     return [Muon(split[0], momentum, scale, weight_decay), _adamw(split[1], weight_decay, beta1, beta2)]
 
 
@@ -92,47 +99,47 @@ OPTIMIZERS: dict[str, Callable[..., list[torch.optim.Optimizer]]] = {"adamw": ad
 
 
 class Optimizer:
-    """What a spec in OPTIMIZERS makes of a module's gradients: steps, and the state that they leave."""
+    """The optimizers that a spec in OPTIMIZERS gives to a module's parameters, used as one."""
 
     def __init__(self, module: nn.Module, spec: str, weight_decay: float):
         self.parameters = list(module.parameters())
         self.parts = build(OPTIMIZERS, spec, "optimizer", split(module), weight_decay)
 
     def step(self, rate: float, bad: Tensor) -> None:
-        """One step with this learning rate, which leaves everything as it is where `bad` () is true."""
+        """One step with this learning rate; where `bad`, (), is true, weights and state stay as they are."""
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
-            part.found_inf = bad.float()  # type: ignore[attr-defined]  # as the fused optimisers know it
+            part.found_inf = bad.float()  # type: ignore[attr-defined]  # the name that fused optimizers know
             part.step()
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
+        """Drops the gradients."""
         for part in self.parts:
             part.zero_grad()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state, named `number of the parameter/what`."""
+        """The state, named `number of the parameter/name of the moment`."""
         held = [(i, part.state.get(p, {})) for i, p in enumerate(self.parameters) for part in self.parts]
         return {f"{i}/{key}": value for i, state in held for key, value in state.items()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes up the state that `tensors` gave."""
+        """Restores the state that `tensors` gave."""
         owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
         for part in self.parts:
             part.state.clear()
         for name, tensor in tensors.items():
             number, _, key = name.partition("/")
             p = self.parameters[int(number)]
-            # Moments must lie in memory as their weights do: the fused optimiser goes through both in memory order.
+            # Moments must be laid out in memory as their weights are: the fused optimizer reads both in memory order.
             moment = torch.empty_like(p).copy_(like(tensor, p)) if tensor.shape == p.shape else tensor.to(p.device)
             owner[p].state[p][key] = moment
 
 
 def split(module: nn.Module) -> Split:
-    """The weights of hidden layers that act as matrices, and all other parameters, each in the module's order."""
+    """The weights of hidden layers that act as matrices, and all other parameters, both in the module's order."""
     layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
     inner = [m for name, m in module.named_modules() if isinstance(m, layers) and name.split(".")[-1] not in ENDS]
     matrices = {m.weight for m in inner}
@@ -141,4 +148,17 @@ def split(module: nn.Module) -> Split:
 
 
 def _adamw(parameters: list[nn.Parameter], weight_decay: float, beta1: float, beta2: float) -> torch.optim.Optimizer:
+    _check_shares(beta1=beta1, beta2=beta2)
     return torch.optim.AdamW(parameters, lr=0.0, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
+
+
+def _check_shares(**options: float) -> None:
+    for name, value in options.items():
+        if not 0 <= value < 1:
+            raise UnblotError(f"an optimizer needs {name} from 0 to below 1, not {value}")
+
+
+def check_optimizer(spec: str) -> None:
+    """Raises UnblotError for a spec that no module can be trained with."""
+    matrix, vector = nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1))
+    build(OPTIMIZERS, spec, "optimizer", ([matrix], [vector]), 0.0)

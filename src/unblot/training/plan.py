@@ -1,4 +1,4 @@
-"""What a run will be: every choice decided, checked and written out in full."""
+"""The plan of a run: every choice decided, checked and written out in full."""
 
 import dataclasses
 import math
@@ -9,26 +9,32 @@ from typing import Any
 import numpy as np
 
 from unblot._version import __version__
-from unblot.config.presets import resolve
-from unblot.config.schema import DataConfig, DataFacts, RunConfig
+from unblot.config.durations import budget_of
+from unblot.config.options import check_values
+from unblot.config.presets import PRESETS, resolve
+from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
+from unblot.errors import UnblotError
 from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
-from unblot.sampling.batched import sampling_levels
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
-from unblot.specs import canonical
+from unblot.specs import build, canonical, several
+from unblot.system import compiling, sharding
+from unblot.system.device import available_device, mixed_precision
 from unblot.training.averages.ema import EMAS
-from unblot.training.batches import COUPLINGS
+from unblot.training.batches import COUPLINGS, check_times
+from unblot.training.diagnostics.loggers import services
 from unblot.training.learning_rate import DECAYS
-from unblot.training.optim import OPTIMIZERS
+from unblot.training.levels import check_levels
+from unblot.training.optim import OPTIMIZERS, check_optimizer
 
-STD_PICTURES = 4096  # enough to know the data's standard deviation to about one percent
-AT_ONCE = 2**24  # values of them that are held in memory: 64 MB, and twice as much as they are summed
+STD_PICTURES = 4096  # enough for the data's standard deviation to about one percent
+AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
@@ -44,23 +50,65 @@ SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig 
     "spacing": SPACINGS,
     "solver": SOLVERS,
 }
+BUILT = ("augment", "schedule", "objective", "weighting", "coupling", "spacing", "solver")  # ... without more arguments
+
+
+def check_choices(choices: Mapping[str, Any]) -> None:
+    """Checks all choices of a new run that can be checked without its data, before that is read.
+
+    choices: fields of DataConfig and TrainConfig. Raises UnblotError for the first that cannot be.
+    """
+    fields = {f.name for config in (DataConfig, TrainConfig) for f in dataclasses.fields(config)}
+    if unknown := sorted(set(choices) - fields):
+        raise UnblotError(f"unknown choice {unknown[0]!r}; choose among {', '.join(sorted(fields))}")
+    for config in (DataConfig, TrainConfig):
+        check_values(config, choices)
+    budget_of(dict(choices))
+    if (preset := choices.get("preset", "default")) not in PRESETS:
+        raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    check_specs(choices)
+    check_machine(choices)
+
+
+def check_specs(choices: Mapping[str, Any]) -> None:
+    """Raises UnblotError for a choice from a table that is not there, or whose options are out of their ranges."""
+    for name in (name for name in SPECS if name in choices):
+        canonical(SPECS[name], choices[name], name)
+        if name in BUILT:
+            build(SPECS[name], choices[name], name)
+    for spec in several(choices.get("ema", "power")):
+        build(EMAS, spec, "ema")
+    check_optimizer(choices.get("optimizer", "adamw"))
+    check_times(choices.get("times", "stratified"))
+
+
+def check_machine(choices: Mapping[str, Any]) -> None:
+    """Raises UnblotError for a device, precision or service that is not there, or an unknown mode."""
+    device = available_device(choices.get("device", "auto"))
+    mixed_precision(choices.get("precision", "auto"), device)
+    compiling.check_mode(choices.get("compile", "auto"))
+    sharding.check_mode(choices.get("shard", "auto"))
+    services(choices.get("log_to", ""))
 
 
 def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> RunConfig:
-    """The full configuration of a run on this data, every choice decided and written out."""
+    """The full configuration of a run on this data, every choice decided and written out.
+
+    Raises UnblotError for choices that do not go together.
+    """
     facts = facts_of(dataset)
     config = resolve(facts, choices)
+    check_specs(vars(config))
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
-    levels = sampling_levels(config.schedule, config.spacing, config.sampling_steps)
-    PARAMETERIZATIONS[config.parameterization](levels.at(0), config.data_std)  # refuses pairs that cannot work
+    check_levels(config)
     return RunConfig(source, facts, config, __version__)
 
 
 @lru_cache(maxsize=1)  # a run with a budget is planned many times
 def facts_of(dataset: Dataset) -> DataFacts:
-    """What a run must know of its data, all but clusters, which are a choice."""
+    """What a run must know of its data, except for clusters, which are a choice."""
     channels, height, width = dataset.shape
     return DataFacts(
         name=dataset.name,

@@ -1,4 +1,4 @@
-"""Batches that are made ahead: a GPU never waits for the next one."""
+"""Prefetching: batches are made ahead, so that a GPU does not wait for the next one."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,28 +8,28 @@ import torch
 
 T = TypeVar("T")
 
-AHEAD = 2  # batches made before they are asked for
+AHEAD = 2  # batches made before they are needed
 
 
 class Prefetcher(Generic[T]):
-    """`at(step)` is `make(step)`; for a GPU a thread makes the next few meanwhile.
+    """`at(step)` is `make(step)`; on a GPU a thread makes the next few batches ahead.
 
-    `make` must be a function of the step alone, so that it makes no difference when it is called.
+    `make` must depend on the step alone, so that it does not matter when it is called.
     """
 
     def __init__(self, make: Callable[[int], T], device: torch.device):
         self.make = make
         self.waiting: dict[int, Future[T]] = {}
         self.worker: ThreadPoolExecutor | None = None
-        if device.type == "cuda":  # on a CPU the thread would take its time from the step itself
+        if device.type == "cuda":  # on a CPU the thread would compete with the step itself
             index = torch.cuda.current_device() if device.index is None else device.index
-            self.worker = ThreadPoolExecutor(1, "feed", torch.cuda.set_device, (index,))  # its pinned memory is there
+            self.worker = ThreadPoolExecutor(1, "prefetch", torch.cuda.set_device, (index,))  # for pinned memory
 
     def at(self, step: int) -> T:
-        """The batch of this step. What `make` raises for it is raised here."""
+        """The batch of this step. An error that `make` raises for it is raised here."""
         if self.worker is None:
             return self.make(step)
-        if step not in self.waiting:  # the run went back, or has just begun
+        if step not in self.waiting:  # the run has just begun, or gone back to a checkpoint
             for future in self.waiting.values():
                 future.cancel()
             self.waiting.clear()

@@ -1,8 +1,7 @@
-"""Tuning: the solver, grid, number of steps and guidance that a model samples best with.
+"""A spacing learned from a model: dynamic programming over the errors of all steps of one fine trajectory.
 
-A grid is learned from one fine run of the ODE: a step from any visited level to any other is foretold from what was
-seen there, without a further evaluation, and dynamic programming finds the N steps whose errors sum to the least.
-Settings are compared by a figure of merit, and those that no other beats are the front.
+The error of a first-order step between any two levels of the trajectory follows from the states and estimates there,
+without a further denoiser call; dynamic programming finds the N steps of least total error (Watson et al. 2021).
 """
 
 from collections.abc import Callable
@@ -18,17 +17,12 @@ from unblot.sampling.loop import Denoise, Progress, Solver, sample
 from unblot.sampling.singlestep import dpmpp_2s
 from unblot.sampling.spacing import levels_at, uniform_log_snr
 
-# --- settings, and the choice among them
-
-
-# --- a learned grid
-
 
 class Trajectory(NamedTuple):
-    """A fine run of the ODE: levels (M + 1,) down to the clean picture, and inner products of what was seen there.
+    """A fine solution of the probability-flow ODE at levels (M + 1,), noisiest first, ending on the clean picture.
 
-    products: (2M + 1, 2M + 1) float64, means over pictures and values of x_0 … x_M and x0_hat_0 … x0_hat_{M−1},
-    noisiest first, each with each. end: x_M, the pictures (B, C, H, W) themselves.
+    products: (2M + 1, 2M + 1) float64, inner products, as means over pictures and values, among the states x_0 … x_M
+    and the estimates x0_hat_0 … x0_hat_{M−1}. end: x_M (B, C, H, W), the samples.
     """
 
     levels: NoiseLevel
@@ -37,53 +31,53 @@ class Trajectory(NamedTuple):
 
 
 def solve_trajectory(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -> Trajectory:
-    """The trajectory of x_T (B, C, H, W), in `steps` steps uniform in log SNR of two evaluations each.
+    """The trajectory from x_T (B, C, H, W), in `steps` steps uniform in log SNR, at two denoiser calls each.
 
-    x_T is noise at the first level of spacing log_snr.
+    x_T: noise at the first level of spacing `log_snr`.
     """
     levels = uniform_log_snr()(schedule, steps)
     xs, x0s = [x_T], list[Tensor]()
 
-    def see(progress: Progress) -> None:
+    def record(progress: Progress) -> None:
         xs.append(progress.x)
         x0s.append(progress.x0)
 
-    sample(denoise, x_T, levels, dpmpp_2s(), lambda: x_T, see)  # which draws no noise
+    sample(denoise, x_T, levels, dpmpp_2s(), lambda: x_T, record)  # uses no noise
     seen = torch.stack([x.flatten() for x in (*xs, *x0s)]).double()
     return Trajectory(levels, seen @ seen.T / x_T.numel(), xs[-1])
 
 
 def learned_spacing(trajectory: Trajectory, steps: int) -> NoiseLevel:
-    """The levels (steps + 1,) of the trajectory whose foretold errors sum to the least (as in Watson et al. 2021).
+    """The levels (steps + 1,) of the trajectory with the least sum of step errors, by dynamic programming.
 
-    The errors are those of the first-order step; such a grid suits the higher orders too. Raises UnblotError where the
-    trajectory is too short.
+    The errors are those of the first-order step; the spacing also suits solvers of higher order (docs/sampling.md).
+    Raises UnblotError where the trajectory has fewer steps.
     """
     count = len(trajectory.levels.sigma) - 1
     if not 1 <= steps <= count:
-        raise UnblotError(f"a grid learned from {count} levels has 1 to {count} steps, not {steps}")
+        raise UnblotError(f"a spacing learned from {count} levels has 1 to {count} steps, not {steps}")
     errors = step_errors(trajectory)
-    cost, came = errors[0], list[Tensor]()  # of being at each level after so many steps, and from where
+    cost, came = errors[0], list[Tensor]()  # least error to each level in k steps, and the level before it
     for _ in range(steps - 1):
         cost, before = (cost[:, None] + errors).min(dim=0)
         came.append(before)
-    way = [count]
+    path = [count]
     for before in reversed(came):
-        way.append(int(before[way[-1]]))
-    return trajectory.levels.at(torch.tensor([0, *way[::-1]]))
+        path.append(int(before[path[-1]]))
+    return trajectory.levels.at(torch.tensor([0, *path[::-1]]))
 
 
 def step_errors(trajectory: Trajectory) -> Tensor:
-    """Foretold error of one first-order step from level i to level j > i, (M + 1, M + 1); elsewhere infinite.
+    """Error of one first-order step from level i to level j > i, (M + 1, M + 1); infinite for j <= i.
 
-    Root mean square over pictures and values, relative to the deviation of x_j.
+    Root mean square over pictures and values, relative to the standard deviation of x_j.
     """
     levels, dots = trajectory.levels, trajectory.products
     count = len(levels.sigma) - 1
     i, j = torch.meshgrid(torch.arange(count + 1), torch.arange(count + 1), indexing="ij")
     shrink = levels.sigma[j] / levels.sigma[i]
     gain = levels.alpha[j] - shrink * levels.alpha[i]
-    weights = (shrink, gain, -torch.ones_like(gain))  # of x_i and x0_i, which foretell x_j, and of x_j
+    weights = (shrink, gain, -torch.ones_like(gain))  # of x_i and x0_i, whose sum predicts x_j, and of x_j
     places = (i, count + 1 + i.clamp(max=count - 1), j)
     terms = [a * b * dots[u, v] for a, u in zip(weights, places) for b, v in zip(weights, places)]
     error = torch.stack(terms).sum(0).clamp(min=0).sqrt()
@@ -94,10 +88,10 @@ def step_errors(trajectory: Trajectory) -> Tensor:
 def refined_spacing(
     levels: NoiseLevel, schedule: Schedule, error: Callable[[NoiseLevel], float], rounds: int = 6
 ) -> NoiseLevel:
-    """The grid with its levels between the ends moved, one at a time, as long as that lowers the error.
+    """The levels with the inner ones moved, one at a time, as long as that lowers the error: coordinate descent.
 
-    error: of sampling through given levels, as `end_error` gives it; asked up to twice per level and round. A level's
-    log sigma/alpha moves by 0.4 at first, and by half as much after a round in which nothing helped.
+    error: a function of levels, as `end_error` gives; called up to twice per level and round. log(sigma/alpha) of a
+    level moves by 0.4 at first, and by half as much after a round without improvement.
     """
     places, stride = (levels.sigma / levels.alpha)[:-1].log(), 0.4
     best = error(levels)
@@ -115,11 +109,10 @@ def refined_spacing(
 
 
 def end_error(denoise: Denoise, x_T: Tensor, target: Tensor, solver: Solver) -> Callable[[NoiseLevel], float]:
-    """The error of a grid as a function of its levels: how far what it makes of x_T lies from `target`.
+    """The sampling error of a deterministic solver as a function of levels: the distance of its samples to `target`.
 
-    Root mean square over a picture's values, and of that the mean over pictures, so that the few that turn into another
-    picture altogether do not decide. target: what a fine run makes of the same x_T, both (B, C, H, W); solver: a
-    deterministic one.
+    Root mean square over the values of a picture, then the mean over pictures, so that the few that become another
+    picture do not dominate. target: the end of the fine trajectory from the same x_T, both (B, C, H, W).
     """
 
     def error(levels: NoiseLevel) -> float:

@@ -1,4 +1,4 @@
-"""The distance by which ways of sampling one model are compared: Fréchet, to real pictures of its own data."""
+"""Reference statistics of a data set, for the Fréchet distance by which samplers of one model are compared."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from unblot.evaluation.features import FITTED_TO, FeatureData, Features, build_f
 from unblot.evaluation.image_set import ImageSet
 
 ENOUGH = 20
-"""Held-out pictures a feature dimension: with fewer, the reference's own chance is more than what is to be seen."""
+"""Held-out pictures per feature dimension; with fewer, the sampling error of the reference hides the differences."""
 
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """Real pictures' moments, in what features they are seen, and which pictures they are: `name` and `count`.
+    """Feature moments of `count` real pictures, the `name` of which says whether they are training or held-out ones.
 
-    real: features of training pictures; None where these are the reference themselves.
+    real: features (N, d) of training pictures; None where these are the reference.
     """
 
     features: Features
@@ -31,11 +31,11 @@ class ReferenceStatistics:
     real: Tensor | None = None
 
     def see(self, batches: Iterable[Tensor]) -> Tensor:
-        """Features (N, d) of pictures in the network's range."""
+        """Features (N, d) of batches of pictures in the network's range."""
         return extract(self.features, batches)
 
     def floor(self, count: int) -> float | None:
-        """The distance of so many training pictures: what a perfect model would reach with as many; None if unknown."""
+        """The distance of `count` training pictures, which a perfect model would have with as many; None if unknown."""
         return None if self.real is None else self.distance(self.real[:count])
 
     def distance(self, seen: Tensor) -> float:
@@ -44,10 +44,10 @@ class ReferenceStatistics:
 
 
 def reference_statistics(dataset: Dataset, spec: str = "", cache: Path | None = None) -> ReferenceStatistics:
-    """The yardstick of a data set, in the features that its evaluation uses, or in those of `spec`.
+    """The reference statistics of a data set, in the default features of its evaluation or in those of `spec`.
 
-    The reference are the held-out pictures where there are ENOUGH of them, else the training ones: a solver and a
-    handful of levels learn no picture by heart, and a few dozen pictures say less than the choice is about.
+    Held-out pictures where there are ENOUGH of them, else training pictures: the choice of a sampler cannot memorize
+    pictures, and too few held-out ones cannot tell samplers apart.
     """
 
     def encode(stored: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from unblot.system.distributed import Group
 from unblot.training.diagnostics import held_out as heldout
 from unblot.training.diagnostics.colours import ColourStatistics
 from unblot.training.diagnostics.held_out import BLOCK, LEVELS, HeldOutLoss, pictures_a_side
+from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 100, "batch_size": 32}
@@ -21,35 +22,44 @@ TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 1
 def trainer_for(data="digits", held_out=0.05, **choices):
     source = api.DataConfig(data=data, held_out=held_out)
     dataset = api.open_data(data, held_out=held_out)
-    return Trainer(api.plan_run(source, dataset, {**TINY, **choices}), dataset)
+    config = api.plan_run(source, dataset, {**TINY, **choices})
+    return Trainer(config, DenoisingTask(config, dataset))
+
+
+def measurement(trainer):
+    return HeldOutLoss(trainer.config, trainer.task, trainer.group, trainer.device)
+
+
+def measured(trainer):
+    with trainer.averaged():
+        return measurement(trainer).measure(trainer.step)
 
 
 def test_it_is_the_same_each_time_and_leaves_training_alone():
     plain, watched = trainer_for(), trainer_for()
-    measure = HeldOutLoss(watched)
-    first = measure.measure()
+    first = measured(watched)
     for _ in range(3):
         plain.take_step()
         watched.take_step()
-        measure.measure()
+        measured(watched)
     for a, b in zip(plain.denoiser.parameters(), watched.denoiser.parameters(), strict=True):
         assert torch.equal(a, b)
-    fresh = HeldOutLoss(trainer_for())
-    assert torch.equal(fresh.measure()["held_out"], first["held_out"])
-    assert torch.equal(fresh.measure()["training_parts"], first["training_parts"])
+    fresh = measured(trainer_for())
+    assert torch.equal(fresh["held_out"], first["held_out"])
+    assert torch.equal(fresh["training_parts"], first["training_parts"])
 
 
 def test_it_is_the_loss_of_the_averaged_weights_at_levels_from_all_of_training():
     trainer = trainer_for()
     for _ in range(3):
         trainer.take_step()
-    measure, line = HeldOutLoss(trainer), HeldOutLoss(trainer).measure()
-    batch = measure.batches["held_out"]
+    line = measured(trainer)
+    batch = measurement(trainer).batches["held_out"]
     with trainer.averaged(), torch.no_grad():
         loss = training_loss(
             trainer.denoiser,
             batch.x0,
-            trainer.batch_sampler.schedule(batch.t),
+            trainer.task.schedule(batch.t),
             batch.eps,
             batch.label,
             None,
@@ -58,30 +68,30 @@ def test_it_is_the_loss_of_the_averaged_weights_at_levels_from_all_of_training()
     assert mean_loss({"held_out": line["held_out"].tolist()}, "held_out") == pytest.approx(loss.mean().item(), rel=1e-5)
     assert line["held_out_parts"].mean().item() == pytest.approx(loss.mean().item(), rel=1e-5)
     assert (line["log_snr"].diff() < 0).all()
-    held_out = trainer.dataset.batch(trainer.dataset.held_out)[0]
+    held_out = trainer.task.batches.dataset.batch(trainer.task.batches.dataset.held_out)[0]
     assert all((picture == held_out).flatten(1).all(1).any() for picture in batch.x0)
 
 
 def test_it_grows_with_the_noise_that_hides_a_picture_from_an_untrained_x0_prediction():
     """An untrained network answers zero: each level's loss is that of the target, here the picture itself."""
-    line = HeldOutLoss(trainer_for(parameterization="x0", schedule="cosine")).measure()
+    line = measured(trainer_for(parameterization="x0", schedule="cosine"))
     assert np.allclose(line["training"], line["training"][0], rtol=0.25)
 
 
 def test_processes_share_it_out(monkeypatch):
-    whole = HeldOutLoss(trainer_for(batch_size=48)).measure()
+    whole = measured(trainer_for(batch_size=48))
     shares = []
     for rank in range(3):
         trainer = trainer_for(batch_size=48)
         trainer.group = Group(rank, 3)
         monkeypatch.setattr(heldout, "sum_over", lambda group, *values: None)
-        shares.append(HeldOutLoss(trainer).measure())
+        shares.append(measured(trainer))
     for key in ("training", "held_out", "held_out_parts"):
         assert torch.allclose(sum(share[key] for share in shares), whole[key], rtol=1e-5)
 
 
 def test_without_held_out_pictures_the_training_loss_is_measured_alone():
-    line = HeldOutLoss(trainer_for(held_out=0)).measure()
+    line = measured(trainer_for(held_out=0))
     assert line["held_out"] is None
     assert len(line["training"]) == LEVELS
 

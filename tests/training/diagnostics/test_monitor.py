@@ -67,12 +67,12 @@ def test_a_service_that_fails_costs_one_line(tmp_path, monkeypatch, call):
     monkeypatch.setitem(sys.modules, "wandb", FakeService("wandb", fails=[call]))
     api.train("digits", out=tmp_path / "run", quiet=True, log_to="wandb", **TINY)
     log = (tmp_path / "run" / LOG).read_text()
-    assert log.count("wandb failed and is left out from here on (no network here)") == 1
+    assert log.count("wandb failed and is left out from now on (no network here)") == 1
 
 
 def test_a_service_that_is_missing_or_unknown_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    for log_to, told in (("trackio", r"pip install 'unblot\[trackio\]'"), ("excel", "wandb or trackio")):
+    for log_to, told in (("trackio", r"pip install 'unblot\[trackio\]'"), ("excel", "wandb, trackio")):
         with pytest.raises(UnblotError, match=told):
             api.train("digits", out=tmp_path / "run", quiet=True, log_to=log_to, **TINY)
     assert not (tmp_path / "run").exists()

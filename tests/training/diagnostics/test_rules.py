@@ -139,7 +139,7 @@ def test_twice_the_steps_gain_what_a_power_law_says(power):
     assert gain_of_twice(lines) == pytest.approx(1 - 2**-power, abs=1e-6)
 
 
-def test_the_outlook_follows_from_the_held_out_loss(tmp_path):
+def test_whether_more_time_helps_follows_from_the_held_out_loss(tmp_path):
     last = steps([0.5] * 300)
     gaining = measured(np.arange(1, 31) ** -0.3, np.arange(1, 31) ** -0.3)
     assert more_time(gaining + last, tmp_path).startswith("would help")
@@ -150,4 +150,4 @@ def test_the_outlook_follows_from_the_held_out_loss(tmp_path):
     assert more_time(overfit + last, tmp_path).startswith("would not help")
     assert "best.safetensors" in more_time(overfit + last, tmp_path)
     unknown = [{**line, "held_out": None} for line in resting]
-    assert "cannot be told" in more_time(unknown + last, tmp_path)
+    assert "cannot be judged" in more_time(unknown + last, tmp_path)

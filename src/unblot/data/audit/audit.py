@@ -1,4 +1,4 @@
-"""What there is in a set of pictures, what is wrong with it, and what to do: found before training, not after."""
+"""The audit of a data set before training: its contents, its problems, and advice."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from unblot.data import copies
-from unblot.data.audit.advice import advise, ruin, warnings
+from unblot.data.audit.advice import advise, pointless, warnings
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import printable
+from unblot.data.readers.listing import counted, printable
+from unblot.errors import UnblotError
 
-QUICK = 512  # pictures that the quick part looks at
-PART = 64  # pictures whose values are looked at together
+QUICK = 512  # pictures that the quick check reads
+PART = 64  # pictures in memory at a time
 
 
 def audit_dataset(
@@ -24,20 +25,21 @@ def audit_dataset(
     seconds: Callable[[Dataset], float] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> DatasetAudit:
-    """Everything about a data set that was opened with on_broken="skip".
+    """The audit of a data set that was opened with on_broken="skip".
 
-    near, flipped: whether to look for near copies and for mirrored ones. seconds: gives how long training takes on
-    this machine. report gets a line about what is being done.
+    near, flipped: whether to look for near copies and for mirrored ones. seconds: gives the duration of a training on
+    this machine in seconds. report receives a line for each long step.
     """
     cached = data.cached
     names = [printable(n) for n in cached.names] if cached else [f"picture {i}" for i in range(len(data))]
     digests = cached.digests if cached else np.arange(len(data))
     kinds, sizes = _originals(cached.kinds if cached else {})
-    report(f"looking at the values of {len(data)} pictures")
+    report(f"reading the values of {counted(len(data), 'picture')}")
     channels, flat = _values(data)
     exact = copies.exact_copies(digests)
     found = _Near(data, digests, exact, near or flipped, report)
-    told = DatasetAudit(
+    reason = pointless(*_glance(data))
+    audit = DatasetAudit(
         name=printable(data.name),
         count=len(data),
         distinct=len(np.unique(digests)),
@@ -57,28 +59,35 @@ def audit_dataset(
         compared=len(found.rows),
         turning=found.turning(),
         notes=cached.notes if cached else (),
-        seconds=seconds(data) if seconds else None,
+        seconds=seconds(data) if seconds and not reason else None,
     )
-    return replace(told, advice=advise(told))
+    return replace(audit, advice=((f"Nothing can be learnt: {reason}.",) if reason else ()) + advise(audit))
 
 
 def quick_check(data: Dataset) -> list[str]:
-    """Warnings about a data set, a sentence each; a fraction of a second even for many pictures.
+    """Warnings about a data set, a sentence each; takes a fraction of a second even for many pictures.
 
-    Raises UnblotError for what would ruin a training: nothing to learn because all pictures are the same, or empty.
+    Raises UnblotError where nothing can be learnt, because all pictures are the same or constant.
     """
+    distinct, count, flat, deviation = _glance(data)
+    if reason := pointless(distinct, count, flat, deviation):
+        raise UnblotError(reason)
+    return warnings(distinct, count, flat, _classes(data))
+
+
+def _glance(data: Dataset) -> tuple[int, int, float, float]:
+    """Number of distinct and of all pictures; of a sample of QUICK the share of constant ones and the standard
+    deviation of all values, in the network's range."""
     rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), QUICK)).astype(int))
     x = data.values.encode(np.asarray(data.pictures[rows]), np.float32)
     digests = data.cached.digests if data.cached else rows
-    distinct = len(np.unique(digests))
-    flat = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
+    constant = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
     points = data.shape[1:] == (1, 1)
-    ruin(distinct, len(data), 0.0 if points else flat, float(x.std()))
-    return warnings(distinct, len(data), 0.0 if points else flat, _classes(data))
+    return len(np.unique(digests)), len(data), 0.0 if points else constant, float(x.std())
 
 
 class _Near:
-    """Thumbnails of the distinct pictures, made once, and what they tell."""
+    """Near copies and the effect of turns, from thumbnails of the distinct pictures, which are made once."""
 
     def __init__(
         self, data: Dataset, digests: np.ndarray, exact: list[list[int]], wanted: bool, report: Callable[[str], None]
@@ -88,20 +97,20 @@ class _Near:
         self.rows = firsts[np.unique(np.linspace(0, len(firsts) - 1, min(len(firsts), limit)).astype(int))]
         self.members = {group[0]: group for group in exact}
         self.square = data.shape[1] == data.shape[2]
-        self.told = data.shape[1:] != (1, 1)
-        if wanted and self.told:
-            report(f"comparing {len(self.rows)} pictures with one another")
-        self.found = copies.thumbnails(data.pictures, data.values, self.rows) if self.told else None
+        points = data.shape[1:] == (1, 1)
+        if wanted and not points:
+            report(f"comparing {counted(len(self.rows), 'picture')} with each other")
+        self.found = None if points else copies.thumbnails(data.pictures, data.values, self.rows)
 
     def groups(self, flipped: bool) -> list[list[int]]:
-        """Groups of indices of near copies, exact copies of their members among them."""
+        """Groups of indices of near copies, with the exact copies of their members."""
         if self.found is None:
             return []
         groups = [[int(self.rows[i]) for i in group] for group in copies.near_copies(self.found, flipped)]
         return [sorted(m for i in group for m in self.members.get(i, [i])) for group in groups]
 
     def turning(self) -> dict[str, float]:
-        """How much farther from the others turned pictures are, by turn."""
+        """Ratio of the distance to the nearest other picture after and before each turn."""
         if self.found is None or len(self.rows) < 2:
             return {}
         turns = ("flip", "flip_vertical", "quarter") if self.square else ("flip", "flip_vertical")
@@ -109,7 +118,7 @@ class _Near:
 
 
 def _values(data: Dataset) -> tuple[tuple[dict[str, float], ...], list[int]]:
-    """Of each channel the smallest, largest and mean stored value and the deviation; indices of flat pictures."""
+    """Smallest, largest and mean stored value and standard deviation of each channel; indices of constant pictures."""
     low, high = np.full(data.shape[0], np.inf), np.full(data.shape[0], -np.inf)
     sums, squares = np.zeros(data.shape[0]), np.zeros(data.shape[0])
     flat: list[int] = []
@@ -129,7 +138,7 @@ def _values(data: Dataset) -> tuple[tuple[dict[str, float], ...], list[int]]:
 
 
 def _originals(kinds: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """Counts of the originals' modes, and of their sizes, most frequent first."""
+    """How many originals have each mode and each size, most frequent first."""
     modes: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for kind, count in kinds.items():
@@ -140,7 +149,7 @@ def _originals(kinds: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _classes(data: Dataset) -> dict[str, int]:
-    """How many pictures each class has."""
+    """Number of pictures in each class."""
     if data.labels is None:
         return {}
     counts = np.bincount(data.labels, minlength=len(data.classes))
@@ -148,4 +157,5 @@ def _classes(data: Dataset) -> dict[str, int]:
 
 
 def _named(groups: list[list[int]], names: list[str]) -> tuple[tuple[str, ...], ...]:
+    """Groups of indices as groups of names."""
     return tuple(tuple(names[i] for i in group) for group in groups)

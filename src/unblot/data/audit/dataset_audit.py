@@ -1,4 +1,4 @@
-"""What was found out about a data set, in plain values."""
+"""The result of a data set's audit, in plain values."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DatasetAudit:
-    """What was found out about a data set, in plain values.
+    """The result of a data set's audit, in plain values.
 
-    shape: (C, H, W) that the pictures were brought to, in the stored type dtype. kinds, sizes: counts of the
-    originals' (files only). classes: pictures in each. channels: of each the smallest, largest and mean stored value
-    and the standard deviation. broken: (name, reason). constant: names of pictures of one value, or nearly.
-    exact, near, flipped: groups of names of copies; None where they were not looked for. compared: how many pictures
-    near copies were looked for among. turning: how much farther from the others a mirrored or turned picture is,
-    1 where turning does no harm. distinct: pictures without exact copies. notes: how the source was read.
-    seconds: how long a training with the default recipe takes here, None if unknown. advice: plain sentences.
+    count, distinct: number of pictures with and without exact copies. shape: (C, H, W) after resizing, in the stored
+    type dtype. train, held_out: number of pictures in each part. kinds, sizes: how many originals have each mode and
+    size (files only). classes: number of pictures in each. channels: "low", "high", "mean" and standard "deviation" of
+    the stored values of each. broken: (name, reason). constant: names of pictures of one value, or nearly. exact, near,
+    flipped: groups of names of copies, None where they were not looked for. compared: number of pictures that were
+    compared for near copies. turning: by turn, the ratio of the distance to the nearest other picture after and before
+    it, 1 where it does no harm. notes: how the source was read. seconds: duration of a training with the default recipe
+    on this machine, None if unknown. advice: plain sentences.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Pictures decoded into the rows of a dataset cache, and what became of each."""
+"""Pictures decoded into the rows of a dataset cache, with a result for each."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from unblot.errors import UnblotError
 
 
 class Decoded(NamedTuple):
-    """What became of consecutive pictures, the first of which has index `start`.
+    """The result of decoding consecutive pictures, the first of which has index `start`.
 
     digests: of their values, 0 for broken ones. broken: (index, reason). kinds: how many of each kind and size of
     picture there were, as "8-bit RGB 640x480". colourful: whether colour was met where all was gray.
@@ -26,7 +26,7 @@ class Decoded(NamedTuple):
 
 
 def decode_items(reader: Reader, start: int, items: list[Item], spec: ImageSpec) -> tuple[np.ndarray, Decoded]:
-    """The pictures (n, C, H, W) of consecutive items in the form, zeros for broken ones, and what became of them."""
+    """Pictures (n, C, H, W) of consecutive items, brought to the spec, zeros for broken ones; and their result."""
     rows = np.zeros((len(items), spec.channels, spec.height, spec.width), spec.dtype)
     result = Decoded(start, [0] * len(items), [], {})
     colourful = False
@@ -46,7 +46,7 @@ def decode_items(reader: Reader, start: int, items: list[Item], spec: ImageSpec)
 
 
 def decode_array(start: int, array: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, Decoded]:
-    """Pictures (n, C, H, W) that are numbers already in the form, zeros for broken ones, and what became of them."""
+    """Pictures (n, C, H, W) from an array, brought to the spec, zeros for broken ones; and their result."""
     if array.shape[1:] == (spec.channels, spec.height, spec.width) and array.dtype.kind in "biu":
         return array, Decoded(start, [digest(row) for row in array], [], {})
     rows = np.zeros((len(array), spec.channels, spec.height, spec.width), spec.dtype)

@@ -1,18 +1,19 @@
-"""What is already done of a pack in the making, on disk, so that a killed process loses next to nothing."""
+"""What is already done of a dataset cache that is being built, on disk: a killed process loses next to nothing."""
 
+import hashlib
 import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from unblot.data.cache.decoding import Decoded
 from unblot.data.image_spec import ImageSpec
 from unblot.data.split import digest
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 
 class OnDisk:
@@ -33,10 +34,10 @@ class OnDisk:
 
 @dataclass
 class Journal:
-    """The rows of a pack in the making, and a file with a line for every few of them that are written.
+    """The rows of a dataset cache that is being built, and a file with a line for every few of them that are written.
 
-    work: the folder of all this. form: of the pictures. digests: (count,) int64, 0 where a picture is broken or not
-    done. done: (count,) bool. broken: why, by index. kinds: counts of the originals' kinds and sizes.
+    work: the folder of both. spec: of the pictures. digests: (count,) int64, 0 where a picture is broken or not
+    done. done: (count,) bool. broken: reasons by index. kinds: counts of the originals' kinds and sizes.
     """
 
     work: Path
@@ -61,42 +62,45 @@ class Journal:
         shape = (count, spec.channels, spec.height, spec.width)
         needed, free = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize, shutil.disk_usage(work).free
         if needed > free:
-            told = (
-                f"packing needs {needed / 1e9:.1f} GB in {str(work.parent.parent)!r}, where {free / 1e9:.1f} are free"
-            )
-            raise UnblotError(f"{told}; give a smaller --size, or set UNBLOT_CACHE to another folder")
+            sizes = f"{needed / 1e9:.1f} GB in {str(work.parent.parent)!r}, where {free / 1e9:.1f} GB are free"
+            way_out = f"give a smaller {arg('size')}, or set UNBLOT_CACHE to another folder"
+            raise UnblotError(f"the dataset cache needs {sizes}; {way_out}")
         np.lib.format.open_memmap(journal.rows, mode="w+", dtype=np.dtype(spec.dtype), shape=shape)
-        journal._lines.write_text(json.dumps([count, spec]) + "\n")
+        journal._lines.write_text(signed([count, spec]) + "\n")
         return journal
 
     @classmethod
     def resume(cls, work: Path, count: int) -> Self | None:
-        """The journal a killed process left, without the lines that the rows do not bear out; None if there is none."""
+        """The journal that a killed process left, without the lines that are damaged or do not agree with the rows.
+
+        None if there is none, or none for `count` pictures of the spec that its rows have.
+        """
         try:
             lines = (work / "journal.jsonl").read_text().splitlines()
-            told, spec = json.loads(lines[0])
+            lines_count, spec = unsigned(lines[0])
             journal = cls(work, ImageSpec(*spec), np.zeros(count, np.int64), np.zeros(count, bool))
-            rows = OnDisk(journal.rows)
-        except (OSError, ValueError, IndexError, TypeError):
+            rows, spec = OnDisk(journal.rows), journal.spec
+        except Exception:  # whatever was done to the files: the cache is built from the start
             return None
-        if told != count or rows.shape[0] != count:
+        if lines_count != count or rows.shape != (count, spec.channels, spec.height, spec.width):
             return None
         for line in lines[1:]:
             try:
-                result = Decoded(*json.loads(line))
-            except (ValueError, TypeError):  # cut off, as its process was killed
+                result = Decoded(*unsigned(line))
+                found = [digest(row) for row in rows[result.start : result.start + len(result.digests)]]
+                agreed = [there if noted else 0 for noted, there in zip(result.digests, found)]
+                if result.start >= 0 and result.digests == agreed:
+                    journal._note(result)
+            except (ValueError, TypeError, AttributeError):  # cut off, as its process was killed, or edited
                 continue
-            written = [digest(row) for row in rows[result.start : result.start + len(result.digests)]]
-            if all(said in (0, found) for said, found in zip(result.digests, written)):
-                journal._note(result)
         with open(journal._lines, "a") as file:
             file.write("\n")  # in case the last line was cut off
         return journal
 
     def add(self, result: Decoded) -> None:
-        """Writes down what became of some pictures, whose rows are written."""
+        """Writes down the result of decoding some pictures, whose rows are written."""
         with open(self._lines, "a") as file:
-            file.write(json.dumps(result) + "\n")
+            file.write(signed(result) + "\n")
         self._note(result)
 
     def missing(self) -> np.ndarray:
@@ -127,8 +131,28 @@ class Journal:
         return self.work / "journal.jsonl"
 
     def _note(self, result: Decoded) -> None:
+        """Notes a result. Raises ValueError or TypeError, nothing noted, for one that does not have its types."""
         stop = result.start + len(result.digests)
+        broken = {int(index): str(reason) for index, reason in result.broken}
+        kinds = {kind: int(number) for kind, number in result.kinds.items()}
         self.digests[result.start : stop] = result.digests
         self.done[result.start : stop] = True
-        self.broken.update(dict(result.broken))
-        self.kinds.update(result.kinds)
+        self.broken.update(broken)
+        self.kinds.update(kinds)
+
+
+def signed(value: Any) -> str:
+    """One line of JSON: a value after its hash."""
+    text = json.dumps(value)
+    return f'["{hashlib.sha256(text.encode()).hexdigest()[:16]}", {text}]'
+
+
+def unsigned(line: str) -> Any:
+    """The value that `signed` got. Raises ValueError where the line was changed."""
+    try:
+        _, value = json.loads(line)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if signed(value) != line.strip():
+        raise ValueError("the line does not have its hash")
+    return value

@@ -1,6 +1,5 @@
-"""What a finished pack holds, in memory and in its folder."""
+"""What a finished dataset cache holds, in memory and in its folder."""
 
-import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -9,21 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.image_spec import ImageOptions, ImageSpec
-from unblot.data.readers.listing import Broken, Listing
+from unblot.data.cache.journal import OnDisk, signed, unsigned
+from unblot.data.image_spec import ImageSpec
+from unblot.data.readers.listing import Broken, Listing, counted
+from unblot.data.readers.metadata import CONVERTED
 from unblot.data.values import ValueMap
+from unblot.system.files import checksum
 
-DONE = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}
+FITTED = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}
 
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """All usable pictures of a source in one form.
+    """All usable pictures of a source, of one image spec.
 
-    pictures: (N, C, H, W) of the stored type. digests: (N,) int64, of each picture's values. families: (N,) int64, the
-    same number for copies of one picture. labels: (N,) int64
-    indices into `classes`, or None. names: of each picture, for people. kinds: how many there were of each kind and
-    size of original, as "8-bit RGB 640x480". notes: what a person should know.
+    pictures: (N, C, H, W) of the stored type. digests: (N,) int64, hashes of each picture's values. families: (N,)
+    int64, equal for copies of one picture. labels: (N,) int64 indices into `classes`, or None. names: of each picture,
+    for people. kinds: how many originals there were of each kind and size, as "8-bit RGB 640x480". notes: lines that a
+    person should read.
     """
 
     pictures: np.ndarray
@@ -39,40 +41,56 @@ class CachedDataset:
 
 
 def load_cached(folder: Path) -> CachedDataset | None:
-    """The pack in a folder, None where there is none or it is damaged."""
+    """The dataset cache in a folder; None where there is none, or where it is damaged or edited and was removed."""
     try:
-        told = json.loads((folder / "manifest.json").read_text())
+        manifest = _manifest(folder)
         pictures = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False)
         digests, families = np.load(folder / "digests.npy", allow_pickle=False)
-        if not len(pictures) == len(digests) == len(told["names"]):
-            raise ValueError
-    except (OSError, ValueError, KeyError):
+        if [*pictures.shape, pictures.dtype.str] != manifest["array"]:
+            raise ValueError("other pictures than the manifest's")
+        found = CachedDataset(
+            pictures,
+            digests,
+            families,
+            None if manifest["labels"] is None else np.array(manifest["labels"], np.int64),
+            tuple(manifest["classes"]),
+            manifest["names"],
+            ValueMap.from_dict(manifest["values"]),
+            tuple(Broken(*b) for b in manifest["broken"]),
+            manifest["kinds"],
+            tuple(manifest["notes"]),
+        )
+    except Exception:  # whatever was done to the files: the cache is built again
         shutil.rmtree(folder, ignore_errors=True)
         return None
     shutil.rmtree(folder / "work", ignore_errors=True)
-    return CachedDataset(
-        pictures,
-        digests,
-        families,
-        None if told["labels"] is None else np.array(told["labels"], np.int64),
-        tuple(told["classes"]),
-        told["names"],
-        ValueMap.from_dict(told["values"]),
-        tuple(Broken(*b) for b in told["broken"]),
-        told["kinds"],
-        tuple(told["notes"]),
-    )
+    return found
+
+
+def write_manifest(folder: Path, about: dict[str, Any], fitted: ValueMap, pictures: OnDisk) -> None:
+    """Writes manifest.json beside digests.npy: with the hash of those, shape and type of the pictures, and its own."""
+    labels = None if about["labels"] is None else about["labels"].tolist()
+    array = [*pictures.shape, pictures.dtype.str]
+    more = {"labels": labels, "values": fitted.to_dict(), "array": array, "digests": checksum(folder / "digests.npy")}
+    (folder / "manifest.json").write_text(signed(about | more) + "\n")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The contents of manifest.json. Raises ValueError where they, or the digests beside them, were changed."""
+    manifest = unsigned((folder / "manifest.json").read_text())
+    if manifest["digests"] != checksum(folder / "digests.npy"):
+        raise ValueError("other digests than the manifest's")
+    return manifest
 
 
 def describe(
     listing: Listing,
     spec: ImageSpec,
-    options: ImageOptions,
     digests: np.ndarray,
     broken: dict[int, str],
     kinds: dict[str, int],
 ) -> dict[str, Any]:
-    """What a pack says of its pictures besides their values."""
+    """What a dataset cache says of its pictures besides their values."""
     kept = np.flatnonzero(digests)
     return {
         "labels": None if listing.labels is None else listing.labels[kept],
@@ -80,29 +98,31 @@ def describe(
         "names": [name_of(listing, i) for i in kept.tolist()],
         "broken": (*listing.broken, *(Broken(name_of(listing, i), why) for i, why in sorted(broken.items()))),
         "kinds": dict(sorted(kinds.items())),
-        "notes": (*listing.notes, *_notes(spec, options, kinds)),
+        "notes": (*listing.notes, *_notes(spec, kinds)),
     }
 
 
-def _notes(spec: ImageSpec, options: ImageOptions, kinds: dict[str, int]) -> list[str]:
-    """What was done to the pictures on the way into their form."""
+def _notes(spec: ImageSpec, kinds: dict[str, int]) -> list[str]:
+    """What was done to the pictures to bring them to the image spec."""
     notes = []
-    size = f"{spec.width}x{spec.height}"
-    others = {kind: n for kind, n in kinds.items() if kind.split(" ")[-1] != size}
-    if others:
-        told = f"{DONE[spec.fit]} to height {spec.height}, width {spec.width} (--size, --fit)"
-        notes.append(f"{sum(others.values())} of {sum(kinds.values())} pictures are of other sizes: {told}")
+    size, count = f"{spec.width}x{spec.height}", sum(kinds.values())
+    if other := sum(n for kind, n in kinds.items() if kind.split(" ")[-1] != size):
+        change = f"{FITTED[spec.fit]} to height {spec.height}, width {spec.width}"
+        notes.append(f"{other} of {counted(count, 'picture')} had another size: {change} (the options size and fit)")
     modes: Counter[str] = Counter()
     for kind, n in kinds.items():
         modes[kind.rpartition(" ")[0]] += n
+    if converted := sum(n for mode, n in modes.items() if mode.endswith(CONVERTED)):
+        notes.append(f"{counted(converted, 'picture')} converted to sRGB: the file holds another colour profile")
     if len(modes) > 1:
-        told = ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
-        notes.append(f"pictures of several kinds ({told}): all became {spec.channels} channels of {spec.dtype}")
+        numbers = ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
+        all_became = f"all became {counted(spec.channels, 'channel')} of {spec.dtype}"
+        notes.append(f"pictures of several kinds ({numbers}): {all_became}")
     return notes
 
 
 def name_of(listing: Listing, index: int) -> str:
-    """What a picture is called."""
+    """What people call a picture: its file's name, with its page, or its number."""
     if listing.array:
         return f"picture {index}"
     item = listing.items[index]

@@ -1,4 +1,4 @@
-"""Decoding with all cores: tasks shared out among worker processes, surviving whatever a decoder does."""
+"""Decoding on all cores: worker processes share the tasks, and survive whatever a decoder does."""
 
 import contextlib
 import json
@@ -37,15 +37,17 @@ class Worker:
             raise _cannot_start(error.strerror or str(error)) from None
 
     def begin(self, job: dict[str, Any]) -> None:
-        """Tells it the job. Raises UnblotError if it does not answer."""
+        """Sends it the job. Raises UnblotError if it does not answer."""
         if self._ask(job) != "ready":
             raise _cannot_start("it ended at once")
 
     def ask(self, task: Task) -> Decoded | None:
-        """What became of a task; None if the process died of it or was ended."""
+        """The result of a task; None if the process died of it or was ended."""
         answer = self._ask(task)
         if isinstance(answer, dict):
-            raise UnblotError(f"cannot write the pack: {answer['cannot write']}; set UNBLOT_CACHE to another folder")
+            raise UnblotError(
+                f"cannot write the dataset cache: {answer['cannot write']}; set UNBLOT_CACHE to another folder"
+            )
         return None if answer is None else Decoded(*answer)
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ class Worker:
 
 @contextlib.contextmanager
 def started(count: int) -> Iterator[list[Worker]]:
-    """So many workers, which get ready while it is found out what for; those that nobody takes are ended."""
+    """`count` workers, which start while the files are still being listed; those that nobody takes are ended."""
     idle: list[Worker] = []
     try:
         for _ in range(count):
@@ -81,12 +83,12 @@ def started(count: int) -> Iterator[list[Worker]]:
 def decode_all(
     job: dict[str, Any], tasks: Iterator[Task], missing: int, count: int, idle: list[Worker]
 ) -> Iterator[Decoded]:
-    """What became of every task, in the order in which they are done, from `count` worker processes.
+    """The result of every task, in the order in which they are done, from `count` worker processes.
 
     missing: how many pictures the tasks have together. idle: workers that are started already, taken from the list.
-    A task that kills its worker, or that it is still at when nobody has answered for PATIENCE seconds, is tried again
-    picture by picture, so that only the guilty one is broken. Raises UnblotError when workers cannot be started or
-    cannot write. No worker outlives the iteration.
+    A task that kills its worker, or that keeps it busy when nobody has answered for PATIENCE seconds, is tried again
+    picture by picture, so that only the picture at fault is broken. Raises UnblotError when workers cannot be started
+    or cannot write. No worker outlives the iteration.
     """
     crew = _Crew(job, tasks, idle)
     for _ in range(count):
@@ -108,7 +110,7 @@ def decode_all(
 
 
 class _Crew:
-    """What the threads share, each of which drives one worker process."""
+    """What the threads share; each of them drives one worker process."""
 
     def __init__(self, job: dict[str, Any], tasks: Iterator[Task], idle: list[Worker]):
         self.job, self.tasks, self.idle, self.lock, self.over = job, tasks, idle, threading.Lock(), False
@@ -116,7 +118,7 @@ class _Crew:
         self.done: queue.SimpleQueue[Decoded | BaseException] = queue.SimpleQueue()
 
     def drive(self) -> None:
-        """One thread's life: takes tasks and has them done, until there are none or something goes wrong."""
+        """One thread: takes tasks and has them done, until there are none or something goes wrong."""
         try:
             worker = self._begin()
             while (task := self._take()) is not None:
@@ -125,7 +127,7 @@ class _Crew:
             self.done.put(error)
 
     def end_workers(self) -> None:
-        """Ends all workers; those that were at a task are replaced unless it is over."""
+        """Ends all workers; those that had a task are replaced, unless all is over."""
         with self.lock:
             for worker in self.workers:
                 worker.close()
@@ -145,7 +147,7 @@ class _Crew:
         return worker
 
     def _have_done(self, task: Task, worker: Worker) -> Worker:
-        """Has a task done and gives back the worker to go on with: another one if this one died."""
+        """Has a task done; the worker for the next one, which is another if this one died."""
         answer = worker.ask(task)
         if answer is not None or self.over:
             self.done.put(answer or Decoded(task[0], [], [], {}))
@@ -162,5 +164,5 @@ class _Crew:
 
 
 def _cannot_start(why: str) -> UnblotError:
-    """The error that tells that there is no worker."""
+    """The error for a worker process that cannot be started."""
     return UnblotError(f"cannot start the worker process '{sys.executable} -m unblot.data.cache.worker': {why}")

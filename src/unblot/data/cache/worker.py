@@ -1,4 +1,4 @@
-"""A process that decodes pictures into a pack: `python -m unblot.data.cache.worker`, spoken to in lines of JSON.
+"""A process that decodes pictures into a dataset cache: `python -m unblot.data.cache.worker`, driven by lines of JSON.
 
 A process of its own, started afresh and reading from a pipe, rather than a pool: it needs no import of the caller's
 main module, ends when the caller is killed, and a decoder that crashes takes nothing with it.
@@ -26,9 +26,9 @@ def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Reads a job (one line), says that it is there, then answers tasks (start, items) with what became of them."""
+    """Reads a job (one line), answers that it is ready, then answers tasks (start, items) with their results."""
     job = json.loads(sys.stdin.readline() or sys.exit())
-    spec = ImageSpec(*job["form"])
+    spec = ImageSpec(*job["spec"])
     print(json.dumps("ready"), flush=True)
     with Reader(job["root"], job["pages"]) as reader:
         for line in sys.stdin:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _answer(reader: Reader, job: dict[str, Any], spec: ImageSpec, start: int, items: list[Any]) -> Any:
-    """What became of one task's pictures, or why they could not be written."""
+    """The result of one task, or why its rows could not be written."""
     rows, result = decode_items(reader, start, [Item(*item) for item in items], spec)
     try:
         write_rows(job["path"], job["offset"], start, rows)

@@ -1,4 +1,4 @@
-"""Data that comes with the package: real digits, and points in the plane whose density is known."""
+"""Built-in data: real handwritten digits, and points in the plane of known density."""
 
 from collections.abc import Callable
 
@@ -24,17 +24,17 @@ def digits(_: str) -> DataSource:
 
 
 def moons(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
-    """Points (count, 2, 1, 1) float32 on two interleaved half circles of radius 1; labels: which half circle."""
+    """Points (count, 2, 1, 1) float32 on two interleaved half circles of radius 1; labels: the half circle."""
     return _points("moons", _moons, 2, count, noise, labels)
 
 
 def rings(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
-    """Points (count, 2, 1, 1) float32 on two circles of radius 1 and ½ round the origin; labels: which circle."""
+    """Points (count, 2, 1, 1) float32 on two circles of radius 1 and ½ round the origin; labels: the circle."""
     return _points("rings", _rings, 2, count, noise, labels)
 
 
 def gaussians(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
-    """Points (count, 2, 1, 1) float32 from 25 equal Gaussians on the grid {−2, −1, 0, 1, 2}²; labels: which one."""
+    """Points (count, 2, 1, 1) float32 from 25 equal Gaussians on the grid {−2, −1, 0, 1, 2}²; labels: the Gaussian."""
     return _points("gaussians", _gaussians, 25, count, noise, labels)
 
 
@@ -56,10 +56,9 @@ def _gaussians(which: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def _points(
     name: str, centres: Callable[..., np.ndarray], groups: int, count: int, noise: float, labelled: bool
 ) -> DataSource:
-    """`count` points on a figure with Gaussian noise of standard deviation `noise`, from the fixed seed."""
-
+    """`count` points round centres (count, 2) with Gaussian noise of standard deviation `noise`, from a fixed seed."""
     if count < 1 or noise < 0:
-        raise UnblotError(f"{name} of count={count} and noise={noise}: count must be at least 1, noise at least 0")
+        raise UnblotError(f"{name}:count={count},noise={noise}: count must be at least 1, noise at least 0")
 
     def load() -> Listing:
         generator = np.random.default_rng(SEED)
@@ -72,7 +71,7 @@ def _points(
 
 
 def _listing(pictures: np.ndarray, labels: np.ndarray, labelled: bool) -> Listing:
-    """The listing of an array (N, C, H, W) that is already in memory."""
+    """The listing of an array (N, C, H, W) in memory, with its labels (N,) if asked."""
     n, c, h, w = pictures.shape
     array = ArrayPictures((n, c, h, w), pictures.dtype, lambda start, stop: pictures[start:stop])
     if not labelled:

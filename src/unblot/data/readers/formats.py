@@ -1,20 +1,32 @@
-"""One picture file to an array of its own values: any format, mode and depth, turned the right way up."""
+"""One picture file to an array of its own values: any format, mode and depth, the right way up, colours in sRGB."""
 
 import io
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unblot.data.readers import tiff
+from unblot.data.readers.damage import check_size, damage_in_one_line
+from unblot.data.readers.deep import full_scale, open_deep
+from unblot.data.readers.metadata import (
+    CONVERTED,
+    PNG_START,
+    Metadata,
+    is_avif,
+    of_image,
+    of_jpeg,
+    of_png,
+    srgb_converter,
+    without_bad_exif,
+)
 from unblot.errors import UnblotError
 
-MAX_PIXELS = 178_956_970  # Pillow's own bound: beyond it a small file may ask for all memory there is
-PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour types without a palette
-ORIENTATION = 274  # the tag of EXIF and TIFF
-ORIENTATION_IN = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # Pillow's names of what may hold it
+JPEG_START = b"\xff\xd8\xff"
 
 # Pillow's modes: the mode to convert to, the values' type, what people call it
 MODES = {
@@ -38,10 +50,11 @@ MODES = {
     "F": ("F", "float32", "float gray"),
 }
 WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
+COLOUR_NAMES = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}
 
 
 class Picture(NamedTuple):
-    """A picture's shape and type as told by its header, and a way to its values.
+    """A picture's shape and type, from its header, and a function that decodes its values.
 
     alpha: whether the last channel is opacity. kind: what people call such a picture ("8-bit RGB").
     """
@@ -64,37 +77,23 @@ def open_picture(data: bytes, pages: str = "pictures", at_least: int = 0) -> Pic
     """
     if not data:
         raise UnblotError("the file is empty")
-    try:
-        if data.startswith(PNG_START) and len(data) > 26 and data[24] in (8, 16) and data[25] in PNG_CHANNELS:
-            return _png(data)
-        if data[:4] in tiff.STARTS and (pages == "channels" or tiff.is_deep(data)):
-            return tiff_picture(tiff.Stack(io.BytesIO(data), pages))
-        return _pillow(data, at_least)
-    except UnidentifiedImageError:
-        raise UnblotError(_what_else(data)) from None
-    except Image.DecompressionBombError:
-        raise UnblotError(f"it has more than {MAX_PIXELS} pixels") from None
+    with damage_in_one_line(), _unbounded_pixels():
+        try:
+            return _guarded(_opened(data, pages, at_least))
+        except UnidentifiedImageError:
+            raise UnblotError(_what_else(data)) from None
 
 
 def tiff_picture(stack: tiff.Stack, page: int = 0) -> Picture:
-    """A picture of a TIFF that Pillow cannot keep the values of: deep, of many channels, of several pages."""
-    channels, height, width = stack.shape
-    check_size(channels, height, width)
-    height, width = (width, height) if stack.orientation >= 5 else (height, width)
-    kind = f"{stack.dtype.itemsize * 8}-bit {'float ' if stack.dtype.kind == 'f' else ''}TIFF of {channels} channels"
+    """Picture `page` of a TIFF whose values Pillow does not keep: deep, of many channels, of several pages."""
+    header = stack.header(page)
+    channels, height, width = header.shape
 
     def values() -> np.ndarray:
-        return orient(stack.picture(page), stack.orientation)
+        return orient(stack.picture(page), header.orientation)
 
-    return Picture(channels, height, width, stack.dtype.name, stack.alpha, kind, values)
-
-
-def check_size(channels: int, height: int, width: int) -> None:
-    """Raises UnblotError for a picture of no pixels or of so many that decoding it may fill the memory."""
-    if height * width * max(1, channels / 4) > MAX_PIXELS:
-        raise UnblotError(f"it claims {width}x{height} pixels, more than the {MAX_PIXELS} that are decoded")
-    if min(channels, height, width) < 1:
-        raise UnblotError(f"it has no pixels: {width}x{height}")
+    height, width = (width, height) if header.orientation >= 5 else (height, width)
+    return Picture(channels, height, width, header.dtype.name, header.alpha, header.kind, values)
 
 
 def orient(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -108,7 +107,45 @@ def orient(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def _png(data: bytes) -> Picture:
+def _opened(data: bytes, pages: str, at_least: int) -> Picture:
+    """The picture by the reader of its format. Raises whatever decoders raise."""
+    if data.startswith(PNG_START):
+        clean, metadata = of_png(data)
+        if len(data) > 26 and data[24] in (8, 16) and data[25] in PNG_CHANNELS:
+            return _png(clean, metadata)
+        return _pillow(clean, at_least, metadata)
+    if data.startswith(JPEG_START):
+        clean, metadata = of_jpeg(data)
+        return _pillow(clean, at_least, metadata)
+    if data[:4] in tiff.STARTS and (found := _tiff(data, pages)):
+        return found
+    data = without_bad_exif(data) if is_avif(data) else data
+    if (deep := open_deep(data)) is None:
+        return _pillow(data, at_least)
+
+    def values() -> np.ndarray:
+        array = full_scale(deep.values(), deep.bits)
+        if array.dtype != deep.dtype or array.size != deep.channels * deep.height * deep.width:
+            raise UnblotError(f"its values {array.shape} of {array.dtype} are not what its header says")
+        return array.reshape(deep.height, deep.width, deep.channels).transpose(2, 0, 1)
+
+    kind = f"{deep.kind} {COLOUR_NAMES.get(deep.channels, f'of {deep.channels} channels')}"
+    plain = Picture(deep.channels, deep.height, deep.width, deep.dtype, deep.channels in (2, 4), kind, values)
+    return _finished(plain, deep.metadata)
+
+
+def _tiff(data: bytes, pages: str) -> Picture | None:
+    """A TIFF by tifffile; None where Pillow reads it better, or gives a better reason."""
+    try:
+        stack = tiff.Stack(io.BytesIO(data), pages)
+        if pages != "channels" and stack.for_pillow:
+            return None
+    except Exception:
+        return None
+    return tiff_picture(stack)
+
+
+def _png(data: bytes, metadata: Metadata) -> Picture:
     """PNG of 8 or 16 bits without a palette, by libpng, which keeps colours of 16 bits where Pillow does not."""
     import imagecodecs
 
@@ -116,52 +153,82 @@ def _png(data: bytes) -> Picture:
     channels = PNG_CHANNELS[colour]
     if channels in (1, 3) and b"tRNS" in data[: data.find(b"IDAT")]:
         channels += 1
-    check_size(channels, height, width)
-    orientation = 1
-    if b"eXIf" in data or b"Raw profile type exif" in data:
-        orientation = Image.open(io.BytesIO(data)).getexif().get(ORIENTATION, 1)
 
     def values() -> np.ndarray:
         array = imagecodecs.png_decode(data)
-        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-        return orient(array, orientation)
+        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
-    kind = f"{depth}-bit {('gray', 'gray with alpha', 'RGB', 'RGBA')[channels - 1]}"
-    height, width = (width, height) if orientation >= 5 else (height, width)
-    return Picture(channels, height, width, f"uint{depth}", channels in (2, 4), kind, values)
+    kind = f"{depth}-bit {COLOUR_NAMES[channels]}"
+    return _finished(Picture(channels, height, width, f"uint{depth}", channels in (2, 4), kind, values), metadata)
 
 
-def _pillow(data: bytes, at_least: int) -> Picture:
+def _pillow(data: bytes, at_least: int, metadata: Metadata | None = None) -> Picture:
     """Everything else, by Pillow."""
     picture: Image.Image = Image.open(io.BytesIO(data))
     if picture.mode not in MODES:
         raise UnblotError(f"its mode {picture.mode} is not known")
+    metadata = of_image(picture) if metadata is None else metadata
+    metadata = metadata._replace(exif=b"", xmp=b"") if picture.format == "TIFF" else metadata  # Pillow turns it itself
     mode, dtype, kind = MODES[picture.mode]
     if picture.mode == "I" and picture.format in ("PNG", "PPM"):
         dtype, kind = "uint16", "16-bit gray"
     if mode in WITH_ALPHA and picture.has_transparency_data:
         mode, kind = WITH_ALPHA[mode], f"{kind} with transparency"
+    inks = srgb_converter(metadata.icc, "cmyk") if picture.mode == "CMYK" else None
     width, height = picture.size
-    orientation = 1
-    if picture.format != "TIFF" and any(name in picture.info for name in ORIENTATION_IN):  # Pillow turns TIFF itself
-        orientation = picture.getexif().get(ORIENTATION, 1)
-    channels = len(mode) if dtype == "uint8" else 1
-    check_size(channels, height, width)
 
     def values() -> np.ndarray:
         if at_least and picture.format == "JPEG":
             picture.draft(None, (at_least, at_least))
-        array = np.asarray(picture if picture.mode == mode else picture.convert(mode)).astype(dtype, copy=False)
-        return orient(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), orientation)
+        array = np.asarray(picture if inks or picture.mode == mode else picture.convert(mode))
+        array = inks(array) if inks else array.astype(dtype, copy=False)
+        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
-    height, width = (width, height) if orientation >= 5 else (height, width)
-    return Picture(channels, height, width, dtype, mode in ("LA", "RGBA"), kind, values)
+    channels = len(mode) if dtype == "uint8" else 1
+    kind += CONVERTED if inks else ""
+    return _finished(Picture(channels, height, width, dtype, mode in ("LA", "RGBA"), kind, values), metadata)
+
+
+def _finished(picture: Picture, metadata: Metadata) -> Picture:
+    """The picture, its size checked, turned and converted to sRGB as its metadata asks."""
+    check_size(picture.channels, picture.height, picture.width, picture.dtype)
+    turn, colours = metadata.orientation, picture.channels - picture.alpha
+    convert = srgb_converter(metadata.icc) if colours == 3 and picture.dtype in ("uint8", "uint16") else None
+
+    def values() -> np.ndarray:
+        array = picture.values()
+        if convert:
+            array = np.concatenate([convert(array[:3].transpose(1, 2, 0)).transpose(2, 0, 1), array[3:]])
+        return orient(array, turn)
+
+    height, width = (picture.width, picture.height) if turn >= 5 else (picture.height, picture.width)
+    kind = picture.kind + (CONVERTED if convert else "")
+    return picture._replace(height=height, width=width, kind=kind, values=values)
+
+
+def _guarded(picture: Picture) -> Picture:
+    """The picture with values that raise nothing but UnblotError."""
+    decode: Callable[[], np.ndarray] = picture.values
+
+    def values() -> np.ndarray:
+        with damage_in_one_line():
+            return decode()
+
+    return picture._replace(values=values)
+
+
+@contextmanager
+def _unbounded_pixels() -> Iterator[None]:
+    """Within it Pillow opens pictures of any size: they are checked by the bytes that they take."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _what_else(data: bytes) -> str:
     """Why these bytes are no picture, in the words that help most."""
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return "HEIC is not read here; save it as JPEG or PNG"
     if not any(data[:4096]):
         return "it holds nothing but zeros"
     head = data[:512]

@@ -6,7 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.readers.listing import DataSource, Item, Listing, class_names, printable
+from unblot.data.readers.labels import labelled_part
+from unblot.data.readers.listing import (
+    NO_LABELS,
+    DataSource,
+    Item,
+    Listing,
+    counted,
+    named,
+    naming,
+    printable,
+    readable,
+)
+from unblot.data.readers.tables import label_text
 from unblot.errors import UnblotError
 
 PREFIX = "hf:"
@@ -22,27 +34,30 @@ def huggingface(place: str, *, split: str = "train", image: str = "", label: str
     except ImportError:
         raise UnblotError("Hugging Face data sets need an extra package; pip install 'unblot[hub]'") from None
     name = place.removeprefix(PREFIX)
-    try:
+    with naming(name, "a Hugging Face data set"):
         table = datasets.load_from_disk(name) if _saved(name) else datasets.load_dataset(name, config or None)
-    except Exception as error:  # the library raises whatever its parts do
-        raise UnblotError(f"cannot open the data set {printable(name)!r}: {' '.join(str(error).split())}") from None
     if isinstance(table, dict):
         if split not in table:
-            raise UnblotError(f"{printable(name)!r} has no split {split!r}; it has {', '.join(table)}")
+            raise UnblotError(f"{printable(name)!r} has no split {printable(split)!r}; it has {named(list(table))}")
         table = table[split]
     features = table.features
     image = image or next((n for n, f in features.items() if isinstance(f, datasets.Image)), "")
     if image not in features:
-        raise UnblotError(f"no column of pictures in {printable(name)!r}; it has {', '.join(features)}")
+        raise UnblotError(f"no column of pictures in {printable(name)!r}; it has {named(list(features))}")
+    if label == NO_LABELS:
+        features = {name: feature for name, feature in features.items() if name == image}
+        label = ""
     label = label or next((n for n, f in features.items() if isinstance(f, datasets.ClassLabel)), "")
     label = label or ("label" if "label" in features else "")
+    if label and label not in features:
+        raise UnblotError(f"no column {printable(label)!r} in {printable(name)!r}; it has {named(list(features))}")
     table = table.cast_column(image, datasets.Image(decode=False))
     fingerprint = str(getattr(table, "_fingerprint", "")) or name
     return DataSource(Path(name).name, [name, split, fingerprint], lambda scratch: _listing(table, image, label))
 
 
 def _listing(table: Any, image: str, label: str) -> Listing:
-    """The pictures of a table, read row by row, and the labels of a column."""
+    """The pictures of a table, read row by row, and the labels of a column; rows without a label are left out."""
 
     def read(index: int) -> bytes:
         cell = table[index][image]
@@ -56,11 +71,21 @@ def _listing(table: Any, image: str, label: str) -> Listing:
     items = [Item(f"row {i}", offset=i) for i in range(len(table))]
     if not label:
         return Listing(items=items, read=read)
-    raw, feature = table[label], table.features[label]
-    if hasattr(feature, "names"):
-        return Listing(items=items, read=read, labels=np.array(raw, np.int64), classes=tuple(feature.names))
-    labels, classes = class_names([str(value) for value in raw])
-    return Listing(items=items, read=read, labels=labels, classes=classes)
+    raw, names = table[label], getattr(table.features[label], "names", None)
+    if names is None:
+        with naming(label, "a column of labels"):
+            found = labelled_part(items, [label_text(v) for v in raw], f"from column {label!r}", "without a label")
+        return Listing(
+            items=found.items, read=read, labels=found.labels, classes=found.classes, notes=tuple(found.notes)
+        )
+    known = [i for i, value in enumerate(raw) if value is not None and value >= 0]  # −1 stands for no label
+    left = [items[i].name for i in sorted(set(range(len(raw))) - set(known))]
+    notes = (f"{counted(len(left), 'picture')} without a label left out: {named(left)}",) if left else ()
+    if not known:
+        return Listing(items=items, read=read, notes=(f"no classes: column {label!r} gives no picture a label",))
+    labels = np.array([raw[i] for i in known], np.int64)
+    classes = tuple(map(readable, names))
+    return Listing(items=[items[i] for i in known], read=read, labels=labels, classes=classes, notes=notes)
 
 
 def _saved(path: str) -> bool:

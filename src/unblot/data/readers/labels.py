@@ -1,22 +1,22 @@
 """Which class each picture of a folder or an archive belongs to."""
 
-import csv
-import io
-import json
-import os
+import posixpath
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from unblot.data.readers.listing import Broken, Item, class_names, printable
-from unblot.data.readers.reading import Reader
+from unblot.data.readers.listing import Broken, Item, class_names, counted, named, path_of, printable, readable
+from unblot.data.readers.reading import Reader, reason_of
+from unblot.data.readers.tables import decode, json_object, label_text, priority, read_table
 from unblot.errors import UnblotError
 
-TABLES = ("labels.csv", "metadata.csv")
-FILE_COLUMNS = ("file", "file_name", "filename", "path", "image")
-LABEL_COLUMNS = ("label", "class")
-SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # folders that are no classes
+SPLITS = {  # folders that are no classes
+    *("train", "training", "val", "valid", "validation", "test", "testing"),
+    *("eval", "evaluation", "dev", "development"),
+}
+JSON_LABELS = ("cls", "label", "class")
 
 
 @dataclass(frozen=True)
@@ -31,98 +31,163 @@ class Labelled:
 
 
 def labels_from_folders(pictures: list[Item]) -> Labelled:
-    """Classes from the first folder in which pictures differ, if every picture lies in one.
+    """Classes from the first level of folders in which pictures differ.
 
-    A level of folders called train, test and so on is passed over.
+    A level of folders called train, test and so on is passed over. Pictures beside the class folders are left out; if
+    they are at least half of all pictures, there are no classes instead.
     """
-    folders = [item.name.rpartition("/")[0] for item in pictures]
-    parts = {folder: folder.split("/") if folder else [] for folder in set(folders)}
-    for level in range(min(map(len, parts.values()), default=0)):
-        kinds = {p[level] for p in parts.values()}
-        if len(kinds) > 1 and not {k.lower() for k in kinds} <= SPLITS:
-            labels, classes = class_names([parts[folder][level] for folder in folders])
-            return Labelled(pictures, labels, classes, notes=[f"{len(classes)} classes from the subfolders"])
-    return Labelled(pictures)
+    parts = [path_of(item).split("/")[:-1] for item in pictures]
+    level = 0
+    while True:
+        folders = {p[level] for p in parts if len(p) > level}
+        if not folders:
+            return Labelled(pictures)
+        if len(folders) > 1 and not {f.casefold() for f in folders} <= SPLITS:
+            break
+        level += 1
+    raw = [p[level] if len(p) > level else "" for p in parts]
+    return labelled_part(pictures, raw, "from the subfolders", "in no class folder")
+
+
+def labelled_part(pictures: Sequence[Item], raw: Sequence[str], source: str, missing: str) -> Labelled:
+    """The pictures with a label in `raw` ("" for none) and their classes; no classes where at least half have none.
+
+    The notes say where labels come `source` and name pictures that are `missing` one.
+    """
+    without = [item.name for item, label in zip(pictures, raw) if not label]
+    if 2 * len(without) >= len(pictures):
+        note = f"no classes {source}: {len(without)} of {counted(len(pictures), 'picture')} are {missing}"
+        return Labelled(list(pictures), notes=[note])
+    labels, classes = class_names([label for label in raw if label])
+    notes = [f"{counted(len(classes), 'class')} {source}"]
+    if without:
+        notes.append(f"{counted(len(without), 'picture')} {missing} left out: {named(without)}")
+    return Labelled([item for item, label in zip(pictures, raw) if label], labels, classes, notes=notes)
 
 
 def labels_from_table(reader: Reader, tables: Sequence[Item], pictures: list[Item]) -> Labelled | None:
-    """Pictures and classes from the topmost labels.csv or metadata.csv with columns `file` and `label`; None without.
+    """Pictures and classes from the topmost table with columns `file` and `label`; None without such a table.
 
-    Pictures that the table does not name are left out; files that it names and that are not there are broken.
-    Raises UnblotError for a labels.csv without these columns.
+    Pictures that the table does not name, or to which it gives no label, are left out; files that it names and that
+    are not there are broken. Raises UnblotError for a file with two labels, and for a labels.csv without the columns.
     """
-    for table in sorted(tables, key=lambda t: (t.name.count("/"), TABLES.index(os.path.basename(t.name)))):
-        rows = _rows(reader, table)
+    for table in sorted(tables, key=priority):
+        rows = read_table(reader, table)
         if rows is None:
             continue
-        below = os.path.dirname(table.name)
-        by_name: dict[str, list[Item]] = {}
-        for item in pictures:
-            by_name.setdefault(os.path.relpath(item.name, below or "."), []).append(item)
-        items: list[Item] = []
-        raw: list[str] = []
-        broken = []
-        for file, label in rows.items():
-            found = by_name.get(os.path.normpath(file), [])
-            items += found
-            raw += [label] * len(found)
-            if not found:
-                broken.append(Broken(file, f"{table.name} names it, but it is not there"))
-        labels, classes = class_names(raw)
-        left = len(pictures) - len(items)
-        notes = [f"{len(classes)} classes from {printable(table.name)!r}"]
-        notes += [f"{left} pictures that {table.name} does not name: left out"] if left else []
-        return Labelled(items, labels, classes, broken, notes)
+        below = posixpath.dirname(path_of(table))
+        named_so = _Names(pictures, below)
+        label_of: dict[str, str] = {}
+        broken: dict[str, Broken] = {}
+        for file, label in rows:
+            found = named_so.find(file)
+            if found is None:
+                broken[file] = Broken(file, f"{printable(table.name)} names it, but {named_so.reason(file)}")
+            elif label_of.setdefault(found, label) != label:
+                raise UnblotError(
+                    f"{printable(table.name)!r} gives {printable(found)!r} two labels, {printable(label_of[found])!r} "
+                    f"and {printable(label)!r}; a picture has one class"
+                )
+        return _by_table(printable(table.name), pictures, label_of, list(broken.values()))
     return None
 
 
-def labels_from_shards(reader: Reader, found: Sequence[Item], pictures: list[Item]) -> Labelled | None:
-    """Classes from WebDataset's `key.cls` or `key.json` beside `key.jpg`; None unless every picture has one.
-
-    A .cls holds a number or a name, a .json one of "cls", "label" and "class".
-    """
-    beside = {_key(i): i for suffix in (".json", ".cls") for i in found if i.name.endswith(suffix)}
-    if not beside or not all(_key(item) in beside for item in pictures):
-        return None
-    raw = []
+def _by_table(table: str, pictures: list[Item], label_of: dict[str, str], broken: list[Broken]) -> Labelled:
+    """The pictures that have a label, in the order of the table, with notes about the others."""
+    by_name: dict[str, list[Item]] = {}  # a file of several pages is several pictures
     for item in pictures:
-        text = reader.read(beside[_key(item)]).decode("utf-8", "replace").strip()
-        if beside[_key(item)].name.endswith(".json"):
-            told = _json(text)
-            text = next((str(told[k]) for k in ("cls", "label", "class") if k in told), "")
-        raw.append(text)
-    if not all(raw):
-        return None
-    labels, classes = class_names(raw)
-    return Labelled(pictures, labels, classes, notes=[f"{len(classes)} classes from .cls or .json members"])
+        by_name.setdefault(item.name, []).append(item)
+    chosen = [(item, label) for name, label in label_of.items() if label for item in by_name[name]]
+    unnamed = [name for name in by_name if name not in label_of]
+    empty = [name for name, label in label_of.items() if not label]
+    if not chosen and not broken:
+        return Labelled(pictures, notes=[f"no classes: {table!r} gives no picture a label"])
+    labels, classes = class_names([label for _, label in chosen])
+    notes = [f"{counted(len(classes), 'class')} from {table!r}"]
+    for names, why in ((unnamed, f"that {table} does not name"), (empty, f"to which {table} gives no label")):
+        count = sum(len(by_name[name]) for name in names)
+        notes += [f"{counted(count, 'picture')} {why} left out: {named(names)}"] if names else []
+    return Labelled([item for item, _ in chosen], labels, classes, broken, notes)
 
 
-def _rows(reader: Reader, table: Item) -> dict[str, str] | None:
-    """Label by file from a table; None for a metadata.csv that holds something else."""
-    text = reader.read(table).decode("utf-8-sig", "surrogateescape")
-    rows = csv.DictReader(io.StringIO(text))
-    columns = rows.fieldnames or []
-    file = next((c for c in FILE_COLUMNS if c in columns), None)
-    label = next((c for c in LABEL_COLUMNS if c in columns), None)
-    if file is None or label is None:
-        if os.path.basename(table.name) == "labels.csv":
-            raise UnblotError(
-                f"{printable(table.name)!r} has columns {', '.join(columns) or 'none'}; it needs `file` and `label`"
-            )
+class _Names:
+    """Finds pictures as a table in a folder names them: by their path from there; written with backslashes, without
+    the suffix or in another Unicode form where nothing is named exactly so."""
+
+    def __init__(self, pictures: list[Item], below: str):
+        self.exact = {_seen_from(below, path_of(item)): item.name for item in pictures}
+        self.bases: dict[str, str] = {}
+        self.alike: dict[str, set[str]] = {}
+        for path, name in self.exact.items():
+            self.bases.setdefault(posixpath.basename(path), path)
+            for form in {_folded(path), _folded(posixpath.splitext(path)[0])}:
+                self.alike.setdefault(form, set()).add(name)
+
+    def find(self, file: str) -> str | None:
+        """The name of the picture that a table means, None where there is none, or no single one."""
+        for path in (file, file.replace("\\", "/"), file.strip()):
+            if (path := posixpath.normpath(path)) in self.exact:
+                return self.exact[path]
+        found = self.alike.get(_folded(posixpath.normpath(file.strip().replace("\\", "/"))), set())
+        return next(iter(found)) if len(found) == 1 else None
+
+    def reason(self, file: str) -> str:
+        """Why no picture was found, and what may help."""
+        path = posixpath.normpath(file.strip().replace("\\", "/"))
+        if len(found := self.alike.get(_folded(path), set())) > 1:
+            return f"several files fit: {named(sorted(found))}; add the suffix"
+        there = self.bases.get(posixpath.basename(path))
+        if there:
+            return f"it is not there; {printable(there)!r} is: name files by their path from the folder of the table"
+        return "it is not there, not with / for \\ or with a suffix either"
+
+
+def _seen_from(folder: str, path: str) -> str:
+    """A path below the root as a path from a folder below the root."""
+    here, there = folder.split("/") if folder else [], path.split("/")
+    shared = next((i for i, (a, b) in enumerate(zip(here, there)) if a != b), min(len(here), len(there)))
+    return "/".join([".."] * (len(here) - shared) + there[shared:])
+
+
+def _folded(path: str) -> str:
+    """A path in one Unicode form, so that it is found however the system writes its letters."""
+    return unicodedata.normalize("NFC", readable(path))
+
+
+def labels_from_shards(reader: Reader, found: Sequence[Item], pictures: list[Item]) -> Labelled | None:
+    """Classes from WebDataset's `key.cls` or `key.json` beside `key.jpg`; None where no picture has one.
+
+    A .cls holds a number or a name, a .json one of JSON_LABELS. `labels` is None where most pictures have no label.
+    """
+    ordered = (i for suffix in (".json", ".cls") for i in found if i.name.lower().endswith(suffix))
+    beside = {_key(item): item for item in ordered}
+    if not any(_key(item) in beside for item in pictures):
         return None
-    return {row[file]: row[label] or "" for row in rows if row[file]}
+    raw, broken = [], []
+    for item in pictures:
+        label, sidecar = "", beside.get(_key(item))
+        if sidecar is not None:
+            try:
+                label = _label(reader.read(sidecar), sidecar.name)
+            except Exception as error:  # archives raise whatever they like
+                broken.append(Broken(sidecar.name, reason_of(error)))
+        raw.append(label)
+    if not any(raw):
+        return None if not broken else Labelled(pictures, broken=broken)
+    labelled = labelled_part(pictures, raw, "from .cls or .json files", "without a label in a .cls or .json file")
+    return Labelled(labelled.items, labelled.labels, labelled.classes, broken, labelled.notes)
+
+
+def _label(data: bytes, name: str) -> str:
+    """The label that a .cls or .json file holds, "" for none."""
+    text = decode(data).strip()
+    if not name.lower().endswith(".json"):
+        return text
+    values = json_object(text) or {}
+    return label_text(next((values[key] for key in JSON_LABELS if key in values), None))
 
 
 def _key(item: Item) -> tuple[str, str]:
     """WebDataset's key: the shard, and the name up to the first dot of its last part."""
-    folder, base = os.path.split(item.name)
-    return item.place, os.path.join(folder, base.split(".")[0])
-
-
-def _json(text: str) -> dict:
-    """A JSON object, or an empty one."""
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
+    folder, base = posixpath.split(path_of(item))
+    return item.place, posixpath.join(folder, base.split(".")[0])

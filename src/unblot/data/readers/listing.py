@@ -1,7 +1,10 @@
-"""What a source of pictures gives: files to be decoded, or an array that only needs reading."""
+"""What a data source gives: files to be decoded or an array to be read, and the rules that all readers share."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import posixpath
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unblot.errors import UnblotError, printable
+
+MAX_BYTES = 2**30  # that one thing may take in memory or unpacked, unless UNBLOT_MAX_BYTES says otherwise
+MAX_RATIO = 20  # a file that expands less than this is a large data set, not an attack
+SYSTEM_NAMES = {  # files and folders that systems write beside pictures; those that begin with a dot need no entry
+    *("__macosx", "@eadir", "@__thumb", "#recycle", "$recycle.bin", "lost+found", "system volume information"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini"),
+}
+NO_LABELS = "none"  # as the option `labels` of a source: read all pictures, and no labels
+NAMED = 20  # names that a note lists before it counts the rest
 
 
 class Broken(NamedTuple):
@@ -22,10 +34,10 @@ class Broken(NamedTuple):
 
 
 class Item(NamedTuple):
-    """Where the bytes of one picture lie: a file below the root, or a member of an archive.
+    """Where the bytes of one picture are: a file below the root, or a member of an archive.
 
-    place: the archive's path, "" for a file of its own. offset: where it lies in a tar (−1: not in one).
-    size: in bytes. page: which page of a multi-page TIFF (−1: all there is).
+    place: the archive's path, "" for a file of its own. offset: of the bytes in a tar file (−1: not in one).
+    size: in bytes. page: index in a multi-page TIFF (−1: the whole file).
     """
 
     name: str
@@ -46,12 +58,12 @@ class ArrayPictures:
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything there is in a source, in a fixed order: either `items` (with `root`) or `array`.
+    """Everything in a source, in a fixed order: either `items` (with `root`) or `array`.
 
-    labels: (N,) int64 indices into `classes`, None when unlabelled. broken: what already failed to be listed.
-    notes: what a person should know about how the source was read.
+    labels: (N,) int64 indices into `classes`, None when unlabelled. broken: what could not be listed.
+    notes: what the user should know about how the source was read.
     pages: what the pages of a TIFF are, "pictures" or "channels".
-    read: gives the bytes of picture i, for sources whose bytes lie in no file of their own.
+    read: gives the bytes of picture i, for sources whose bytes are in no file of their own.
     """
 
     root: str = ""
@@ -72,8 +84,8 @@ class Listing:
 class DataSource:
     """Something that pictures come from.
 
-    name: for people. origin: plain JSON values that change when the files do (paths, sizes, times). load: lists the
-    pictures, with a folder that it may unpack into; a pack that is found by the origin makes it unnecessary.
+    name: shown to the user. origin: plain JSON values that change when the files do (paths, sizes, times). load: lists
+    the pictures, with a folder to unpack into; it is not called when a dataset cache of this origin exists.
     """
 
     name: str
@@ -82,24 +94,120 @@ class DataSource:
 
 
 def file_origin(path: str) -> list[Any]:
-    """What changes when a file does: its path, size and time."""
+    """The values that change when a file does: its path, size and time.
+
+    Raises UnblotError where there is no regular file, so that nobody waits for a pipe.
+    """
     try:
         status = os.stat(path)
-    except OSError as error:
-        raise UnblotError(f"cannot read {printable(path)!r}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UnblotError(f"cannot read {printable(path)!r}: {reason}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UnblotError(f"{printable(path)!r} is {kind_of_file(status.st_mode)}; give a file or a folder")
     return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
 
 
+def kind_of_file(mode: int) -> str:
+    """What a file that is neither regular nor a folder is, from its mode."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
+
+
+def max_bytes() -> int:
+    """The bytes that one thing may take in memory or unpacked: UNBLOT_MAX_BYTES, else MAX_BYTES."""
+    text = os.environ.get("UNBLOT_MAX_BYTES", "")
+    try:
+        limit = int(float(text or MAX_BYTES))
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit < 1:
+        raise UnblotError(f"UNBLOT_MAX_BYTES is {printable(text)!r}; give a number of bytes, such as {4 * 2**30}")
+    return limit
+
+
+def check_expansion(count: int, size: int, what: str) -> None:
+    """Raises UnblotError where `count` bytes are too many to unpack or hold: more than max_bytes() and more than
+    MAX_RATIO times the `size` in bytes of the file that they come from."""
+    if count > max(max_bytes(), MAX_RATIO * size):
+        raise UnblotError(
+            f"{what} takes {count:,} bytes or more, the file has {size:,}; if it is sound, set the environment "
+            f"variable UNBLOT_MAX_BYTES to a higher limit (it is {max_bytes():,})"
+        )
+
+
+@contextlib.contextmanager
+def naming(path: str, kind: str) -> Iterator[None]:
+    """Within it whatever a library raises becomes an UnblotError that names the file and what it was read as."""
+    try:
+        yield
+    except UnblotError:
+        raise
+    except Exception as error:  # decoders raise whatever they like
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = printable(" ".join(reason.split())[:200]) or type(error).__name__
+        raise UnblotError(f"cannot read {printable(path)!r} as {kind}: {reason}") from None
+
+
+def path_of(item: Item) -> str:
+    """An item's path below the root, "/" between its parts; archives may be written with backslashes."""
+    return posixpath.normpath(item.name.replace("\\", "/") if item.place else item.name).lstrip("/")
+
+
+def hidden(name: str) -> bool:
+    """Whether a file's path below the root has a part that begins with a dot or is in SYSTEM_NAMES."""
+    parts = name.replace("\\", "/").split("/")
+    return any((p[:1] == "." and p not in (".", "..")) or p.casefold() in SYSTEM_NAMES for p in parts)
+
+
+def wants_labels(labels: str) -> bool:
+    """Whether the option `labels` of a source asks for labels: "" does, NO_LABELS does not."""
+    if labels not in ("", NO_LABELS):
+        raise UnblotError(f"labels={printable(labels)} is unknown here; give labels={NO_LABELS} or leave it out")
+    return not labels
+
+
+def named(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(printable, names[:NAMED])) + more
+
+
 def counted(number: int, what: str) -> str:
-    """A number of things: "1 file", "2 files"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """A number of things: "1 file", "2 files", "2 classes"."""
+    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+
+
+def readable(name: str) -> str:
+    """A file name or a label as printable Unicode text. Bytes that were not UTF-8 are read as Windows-1252."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        data = name.encode("utf-8", "surrogateescape" if all(_is_byte(c) for c in name) else "replace")
+        name = data.decode("cp1252", "replace")
+    return printable(name)
+
+
+def _is_byte(char: str) -> bool:
+    """Whether surrogateescape can turn a character into bytes."""
+    return not "\ud800" <= char <= "\udfff" or "\udc80" <= char <= "\udcff"
 
 
 def class_names(raw: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Label indices (N,) int64 and class names, sorted (as numbers where all are), for one label a picture."""
-    try:
-        names = sorted(set(raw), key=float)
-    except ValueError:
-        names = sorted(set(raw))
+    """Label indices (N,) int64 and class names for one label a picture.
+
+    Names are in one total order, whatever order the labels come in: numbers by value, then the rest, each by text.
+    """
+    text = {label: readable(label) for label in set(raw)}
+    names = sorted(set(text.values()), key=_rank)
     index = {name: i for i, name in enumerate(names)}
-    return np.array([index[name] for name in raw], np.int64), tuple(names)
+    return np.array([index[text[label]] for label in raw], np.int64), tuple(names)
+
+
+def _rank(name: str) -> tuple[int, float, str]:
+    """The place of a class name in the order: (0, value, text) for a number, (1, 0, text) for the rest."""
+    try:
+        value = float(name)
+    except ValueError:
+        return 1, 0.0, name
+    return (0, value, name) if value == value else (1, 0.0, name)

@@ -1,4 +1,4 @@
-"""The bytes of a listed picture, from its file or its archive, and the decoding of many."""
+"""The bytes of a listed picture, from its file or its archive, and the picture in them."""
 
 import io
 import os
@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from unblot.data.readers import tiff
+from unblot.data.readers.damage import damage_in_one_line, reason_of
 from unblot.data.readers.formats import Picture, open_picture, tiff_picture
 from unblot.data.readers.listing import Item
 from unblot.errors import UnblotError
 
+__all__ = ["Reader", "reason_of"]
 MAX_BYTES = 2**31 - 2**12  # of one file: beyond it, it is no picture
 OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -28,18 +30,23 @@ class Reader:
     def __enter__(self) -> Self:
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
-        warnings.simplefilter("ignore")  # of decoders: what matters is told as the reason why a picture is broken
+        warnings.simplefilter("ignore")  # of decoders: what matters is the reason why a picture is broken
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
-        for archive in self._archives.values():
+        for archive in (*self._archives.values(), *([self._stack[1]] if self._stack else [])):
             archive.close()
         self._warnings.__exit__(kind, error, t)
 
     def read(self, item: Item) -> bytes:
-        """The bytes of an item. Raises OSError or UnblotError with the reason where it cannot be read."""
+        """The bytes of an item. Raises UnblotError with the reason where it cannot be read."""
         if item.size > MAX_BYTES:
-            raise UnblotError(f"it has {item.size} bytes, more than the {MAX_BYTES} that a picture may")
+            raise UnblotError(f"its file has {item.size} bytes; a picture's has at most {MAX_BYTES}")
+        with damage_in_one_line():
+            return self._read(item)
+
+    def _read(self, item: Item) -> bytes:
+        """The bytes of an item. Raises whatever its archive's reader raises."""
         if self._row:
             return self._row(item.offset)
         if not item.place:
@@ -50,17 +57,19 @@ class Reader:
             return tar.read(item.size)
         try:
             return self._archive(item.place, lambda: zipfile.ZipFile(item.place)).read(item.name)
-        except RuntimeError as error:  # zipfile's word for an encrypted member
+        except RuntimeError as error:  # zipfile's word for an encrypted member, or a compression that it does not know
             raise UnblotError(str(error)) from None
 
     def open(self, item: Item, at_least: int = 0) -> Picture:
-        """The picture of an item, its header read."""
+        """The picture of an item, its header read. Raises UnblotError with the reason where it cannot be used."""
         if item.page < 0:
             return open_picture(self.read(item), self.pages, at_least)
         file = item._replace(page=0)
         if self._stack is None or self._stack[0] != file:  # the pages of a file come one after another
             path = self._below + item.name
-            self._stack = file, tiff.Stack(io.BytesIO(self.read(item)) if item.place else path)
+            if self._stack:
+                self._stack[1].close()
+            self._stack = file, tiff.Stack(io.BytesIO(self.read(item)) if item.place else path, self.pages)
         return tiff_picture(self._stack[1], item.page)
 
     def _archive(self, place: str, opener: Callable[[], Any]) -> Any:
@@ -77,13 +86,3 @@ class Reader:
             return os.read(file, size if size >= 0 else os.fstat(file).st_size)
         finally:
             os.close(file)
-
-
-def reason_of(error: Exception) -> str:
-    """One line that says why a picture cannot be used."""
-    if isinstance(error, UnblotError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    told = " ".join(f"{error}".split())[:200] or type(error).__name__
-    return f"it is damaged or cut off ({told})"

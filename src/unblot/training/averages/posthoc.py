@@ -1,10 +1,6 @@
-"""Averages of any length after the run: snapshots of the tracked ones, and the sum of them that comes nearest.
+"""Snapshots of the tracked averages, written during training, for post-hoc EMA (Karras et al. 2024, section 3.2).
 
-    snapshots/00000375.safetensors     every tracked average after that step, named `number/parameter`
-
-An average of profile `t^gamma` up to step T weighs the weights of step t by `p(t) = (gamma + 1)·t^gamma/T^(gamma + 1)`.
-One that was not tracked is approximated by a sum of snapshots whose own profiles add up to nearly the wanted one
-(Karras et al. 2024, section 3.2 and appendix C.3).
+`runs/snapshots.py` reads them and describes the files.
 """
 
 import json
@@ -21,18 +17,15 @@ from unblot.training.averages.ema import Ema, power_std
 COUNT = 8  # snapshots of a run
 
 
-# --- snapshots of a run
-
-
 def due(step: int, steps: int) -> bool:
-    """Whether a snapshot is taken after this step of a run of so many: COUNT times, evenly spaced, and at the end."""
+    """Whether a snapshot is taken after this step of a run of `steps`: COUNT times, evenly spaced, and at the end."""
     return step % -(-steps // COUNT) == 0 or step == steps
 
 
-def keep(run: Path, step: int, steps: int, ema: Ema, for_leader: Callable[[dict], dict] = dict) -> None:
-    """Writes the snapshot of a step: in 16 bits, which a sum of several forgives; at the end of the run in full.
+def keep(run: Path, step: int, steps: int, ema: Ema, for_main_process: Callable[[dict], dict] = dict) -> None:
+    """Writes the snapshot of a step in float16, whose error a sum of several averages out; in float32 at the last step.
 
-    for_leader: of several processes, which all come here, gives whole tensors to the one that writes, none to others.
+    for_main_process: gives whole tensors to the process that writes, and none to others; all processes call it.
     """
     stds = [power_std(spec) for spec in ema.specs]
     if not any(stds):
@@ -44,7 +37,7 @@ def keep(run: Path, step: int, steps: int, ema: Ema, for_leader: Callable[[dict]
         if std
         for name, p in weights.items()
     }
-    tensors = for_leader(tensors)
+    tensors = for_main_process(tensors)
     if not tensors:
         return
     (run / SNAPSHOTS).mkdir(exist_ok=True)
@@ -52,6 +45,6 @@ def keep(run: Path, step: int, steps: int, ema: Ema, for_leader: Callable[[dict]
 
 
 def forget_after(run: Path, step: int) -> None:
-    """Deletes the snapshots of later steps, which are about to be taken again."""
+    """Deletes the snapshots of later steps, which are about to be written again."""
     for later in (s for s in steps_kept(run) if s > step):
         snapshot_path(run, later).unlink()

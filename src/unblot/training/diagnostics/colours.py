@@ -1,4 +1,4 @@
-"""The colours of previews against those of the training pictures: the mean and the spread of each channel."""
+"""The colours of previews compared with those of training pictures: mean and standard deviation of each channel."""
 
 import math
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from unblot.data.dataset import Dataset
 from unblot.runs.metrics import Line
 
-REFERENCE = 1000  # training pictures looked at
-VALUES = 2**26  # and no more numbers in them than this
+REFERENCE = 1000  # training pictures compared with
+VALUES = 2**26  # values in them, at most
 AT_A_TIME = 64
 
 
 class ColourStatistics:
-    """What the colours of training pictures are, for pictures with the labels that previews have.
+    """The colours of training pictures with the labels of previews.
 
     labels: (n,) int64, one for each picture of a preview, or None.
     """
@@ -28,15 +28,16 @@ class ColourStatistics:
         self.mean = means.mean(0)
         squares = torch.cat([self._squares(b) for b in batches])
         self.std = squares.mean(0).sqrt()
-        self.spread = torch.stack([means.std(0), squares.std(0)])  # from picture to picture
+        spread = [x.std(0) if len(chosen) > 1 else x[0] * torch.nan for x in (means, squares)]
+        self.spread = torch.stack(spread)  # from picture to picture; unknown for one
         self.count = len(chosen)
 
     def compare(self, step: int, pictures: Tensor) -> Line:
-        """A line of metrics about the pictures (n, C, H, W) of a preview, in the network's range.
+        """A line of metrics of a preview, (n, C, H, W) in the network's range.
 
-        mean, std: of each channel; mean_off: the mean's distance from that of the training pictures in standard
-        deviations of the channel; std_off: log of the ratio of the two standard deviations; mean_z, std_z: how many
-        standard errors that is, pictures being drawn by chance.
+        For each channel: mean, std; mean_off: the difference of the mean from that of the training pictures, in their
+        standard deviations; std_off: log of the ratio of the two standard deviations; mean_z, std_z: both differences
+        in standard errors.
         """
         pictures = pictures.cpu()
         mean, squares = pictures.double().mean((0, 2, 3)), self._squares(pictures)
@@ -53,12 +54,12 @@ class ColourStatistics:
         return {"step": step, "preview": {key: value.tolist() for key, value in found.items()}}
 
     def _squares(self, pictures: Tensor) -> Tensor:
-        """Mean square distance from the channel's mean over all training pictures, (n, C)."""
+        """Mean square difference from the mean of the channel over all training pictures, (n, C)."""
         return (pictures.double().cpu() - self.mean[:, None, None]).square().mean((2, 3))
 
 
 def _alike(dataset: Dataset, labels: Tensor | None, most: int) -> np.ndarray:
-    """Indices of up to `most` training pictures, their classes as frequent as in `labels`."""
+    """Indices of up to `most` training pictures, with the class frequencies of `labels`."""
     shuffled = np.random.default_rng(0).permutation(dataset.train)
     if labels is None or dataset.labels is None:
         return np.sort(shuffled[:most])

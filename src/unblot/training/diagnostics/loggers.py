@@ -1,6 +1,6 @@
-"""Where the numbers of a run go besides its own files: TensorBoard always, Weights & Biases and Trackio if asked for.
+"""Loggers of a run's metrics besides its own files: TensorBoard always, Weights & Biases and Trackio if asked for.
 
-A service that is not there, or fails on the way, costs a line and never the run.
+A service that fails during the run costs a line and never the run.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unblot.config.schema import RunConfig
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.runs.folder import WANDB_ID
 
 Note = Callable[[str], None]
@@ -18,17 +18,17 @@ PROJECT = "unblot"
 
 
 class Logger(Protocol):
-    """Takes numbers by name."""
+    """Takes metrics by name."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of step `step`."""
+        """Logs the metrics of step `step`."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Ends the log."""
 
 
 class TensorBoard:
-    """RUN/tensorboard; what a run wrote there after step `at`, before it was stopped, counts no more."""
+    """RUN/tensorboard; what a stopped run wrote there after step `at` is hidden."""
 
     def __init__(self, folder: Path, at: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -36,17 +36,17 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=at + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of step `step`, one scalar each."""
+        """Logs the metrics of step `step`, one scalar each."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Writes what is left."""
         self.writer.close()
 
 
 class Service:
-    """Weights & Biases or Trackio, which are used alike; the first failure ends it with a line."""
+    """Weights & Biases or Trackio, which have the same interface; the first failure ends it with a line."""
 
     def __init__(self, name: str, folder: Path, config: RunConfig, note: Note):
         self.name, self.note = name, note
@@ -62,11 +62,11 @@ class Service:
             run_id.write_text(str(started.id))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of step `step`."""
+        """Logs the metrics of step `step`."""
         self._try(lambda: self.module.log(dict(values), step=step))
 
     def close(self) -> None:
-        """Ends the run there."""
+        """Ends the run of the service."""
         self._try(lambda: self.module.finish())
 
     def _try(self, call: Callable[[], Any]) -> Any:
@@ -74,9 +74,9 @@ class Service:
             return None
         try:
             return call()
-        except Exception as e:  # whatever it is, training goes on
+        except Exception as e:  # whatever it is, training continues
             self.module = None
-            self.note(f"note: {self.name} failed and is left out from here on ({' '.join(str(e).split())[:160]})")
+            self.note(f"note: {self.name} failed and is left out from now on ({' '.join(str(e).split())[:160]})")
             return None
 
 
@@ -85,14 +85,14 @@ def services(log_to: str) -> list[str]:
     names = [name for name in log_to.split("+") if name]
     for name in names:
         if name not in SERVICES:
-            raise UnblotError(f"--log-to {name!r} is unknown; choose {' or '.join(SERVICES)}, or both as wandb+trackio")
+            raise UnblotError(f"unknown {arg('log_to', name)}; choose {', '.join(SERVICES)} or wandb+trackio")
         try:
             importlib.import_module(name)
         except ImportError:
-            raise UnblotError(f"--log-to {name} needs another package: pip install 'unblot[{name}]'") from None
+            raise UnblotError(f"{arg('log_to', name)} needs another package: pip install 'unblot[{name}]'") from None
     return names
 
 
 def open_loggers(folder: Path, config: RunConfig, at: int, note: Note) -> list[Logger]:
-    """TensorBoard and what the run's configuration asks for, from step `at` on."""
+    """The loggers that the run's configuration asks for, and TensorBoard, from step `at` on."""
     return [TensorBoard(folder, at), *(Service(name, folder, config, note) for name in services(config.train.log_to))]

@@ -1,5 +1,5 @@
-"""What a person sees while a run trains: a live line in a terminal, a table in a notebook, plain lines elsewhere and in
-RUN/training.log always; numbers go to TensorBoard, and to the services that the run asks for."""
+"""The display of a run in training: a live line in a terminal, a table in a notebook, plain lines elsewhere and
+always in RUN/training.log; metrics also go to TensorBoard, and to the services that the run asks for."""
 
 import time
 from datetime import datetime
@@ -22,8 +22,8 @@ SMOOTH = 0.9  # of the shown loss and speed
 class Monitor:
     """Shows steps, losses, pictures/s and time left of a run; use as a context.
 
-    folder: the run, whose `tensorboard/` and `training.log` it writes. `quiet` shows nothing, but writes all the same;
-    `silent` is for processes that do not lead.
+    folder: the run, whose `tensorboard/` and `training.log` it writes. `quiet` shows nothing, but writes them;
+    `silent`, for all but the main process, does neither.
     """
 
     def __init__(self, folder: Path, config: RunConfig, quiet: bool = False, silent: bool = False):
@@ -52,7 +52,7 @@ class Monitor:
         self.last_line = self.clock - LINE_SECONDS
 
     def change_steps(self, steps: int) -> None:
-        """The run has another number of steps in all than was thought."""
+        """The run has another number of steps in all."""
         self.steps = steps
         self.live.update(self.task, total=steps)
 
@@ -69,12 +69,12 @@ class Monitor:
             logger.close()
 
     def note(self, line: str) -> None:
-        """A line that stays, on the screen and in the log file."""
+        """Prints a line that stays on the screen, and writes it to the log file."""
         self.console.print(line, markup=False, soft_wrap=True)
         self._write(line)
 
     def step(self, step: int, loss: float, rate: float) -> None:
-        """Step `step` is done, with this loss and learning rate; called every few steps."""
+        """Shows step `step`, with its loss and learning rate; called every few steps."""
         if self.silent:
             return
         now = time.perf_counter()
@@ -87,11 +87,11 @@ class Monitor:
         self.curves["loss"].append((step, self.loss))
         if now - self.last_line > max(LINE_SECONDS, LINE_SHARE * (now - self.started)) or step == self.steps:
             self.last_line = now
-            self._tell(step)
-        self._draw(step)
+            self._plain_line(step)
+        self._update_notebook(step)
 
     def measured(self, line: Line) -> None:
-        """The losses of the averaged weights by noise level, as `heldout.py` measures them."""
+        """Shows the losses of the averaged weights by noise level, a line of `HeldOutLoss`."""
         if self.silent:
             return
         step, values = line["step"], {}
@@ -106,8 +106,8 @@ class Monitor:
             self.curves["held-out"].append((step, values["held_out_loss"]))
         self._log(values, step)
 
-    def _tell(self, step: int) -> None:
-        """A plain line, in the log file and where there is no live display."""
+    def _plain_line(self, step: int) -> None:
+        """Writes a plain line to the log file, and shows it where there is no live display."""
         left = (self.steps - step) * self.batch_size / self.speed
         losses = f"loss {self.loss:.4f}{self.held_out}"
         line = f"step {step}/{self.steps}  {losses}  {self.speed:.0f} pictures/s  {left:.0f} s left"
@@ -116,7 +116,7 @@ class Monitor:
         else:
             self.note(line)
 
-    def _draw(self, step: int) -> None:
+    def _update_notebook(self, step: int) -> None:
         if self.notebook is None:
             return
         left = (self.steps - step) * self.batch_size / self.speed

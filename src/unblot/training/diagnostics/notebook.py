@@ -1,22 +1,28 @@
-"""How far a run is, in a notebook: a small table with a curve that is drawn anew in its place."""
+"""Progress of a training in a notebook: a table of one row and the loss curves, replaced in place."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-POINTS = 200  # of a curve
+from unblot.system.plots import COLOURS, chart, log_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+POINTS = 200  # of a curve, at most
 
 
 def in_notebook() -> bool:
-    """Whether this Python serves the cells of a notebook."""
+    """Whether this Python runs the cells of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
 
 
 class NotebookDisplay:
-    """One display in the cell that trains; `show` replaces what it shows."""
+    """One display in the cell that trains; `show` replaces its content."""
 
     def __init__(self) -> None:
         from IPython.display import HTML, display
@@ -25,37 +31,32 @@ class NotebookDisplay:
         self.handle: Any = display(HTML(""), display_id=True)
 
     def show(self, row: Mapping[str, str], curves: Mapping[str, Sequence[tuple[float, float]]], share: float) -> None:
-        """row: what stands in the table; curves: (step, loss) by name; share: of the run that is done."""
+        """row: headings and values of the table; curves: (step, loss) by name; share: of the training done, 0 to 1."""
         self.handle.update(self.html(html(row, curves, share)))
 
 
 def html(row: Mapping[str, str], curves: Mapping[str, Sequence[tuple[float, float]]], share: float) -> str:
-    """The display as HTML: a bar, a table of one row, and the curves on a logarithmic axis."""
+    """The display as HTML: a progress bar, a table of one row, and the curves on a logarithmic axis."""
     heads = "".join(f"<th>{escape(name)}</th>" for name in row)
     cells = "".join(f"<td>{escape(value)}</td>" for value in row.values())
     bar = f'<progress value="{share:.4f}" max="1" style="width:480px"></progress>'
-    return f"{bar}<table><tr>{heads}</tr><tr>{cells}</tr></table>{_sparkline(curves)}"
+    return f"{bar}<table><tr>{heads}</tr><tr>{cells}</tr></table>{_curves(curves)}"
 
 
-def _sparkline(curves: Mapping[str, Sequence[tuple[float, float]]], width: int = 480, height: int = 120) -> str:
-    import numpy as np
-
-    shown = {}
-    for name, curve in curves.items():
-        points = np.array([(x, y) for x, y in curve if y and y > 0], float).reshape(-1, 2)
-        if len(points) > 1:
-            keep = np.linspace(0, len(points) - 1, min(POINTS, len(points))).round().astype(int)
-            shown[name] = np.stack([points[keep, 0], np.log(points[keep, 1])], 1)
+def _curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """A chart of the curves with two losses or more; "" where there is none."""
+    usable = {name: [(x, y) for x, y in curve if y and 0 < y < math.inf] for name, curve in curves.items()}
+    shown = {name: curve for name, curve in usable.items() if len(curve) > 1}
     if not shown:
         return ""
-    every = np.concatenate(list(shown.values()))
-    low, high = every.min(0), every.max(0)
-    span = np.maximum(high - low, 1e-9)
-    parts = []
-    for (name, points), colour in zip(shown.items(), ("#9a9a9a", "#1c3e6e", "#b4502d")):
-        xy = (points - low) / span * (width - 8, -(height - 28)) + (4, height - 8)
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in xy)
-        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{line}"/>')
-        at = 4 + 120 * list(shown).index(name)
-        parts.append(f'<text x="{at}" y="12" font-size="12" fill="{colour}">{escape(name)}</text>')
-    return f'<svg width="{width}" height="{height}">{"".join(parts)}</svg>'
+
+    def draw(axes: "Axes") -> None:
+        losses = [y for curve in shown.values() for _, y in curve]
+        for (name, curve), colour in zip(shown.items(), ("real", "samples", "training")):
+            last = len(curve) - 1
+            kept = sorted({round(i * last / (POINTS - 1)) for i in range(POINTS)})
+            axes.plot(*zip(*(curve[i] for i in kept)), color=COLOURS[colour], label=name)
+        log_axis(axes, "y", min(losses) / 1.05, max(losses) * 1.05)
+        axes.legend(loc="upper right", ncols=3)
+
+    return f'<div style="max-width: 480px">{chart(480, 200, "loss over training steps", draw)}</div>'

@@ -1,7 +1,7 @@
-"""What a person should be told while a run trains: rules over its metrics, each with a margin that chance does not
-reach, and a line that names the way out.
+"""Warnings while a run trains: rules over its metrics, each with a margin that chance does not reach, and a line that
+names the way out.
 
-A rule is a pure function of the lines of metrics so far, oldest first; it gives its line, or None.
+A rule is a pure function of the lines of metrics so far, oldest first; it returns its warning, or None.
 """
 
 import math
@@ -10,20 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unblot.errors import arg
 from unblot.runs.metrics import HELD_OUT, PREVIEW, STEP, Line, mean_loss, of_kind
 
 Rule = Callable[[Sequence[Line]], str | None]
 
 STANDARD_ERRORS = 4.0  # that a change must exceed
-RISE = 0.01  # least rise of the held-out loss that is worth a word
-RECENT, BEFORE = 30, 100  # lines of training steps: looked at, and compared with
+RISE = 0.01  # relative rise of the held-out loss, at least
+RECENT, BEFORE = 30, 100  # lines of training steps: judged, and compared with
 SPIKES, SKIPPED = 3, 3  # among the recent lines
 DIVERGED, DIVERGED_LINES = 3.0, 5  # times the loss of an untrained network; logged steps in a row
 DRIFT = 0.15  # in standard deviations of the channel, or of its standard deviation relative to what it should be
 
 
 class Turn(NamedTuple):
-    """Where the held-out loss was least, how much that was, and what it is now."""
+    """The step of the least held-out loss, that loss, and the present one."""
 
     best_step: int
     best: float
@@ -31,10 +32,10 @@ class Turn(NamedTuple):
 
 
 def turned(lines: Sequence[Line]) -> Turn | None:
-    """Where the held-out loss turned up for good while the training loss went on falling; None where it did not.
+    """Where the held-out loss began to rise for good while the training loss kept falling; None where it did not.
 
     The last two measurements must both lie above the least one, by RISE and by STANDARD_ERRORS of the change, which
-    is known from its spread over parts of the held-out pictures.
+    are estimated from parts of the held-out pictures.
     """
     measured = [line for line in of_kind(lines, HELD_OUT) if mean_loss(line, "held_out") is not None]
     measured = [line for line in measured if mean_loss(line, "training") is not None]
@@ -58,26 +59,26 @@ def _fell(before: Line, after: Line) -> bool:
 
 
 def overfitting(lines: Sequence[Line]) -> str | None:
-    """Held-out loss turns up while training loss falls."""
+    """Overfitting: the held-out loss rises while the training loss falls."""
     turn = turned(lines)
     if turn is None:
         return None
     return (
         f"overfitting: the held-out loss has risen from {turn.best:.4g} at step {turn.best_step} to {turn.now:.4g}, "
-        "while the training loss falls: it learns its pictures by heart; give it more pictures, --augment "
-        f"non_leaking, a smaller --network, or --steps {turn.best_step}"
+        "while the training loss falls: the model memorizes its pictures; give it more pictures, "
+        f"{arg('augment', 'non_leaking')}, a smaller {arg('network')}, or {arg('steps', turn.best_step)}"
     )
 
 
 def rate_too_high(lines: Sequence[Line]) -> str | None:
-    """Steps skipped, spikes of the loss or of the gradient, or a loss that has risen for good.
+    """Skipped steps, spikes of the loss or of the gradient norm, or a loss that has risen for good.
 
-    Compared on a logarithmic scale with the lines before, in units of their spread: a batch of a few pictures has a
-    loss that jumps by itself.
+    Compared with the lines before on a logarithmic scale, in units of their spread: the loss of a small batch is noisy
+    by itself.
     """
     steps = of_kind(lines, STEP)
     recent, before = steps[-RECENT:], steps[-RECENT - BEFORE : -RECENT]
-    way_out = "use a lower --learning-rate, or a longer --warmup"
+    way_out = f"use a lower {arg('learning_rate')}, or a longer {arg('warmup')}"
     skipped = sum(line["loss"] is None or line["grad_norm"] is None for line in recent)
     if skipped >= SKIPPED:
         return f"learning rate too high? {skipped} of the last {len(recent)} logged steps were not finite; {way_out}"
@@ -104,9 +105,9 @@ def rate_too_high(lines: Sequence[Line]) -> str | None:
 
 
 def diverged(losses: Sequence[float | None], untrained: float | None, in_a_row: int = DIVERGED_LINES) -> bool:
-    """Whether the last logged losses are all far above that of a network which has learned nothing (None: not known).
+    """Divergence: the last logged losses are all far above that of the untrained network (None where not known).
 
-    Not a warning but a reason to go back: weights that far off do not come back in good time.
+    Not a warning but a reason to go back to a checkpoint: such weights do not recover in reasonable time.
     """
     last = losses[-in_a_row:]
     if untrained is None or len(last) < in_a_row:
@@ -120,15 +121,15 @@ def _logs(lines: Sequence[Line], key: str) -> np.ndarray:
 
 
 def _middle(values: np.ndarray) -> tuple[float, float]:
-    """The median, and the standard deviation as the median distance from it tells it."""
+    """The median, and the standard deviation estimated by the median absolute deviation."""
     middle = float(np.median(values))
     return middle, 1.4826 * float(np.median(np.abs(values - middle)))
 
 
 def colour_drift(lines: Sequence[Line]) -> str | None:
-    """The colours of the last two previews are off in the same way, by more than chance explains and the eye misses.
+    """Colour drift: the colours of the last two previews are off in the same way, visibly and by more than chance.
 
-    Not before the fourth preview, nor while it becomes less: young models draw in odd colours.
+    Not before the fourth preview, nor while the difference shrinks: early samples have odd colours.
     """
     previews = [line["preview"] for line in of_kind(lines, PREVIEW)]
     if len(previews) < 4:
@@ -146,7 +147,8 @@ def colour_drift(lines: Sequence[Line]) -> str | None:
                 return (
                     f"colour drift: previews are {words[shift > 0]} than the training pictures{which} ({off} "
                     f"{now[off][channel]:.3g}, off by {abs(shift):.2g} standard deviations); if it stays, try a "
-                    "shorter average (--ema power:std=0.02), --parameterization edm, or a schedule with more noise"
+                    f"shorter average ({arg('ema', 'power:std=0.02')}), {arg('parameterization', 'edm')}, or a "
+                    "schedule with more noise"
                 )
     return None
 
@@ -159,15 +161,15 @@ RULES: dict[str, Rule] = {
 
 
 class Diagnostics:
-    """Says each warning once: `look(lines)` gives those that are new. What held when a run was taken up again was said
+    """Gives each warning once: `look(lines)` returns the new ones. Those that hold when a run is resumed were given
     before."""
 
     def __init__(self, lines: Sequence[Line] = ()):
-        self.said: set[str] = set()
+        self.given: set[str] = set()
         self.look(lines)
 
     def look(self, lines: Sequence[Line]) -> list[str]:
-        """The warnings of rules that hold for these lines and were not told yet."""
-        found = {name: rule(lines) for name, rule in RULES.items() if name not in self.said}
-        self.said |= {name for name, line in found.items() if line}
+        """The warnings of rules that hold for these lines and were not given yet."""
+        found = {name: rule(lines) for name, rule in RULES.items() if name not in self.given}
+        self.given |= {name for name, line in found.items() if line}
         return [line for line in found.values() if line]

@@ -1,115 +1,102 @@
-"""What a run writes down of itself and says to people: its metrics, measurements, warnings, and how it went."""
+"""The record of a run in training: its metrics, its warnings, and how it went."""
 
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
 from unblot.runs.folder import BEST, save_model
-from unblot.runs.metrics import HELD_OUT, STEP, MetricsFile, mean_loss, of_kind
+from unblot.runs.metrics import HELD_OUT, STEP, Line, MetricsFile, mean_loss, of_kind
 from unblot.training import checkpoint
 from unblot.training.diagnostics.colours import ColourStatistics
-from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.rules import DIVERGED_LINES, RECENT, Diagnostics, diverged, turned
-from unblot.training.diagnostics.summary import summary
-from unblot.training.learning_rate import learning_rate
-from unblot.training.trainer import StepResult, Trainer
+from unblot.training.diagnostics.summary import Session, summary
 
 MOST_SKIPPED_STEPS = 20  # skipped in a row, after which a run goes back to its newest checkpoint
+NAMED = 8  # pictures named in a message
 
 
 class RunLogger:
-    """Keeps the metrics of a run in training and its monitor up to date; every process of the run has one."""
+    """Writes the metrics of a run and shows them; every process of the run has one, and the main process writes."""
 
-    def __init__(self, folder: Path, trainer: Trainer, monitor: Monitor):
-        self.folder, self.trainer, self.monitor = folder, trainer, monitor
-        self.metrics = MetricsFile(folder, trainer.group.is_main_process)
-        self.held_out = HeldOutLoss(trainer) if trainer.config.train.held_out_every else None
+    def __init__(self, folder: Path, config: RunConfig, monitor: Monitor, is_main_process: bool = True):
+        self.folder, self.monitor = folder, monitor
+        self.log_every, self.trained_before = config.train.log_every, config.distill is not None
+        self.metrics = MetricsFile(folder, is_main_process)
         self.colours: ColourStatistics | None = None
         self.diagnostics = Diagnostics()
-        self.started, self.first = time.perf_counter(), 0
 
     def begin(self) -> None:
-        """The run is about to go on; warnings that hold already were told."""
-        self.started, self.first = time.perf_counter(), self.trainer.step
+        """The run is about to go on; warnings that hold already are not repeated."""
         self.diagnostics = Diagnostics(self.metrics.lines)
 
-    def step(self, outcome: StepResult) -> None:
-        """Writes down what a step did, and now and then looks whether all is well."""
-        train, step = self.trainer.config.train, self.trainer.step
-        loss = outcome.loss.item()
-        planned = {"steps": train.steps} if train.budget else {}
-        self.metrics.write({"step": step, "loss": loss, "grad_norm": outcome.grad_norm.item(), **planned})
-        rate = learning_rate(train, step - 1, self.trainer.switch)
-        self.monitor.step(step, loss, self.trainer.rate_scale * rate)
-        if step // train.log_every % RECENT == 0:
+    def step(self, step: int, loss: float, grad_norm: float, rate: float, planned_steps: int | None) -> None:
+        """Logs a step. rate: its learning rate; planned_steps: the steps in all of a run whose budget changes them."""
+        planned = {} if planned_steps is None else {"steps": planned_steps}
+        self.metrics.write({"step": step, "loss": loss, "grad_norm": grad_norm, **planned})
+        self.monitor.step(step, loss, rate)
+        if step // self.log_every % RECENT == 0:
             self._warn()
 
-    def is_due(self) -> bool:
-        """Whether it is time to measure the held-out loss."""
-        train, step = self.trainer.config.train, self.trainer.step
-        return bool(train.held_out_every) and (step % (train.held_out_every or 1) == 0 or step == train.steps)
-
-    def measure(self) -> None:
-        """Measures the held-out loss; all processes come here after the same steps."""
-        if self.held_out:
-            self.metrics.write(self.held_out.measure())
-            self.monitor.measured(self.metrics.lines[-1])
-            self._warn()
-
-    def preview(self, pictures: Tensor, labels: Tensor | None) -> None:
-        """Compares the colours of a preview, (n, C, H, W) in the network's range, with the training pictures'."""
-        self.colours = self.colours or ColourStatistics(self.trainer.dataset, labels)
-        self.metrics.write(self.colours.compare(self.trainer.step, pictures))
+    def measured(self, line: Line) -> None:
+        """Logs a measurement of the held-out loss."""
+        self.metrics.write(line)
+        self.monitor.measured(self.metrics.lines[-1])
         self._warn()
 
-    def gone_wrong(self, outcome: StepResult) -> str | None:
-        """Why the run must go back, None where it need not: steps lost in a row, or a loss that has diverged."""
-        if outcome.skipped_steps >= MOST_SKIPPED_STEPS:
-            at = f"{MOST_SKIPPED_STEPS} steps up to step {self.trainer.step}"
-            return f"the loss was not finite for {at}; {culprits(self.trainer)}"
-        if diverged(self._recent_losses(), self._untrained()):
-            loss, untrained = outcome.loss.item(), self._untrained()
-            told = f"the loss is {loss:.3g} at step {self.trainer.step}, of an untrained network {untrained:.3g}"
-            return f"{told}: the learning rate is too high"
+    def preview(self, step: int, pictures: Tensor, labels: Tensor | None, dataset: Dataset) -> None:
+        """Compares the colours of a preview, (n, C, H, W) in the network's range, with the training pictures'."""
+        self.colours = self.colours or ColourStatistics(dataset, labels)
+        self.metrics.write(self.colours.compare(step, pictures))
+        self._warn()
+
+    def gone_wrong(self, step: int, skipped_steps: int, culprits: Callable[[], str]) -> str | None:
+        """Why the run must go back to a checkpoint, None where it need not: steps skipped in a row, or divergence.
+
+        culprits: finds the pictures in question, in words.
+        """
+        if skipped_steps >= MOST_SKIPPED_STEPS:
+            return f"the loss was not finite for {MOST_SKIPPED_STEPS} steps up to step {step}; {culprits()}"
+        untrained = self._untrained()
+        if diverged(self._recent_losses(), untrained):
+            last = self._recent_losses()[-1]
+            found = f"the loss is {last:.3g} at step {step}, of an untrained network {untrained:.3g}"
+            return f"{found}: the learning rate is too high"
         return None
 
     def sound(self) -> bool:
-        """Whether the last logged loss is none that a run would go back for."""
+        """Whether the last logged loss is not one of a run that diverges."""
         return not diverged(self._recent_losses(), self._untrained(), in_a_row=1)
 
     def _recent_losses(self) -> list[float | None]:
-        """The last logged losses, oldest first; the same in every process, though only one writes of previews."""
+        """The last logged losses, oldest first; the same in every process, though only one logs previews."""
         logged = (line["loss"] for line in reversed(self.metrics.lines) if STEP in line)
         return list(itertools.islice(logged, DIVERGED_LINES))[::-1]
 
     def _untrained(self) -> float | None:
-        """The loss of the weights that the run started with; None where it was not measured, or they were trained."""
-        if self.trainer.config.distill is not None:
-            return None
+        """The loss of the initial weights; None where it was not measured, or they were trained before."""
         first = self.metrics.lines[0] if self.metrics.lines else {}
-        return mean_loss(first, "training") if HELD_OUT in first and first["step"] == 0 else None
+        measured = not self.trained_before and HELD_OUT in first and first["step"] == 0
+        return mean_loss(first, "training") if measured else None
 
     def newest_held_out(self) -> float | None:
-        """The held-out loss as it was last measured, None where it was not."""
+        """The last measured held-out loss, None where it was not measured."""
         measured = of_kind(self.metrics.lines, HELD_OUT)
         return mean_loss(measured[-1], "held_out") if measured else None
 
-    def finish(self) -> None:
-        """Says how it went; of a run that has overfitted, keeps the best weights that there are a checkpoint of."""
+    def finish(self, config: RunConfig, session: Session) -> None:
+        """Says how the run went; of a run that has overfitted, keeps the best weights that have a checkpoint."""
         (self.folder / BEST).unlink(missing_ok=True)
         if turned(self.metrics.lines) is not None:
             best = checkpoint.best_saved(self.folder)
             if best is not None:
-                weights = averages(checkpoint.load(self.folder, best)[0])
-                save_model(self.folder / BEST, self.trainer.config, weights)
-        taken, scale = self.trainer.step - self.first, self.trainer.rate_scale
-        seconds = time.perf_counter() - self.started
-        for line in summary(self.folder, self.trainer.config, self.metrics.lines, seconds, taken, scale):
+                save_model(self.folder / BEST, config, averages(checkpoint.load(self.folder, best)[0]))
+        for line in summary(self.folder, config, self.metrics.lines, session):
             self.monitor.note(line)
 
     def _warn(self) -> None:
@@ -122,18 +109,15 @@ def averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("ema/"): tensor for name, tensor in tensors.items() if name.startswith("ema/")}
 
 
-def culprits(trainer: Trainer, most: int = 8) -> str:
-    """The training pictures of the last step's batch, by name: those whose own loss is not finite, if only some are."""
-    draw = trainer.batch_sampler.at(trainer.step - 1)
-    with torch.no_grad():
-        batch = trainer.timed(trainer.batch(draw)).to(trainer.device)
-        rows = [slice(i, i + trainer.micro_batch) for i in range(0, len(batch.x0), trainer.micro_batch)]
-        bad = ~torch.isfinite(torch.cat([trainer.losses(batch, part) for part in rows])).cpu()
+def culprits(dataset: Dataset, positions: Tensor, losses: Tensor) -> str:
+    """The pictures of a batch by name, in words: those whose own loss is not finite, or all if it is all or none.
+
+    positions: among the training pictures, (B,); losses: (B,).
+    """
+    bad = ~torch.isfinite(losses)
     some = 0 < int(bad.sum()) < len(bad)
-    chosen = trainer.dataset.train[(draw.pictures[bad] if some else draw.pictures).numpy()].tolist()
-    cached = trainer.dataset.cached
-    name: Callable[[int], str] = (lambda i: cached.names[i]) if cached else str
-    names = ", ".join(name(i) for i in chosen[:most]) + (
-        f" and {len(chosen) - most} more" if len(chosen) > most else ""
-    )
+    chosen = dataset.train[(positions[bad] if some else positions).numpy()].tolist()
+    cached = dataset.cached
+    names = ", ".join(cached.names[i] if cached else str(i) for i in chosen[:NAMED])
+    names += f" and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
     return f"the loss of {names} was not finite" if some else f"the last batch held {names}"

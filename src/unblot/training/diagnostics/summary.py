@@ -3,41 +3,58 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from unblot.config.schema import RunConfig
+from unblot.errors import arg
 from unblot.runs.folder import BEST
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind
 from unblot.training.diagnostics.rules import turned
 
-LAST = 0.5  # the part of the run that is extrapolated from
+LAST = 0.5  # the part of the run that is extrapolated
 LITTLE = 0.01  # a gain below it is little
+SLOWER = 1.2  # times the planned seconds of a step from which on the machine counts as slower than planned
 
 
-def summary(
-    folder: Path, config: RunConfig, lines: Sequence[Line], seconds: float, taken: int, rate_scale: float = 1.0
-) -> list[str]:
-    """Lines for people: what was done (`taken` steps in `seconds`), the losses, and whether more time would help.
+class Session(NamedTuple):
+    """One session of a run: seconds, steps taken, and the factor on the learning rate at its end.
 
-    rate_scale: what the learning rate was multiplied by after the run had gone wrong.
+    step_seconds, planned_step_seconds: mean seconds of a step, and as trial steps measured them; 0 where not known.
     """
+
+    seconds: float
+    taken: int
+    rate_scale: float = 1.0
+    step_seconds: float = 0.0
+    planned_step_seconds: float = 0.0
+
+
+def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Session) -> list[str]:
+    """Lines for people: the steps taken, the losses, the speed against the plan, and whether more time would help."""
     steps = of_kind(lines, STEP)
     if not steps:
         return []
-    last = steps[-1]["step"]
+    last, time = steps[-1]["step"], _duration(session.seconds)
     passes = last * config.train.batch_size / config.data.count
-    how_long = f", {taken} of them in {_duration(seconds)}" if taken < last else f" in {_duration(seconds)}"
+    how_long = f", {session.taken} of them in {time}" if session.taken < last else f" in {time}"
     skipped = sum(line["loss"] is None for line in steps)
-    told = [f"done      {last} steps of {config.train.batch_size}{how_long}, {passes:.3g} passes over the data"]
+    found = [f"done      {last} steps of {config.train.batch_size}{how_long}, {passes:.3g} passes over the data"]
     if skipped:
-        told[0] += f"; {skipped} of {len(steps)} logged steps were skipped as not finite"
+        found[0] += f"; {skipped} of {len(steps)} logged steps were skipped as not finite"
     if of_kind(lines, HELD_OUT):
-        told.append(f"loss      {losses(lines)}")
-    if rate_scale < 1:
-        lower = f"{config.train.learning_rate * rate_scale:.2g}"
-        told.append(f"rate      lowered to {lower} on the way: a new run with --learning-rate {lower} would do better")
-    return [*told, f"more time {more_time(lines, folder, config.train.budget)}"]
+        found.append(f"loss      {losses(lines)}")
+    planned, actual = session.planned_step_seconds, session.step_seconds
+    if planned and actual > SLOWER * planned:
+        found.append(
+            f"machine   {actual / planned:.1f} times slower than planned ({actual:.3g} s a step, {planned:.3g} s in "
+            "the trial steps), so the run took fewer steps; other work may have run at the same time"
+        )
+    if session.rate_scale < 1:
+        lower = arg("learning_rate", float(f"{config.train.learning_rate * session.rate_scale:.2g}"))
+        found.append(f"rate      lowered during the run: a new run with {lower} would do better")
+    return [*found, f"more time {more_time(lines, folder, config.train.budget)}"]
 
 
 def losses(lines: Sequence[Line]) -> str:
@@ -51,33 +68,35 @@ def losses(lines: Sequence[Line]) -> str:
 
 
 def more_time(lines: Sequence[Line], folder: Path, budget: str = "") -> str:
-    """Whether more steps would help, from the held-out loss; with the command to take them."""
+    """Whether more steps would help, judged by the held-out loss; with the command to take them."""
     steps = of_kind(lines, STEP)[-1]["step"]
     turn = turned(lines)
     if turn is not None:
         return (
             f"would not help: the held-out loss was least at step {turn.best_step} ({turn.best:.4g}, now "
-            f"{turn.now:.4g}); more pictures or --augment would. Draw from the best: unblot sample {folder / BEST}"
+            f"{turn.now:.4g}); more pictures or {arg('augment')} would. Sample from the best: "
+            f"unblot sample {folder / BEST}"
         )
     command = f"unblot train --resume {folder} " + (f"--budget +{budget}" if budget else f"--steps {2 * steps}")
     gain = gain_of_twice(lines)
     if gain is None:
         measured = of_kind(lines, HELD_OUT)
         why = "without held-out pictures" if measured and not measured[-1]["held_out"] else "from so few measurements"
-        return f"may help, {why} it cannot be told; go on with: {command}"
+        return f"may help, but that cannot be judged {why}; go on with: {command}"
     if gain < LITTLE:
         return (
-            f"would gain little: twice the steps about {max(gain, 0):.1%} of the held-out loss; go on with: {command}"
+            f"would gain little: about {max(gain, 0):.1%} of the held-out loss for twice the steps; go on with: "
+            f"{command}"
         )
-    return f"would help: twice the steps about {gain:.1%} less held-out loss; go on with: {command}"
+    return f"would help: about {gain:.1%} less held-out loss for twice the steps; go on with: {command}"
 
 
 def gain_of_twice(lines: Sequence[Line]) -> float | None:
-    """The share by which the held-out loss would fall in twice the steps; None where it is not known.
+    """The relative fall of the held-out loss to be expected from twice the steps; None where it is not known.
 
-    It falls about as a power of the steps: the slope of its logarithm over that of the steps, in the last part of the
-    run, times log 2. Where the learning rate decays to the end, part of the slope is the decay, so it is an
-    upper estimate.
+    The loss falls about as a power of the steps: the slope of its logarithm over that of the steps, in the last part of
+    the run, times log 2. Where the learning rate decays to the end, part of the slope is due to the decay, so this is
+    an upper bound.
     """
     measured = [(line["step"], mean_loss(line, "held_out")) for line in of_kind(lines, HELD_OUT)]
     known = [(step, loss) for step, loss in measured if step and loss is not None and loss > 0]
@@ -90,7 +109,7 @@ def gain_of_twice(lines: Sequence[Line]) -> float | None:
 
 
 def _duration(seconds: float) -> str:
-    """A time as one says it: 48 s, 12 min, 3.4 h."""
+    """A time in a person's words: 48 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

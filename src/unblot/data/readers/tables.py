@@ -1,0 +1,124 @@
+"""Tables of labels beside pictures: CSV of any common kind, or JSON lines."""
+
+import codecs
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from unblot.data.readers.listing import Item, naming, printable
+from unblot.data.readers.reading import Reader
+from unblot.errors import UnblotError
+
+TABLES = ("labels.csv", "labels.tsv", "labels.jsonl", "metadata.csv", "metadata.tsv", "metadata.jsonl")
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "image")
+LABEL_COLUMNS = ("label", "class")
+DELIMITERS = (",", ";", "\t", "|")
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+LONGEST = 2**31 - 1  # of a field: what a C long holds everywhere
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is named as a table of labels is, in any case."""
+    return os.path.basename(name).casefold() in TABLES
+
+
+def priority(table: Item) -> tuple[int, int]:
+    """The order in which tables are tried: the topmost first, then as in TABLES."""
+    return table.name.count("/"), TABLES.index(os.path.basename(table.name).casefold())
+
+
+def read_table(reader: Reader, table: Item) -> list[tuple[str, str]] | None:
+    """Pairs of a file and its label ("" where it has none) in the order of the table.
+
+    None for a table called metadata that has no such columns. Raises UnblotError for one called labels without them,
+    and for what cannot be read.
+    """
+    name = printable(table.name)
+    with naming(table.name, "a table of labels"):
+        text = decode(reader.read(table))
+        rows: Iterator[list[Any]] = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text)
+        header = next(rows, [])
+        file, label = _column(header, FILE_COLUMNS), _column(header, LABEL_COLUMNS)
+        if file is not None and label is not None:
+            short = max(file, label) + 1
+            cells = ([*row, *[""] * (short - len(row))] for row in rows)
+            return [(str(row[file]), label_text(row[label])) for row in cells if row[file]]
+    if os.path.basename(name).lower().startswith("labels"):
+        columns = ", ".join(printable(str(column)) for column in header)[:200]
+        raise UnblotError(f"{name!r} has columns {columns or 'none'}; it needs `file` and `label`")
+    return None
+
+
+def decode(data: bytes) -> str:
+    """The text of a file in UTF-8 or UTF-16; lines that are no UTF-8 are read as Windows-1252, which has every letter
+    of Latin-1."""
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "")
+    if not encoding and b"\0" in data[:200]:  # UTF-16 without a mark: every other byte of ASCII is zero
+        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    if encoding:
+        return data.decode(encoding, "replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "\n".join(_line(line) for line in data.split(b"\n"))
+
+
+def _line(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def _column(header: Sequence[Any], names: Iterable[str]) -> int | None:
+    """The place of the first of these columns; case, spaces and hyphens make no difference."""
+    folded = [str(column).strip().casefold().replace(" ", "_").replace("-", "_") for column in header]
+    return next((folded.index(name) for name in names if name in folded), None)
+
+
+def _csv_rows(text: str) -> Iterator[list[str]]:
+    """The rows of a CSV text, the header first; the delimiter is the one that gives the header both columns."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        rows: list[list[str]] = []
+        for delimiter in DELIMITERS:
+            parsed = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+            parsed = [row for row in parsed if any(row)]
+            header = parsed[0] if parsed else []
+            rows = rows or parsed
+            if _column(header, FILE_COLUMNS) is not None and _column(header, LABEL_COLUMNS) is not None:
+                return iter(parsed)
+        return iter(rows)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _json_rows(text: str) -> Iterator[list[Any]]:
+    """The rows of JSON lines, the header first: all keys that there are."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            rows.append(json_object(line))
+            if rows[-1] is None:
+                raise ValueError(f"line {number} is no JSON object")
+    keys = list(dict.fromkeys(key for row in rows for key in row or ()))
+    return iter([keys, *([(row or {}).get(key) for key in keys] for row in rows)])
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object of a text, None where it is no such thing."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def label_text(value: Any) -> str:
+    """A label as text, "" for none. Raises ValueError for lists and objects: a picture has one label."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"a label is {printable(repr(value)[:60])}; a picture needs one label")
+    return "" if value is None else str(value).strip()

@@ -1,0 +1,169 @@
+"""Which files are below a folder: every picture and label file by name, and what was left out.
+
+A folder that unblot wrote, a run or samples, is no data, nor is anything below it, so that both may be written beside
+the pictures of the training. Samples are data where their folder is the one that was asked for; a run never is.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from unblot.data.readers.listing import Broken, Item, counted, hidden, named, printable
+from unblot.errors import UnblotError
+
+CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  # by which a run is known
+MANIFEST = "manifest.json"  # by which a folder of samples is known
+KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}
+RECORD_BYTES = 2**24  # a longer file is none of ours
+Wanted = Callable[[str], bool]
+
+
+@dataclass
+class Found:
+    """What a walk found: wanted files in order, what cannot be looked at, how many other files of each suffix, folders
+    that unblot wrote, and a hash that changes when a wanted file does."""
+
+    items: list[Item] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    ours: list[str] = field(default_factory=list)
+    digest: str = ""
+
+    def notes(self) -> list[str]:
+        """What was left out, a line each."""
+        left = ", ".join(f"{printable(suffix) or 'no suffix'} ({n})" for suffix, n in sorted(self.others.items()))
+        notes = [f"other files left out: {left}"] if left else []
+        ours = f"{counted(len(self.ours), 'folder')} of runs or samples left out: {named(self.ours)}"
+        notes += [ours] if self.ours else []
+        return notes
+
+
+def walk(path: str, wanted: Wanted) -> Found:
+    """The files below a folder whose base name is wanted, sorted by folder and name, without hidden ones.
+
+    Links to folders are followed, each folder once, so that a loop of links ends. Raises UnblotError where the folder
+    itself holds a run.
+    """
+    found = Found()
+    digest = hashlib.sha256()
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]  # names of folders, "" or ending in a slash
+    while waiting:
+        below = waiting.pop()
+        files: list[tuple[str, int, int]] = []
+        deeper: list[str] = []
+        failed: list[Broken] = []
+        try:
+            status = os.stat(os.path.join(path, below))
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if _is_ours(os.path.join(path, below), below):
+                found.ours.append(below.rstrip("/"))
+                continue
+            _look_into(os.path.join(path, below), below, wanted, files, deeper, failed, found.others)
+        except OSError as error:
+            failed.append(Broken(below.rstrip("/") or path, error.strerror or str(error)))
+        files.sort()
+        found.items += [Item(below + base, "", -1, size) for base, size, _ in files]
+        if files:
+            digest.update(repr((below, files)).encode())
+        found.broken += sorted(failed)
+        waiting += [f"{below}{base}/" for base in sorted(deeper, reverse=True)]
+    if found.ours == [""]:
+        raise UnblotError(f"{printable(path)!r} is a run folder, which is never data; give a folder of pictures")
+    found.ours.sort()
+    digest.update(repr(found.broken).encode())
+    found.digest = digest.hexdigest()
+    return found
+
+
+def _look_into(
+    path: str,
+    below: str,
+    wanted: Wanted,
+    files: list[tuple[str, int, int]],
+    deeper: list[str],
+    failed: list[Broken],
+    others: Counter[str],
+) -> None:
+    """Adds the wanted files (name, size, time) of one folder, its folders, what failed, and other files' suffixes."""
+    with os.scandir(path) as entries:
+        for entry in entries:  # one at a time: each keeps its status
+            base = entry.name
+            if hidden(base):
+                continue
+            try:
+                if wanted(base):
+                    status = entry.stat()
+                    if stat.S_ISDIR(status.st_mode):
+                        deeper.append(base)
+                    elif stat.S_ISREG(status.st_mode):
+                        files.append((base, status.st_size, status.st_mtime_ns))
+                    else:
+                        raise OSError("it is no regular file")
+                elif entry.is_dir():
+                    deeper.append(base)
+                else:
+                    others[suffix_of(base)] += 1
+            except OSError as error:
+                failed.append(Broken(below + base, error.strerror or str(error)))
+
+
+def _is_ours(path: str, below: str) -> bool:
+    """Whether a folder holds a run, or below the root samples."""
+    if os.path.isfile(os.path.join(path, MODEL)) and os.path.isdir(os.path.join(path, CHECKPOINTS)):
+        return True
+    return _has_record(path, CONFIG) or (below != "" and _has_record(path, MANIFEST))
+
+
+def _has_record(path: str, base: str) -> bool:
+    """Whether a folder holds a record of ours of this name."""
+    file = os.path.join(path, base)
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_BYTES:
+            return False
+        with open(file, "rb") as opened:
+            return is_record(base, opened.read())
+    except OSError:
+        return False
+
+
+def is_record(base: str, data: bytes) -> bool:
+    """Whether the bytes of a config.json or manifest.json are of a run or of samples of ours."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.keys() >= KEYS[base]
+
+
+def ours_among(names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
+    """The folders, "" or ending in a slash, that unblot wrote among the file names of an archive.
+
+    read: gives the bytes of the record of this name.
+    """
+    ours: set[str] = set()
+    models, checkpoints = set(), set()
+    for name in names:
+        folder, slash, base = name.rpartition("/")
+        folder += slash
+        if base in KEYS and (folder or base == CONFIG) and is_record(base, read(name)):
+            ours.add(folder)
+        if base == MODEL:
+            models.add(folder)
+        head, found, _ = f"/{name}".partition(f"/{CHECKPOINTS}/")
+        if found:
+            checkpoints.add(f"{head[1:]}/" if head else "")
+    return sorted(ours | (models & checkpoints))
+
+
+def suffix_of(name: str) -> str:
+    """The part of a file's base name after the last dot, with the dot, in small letters; "" without one."""
+    base = name.rpartition("/")[2]
+    return base[base.rfind(".") :].lower() if "." in base else ""

@@ -1,0 +1,167 @@
+"""The distillation task: a student of 1 to 4 steps learns from a trained denoiser.
+
+The noise levels are cut into as many segments as the student has steps, as in multistep consistency models (Heek et al.
+2024). From the beginning of each, the student learns to go in one deterministic step where its teacher's sampler goes
+in several (Luhman & Luhman 2021, here by segments). It is trained at these few levels alone, at the points that its own
+steps reach from noise, as in sampling. In the second half of the run the last step is also trained by distribution
+matching (Yin et al. 2024), since the squared error alone leaves a blur.
+"""
+
+import copy
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from unblot.config.schema import RunConfig
+from unblot.data.clusters import clustered
+from unblot.data.dataset import Dataset
+from unblot.denoiser import Denoiser
+from unblot.distillation.targets import no_noise, one_step_x0, segment
+from unblot.losses import WEIGHTINGS, squared_error
+from unblot.process.levels import corrupt
+from unblot.process.schedules import SCHEDULES
+from unblot.sampling.batched import sampling_levels
+from unblot.sampling.guidance import classifier_free, labelled
+from unblot.sampling.loop import Denoise, sample
+from unblot.sampling.solvers import SOLVERS
+from unblot.specs import build
+from unblot.system.device import available_device, mixed_precision
+from unblot.system.distributed import Group
+from unblot.training.batches import Batch, BatchMaker, training_schedule
+
+HUBER = 0.05  # times the data's standard deviation
+LEAST = 1e-3  # the same: the least distance from the teacher's estimate by which a gradient is divided
+MATCHED_FROM = 0.5  # share of the steps: before, the student's samples are only a blur
+
+
+class DistillationTask:
+    """What a student learns: to step where its teacher's trajectory leads, and to have its teacher's distribution.
+
+    critic: a denoiser that is trained on the student's samples. Where teacher and critic see another picture behind the
+    same noise, the student is moved from the critic's towards the teacher's (Yin et al. 2024). This sharpens what the
+    squared error, which cannot tell two pictures from their mean, has left blurred.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, teacher: Denoiser):
+        assert config.distill is not None
+        train = self.train = config.train
+        self.device = available_device(train.device)
+        self.autocast()  # refuses what the device does not have
+        self.guidance = config.distill.guidance
+        teacher = teacher.to(self.device)
+        self.denoiser, self.critic = copy.deepcopy(teacher), copy.deepcopy(teacher).train()
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.learners: Mapping[str, nn.Module] = {"student": self.denoiser, "critic": self.critic}
+        clusters = len(config.data.clusters)
+        dataset = clustered(dataset, clusters) if clusters else dataset
+        # The teacher has learned from augmented pictures; its student sees pictures as they are.
+        self.batches = BatchMaker(config, dataset, augment="none", second_noise=True)
+        self.schedule = training_schedule(train)
+        self.every_level = build(SCHEDULES, train.schedule, "schedule")
+        self.solver = build(SOLVERS, train.solver, "solver")
+        self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
+        self.levels = sampling_levels(train.schedule, train.spacing, train.sampling_steps)
+        pairs = itertools.pairwise(self.levels.at(i) for i in range(len(self.levels.sigma)))
+        self.segments = [segment(self.every_level, t, s, config.distill.teacher_steps) for t, s in pairs]
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the networks compute."""
+        return mixed_precision(self.train.precision, self.device)
+
+    def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
+        """Regression of the student; from half of the run on also distribution matching, and the critic's loss.
+
+        Each (B,). Those of matching and of the critic are 0 at pictures that are not at the last level.
+        """
+        with self.autocast():
+            place = self.place(batch.t)
+            x0, losses = self.regression(batch, place)
+            if done < MATCHED_FROM:
+                return {"student": losses}
+            found = {"student": losses, "matching": torch.zeros_like(losses), "critic": torch.zeros_like(losses)}
+            last = place == len(self.segments) - 1
+            if bool(last.any()):
+                assert batch.second_noise is not None
+                chosen = last.nonzero()[:, 0].to(self.device)
+                within = (batch.t.double() * len(self.segments))[last]  # in (0, 1], uniform as t is
+                label = None if batch.label is None else batch.label[chosen]
+                for name, loss in self.matching(x0[chosen], within, batch.second_noise[chosen], label).items():
+                    found[name] = found[name].index_add(0, chosen, loss)
+            return found
+
+    def measured(self, batch: Batch) -> Tensor:
+        """The student's regression loss, (B,)."""
+        with self.autocast():
+            return self.regression(batch, self.place(batch.t))[1]
+
+    def place(self, t: Tensor) -> Tensor:
+        """The number of the segment, noisiest first, that each time t (B,) in (0, 1) falls on."""
+        steps = len(self.segments)
+        return steps - (t.double() * steps).ceil().long()
+
+    def regression(self, batch: Batch, place: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's x0_hat (B, C, H, W) at the beginning of segment number `place` (B,), and its loss (B,).
+
+        The loss is the root mean square error per picture against the target, rounded off below HUBER (a pseudo-Huber
+        loss, as in Song & Dhariwal 2024), so that every level counts alike.
+        """
+        x_t = self.reached(corrupt(batch.x0, self.levels.at(0), batch.eps), place, batch.label)
+        target = torch.empty_like(x_t)
+        for i, levels in enumerate(self.segments):
+            if bool((place == i).any()):
+                here = (place == i).to(x_t.device)
+                label = None if batch.label is None else batch.label[here]
+                target[here] = one_step_x0(self.guided_teacher(label), x_t[here], levels)
+        x0 = self.denoiser(x_t, self.levels.at(place), batch.label).x0
+        error = (x0 - target).square().flatten(1).mean(1)
+        bend = HUBER * self.train.data_std
+        return x0, (error + bend**2).sqrt() - bend
+
+    @torch.no_grad()
+    def reached(self, x_T: Tensor, place: Tensor, label: Tensor | None) -> Tensor:
+        """The points (B, C, H, W) that the student's own steps reach from x_T at the beginning of segments `place`."""
+        x = x_T.clone()
+        for i in range(int(place.max())):
+            here = (place > i).to(x.device)
+            denoise = labelled(self.denoiser, None if label is None else label[here])
+            x[here] = sample(denoise, x[here], self.levels.at(slice(i, i + 2)), self.solver, no_noise)
+        return x
+
+    def matching(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        """The losses of distribution matching for the student's samples x0 (B, C, H, W), each (B,).
+
+        "matching" is x0 times a constant: the gradient that moves x0 from the critic's estimate to the teacher's,
+        behind noise eps at times t (B,) (Yin et al. 2024, eqs. 7 and 8). "critic": its denoising loss on these samples.
+        """
+        level, samples = self.every_level(t), x0.detach()
+        x_t = corrupt(samples, level, eps)
+        output = self.critic.output(x_t, level, label)
+        critic = squared_error(self.critic, output, samples, level, eps, self.weighting(level, self.critic))
+        with torch.no_grad():
+            fake = self.critic.read(output, x_t, level).x0
+            real = self.guided_teacher(label)(x_t, level).x0
+            size = (samples - real).abs().mean((1, 2, 3), keepdim=True)
+            gradient = (fake - real) / (size + LEAST * self.train.data_std)
+        return {"matching": (x0 * gradient).flatten(1).mean(1), "critic": critic}
+
+    def guided_teacher(self, label: Tensor | None) -> Denoise:
+        """The teacher with labels (B,) and guidance bound in."""
+        return self.teacher if label is None else classifier_free(self.teacher, label, self.guidance)
+
+    # --- nothing here depends on the training so far
+
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
+        """Nothing."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Nothing."""

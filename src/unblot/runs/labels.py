@@ -1,0 +1,46 @@
+"""The labels of a run's samples: chosen by class, or as in the training data."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unblot.config.schema import DataFacts
+from unblot.errors import UnblotError, arg
+from unblot.process.randomness import training_labels
+
+if TYPE_CHECKING:  # sampling needs no reader of data
+    from unblot.data.dataset import Dataset
+
+
+def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) -> list[int] | None:
+    """The class index of each sample numbered `indices`, for a label as in `Run.sample`; None for no label.
+
+    Raises UnblotError for a class that is not known.
+    """
+    if label is None:
+        return None
+    if not classes:
+        raise UnblotError(f"{arg('label', label)} names a class, and this run was trained without labels")
+    if label == "all":
+        chosen = list(range(len(classes)))
+    else:
+        wanted = label.split(",") if isinstance(label, str) else [label] if isinstance(label, int) else label
+        chosen = [_class_index(w, classes) for w in wanted]
+        if not chosen:
+            raise UnblotError(f"{arg('label', label)} names no class; leave it out to sample without a label")
+    return [chosen[i % len(chosen)] for i in indices]
+
+
+def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
+    if isinstance(wanted, str) and wanted in classes:
+        return classes.index(wanted)
+    if str(wanted).isdigit() and int(wanted) < len(classes):
+        return int(wanted)
+    known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+    raise UnblotError(f"no class {wanted!r}; this run knows {known} (or an index from 0 to {len(classes) - 1}, or all)")
+
+
+def labels_as_trained(data: DataFacts, dataset: "Dataset", seed: int, count: int) -> list[int] | None:
+    """The classes of `count` training pictures in random order; None for a run without classes."""
+    if dataset.labels is None or not data.classes:
+        return None
+    return training_labels(dataset.labels[dataset.train], seed, count)

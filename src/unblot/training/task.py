@@ -1,0 +1,139 @@
+"""What is learned in training: a task has the modules that learn, their batches, and their losses."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unblot.config.schema import RunConfig
+from unblot.data.clusters import clustered
+from unblot.data.dataset import Dataset
+from unblot.denoiser import Denoiser
+from unblot.losses import OBJECTIVES, WEIGHTINGS, Objective, Weighting, bound_loss, training_loss
+from unblot.process.schedules import Schedule
+from unblot.runs.folder import build_denoiser
+from unblot.specs import build
+from unblot.system.device import available_device, mixed_precision
+from unblot.system.distributed import Group
+from unblot.training.adaptive_times import Adaptive
+from unblot.training.batches import Batch, BatchMaker, training_schedule
+from unblot.vlb import Decoder, decoder_of, reverse_step
+
+
+class Task(Protocol):
+    """What `Trainer` needs to know of what is learned.
+
+    denoiser: the model of the run. learners: every module that is trained, by name, each with an optimizer of its own.
+    schedule: the noise level of each training time.
+    """
+
+    denoiser: Denoiser
+    schedule: Schedule
+    learners: Mapping[str, nn.Module]
+    batches: BatchMaker
+
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """The batch of a step as it is used, completed with what depends on the training so far; on the CPU."""
+
+    def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
+        """The losses of each picture, by name, each (B,); their sum is made small.
+
+        done: share of the run's steps taken so far. The first loss is the one that is logged. A learner whose name is
+        missing is not trained at this step.
+        """
+
+    def measured(self, batch: Batch) -> Tensor:
+        """The loss of each picture that is measured on held-out data, (B,)."""
+
+    def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
+        """Takes note of this process's share of a step's logged losses (B,) at times t (B,); not where `bad`, ()."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state that a checkpoint must hold besides weights and optimizers, by name."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores the state that `tensors` gave."""
+
+
+class DenoisingTask:
+    """Ordinary training: the denoiser learns to denoise, by the objective, weighting and times of the run."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset):
+        train = config.train
+        self.device = available_device(train.device)
+        self.precision = train.precision
+        self.autocast()  # refuses what the device does not have
+        self.denoiser = build_denoiser(config).to(self.device)
+        self.learners: Mapping[str, nn.Module] = {"denoiser": self.denoiser}
+        clusters = len(config.data.clusters)
+        self.batches = BatchMaker(config, clustered(dataset, clusters) if clusters else dataset, train.augment)
+        self.schedule = training_schedule(train)
+        self.objective = build(OBJECTIVES, train.objective, "objective")
+        self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
+        self.decoder = decoder_of(dataset.values, self.device)
+        self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the network computes."""
+        return mixed_precision(self.precision, self.device)
+
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """The batch with adaptive times, and the weights that go with them, where times are adaptive.
+
+        Not done when the batch is made: the prefetcher makes batches before their density is known.
+        """
+        if self.adaptive is None:
+            return batch
+        self.adaptive.refresh(step)
+        t = self.adaptive.times(batch.t)
+        return batch._replace(t=t, weight=self.adaptive.weight(t))
+
+    def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
+        """The denoiser's loss at each picture's level, weighted by level, (B,)."""
+        return {"denoiser": self.measured(batch)}
+
+    def measured(self, batch: Batch) -> Tensor:
+        """The loss of the objective, weighted by level, (B,)."""
+        with self.autocast():
+            return denoising_loss(self.denoiser, batch, self.schedule, self.objective, self.weighting, self.decoder)
+
+    def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
+        """Adaptive times learn from the losses."""
+        if self.adaptive is not None:
+            self.adaptive.learn(losses, t, bad, group)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state of adaptive times."""
+        return {} if self.adaptive is None else self.adaptive.tensors()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores the state of adaptive times."""
+        if self.adaptive is not None:
+            self.adaptive.load(tensors)
+
+
+def denoising_loss(
+    denoiser: Denoiser,
+    batch: Batch,
+    schedule: Schedule,
+    objective: Objective,
+    weighting: Weighting,
+    decoder: Decoder,
+) -> Tensor:
+    """The loss of an objective at the level of each picture, weighted by level, (B,)."""
+    level = schedule(batch.t)
+    weight = weighting(level, denoiser)
+    if not objective.steps:
+        return training_loss(denoiser, batch.x0, level, batch.eps, batch.label, weight, batch.conditions)
+    return bound_loss(
+        denoiser,
+        batch.x0,
+        reverse_step(schedule, batch.t, objective.steps),
+        batch.eps,
+        objective,
+        decoder,
+        batch.label,
+        weight,
+        batch.conditions,
+    )

@@ -1,0 +1,178 @@
+"""What sampling accepts and refuses: choices by name, guidance, bounds, and samples that are not finite."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import unblot
+from unblot import UnblotError
+from unblot.cli.parser import main
+from unblot.config.schema import SampleConfig
+from unblot.data.values import ValueMap
+from unblot.editing import images
+from unblot.process.randomness import training_labels
+from unblot.process.schedules import SCHEDULES, karras
+from unblot.runs.describe import describe
+from unblot.runs.folder import METRICS, MODEL, SAMPLES, save_model
+from unblot.runs.run import Run
+from unblot.sampling.settings import SamplerConfig, sampler_for
+from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import MAX_STEPS
+
+TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return unblot.train("digits", out=tmp_path_factory.mktemp("runs") / "r", **TINY)
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "m"
+    return unblot.train("moons", out=folder, network="mlp:width=8,depth=1", steps=1, batch_size=4, quiet=True)
+
+
+def test_the_keyword_face_is_the_configuration(run):
+    choices = {"steps": 2, "solver": "euler", "label": "3", "guidance": 2.0, "guidance_high": 5.0, "seed": 4}
+    config = SampleConfig(n=3, **choices)
+    expected = run.sample_with(run.sampler(config), config, range(2, 5))
+    found = run.sample(3, first=2, **choices)
+    assert np.array_equal(found.array, expected.array)
+    assert found.provenance == expected.provenance
+
+
+@pytest.mark.parametrize("choice", ["stpes", "device", "out"])
+def test_an_unknown_choice_is_named_with_the_known_ones(run, choice):
+    with pytest.raises(UnblotError, match=rf"unknown choice '{choice}'.*nfe.*steps.*solver"):
+        run.sample(1, **{choice: 3})
+    with pytest.raises(UnblotError, match=rf"unknown choice '{choice}'.*steps.*solver"):
+        images.img2img(run, np.zeros((1, 1, 8, 8), np.uint8), **{choice: 3})
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf, [1.0, math.nan], []], ids=str)
+def test_a_guidance_scale_that_is_no_number_is_refused_by_name(run, scale):
+    with pytest.raises(UnblotError, match="guidance"):
+        run.sample(1, steps=1, label="3", guidance=scale)
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf"])
+def test_at_the_command_line_it_is_refused_by_its_flag(run, scale, tmp_path, capsys):
+    assert main(["sample", str(run.path), "--label", "3", "--guidance", scale, "--out", str(tmp_path / "o")]) == 2
+    assert "--guidance" in (line := capsys.readouterr().err)
+    assert "diverged" not in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_interval_without_a_level_is_refused(run):
+    with pytest.raises(UnblotError, match=r"guidance_low=5.*guidance_high=1"):
+        run.sample(1, steps=1, label="3", guidance=2.0, guidance_low=5, guidance_high=1)
+    with pytest.raises(UnblotError, match="limit a guidance"):
+        run.sample(1, steps=1, label="3", guidance_high=5)
+
+
+def test_guidance_needs_a_model_that_knows_no_label(tmp_path):
+    run = unblot.train("digits", out=tmp_path / "r", label_dropout=0.0, **TINY)
+    with pytest.raises(UnblotError, match="train with label_dropout"):
+        run.sample(1, steps=1, label="3", guidance=2.0)
+    with pytest.raises(UnblotError, match="train with label_dropout"):
+        images.img2img(run, np.zeros((1, 1, 8, 8), np.uint8), steps=2, label="3", guidance=2.0)
+    assert run.sample(1, steps=1, label="3", guidance=1.0).labels == [3]
+
+
+def test_no_class_is_no_label(run):
+    with pytest.raises(UnblotError, match="names no class"):
+        run.sample(1, steps=1, label=[])
+
+
+# --- bounds
+
+
+def test_steps_are_bounded(run):
+    with pytest.raises(UnblotError, match="steps"):
+        run.sample(1, steps=10**6)
+    with pytest.raises(UnblotError, match=f"1 to {MAX_STEPS} steps, not {MAX_STEPS + 1}"):
+        SamplerConfig("euler", "time", MAX_STEPS + 1).levels(karras())
+    found = sampler_for("euler", "time", 10**9, karras())
+    assert found is not None
+    assert found.steps == MAX_STEPS
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid", "linear_zero_snr"])
+@pytest.mark.parametrize("steps", [0, 10**12])
+def test_the_table_of_a_schedule_is_bounded(name, steps):
+    with pytest.raises(UnblotError, match=f"not {steps}"):
+        SCHEDULES[name](steps=steps)
+
+
+def test_repeats_are_bounded():
+    with pytest.raises(UnblotError, match="repeats"):
+        SOLVERS["restart"](repeats=10**6)
+
+
+# --- samples that are not finite, or too large for their type
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("which", ["run", "points"])
+def test_damaged_weights_give_one_line_instead_of_samples(which, bad, tmp_path, request, capsys):
+    good = request.getfixturevalue(which)
+    save_model(
+        tmp_path / MODEL, good.config, {k: torch.full_like(w, bad) for k, w in good.denoiser.state_dict().items()}
+    )
+    with pytest.raises(UnblotError, match="NaN or infinite"):
+        unblot.load(tmp_path / MODEL).sample(2, steps=2)
+    assert main(["sample", str(tmp_path / MODEL), "-n", "2", "--steps", "2", "--out", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_values_beyond_a_type_become_its_largest(dtype):
+    limits = np.finfo(dtype)
+    values = ValueMap(dtype, (0.0,), (float(limits.max) / 2,))
+    x = np.array([-5.0, -1.0, 0.0, 1.0, 5.0]).reshape(5, 1, 1, 1)
+    found = values.decode(x).ravel()
+    assert found.dtype == dtype
+    expected = np.array([limits.min, limits.min / 2, 0, limits.max / 2, limits.max], np.float64)
+    assert np.array_equal(found, expected.astype(dtype))
+
+
+# --- what is said of a run
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Run:
+    return unblot.load(shutil.copytree(run.path, tmp_path / "r"))
+
+
+def test_a_run_is_described_before_its_first_logged_step_and_without_samples(copy):
+    shutil.rmtree(copy.path / SAMPLES)
+    (copy.path / METRICS).write_text("")
+    assert "reached" not in describe(copy.path)
+    (copy.path / METRICS).write_text(json.dumps({"step": 1, "training": [0.5], "held_out": []}) + "\n")
+    text = describe(copy.path)
+    assert "step 1 of 2" in text
+    assert "0.5000 at step 1" in text
+    (copy.path / METRICS).unlink()
+    (copy.path / MODEL).unlink()  # as before its first checkpoint
+    assert "no model saved yet" in describe(copy.path)
+
+
+# --- labels as in the training data
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_training_labels_are_a_random_order_of_them_all(count):
+    labels = np.array([4, 4, 0, 1, 2])
+    found = training_labels(labels, seed=3, count=count)
+    assert len(found) == count
+    whole = count // 5 * 5
+    assert sorted(found[:5]) == sorted(labels.tolist()) or count < 5
+    assert found[:whole] == found[:5] * (count // 5)
+    assert found == training_labels(labels, seed=3, count=12)[:count]
+    assert training_labels(labels, 0, 5) != training_labels(labels, 1, 5)

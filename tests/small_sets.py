@@ -1,0 +1,40 @@
+"""Smallest pictures, folders and archives for tests."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def png(value: int = 0) -> bytes:
+    """A gray PNG of 4x4 pixels of one value."""
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 4), value, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write(folder: Path, *names: str) -> Path:
+    """A folder with a picture under each name, each of another value."""
+    for i, name in enumerate(names):
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(png(10 * i % 256))
+    return folder
+
+
+def packed(path: Path, members: dict[str, bytes]) -> Path:
+    """A zip, or a tar by its suffix, with these members."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return path
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
