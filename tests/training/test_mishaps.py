@@ -46,9 +46,9 @@ def test_two_processes_on_one_run_folder(tmp_path, capsys):
     before = contents(folder)
     with locked(folder):
         assert main(["train", "--resume", str(folder), "--steps", "12", "--quiet"]) == 2
-        assert "in training by another process" in told(capsys)
+        assert "in use by another process" in told(capsys)
         assert main(["train", "digits", "--out", str(folder), "--overwrite", "--quiet", *FLAGS]) == 2
-        assert "in training by another process" in told(capsys)
+        assert "in use by another process" in told(capsys)
     assert contents(folder) == before
     api.resume(folder, steps=12, quiet=True)
 

@@ -39,7 +39,7 @@ def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: b
     Raises UnblotError where it is missing, or not what it was.
     """
     source = config.source if moved is None else dataclasses.replace(config.source, data=str(moved))
-    way_out = f"say where it is now with {arg('data', 'PATH')}, or train a new run"
+    way_out = f"put it back as it was, say where it is now with {arg('data', 'PATH')}, or train a new run"
     try:
         dataset = open_dataset(source, quiet)
     except UnblotError as e:
