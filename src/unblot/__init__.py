@@ -11,13 +11,13 @@ from unblot._version import __version__
 from unblot.errors import UnblotError
 
 if TYPE_CHECKING:
-    from unblot.api import audit, choose_ema, distill, evaluate, resume, train, tune
+    from unblot.api import audit, choose_ema, distill, evaluate, plan, resume, train, tune
     from unblot.runs.run import Run, Samples, load
 
 # Where each name comes from: imported when it is first asked for, so that `import unblot` costs nothing, and sampling
 # from a run imports nothing of training.
 _HOMES = {
-    **dict.fromkeys(("audit", "choose_ema", "distill", "evaluate", "resume", "train", "tune"), "unblot.api"),
+    **dict.fromkeys(("audit", "choose_ema", "distill", "evaluate", "plan", "resume", "train", "tune"), "unblot.api"),
     **dict.fromkeys(("Run", "Samples", "load"), "unblot.runs.run"),
 }
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "distill",
     "evaluate",
     "load",
+    "plan",
     "resume",
     "train",
     "tune",

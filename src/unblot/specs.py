@@ -22,7 +22,7 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tuple[str, dict[str, Any]]:
-    """The entry's name and all its options, defaults filled in, for a spec `name` or `name:key=value,key=value`.
+    """The name of the entry and all its options, with defaults, for a spec `name` or `name:key=value,key=value`.
 
     Values take the type of the option's default. Raises UnblotError for an unknown name, an unknown option or a
     value of the wrong type; `kind` ("solver") is the word used in the message.
@@ -43,13 +43,13 @@ def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tupl
 def canonical(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
     """The spec with every option written out, so that it means the same after a default has changed.
 
-    Several that are joined by + are written out one by one.
+    Several specs that are joined by + are written out one by one.
     """
     return "+".join(_written(*parse(table, part, kind)) for part in several(spec))
 
 
 def several(spec: str) -> list[str]:
-    """The specs that one spec joins by +; the + of a number such as 1e+9 is none."""
+    """The specs that one spec joins by +; the + of a number such as 1e+9 does not join."""
     return re.split(r"\+(?=[a-z])", spec)
 
 

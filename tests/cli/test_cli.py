@@ -1,5 +1,6 @@
 """The command line: what a person types, right and wrong. Every wrong argument is one line and exit code 2."""
 
+import importlib
 import json
 import re
 import shutil
@@ -16,6 +17,8 @@ from helpers import TINY, refused
 from unblot.api import SPECS
 from unblot.cli.parser import main
 from unblot.config.schema import TrainConfig
+from unblot.config.tables import TABLES, entries
+from unblot.specs import options_of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def test_distill_makes_a_run_of_few_evaluations(run, tmp_path, capsys):
     assert f"unblot sample {out}" in capsys.readouterr().out
     assert main(["sample", str(out), "-n", "2"]) == 0
     assert main(["show", str(out)]) == 0
-    assert "NFE 1," in capsys.readouterr().out
+    assert "NFE 1" in capsys.readouterr().out
     assert "--nfe must be from 1 to 4, not 0" in refused(capsys, "distill", run, "--nfe", "0")
     assert "leave out --steps" in refused(capsys, "sample", out, "--steps", "8")
 
@@ -100,12 +103,59 @@ def test_help_and_wrong_arguments_cost_no_import_of_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_help_names_every_choice(name):
-    """The help is written without importing the tables; here it is held to them."""
-    told = next(f.metadata["help"] for f in fields(TrainConfig) if f.name == name)
-    for entry in SPECS[name]:
-        assert re.search(rf"\b{entry}\b", told), entry
+def test_the_help_names_every_entry_of_every_table_with_its_options(capsys):
+    """The help reads the tables from their source; here that is compared with the tables themselves."""
+    tables = {name: importlib.import_module("unblot." + tables_module(path)) for name, path in TABLES.items()}
+    told = ""
+    for command in ("train", "sample", "evaluate"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        told += " ".join(capsys.readouterr().out.split())
+    for name, module in tables.items():
+        table = getattr(module, name)
+        assert list(entries(name)) == list(table)
+        assert ", ".join(table) in told, name
+        for entry in table:
+            made = options_of(table[entry]) if name not in ("TIMES", "QUALITIES", "COLOURS") else {}
+            assert entries(name)[entry] == {key: str(value) for key, value in made.items()}
+            assert not made or f"{entry}:" in told
+
+
+def tables_module(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def test_every_choice_from_a_table_is_read_from_that_table():
+    for f in fields(TrainConfig):
+        if f.name in SPECS:
+            assert list(entries(f.metadata["table"])) == list(SPECS[f.name])
+
+
+def test_defaults_that_the_preset_decides_are_not_shown_as_others(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for flag in ("clusters", "optimizer", "steps", "network", "solver"):
+        assert re.search(rf"--{flag} .*?\(default: (.*?)\)", told)[1] == "decided by the preset and the data"
+
+
+def test_a_dry_run_says_what_decides_each_choice_and_writes_no_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", "--dry-run", "--steps", "40"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("--"))
+    assert told["--steps"] == "40  (given)"
+    assert told["--clusters"] == "0  (preset default, from the labels and the number of pictures)"
+    assert told["--preview-every"] == "8  (a fifth of the steps)"
+    assert told["--seed"] == "0  (default)"
+    assert {f"--{f.name.replace('_', '-')}" for f in fields(TrainConfig)} <= set(told)
+    assert not list(tmp_path.iterdir())
+
+
+def test_shells_get_a_completion_script():
+    done = subprocess.run(
+        [sys.executable, "-m", "unblot", "--print-completion", "bash"], capture_output=True, text=True, check=True
+    )
+    assert "--batch-size" in done.stdout
 
 
 # --- what is refused
@@ -155,7 +205,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, caps
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--steps", "0"], "--steps must be at least 1"),
+        (["--steps", "0"], "--steps must be from 1 to 100000, not 0"),
         (["-n", "0"], "-n must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--solver", "magic"], "choose one of ddpm"),

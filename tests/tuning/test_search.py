@@ -8,7 +8,7 @@ import torch
 import unblot
 from unblot import UnblotError, api
 from unblot.cli.parser import main
-from unblot.config.schema import TuneConfig
+from unblot.config.measuring import TuneConfig
 from unblot.evaluation.distances import frechet, frechet_spreads, moments
 from unblot.process.schedules import karras
 from unblot.reports.tuning import table

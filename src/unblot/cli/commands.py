@@ -1,4 +1,4 @@
-"""What each command of the command line does: from parsed flags to calls of `unblot.api`, and what is printed.
+"""What each command does: from parsed flags to calls of `unblot.api`, and what is printed.
 
 The docstring of each is the text of its `--help`. Heavy imports stand inside, so that the help answers at once.
 """
@@ -6,150 +6,186 @@ The docstring of each is the text of its `--help`. Heavy imports stand inside, s
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from unblot.config.schema import SampleConfig
-from unblot.errors import UnblotError, flag
+from unblot.errors import UnblotError, escaped, flag
 
-GOING_ON = ("steps", "budget", "device", "quiet")  # what may be given with --resume
+GOING_ON = ("steps", "budget", "device", "quiet")  # flags that go with --resume
+
+
+def say(text: str, file: Any = None) -> None:
+    """Prints a text; control characters of names in it are shown as escapes."""
+    print(escaped(text), file=file)
 
 
 def train_command(args: dict[str, Any]) -> None:
     """Learn from pictures: a folder, an archive or array file, or built-in data (digits, moons, rings, gaussians).
 
-    Whatever is not given is decided by the preset and the data, and written into the run folder.
+    Everything that is not given is decided by the preset and the data, and written into the run folder.
+    `unblot train DATA --dry-run` prints what that would be.
     """
     from unblot import api
 
-    resumed, data = args.pop("resume"), args.pop("data")
+    resumed, data, moved, dry = (args.pop(name) for name in ("resume", "data", "moved", "dry_run"))
     if resumed is None:
+        if moved is not None:
+            raise UnblotError("--data goes with --resume; give the pictures of a new run as unblot train DATA")
+        if dry:
+            return _dry_run(data or "digits", args)
         run = api.train(data or "digits", **args)
     else:
-        fixed = [k for k, v in args.items() if k not in GOING_ON and v not in (None, False)]
-        if data is not None or fixed:
-            given = "DATA" if data is not None else flag(fixed[0])
+        fixed = [flag(k) for k, v in args.items() if k not in GOING_ON and v not in (None, False)]
+        fixed = ["DATA"] * (data is not None) + ["--dry-run"] * dry + fixed
+        if fixed:
             raise UnblotError(
-                f"--resume takes everything from the run; leave out {given} (only --steps or --budget may change)"
+                f"--resume takes everything from the run; leave out {fixed[0]} (only --steps, --budget, --device and "
+                "--data may change)"
             )
-        run = api.resume(resumed, **{k: v for k, v in args.items() if k in GOING_ON})
-    print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
+        run = api.resume(resumed, data=moved, **{k: v for k, v in args.items() if k in GOING_ON})
+    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
+
+
+def _dry_run(data: str, args: dict[str, Any]) -> None:
+    """Prints every choice of a run with what decides it."""
+    from unblot import api
+    from unblot.config.presets import reasons
+
+    choices = {k: v for k, v in args.items() if k not in ("out", "overwrite")}
+    config = api.plan(data, **choices)
+    facts, train = config.data, config.train
+    say(f"data: {facts.name}, {facts.count} training {facts.kind} of {facts.height}x{facts.width}x{facts.channels}, "
+        f"{len(facts.classes) or 'no'} classes")  # fmt: skip
+    given = {k: v for k, v in choices.items() if k != "quiet"}
+    rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
+            for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip
+    why = reasons(facts, given)
+    if train.budget:
+        why |= dict.fromkeys(
+            sorted({"network", "steps", "batch_size"} - set(given)), "trial steps, when training starts"
+        )
+    rows += [(name, getattr(train, name), reason) for name, reason in why.items()]
+    width = max(len(flag(name)) for name, *_ in rows)
+    for name, value, reason in rows:
+        say(f"{flag(name):<{width}}  {'-' if value in (None, '') else value}  ({reason})")
 
 
 def sample_command(args: dict[str, Any]) -> None:
-    """Draw new pictures from a trained model: a grid to look at, and one file a picture with the values of the data.
+    """Draw new pictures from a trained model: a grid to look at, and one file a sample with the values of the data.
 
-    From 10,000 pictures on, they are kept in shards of 4,096 instead. A draw that was stopped goes on when it is
-    asked for again with the same --out; torchrun shares it out among processes.
+    From 10,000 samples on they are kept in arrays of 4,096 instead. Sampling that was stopped goes on with the same
+    command and --out; torchrun shares it among processes.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from unblot import api
+    from unblot.config.schema import SampleConfig
     from unblot.runs import bulk
     from unblot.system.distributed import join_group
-    from unblot.system.files import new_folder
+    from unblot.system.progress import progress_bar
 
     args = {**dataclasses.asdict(SampleConfig()), **args}
     n, device, group = args.pop("n"), args.pop("device"), join_group()
-    run = api.load(args.pop("run"), device)
-    out = args.pop("out") or new_folder(run.path / "samples" / "sample")
-    columns = TextColumn("[bold]drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True, quiet=not (group.is_main_process and sys.stderr.isatty()))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=n)
-        bulk.sample_to_folder(
-            out, run, n, group=group, progress=lambda done: bar.advance(task, done), note=console.print, **args
-        )
+    run, out = api.load(args.pop("run"), device), args.pop("out")
+    with progress_bar("sampling", n, quiet=not group.is_main_process) as bar:
+        out = bulk.sample_to_folder(out, run, n, group=group, progress=bar.advance, note=bar.note, **args)
     if group.is_main_process:
-        print(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
+        say(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
 
 
 def edit_command(args: dict[str, Any]) -> None:
     """Work on your own pictures with a trained model. Pictures are files, folders or arrays, of the size and colours
-    that the model draws; what is known of them is kept to the last bit. Writes one file a result, and a sheet.
-    """
-    from unblot import api
+    of the run's data; known pixels are kept to the last bit. Writes one file a result, and a grid of all."""
     from unblot.editing.files import edit_files
-    from unblot.system.files import new_folder, refuse_full
+    from unblot.editing.result import GRID
 
-    kind, out, overwrite = args.pop("kind"), args.pop("out"), args.pop("overwrite")
-    run = api.load(args.pop("run"), args.pop("device", "auto"))
-    out = out or new_folder(run.path / "samples" / kind)
-    refuse_full(out, overwrite)  # before the work rather than after it
-    edited = edit_files(run, kind, args.pop("pictures"), **args)
-    edited.save(out, overwrite)
+    kind, pictures = args.pop("kind"), args.pop("pictures")
+    with _output(kind, args) as (run, folder, overwrite):
+        edited = edit_files(run, kind, pictures, **args)
+        edited.save(folder, overwrite)
     if edited.errors is not None:
         for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
-            print(f"{name}: root mean square error {error:.3g}")
-    print(f"{edited.array.shape[0] * edited.array.shape[1]} pictures in {out}, side by side in {out / 'grid.png'}")
+            say(f"{name}: root mean square error {error:.3g}")
+    count = edited.array.shape[0] * edited.array.shape[1]
+    say(f"{count} pictures in {folder}, side by side in {folder / GRID}")
+
+
+def film_command(args: dict[str, Any]) -> None:
+    """Show how samples come out of noise: a strip and an animation of x_t and of the estimate x0_hat."""
+    from unblot.runs.film import save_film, shoot
+
+    with _output("film", args) as (run, folder, overwrite):
+        paths = save_film(run, shoot(run, **args), folder, overwrite)
+    say("\n".join(map(str, paths)))
+
+
+@contextmanager
+def _output(name: str, args: dict[str, Any]) -> Iterator[tuple[Any, Any, bool]]:
+    """The run, the claimed folder for results, and whether earlier results in it are replaced."""
+    from unblot import api
+    from unblot.system.folders import claimed, refuse_foreign
+
+    out, overwrite = args.pop("out"), args.pop("overwrite")
+    run = api.load(args.pop("run"), args.pop("device", "auto"))
+    if out is not None:
+        refuse_foreign(out, (), overwrite)  # before the work rather than after it
+    with claimed(out, run.path / "samples" / name) as folder:
+        yield run, folder, overwrite
 
 
 def distill_command(args: dict[str, Any]) -> None:
-    """Make a model that takes 1 to 4 evaluations for a picture out of a trained run, by training on from it.
+    """Make a model that takes 1 to 4 network calls for a sample from a trained run, by further training.
 
-    The new run is used as any other, with nothing more to choose: unblot sample, evaluate, show, train --resume. What
-    is not given is taken from the run, or decided here (half of its steps, half its learning rate).
+    The new run is used like any other: unblot sample, evaluate, show, train --resume. Everything that is not given is
+    taken from the run, or decided here (half of its steps, half its learning rate).
     """
     from unblot import api
 
     run = api.distill(args.pop("run"), **args)
-    print(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
-
-
-def film_command(args: dict[str, Any]) -> None:
-    """Show how pictures come out of noise: a strip and a moving picture of x_t and of the estimate x0_hat."""
-    from unblot import api
-    from unblot.runs.film import save_film, shoot
-    from unblot.system.files import new_folder, refuse_full
-
-    out, overwrite = args.pop("out"), args.pop("overwrite")
-    run = api.load(args.pop("run"), args.pop("device", "auto"))
-    out = out or new_folder(run.path / "samples" / "film")
-    refuse_full(out, overwrite)  # before the work rather than after it
-    for path in save_film(run, shoot(run, **args), out, overwrite):
-        print(path)
+    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
 
 
 def doctor_command(args: dict[str, Any]) -> None:
-    """Say what is in a set of pictures, what is broken, which are copies of one another, and what to do about it,
-    before a night is lost: size, whether there are enough pictures, and how long training takes here.
-    """
+    """Check a set of pictures before training: what is in it, what is broken, which pictures are copies of one
+    another, whether there are enough, how long training takes here, and what to do about all that."""
     from unblot import api
     from unblot.reports.audit import page, text
-    from unblot.system.files import must_be_writable, write_text
+    from unblot.system.files import write_text
+    from unblot.system.folders import must_be_writable
 
     path, as_json = args.pop("page"), args.pop("json")
     if path is not None:
         must_be_writable(path.parent)  # before the work rather than after it
     found, dataset = api.audit(args.pop("data"), **args)
-    print(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        say(text(found))
     if path is not None:
         write_text(path, page(found, dataset))
-        print(f"\nlook at   {path}", file=sys.stderr)
+        say(f"\nlook at   {path}", file=sys.stderr)
 
 
 def evaluate_command(args: dict[str, Any]) -> None:
-    """Answer four questions about a run with figures, intervals and pictures: is it good, is it varied, is it new, is
-    it still learning? Draws pictures, compares them with the training and the held-out ones, and writes
-    RUN/report/report.html and report.json.
-    """
+    """Answer four questions about a run with metrics, intervals and pictures: are the samples good, varied and new, and
+    is the run still learning? Makes samples, compares them with the training and the held-out pictures, and writes
+    RUN/report/report.html and report.json."""
     from unblot import api
     from unblot.reports.evaluation import HTML
     from unblot.reports.verdicts import summary
     from unblot.runs.folder import REPORT
 
     path = args.pop("run")
-    print(summary(api.evaluate(path, **args)))
-    print(f"\nlook at   {path / REPORT / HTML}")
+    say(summary(api.evaluate(path, **args)))
+    say(f"\nlook at   {(path if path.is_dir() else path.parent) / REPORT / HTML}")
 
 
 def tune_command(args: dict[str, Any]) -> None:
-    """Find out how a trained model samples best: which solver, on which levels, and whether guided by an earlier state
-    of itself or towards its labels, for each number of network calls.
+    """Find out how a trained model samples best: which solver, on which noise levels, and whether with guidance, for
+    each number of network calls.
 
-    Draws pictures in many ways and measures their distance to real ones; keeps what it found in RUN/tuning.json, and a
-    chart in RUN/report/tuning.html. From then on `unblot sample RUN` takes the cheapest setting within 10 % of the
-    best (--quality good), or what --quality draft (within 50 %), --quality best or --nfe N ask for.
+    Makes samples in many ways and measures their distance to real pictures; writes RUN/tuning.json, and a chart in
+    RUN/report/tuning.html. From then on `unblot sample RUN` takes the cheapest sampler within 10 % of the best
+    (--quality good), or what --quality draft (within 50 %), --quality best or --nfe N ask for.
     """
     from rich.console import Console
 
@@ -161,23 +197,22 @@ def tune_command(args: dict[str, Any]) -> None:
     path = args.pop("run")
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status("tuning") as status:
         tuning = api.tune(path, report=status.update, **args)
-    print(table(tuning.about, tuning.candidates))
-    print(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")
+    say(table(tuning.about, tuning.candidates))
+    say(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")
 
 
 def compare_command(args: dict[str, Any]) -> None:
-    """Put evaluated runs side by side: figures against held-out pictures, copies, likelihood, training."""
+    """Show evaluated runs side by side: metrics against held-out pictures, copies, likelihood, training."""
     from unblot.reports.evaluation import read_report
     from unblot.reports.verdicts import compare
 
-    print(compare([read_report(run) for run in args["runs"]]))
+    say(compare([read_report(run) for run in args["runs"]]))
 
 
 def ema_command(args: dict[str, Any]) -> None:
-    """Rebuild the average of the weights with another length from the snapshots that a run kept, and put it into
-    RUN/model.safetensors. Without --std every length is tried, and the one with the lowest held-out loss (or distance
-    of drawn pictures) is taken. The snapshots remain: any other length can be had afterwards.
-    """
+    """Rebuild the average of the weights with another EMA std from the snapshots of a run, and put it into
+    RUN/model.safetensors. Without --std every std is tried, and the one with the lowest held-out loss (or distance of
+    samples) is taken. The snapshots stay: any other average can be had afterwards."""
     from unblot import api
     from unblot.runs.folder import MODEL
     from unblot.runs.snapshots import EmaCandidate
@@ -185,16 +220,16 @@ def ema_command(args: dict[str, Any]) -> None:
     name = "distance" if args.get("by") == "distance" else "held-out loss"
 
     def show(row: EmaCandidate) -> None:
-        print(f"{row.std:<6} {row.figure:>14.5f} {row.error:>14.1%}")
+        print(f"{row.std:<7} {row.figure:>14.5f} {row.error:>14.1%}")
 
     if args.get("std") is None:
-        print(f"{'length':<6} {name:>14} {'profile off by':>14}")
+        print(f"{'EMA std':<7} {name:>14} {'profile error':>14}")
     run = api.choose_ema(args.pop("run"), report=show, **args)
-    print(f"{run.path / MODEL} has the average {run.config.train.ema} now")
+    say(f"{run.path / MODEL} now has the average {run.config.train.ema}")
 
 
 def show_command(args: dict[str, Any]) -> None:
-    """Say what a run is: its data, network, process, how it was trained, and how the loss went."""
+    """Describe a run: its data, network, process, how it was trained, and its losses."""
     from unblot.runs.describe import describe
 
-    print(describe(args["run"]))
+    say(describe(args["run"]))

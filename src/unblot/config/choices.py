@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from unblot.config.schema import Checked
+from unblot.config.options import Checked
 from unblot.errors import UnblotError
 
 C = TypeVar("C", bound=Checked)

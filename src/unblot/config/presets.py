@@ -1,6 +1,6 @@
-"""Presets: what is decided where the user did not decide, as a function of the data.
+"""Presets: every choice that the user did not make, as a function of the data.
 
-`ddpm` is Ho et al. 2020 to the letter; `default` is the best recipe found by measuring (docs/recipe.md).
+`ddpm` is Ho et al. 2020 to the letter; `default` is the best recipe found by measurements (docs/recipe.md).
 """
 
 import dataclasses
@@ -8,10 +8,24 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from unblot.config.schema import DataFacts, TrainConfig, check_values
+from unblot.config.options import check_values
+from unblot.config.schema import DataFacts, TrainConfig
 from unblot.errors import UnblotError
 
-TINY = 12  # pixels: the longer side of pictures that want a network of one level
+TINY = 12  # pixels: pictures with no longer side take a network with one level
+FROM_THE_DATA = {  # what a preset looks at to decide a field
+    "network": "the size of the pictures",
+    "clusters": "the labels and the number of pictures",
+    "optimizer": "the size of the pictures",
+    "batch_size": "the kind of the data",
+    "learning_rate": "the kind of the data",
+    "data_std": "the pictures, measured",
+}
+FROM_THE_STEPS = {  # what decides the fields that follow from others
+    "preview_every": "a fifth of the steps",
+    "checkpoint_every": "a fifth of the steps, at most 1000",
+    "held_out_every": "steps and batch size: about 30 measurements",
+}
 
 
 def default(data: DataFacts) -> dict[str, Any]:
@@ -50,6 +64,8 @@ def ddpm(data: DataFacts) -> dict[str, Any]:
         "schedule": "linear",
         "times": "index",
         "weighting": "none",
+        "clusters": 0,
+        "optimizer": "adamw",
         "data_std": 1.0,
         "steps": 3000,
         "batch_size": 128,
@@ -67,17 +83,17 @@ PRESETS: dict[str, Callable[[DataFacts], dict[str, Any]]] = {"default": default,
 
 
 def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
-    """The configuration for this data: what was chosen, and for the rest what the preset decides.
+    """The configuration for this data: the given choices, and for the rest those of the preset.
 
-    Raises UnblotError for an unknown preset or an unknown choice.
+    Raises UnblotError for an unknown preset, an unknown choice, or a value out of its range.
     """
-    preset = choices.get("preset", "default")
-    if preset not in PRESETS:
-        raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(choices) - known):
         raise UnblotError(f"unknown choice {unknown[0]!r}; choose among {', '.join(sorted(known))}")
     check_values(TrainConfig, choices)
+    preset = choices.get("preset", "default")
+    if preset not in PRESETS:
+        raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     decided = {**PRESETS[preset](data), **choices}
     fifth = max(1, decided["steps"] // 5)
     decided = {"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided}
@@ -86,34 +102,52 @@ def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**decided)
 
 
+def reasons(data: DataFacts, choices: Mapping[str, Any]) -> dict[str, str]:
+    """What decides each field of the configuration that `resolve` makes: given, preset, data, or default."""
+    preset = choices.get("preset", "default")
+    by_preset = PRESETS[preset](data)
+    found = {}
+    for f in dataclasses.fields(TrainConfig):
+        found[f.name] = "default"
+        if choices.get(f.name) is not None:
+            found[f.name] = "given"
+        elif f.name in FROM_THE_STEPS:
+            found[f.name] = FROM_THE_STEPS[f.name]
+        elif f.name in by_preset:
+            from_data = preset == "default" or f.name == "network"
+            about = f", from {FROM_THE_DATA[f.name]}" if from_data and f.name in FROM_THE_DATA else ""
+            found[f.name] = f"preset {preset}{about}"
+    return found
+
+
 def measurements_every(steps: int, batch_size: int) -> int:
-    """Steps between two measurements of the held-out loss: some thirty in a run, fewer where a step is so small that
-    the least of them would take more than some 2 % of the time."""
+    """Steps between two measurements of the held-out loss: about thirty in a run; fewer for small batches, where the
+    smallest measurement would take more than about 2 % of the time."""
     return max(1, steps // 30, 1800 // batch_size)
 
 
 def _optimizer_for(data: DataFacts) -> str:
-    """Muon, but for data so small that a step of AdamW takes half the time: there its matrices are most of the work."""
+    """Muon, except for very small pictures, where a step of AdamW takes half the time."""
     return "adamw" if data.kind == "points" or _side(data) <= TINY else "muon"
 
 
 def _clusters_for(data: DataFacts) -> int:
-    """The number of clusters for pictures without labels: some hundreds of pictures in each, as measured on MNIST."""
+    """Number of clusters for pictures without labels: some hundreds of pictures in each, as measured on MNIST."""
     count = min(128, data.count // 100)
     return 0 if data.classes or data.kind == "points" or count < 2 else count
 
 
-# --- What a run with a budget chooses, by what trial steps on the machine measure. All numbers of the rule stand here.
+# --- What a run with a budget chooses from trial steps on the machine: all numbers of the rule
 
-ENOUGH_STEPS = 2000  # the largest network of the ladder that takes so many steps in the budget; else the smallest
-FREE_BATCH = 1.2  # the batch is doubled while a step then takes at most so many times as long: the device had room
-MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to so many pictures, and to so many batches in a pass over the data
+ENOUGH_STEPS = 2000  # steps in the budget that the chosen network, the largest such of the ladder, must reach
+FREE_BATCH = 1.2  # the batch is doubled while a step takes at most this many times as long: the device has room
+MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to this many pictures, and with at least this many batches in an epoch
 WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels
 WIDTHS = 32, 48, 64, 96, 128, 192, 256  # for larger ones
 
 
 def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
-    """The networks that a run with a budget chooses among, the smallest first."""
+    """The networks among which a run with a budget chooses, the smallest first."""
     network = PRESETS[preset](data)["network"]
     if preset != "default" or data.kind == "points":
         return (network,)
@@ -125,7 +159,7 @@ def _side(data: DataFacts) -> int:
 
 
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
-    """The U-Net that suits the size of the pictures: folded until the map is at most 20 wide, as measured to 32."""
+    """The U-Net for the size of the pictures: patches until the map is at most 20 wide, as measured up to 32 pixels."""
     side = _side(data)
     if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="

@@ -93,12 +93,20 @@ def save_picture(
     description. The file appears whole or not at all.
     """
     text = json.dumps(provenance)
-    colours = stored.shape[0] - values.alpha
-    if (stored.dtype == np.uint8 and colours in (1, 3)) or (stored.dtype in (np.uint16, bool) and stored.shape[0] == 1):
-        return write_whole(Path(f"{os.fspath(stem)}.png"), lambda path: _write_png(path, stored, text))
-    if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8:
-        return write_whole(Path(f"{os.fspath(stem)}.npy"), lambda path: _write_npy(path, stored))
-    return write_whole(Path(f"{os.fspath(stem)}.tif"), lambda path: _write_tiff(path, stored, text))
+    name = os.fspath(stem) + picture_suffix(stored.shape[0], values)
+    if name.endswith(".png"):
+        return write_whole(Path(name), lambda path: _write_png(path, stored, text))
+    if name.endswith(".npy"):
+        return write_whole(Path(name), lambda path: _write_npy(path, stored))
+    return write_whole(Path(name), lambda path: _write_tiff(path, stored, text))
+
+
+def picture_suffix(channels: int, values: ValueMap) -> str:
+    """The suffix of the file that `save_picture` writes for a picture with this number of channels."""
+    dtype = np.dtype(values.dtype)
+    if (dtype == np.uint8 and channels - values.alpha in (1, 3)) or (dtype in (np.uint16, bool) and channels == 1):
+        return ".png"
+    return ".npy" if dtype.kind in "iu" and dtype.itemsize == 8 else ".tif"
 
 
 def _write_png(path: Path, stored: np.ndarray, text: str) -> None:

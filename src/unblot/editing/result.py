@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unblot.data.output import as_display, save_picture, tile
+from unblot.data.output import as_display, picture_suffix, save_picture, tile
 from unblot.data.values import ValueMap
-from unblot.system.files import refuse_full
+from unblot.system.folders import begin_folder
 
+GRID = "grid.png"
 TINT = (226, 120, 60)  # of unknown pixels, RGB
 
 
@@ -44,19 +45,22 @@ class EditResult:
         Raises UnblotError where the folder holds files already and `overwrite` is False.
         """
         folder = Path(folder)
-        refuse_full(folder, overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
-        stems = [Path(name).stem or "picture" for name in self.names]
-        for row, results in enumerate(self.array):
-            stem = stems[row] if stems.count(stems[row]) == 1 else f"{row + 1}-{stems[row]}"
-            for draw, result in enumerate(results):
-                index = row * len(results) + draw
-                about = {**self.about, "picture": self.names[row], "index": index}
-                if self.labels is not None:
-                    about["label"] = self.labels[index]
-                save_picture(folder / f"{stem}-{draw + 1}", result, self.values, about)
-        self.grid().save(folder / "grid.png")
+        stems = self.stems()
+        suffix = picture_suffix(self.array.shape[2], self.values)
+        begin_folder(folder, [*(stem + suffix for stem in stems), GRID], self.about, overwrite)
+        for index, (stem, result) in enumerate(zip(stems, self.array.reshape(-1, *self.array.shape[2:]), strict=True)):
+            about = {**self.about, "picture": self.names[index // self.array.shape[1]], "index": index}
+            if self.labels is not None:
+                about["label"] = self.labels[index]
+            save_picture(folder / stem, result, self.values, about)
+        self.grid().save(folder / GRID)
         return folder
+
+    def stems(self) -> list[str]:
+        """The names of the results' files without their suffix, in order: NAME-1, NAME-2, … for each picture."""
+        plain = [Path(name).stem or "picture" for name in self.names]
+        unique = [name if plain.count(name) == 1 else f"{row + 1}-{name}" for row, name in enumerate(plain)]
+        return [f"{name}-{i + 1}" for name in unique for i in range(self.array.shape[1])]
 
 
 def tinted(shown: np.ndarray, unknown: np.ndarray) -> np.ndarray:

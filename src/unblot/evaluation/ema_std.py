@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unblot.config.schema import EmaConfig, RunConfig, TrainConfig
+from unblot.config.measuring import EmaConfig
+from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg

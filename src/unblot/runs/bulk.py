@@ -11,7 +11,6 @@ Every file appears whole or not at all, so that the names alone say what is miss
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,18 +22,19 @@ from PIL import Image
 
 from unblot.config.choices import from_choices
 from unblot.config.schema import SampleConfig
-from unblot.data.output import save_array
-from unblot.errors import UnblotError
-from unblot.runs.folder import fingerprint
+from unblot.data.output import picture_suffix, save_array
+from unblot.data.values import ValueMap
+from unblot.errors import UnblotError, arg
+from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
-from unblot.system.files import refuse_full, write_json
+from unblot.system.folders import MANIFEST, begin_folder, claimed, recorded, refuse_foreign
+from unblot.system.stored import read_stored
 
-MANIFEST, GRID = "manifest.json", "grid.png"
-OURS = re.compile(r"\d{6,}\.(png|tif|npy)|(shard|labels)-\d{6,}\.npy|manifest\.json|grid\.png")
+GRID = "grid.png"
 SHARD = 4096  # samples per file
 MANY = 10_000  # from this number of samples on they are written in shards
 SHOWN = 100  # samples in the grid
@@ -65,6 +65,16 @@ class Job:
         chosen = {**asked, **dataclasses.asdict(self.sampler)}
         return {"n": self.config.n, "shards": self.shards, "model": model, **chosen}
 
+    def file_names(self) -> list[str]:
+        """The names of all files, in the order in which they are written."""
+        n, data = self.config.n, self.run.config.data
+        if not self.shards:
+            suffix = picture_suffix(data.channels, ValueMap.from_dict(data.values))
+            return [*(f"{i:06d}{suffix}" for i in range(n)), GRID]
+        numbers = range(math.ceil(n / SHARD))
+        labels = [] if self.config.label is None else [f"labels-{i:06d}.npy" for i in numbers]
+        return [*labels, *(f"shard-{i:06d}.npy" for i in numbers), GRID]
+
     def compiled(self, batches: int, note: Callable[[str], None]) -> AbstractContextManager[None]:
         """Within it `batches` batches are sampled with a compiled network, on a GPU where that saves time."""
         mode = "off" if self.run.config.train.compile == "off" else "auto"
@@ -75,7 +85,7 @@ class Job:
 
 
 def sample_to_folder(
-    folder: Path,
+    folder: Path | None,
     run: Run,
     n: int = 16,
     *,
@@ -84,15 +94,21 @@ def sample_to_folder(
     progress: Callable[[int], None] = lambda pictures: None,
     note: Callable[[str], None] = lambda line: None,
     **choices: Any,
-) -> None:
-    """Writes n samples into `folder`, all but those that are there already; choices: see `Run.sample`.
+) -> Path:
+    """Writes n samples into a folder, all but those that are there already, and returns it; choices: see `Run.sample`.
 
-    group: the processes that share the work. progress: called with the number of samples just written, or found. note:
-    called with a line on whether the network was compiled, where that was tried. Raises UnblotError where the folder
-    holds anything else and `overwrite` is False; nothing is written before the first batch is done.
+    folder: None for a new one in the run. group: the processes that share the work. progress: called with the number of
+    samples just written, or found. note: called with a line on whether the network was compiled, where that was tried.
+    Raises UnblotError where the folder holds anything else and `overwrite` is False, or another process writes into it;
+    nothing is written before the first batch is done.
     """
     config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
-    _sample_into(folder, Job(run, config, run.sampler(config)), overwrite, group or Group(), progress, note)
+    job, group = Job(run, config, run.sampler(config)), group or Group()
+    if folder is not None and not (folder / MANIFEST).exists():
+        refuse_foreign(folder, job.file_names(), overwrite)  # before a lock is put there
+    with claimed(folder, run.path / SAMPLES / "sample", group) as claim:
+        _sample_into(claim, job, overwrite, group, progress, note)
+    return claim
 
 
 def _sample_into(
@@ -103,8 +119,8 @@ def _sample_into(
     progress: Callable[[int], None],
     note: Callable[[str], None],
 ) -> None:
-    n, batch_size, manifest = job.config.n, job.config.batch_size, job.manifest()
-    there = _present(folder, manifest, overwrite)
+    n, batch_size, manifest, names = job.config.n, job.config.batch_size, job.manifest(), job.file_names()
+    there = _present(folder, manifest, names, overwrite)
     size = SHARD if job.shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
     shown: list[Samples] = []
@@ -113,8 +129,9 @@ def _sample_into(
     def begin(first: Samples | None = None) -> None:
         nonlocal begun
         if not begun:
-            if group.is_main_process and first is not None:
-                _begin(folder, {**manifest, "sampled_with": _sampled_with(first)}, clear=overwrite)
+            fresh = overwrite or not (folder / MANIFEST).exists()
+            if fresh and group.is_main_process and first is not None:
+                begin_folder(folder, names, {**manifest, "sampled_with": _sampled_with(first)}, overwrite)
             wait_for_all(group)  # no other process writes before the main one has prepared the folder
         begun = True
 
@@ -133,6 +150,7 @@ def _sample_into(
     _sweep(folder, {name for unit in mine for name in _names(unit, job.shards)})
     if group.is_main_process:
         _grid(job, min(n, SHOWN), shown).save(folder / GRID)
+    wait_for_all(group)  # the folder stays claimed until all are done
 
 
 def _sampled_with(samples: Samples) -> dict[str, Any]:
@@ -155,30 +173,19 @@ def _sweep(folder: Path, names: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _present(folder: Path, manifest: dict[str, Any], overwrite: bool) -> set[str]:
+def _present(folder: Path, manifest: dict[str, Any], names: Sequence[str], overwrite: bool) -> set[str]:
     """The stems of the files that an earlier call with the same choices has left in the folder."""
     path = folder / MANIFEST
     if overwrite or not path.exists():
-        refuse_full(folder, overwrite)
+        refuse_foreign(folder, names, overwrite)
         return set()
-    there = json.loads(path.read_text())
-    if {k: v for k, v in there.items() if k != "sampled_with"} != json.loads(json.dumps(manifest)):
+    there = read_stored(path, dict[str, Any])
+    if {k: v for k, v in there.items() if k not in ("sampled_with", "files")} != json.loads(json.dumps(manifest)):
         raise UnblotError(
-            f"{str(folder)!r} holds pictures of another model or of other choices (see its {MANIFEST}); choose another "
-            "--out, or give --overwrite"
+            f"{str(folder)!r} holds samples of another model or of other choices (see its {MANIFEST}); choose another "
+            f"{arg('out')}, or give {arg('overwrite', True)}"
         )
-    return {p.stem for p in folder.iterdir() if OURS.fullmatch(p.name)}
-
-
-def _begin(folder: Path, manifest: dict[str, Any], clear: bool) -> None:
-    """Makes the folder and its manifest; with `clear` without what an earlier draw left there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if clear:
-        for path in list(folder.iterdir()):
-            if OURS.fullmatch(path.name):
-                path.unlink()
-    if not (folder / MANIFEST).exists():
-        write_json(folder / MANIFEST, manifest)
+    return {Path(name).stem for name in recorded(folder) if (folder / name).is_file()}
 
 
 def _write(folder: Path, samples: Samples, shards: bool) -> None:

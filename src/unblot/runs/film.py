@@ -12,8 +12,9 @@ from unblot.data.output import sheet
 from unblot.data.values import ValueMap
 from unblot.runs.run import Run
 from unblot.sampling.loop import Progress
-from unblot.system.files import refuse_full
+from unblot.system.folders import begin_folder
 
+FILES = "strip.png", "film.gif"
 FRAME_MS = 120
 LAST_FRAME_MS = 2000
 STRIP_FRAMES, FILM_FRAMES = 10, 60
@@ -42,12 +43,11 @@ def shoot(run: Run, n: int, **choices: Any) -> list[Frame]:
 
 def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes `strip.png` and `film.gif`, x_t above or beside x0_hat; returns their paths."""
-    refuse_full(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin_folder(folder, FILES, {"run": run.path.resolve().name}, overwrite)
     columns = [
         stack([picture(run, part) for part in frames[i]], vertical=True) for i in spread_frames(frames, STRIP_FRAMES)
     ]
-    strip, film = folder / "strip.png", folder / "film.gif"
+    strip, film = (folder / name for name in FILES)
     stack(columns, vertical=False).save(strip)
     # A film of a thousand steps would take two minutes.
     moments = [

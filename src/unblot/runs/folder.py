@@ -4,41 +4,53 @@
     model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
     teacher.safetensors  of a distilled run: the model that it was made from
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
-    plan.json            with --budget: what trial steps said of the run, and what became of it
-    training.log         what was said while it trained, with times
-    tuning.json          how this model samples best, where `unblot tune` has found that out
+    plan.json            with a budget: the plan from trial steps, and how it ended
+    training.log         the messages of training, with times
+    tuning.json          how this model samples best, where `unblot tune` has measured that
     checkpoints/         everything needed to go on
     snapshots/           averages of the weights on the way, from which others are rebuilt
-    samples/  report/    pictures drawn on the way; the evaluation
+    samples/  report/    samples, also those from during training; the evaluation
 
 Files are written under another name and then renamed, so that a reader never sees half of one.
 """
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-import filelock
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from unblot.config.schema import RunConfig
+from unblot.config.schema import OTHER_VERSION, RunConfig
 from unblot.data.augment import AUGMENTATIONS
+from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.losses import OBJECTIVES
 from unblot.nn import NETWORKS
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
+from unblot.system.folders import LOCK, locked, remove_recorded, shortened, user_path
+from unblot.system.stored import convert_stored, parse_stored, read_stored
 
+__all__ = ["locked"]
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 PLAN = "plan.json"
 CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"
 TUNING = "tuning.json"
-BEST, LOG, LOCK, WANDB_ID = "best.safetensors", "training.log", ".lock", "wandb.id"
+BEST, LOG, WANDB_ID = "best.safetensors", "training.log", "wandb.id"
+
+OURS = re.compile(  # every file that unblot writes into a run folder, besides those that a manifest in samples/ lists
+    r"(config|plan|tuning)\.json|(model|teacher|best)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
+    r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|snapshots/\d{8}\.safetensors"
+    r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
+)
+TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what a killed process leaves
 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
@@ -64,42 +76,66 @@ def fingerprint(denoiser: Denoiser) -> str:
     return digest.hexdigest()[:16]
 
 
-def refuse_run(folder: Path) -> None:
-    """Raises UnblotError where a run, or anything else, stands already in the folder."""
-    if folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
+def is_run(folder: Path) -> bool:
+    """Whether the folder's config.json was written by unblot, also by another version or for a run that never began."""
+    with suppress(UnblotError):
+        return {"source", "data", "train", "version"} <= set(read_stored(folder / CONFIG, dict[str, Any]))
+    return False
+
+
+def refuse_run(folder: Path, overwrite: bool = False) -> None:
+    """Raises UnblotError where a new run cannot be written into the folder without loss of what is there."""
+    if folder.exists() and not folder.is_dir():
+        raise UnblotError(f"{str(folder)!r} is a file; choose another {arg('out')}")
+    there = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+    if not there or (overwrite and is_run(folder)):
+        return
+    if is_run(folder):
         raise UnblotError(
-            f"run folder {str(folder)!r} exists; go on with --resume {folder}, choose another with --out, "
-            "or replace it with --overwrite"
+            f"{str(folder)!r} holds a run; go on with it by unblot train --resume {folder}, choose another "
+            f"{arg('out')}, or replace it with {arg('overwrite', True)}"
         )
+    raise UnblotError(
+        f"{str(folder)!r} holds files that are not of a run ({shortened(there)}); choose another {arg('out')}"
+    )
 
 
 def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
-    """A new run folder with its config.json. Raises UnblotError where one stands already and `overwrite` is False."""
-    if not overwrite:
-        refuse_run(folder)
-    files = MODEL, TEACHER, METRICS, PLAN, TUNING, BEST, LOG, WANDB_ID
-    for part in (CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS, *files, "tensorboard"):
-        _remove(folder / part)
-    for part in (SAMPLES, CHECKPOINTS):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, config.to_dict())
+    """A new run folder with its config.json; with `overwrite` without the files of the run that is there.
 
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Within it no other process trains in this run folder, which is made where there is none.
-
-    The lock ends with the process, however that ends. Raises UnblotError where another process has it.
+    Files that unblot did not write stay. Raises UnblotError as `refuse_run` does.
     """
+    refuse_run(folder, overwrite)
+    remove_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=0):
-            yield
-    except filelock.Timeout:
-        raise UnblotError(
-            f"run folder {str(folder)!r} is in training by another process; wait for its end, stop it, or "
-            "choose another folder with --out"
-        ) from None
+    write_run_config(folder, config)
+
+
+def write_run_config(folder: Path, config: RunConfig) -> None:
+    """Writes the config.json of a run, which makes the folder a run, and the folders in it that are missing."""
+    write_json(folder / CONFIG, config.to_dict())
+    for part in (SAMPLES, CHECKPOINTS):
+        (folder / part).mkdir(exist_ok=True)
+
+
+def remove_run(folder: Path) -> None:
+    """Removes the files that unblot wrote into a run folder, and the folders that are empty then."""
+    touched = {folder / name for name in (CHECKPOINTS, SAMPLES, REPORT)}
+    for path in sorted(folder.rglob("*"), key=lambda path: path.name == CONFIG):  # as long as it stands, this is a run
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            if path.parent == folder / CHECKPOINTS and OURS.fullmatch(f"{name}/state.json"):
+                touched.add(path)
+            elif path.parent == folder / SAMPLES:
+                with suppress(UnblotError):  # a damaged manifest says nothing: its folder stays
+                    remove_recorded(path)
+                    touched.add(path)
+        elif OURS.fullmatch(name) or OURS.fullmatch(TEMPORARY.sub(r"\1\2", name)):
+            path.unlink()
+            touched.add(path.parent)
+    for part in sorted(touched - {folder}, reverse=True):
+        with suppress(OSError):  # it holds other files, or is not there
+            part.rmdir()
 
 
 def save_model(path: Path, config: RunConfig, weights: Mapping[str, Tensor]) -> None:
@@ -108,45 +144,71 @@ def save_model(path: Path, config: RunConfig, weights: Mapping[str, Tensor]) -> 
 
 
 def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
-    """The config and the trained denoiser of a model file or of a run folder.
+    """The config and the trained denoiser of a model file or of a run folder, on the CPU.
 
-    Raises UnblotError for a missing, truncated or foreign file, or one whose weights do not fit its config.
+    Raises UnblotError for a missing, truncated or foreign file, or one whose weights do not fit its config. The
+    network is built only after that is known: memory is bounded by the size of the file.
     """
     path = model_file(path)
     weights, header = read_tensors(path)
     if "unblot" not in header:
         raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
+    config = parse_stored(header["unblot"], RunConfig, f"the header of {str(path)!r}", OTHER_VERSION)
     try:
-        config = RunConfig.from_dict(json.loads(header["unblot"]))
+        convert_stored(config.data.values, ValueMap, "values of the data")
+        with _at_most(len(weights)), torch.device("meta"):
+            expected = build_denoiser(config).state_dict()
+        _compare({name: w.shape for name, w in expected.items()}, {name: w.shape for name, w in weights.items()})
         denoiser = build_denoiser(config)
         denoiser.load_state_dict(weights)
-    except (UnblotError, ValueError, TypeError, KeyError, RuntimeError) as e:
+    except (UnblotError, ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, MemoryError) as e:
         reason = " ".join(str(e).split())[:200]
         raise UnblotError(f"{str(path)!r} is damaged: weights and config do not fit ({reason})") from None
     return config, denoiser.eval()
 
 
+@contextmanager
+def _at_most(tensors: int) -> Iterator[None]:
+    """Within it networks of more parameters than a file has tensors are refused while they are built."""
+    left = tensors
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= parameter is not None
+        if left < 0:
+            raise UnblotError(f"the config describes a network of more than the {tensors} tensors of the file")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _compare(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> None:
+    """Raises UnblotError at the first tensor whose name or shape is another."""
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            shapes = [str(tuple(s[name])) if name in s else "missing" for s in (found, expected)]
+            raise UnblotError(
+                f"tensor {name!r} is {shapes[0]} in the file, and {shapes[1]} in the network of the config"
+            )
+
+
 def model_file(path: Path) -> Path:
     """The model file of a run folder, or the file itself. Raises UnblotError where there is none."""
-    path = path / MODEL if path.is_dir() else path
-    if not path.is_file():
-        raise UnblotError(f"no model at {str(path)!r}; give a run folder or a model.safetensors")
-    return path
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    path = user_path(path)
+    place = path / MODEL if path.is_dir() else path
+    if path.is_dir() and not place.exists() and is_run(path):
+        raise UnblotError(f"run {str(path)!r} has no model yet; start its training by unblot train --resume {path}")
+    if not place.is_file():
+        raise UnblotError(f"no model at {str(place)!r}; give a run folder or a {MODEL}")
+    return place
 
 
 def read_config(folder: Path) -> RunConfig:
     """The config of a run folder. Raises UnblotError where there is none or it cannot be read."""
     path = folder / CONFIG
-    try:
-        return RunConfig.from_dict(json.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UnblotError(f"no run at {str(folder)!r}: it has no {CONFIG}") from None
-    except ValueError as e:
-        raise UnblotError(f"{str(path)!r} is damaged ({e})") from None
+    if not path.exists():
+        raise UnblotError(f"no run at {str(folder)!r}: it has no {CONFIG}")
+    return read_stored(path, RunConfig)

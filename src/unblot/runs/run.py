@@ -14,7 +14,7 @@ from torch import Tensor
 from unblot._version import __version__
 from unblot.config.choices import from_choices
 from unblot.config.schema import DataFacts, RunConfig, SampleConfig
-from unblot.data.output import save_picture, sheet
+from unblot.data.output import picture_suffix, save_picture, sheet
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
@@ -29,7 +29,7 @@ from unblot.sampling.loop import Progress
 from unblot.sampling.settings import SamplerConfig
 from unblot.specs import several
 from unblot.system.device import available_device, mixed_precision
-from unblot.system.files import refuse_full
+from unblot.system.folders import begin_folder, user_path
 
 GUIDANCE_OPTIONS = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "threshold")
 
@@ -57,11 +57,12 @@ class Samples:
 
         Raises UnblotError where the folder holds files already and `overwrite` is False.
         """
-        folder = Path(folder)
-        refuse_full(folder, overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder, points = user_path(folder), self.data.kind == "points"
+        suffix = picture_suffix(self.data.channels, ValueMap.from_dict(self.data.values))
+        names = ["points.npy"] if points else [f"{index:06d}{suffix}" for index in self.indices]
+        begin_folder(folder, ["grid.png", *names], self.provenance, overwrite)
         self.grid().save(folder / "grid.png")
-        if self.data.kind == "points":
+        if points:
             np.save(folder / "points.npy", self.array[:, :, 0, 0])
         else:
             self.save_files(folder)
@@ -262,6 +263,6 @@ class Run:
 
 def load(path: str | Path, device: str = "auto") -> Run:
     """The run in a folder, or the model in a `model.safetensors`. Raises UnblotError where there is none."""
-    path = Path(path)
+    path = user_path(path)
     config, denoiser = load_model(path)
     return Run(path if path.is_dir() else path.parent, config, denoiser.to(available_device(device)))

@@ -74,6 +74,15 @@ def shared_clock(group: Group) -> Callable[[], float]:
     return read
 
 
+def agreed(group: Group, text: str) -> str:
+    """The leading process's text, in every process."""
+    if group.world == 1 or not dist.is_initialized():
+        return text
+    texts = [text]
+    dist.broadcast_object_list(texts, 0)
+    return texts[0]
+
+
 def wait_for_all(group: Group) -> None:
     """Returns when every process has called it."""
     if group.world > 1 and dist.is_initialized():

@@ -1,10 +1,9 @@
-"""Files that appear whole or not at all: text, JSON, tensors and arrays; and new folders."""
+"""Files that appear whole or not at all: text, JSON and tensors."""
 
+import contextlib
 import hashlib
-import itertools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, sentence
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -21,7 +20,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as f:
             return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as e:
+    except OSError as e:
+        raise UnblotError(sentence(OSError(e.errno, e.strerror, str(path)))) from None
+    except (SafetensorError, ValueError) as e:
         raise UnblotError(f"{str(path)!r} is not a whole safetensors file ({e})") from None
 
 
@@ -29,11 +30,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """A safetensors file, written beside its place and moved there. Raises UnblotError where it cannot be written."""
     temporary = path.with_name(path.name + ".part")
     try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; the library makes files for the owner alone
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (SafetensorError, OSError) as e:
-        temporary.unlink(missing_ok=True)
-        raise UnblotError(f"{str(path)!r} could not be written ({e}); what was saved before is whole") from None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = sentence(e) if isinstance(e, OSError) else str(e)
+        raise UnblotError(f"{str(path)!r} could not be written ({reason}); what was saved before is whole") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -43,32 +50,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A text file, written beside its place and moved there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes may write the same file
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may hold what is no text
-    os.replace(temporary, path)
+    # a name in it may hold what is no text
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
-def new_folder(wanted: Path) -> Path:
-    """`wanted`, or the first of `wanted-2`, `wanted-3`, … that does not exist yet."""
-    names = itertools.chain([wanted], (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2)))
-    return next(path for path in names if not path.exists())
-
-
-def refuse_full(folder: Path, overwrite: bool) -> None:
-    """Raises UnblotError where the folder holds files that are not to be overwritten."""
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UnblotError(f"{str(folder)!r} holds files already; choose another --out, or give --overwrite")
-
-
-def must_be_writable(folder: Path) -> None:
-    """Raises UnblotError where no file can be made in the folder, or in what is there of the way to it."""
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def append_text(path: Path, text: str) -> None:
+    """Adds text to the end of a file. Raises UnblotError where the file is a symbolic link, which is not followed."""
     try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise UnblotError(
-            f"cannot write into {str(folder)!r} ({error.strerror}); make it writable, or copy the run elsewhere"
-        ) from None
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as e:
+        raise UnblotError(sentence(e)) from None
+    with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
 
 
 def checksum(path: Path) -> str:
@@ -86,10 +79,11 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     """The path, after `write` wrote the file beside it and the file was moved there: it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes may write the same file
+    temporary.unlink(missing_ok=True)  # it may be a link that leads elsewhere
     try:
         write(temporary)
         os.replace(temporary, path)

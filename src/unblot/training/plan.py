@@ -10,8 +10,9 @@ import numpy as np
 
 from unblot._version import __version__
 from unblot.config.durations import budget_of
+from unblot.config.options import check_values
 from unblot.config.presets import PRESETS, resolve
-from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig, check_values
+from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset

@@ -4,7 +4,6 @@ import contextlib
 import os
 import posixpath
 import stat
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 MAX_BYTES = 2**30  # that one thing may take in memory or unpacked, unless UNBLOT_MAX_BYTES says otherwise
 MAX_RATIO = 20  # a file that expands less than this is a large data set, not an attack
@@ -20,7 +19,6 @@ SYSTEM_NAMES = {  # files and folders that systems write beside pictures; those 
     *("__macosx", "@eadir", "@__thumb", "#recycle", "$recycle.bin", "lost+found", "system volume information"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
-JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of words in some scripts, and of emoji
 NO_LABELS = "none"  # as the option `labels` of a source: read all pictures, and no labels
 NAMED = 20  # names that a note lists before it counts the rest
 
@@ -160,17 +158,6 @@ def hidden(name: str) -> bool:
     """Whether a file's path below the root has a part that begins with a dot or is in SYSTEM_NAMES."""
     parts = name.replace("\\", "/").split("/")
     return any((p[:1] == "." and p not in (".", "..")) or p.casefold() in SYSTEM_NAMES for p in parts)
-
-
-def printable(name: str) -> str:
-    """The name with everything that could act on a terminal or that does not print written as escapes."""
-    if name.isprintable():
-        return name
-    return "".join(c if _prints(c) else c.encode("unicode_escape").decode() for c in name)
-
-
-def _prints(char: str) -> bool:
-    return char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs"
 
 
 def wants_labels(labels: str) -> bool:

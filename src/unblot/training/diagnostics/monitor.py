@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from unblot.config.schema import RunConfig
 from unblot.runs.folder import LOG
 from unblot.runs.metrics import Line, mean_loss
+from unblot.system.files import append_text
 from unblot.training.diagnostics.loggers import Logger, open_loggers
 from unblot.training.diagnostics.notebook import NotebookDisplay, in_notebook
 
@@ -134,5 +135,5 @@ class Monitor:
 
     def _write(self, line: str) -> None:
         if not self.silent:
-            with (self.folder / LOG).open("a") as log:
-                log.write("\n".join(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {part}" for part in line.split("\n")) + "\n")
+            lines = (f"{datetime.now():%Y-%m-%d %H:%M:%S}  {part}\n" for part in line.split("\n"))
+            append_text(self.folder / LOG, "".join(lines))

@@ -1,0 +1,92 @@
+"""Flags made from the fields of the configuration: names, values, defaults and help stand there and in the tables."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unblot.config.options import field_type
+from unblot.config.tables import names, with_options
+from unblot.errors import flag
+
+DECIDED = "decided by the preset and the data"
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what a shell completes a path with
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions, and the column of help narrow enough for long flags."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30)
+
+
+class PrintCompletion(argparse.Action):
+    """`--print-completion SHELL`: prints the script with which a shell completes commands and flags."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
+        import shtab
+
+        print(shtab.complete(parser, shell=args[1]))
+        parser.exit()
+
+
+def path_of(text: str) -> Path:
+    """A path of the command line, `~` expanded, which the shell leaves to us in `--out=~/x`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as e:
+        raise argparse.ArgumentTypeError(f"{text!r}: {e}") from None
+
+
+def add_path(parser: argparse.ArgumentParser, *args: str, **kwargs: Any) -> None:
+    """An argument that is a path, which shells complete."""
+    parser.add_argument(*args, **{"type": path_of, **kwargs}).complete = FILES  # type: ignore[attr-defined]
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, config: type, skip: Sequence[str] = (), groups: Sequence[str] = ()
+) -> None:
+    """One flag for each field of a configuration class, or of some groups of it.
+
+    Flags that are not given stay out of the parsed arguments.
+    """
+    added: dict[str, Any] = {}
+    options: list[str] = []
+    for field in dataclasses.fields(config):
+        about = field.metadata
+        if field.name in skip or (groups and about["group"] not in groups):
+            continue
+        if about["group"] not in added:
+            added[about["group"]] = parser.add_argument_group(about["group"])
+        kind = field_type(field)
+        how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": about["value"]}
+        name = flag(field.name)
+        action = added[about["group"]].add_argument(name, default=argparse.SUPPRESS, help=help_of(field), **how)
+        if about["value"] == "PATH":
+            action.complete = FILES
+        if about["table"] and (entries := with_options(about["table"])):
+            options.append("\n      ".join([f"  {name}", *entries]))
+    if options:
+        title = "values with OPTIONS, which are written as NAME:KEY=VALUE,KEY=VALUE, with their defaults:"
+        parser.epilog = "\n".join([*filter(None, [parser.epilog]), title, *options])
+
+
+def help_of(field: dataclasses.Field) -> str:
+    """The help of a flag: what it is, the entries of its table, and its default."""
+    about, default = field.metadata, field.default
+    text, bracket, own = about["help"].partition(" (default:")
+    if about["table"]:
+        text += f": {names(about['table'])}"
+    if not bracket and default is dataclasses.MISSING:
+        own = f" {DECIDED})"
+    elif not bracket and default not in (None, "") and default is not False:
+        own = f" {default})"
+    return (text + (f" (default:{own}" if own else "")).replace("%", "%%")

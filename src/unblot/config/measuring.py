@@ -1,0 +1,58 @@
+"""The choices of the commands that measure a run: evaluate, ema and tune."""
+
+from dataclasses import dataclass
+
+from unblot.config.options import SPEC, Checked, device_option, moved_data_option, option, steps_option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Checked):
+    """Every choice of an evaluation."""
+
+    n: int = option("number of samples to evaluate", "what", "N", low=2, default=2000)
+    features: str = option(
+        "features to compare pictures by, several with + (default: classifier with labels, else random)",
+        "what",
+        SPEC,
+        table="FEATURES",
+        default="",
+    )
+    flip: bool = option("mirrored copies of training pictures count as copies", "what", default=False)
+    shift: int = option("copies moved by up to N pixels count as copies", "what", "N", low=0, default=0)
+    likelihood: int = option("pictures to compute the variational bound of; 0 for none", "what", "N", low=0, default=64)
+    ode: int = option("pictures to compute the likelihood of along the ODE; 0 for none", "what", "N", low=0, default=0)
+    data: str | None = moved_data_option("what")
+    guidance: float | None = option("strength of guidance (default: as tuned, or 1)", "sampling", "X", default=None)
+    steps: int | None = steps_option("sampling")
+    seed: int = option("seed of the samples", "sampling", "N", low=0, default=0)
+    device: str = device_option("sampling")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig(Checked):
+    """Every choice of choosing the average of the weights."""
+
+    std: float | None = option("EMA std, as a share of the run (default: the best)", "what", "X", default=None)
+    by: str = option("how the best is found: by the held-out loss, or by distance", "what", "HOW", default="loss")
+    n: int = option("samples for a distance", "what", "N", low=2, default=500)
+    data: str | None = moved_data_option("what")
+    seed: int = option("seed of the noise and the samples", "what", "N", low=0, default=0)
+    device: str = device_option("what")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(Checked):
+    """Every choice of a tuning."""
+
+    n: int = option("the most samples for one measurement", "what", "N", low=100, default=2000)
+    budget: str = option("time for the search, as 90s or 1h", "what", "TIME", default="10m")
+    features: str = option(
+        "features to compare pictures by (default: classifier with labels, else random)",
+        "what",
+        SPEC,
+        table="FEATURES",
+        default="",
+    )
+    data: str | None = moved_data_option("what")
+    seed: int = option("seed of the samples", "what", "N", low=0, default=0)
+    device: str = device_option("what")

@@ -1,0 +1,110 @@
+"""Fields of a configuration that are flags of the command line as well, and the check of their values."""
+
+import dataclasses
+import math
+import numbers
+import types
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, get_args
+
+from unblot.errors import UnblotError, arg
+
+KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+MOST_STEPS = 100_000  # of sampling
+SPEC = "NAME[:OPTIONS]"
+MOST = 2**63 - 1  # the largest whole number that a choice may be
+
+
+def option(
+    help: str,
+    group: str,
+    value: str = "",
+    low: float = -math.inf,
+    high: float = math.inf,
+    table: str = "",
+    **default: Any,
+) -> Any:
+    """A field that is also a flag: its line of help, its group there, its value's name, and its least and most.
+
+    value: what is wanted, as the help shows it (N, TIME, HxW). table: the table that the value is chosen from.
+    """
+    metadata = {"help": help, "group": group, "value": value, "low": low, "high": high, "table": table}
+    return field(metadata=metadata, **default)
+
+
+class Checked:
+    """A configuration whose values have the types of their fields, and its numbers the ranges of their options."""
+
+    def __post_init__(self) -> None:
+        check_values(type(self), vars(self))
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if field_type(f) in (int, float) and hasattr(value, "item"):  # a NumPy number, which is no JSON
+                object.__setattr__(self, f.name, value.item())
+
+
+def check_values(config: type, values: Mapping[str, Any]) -> None:
+    """Raises UnblotError for a value that does not suit the configuration's field of that name; others are not read."""
+    for f in dataclasses.fields(config):
+        if f.name in values and not (values[f.name] is None and _optional(f)):
+            _check(f, values[f.name])
+
+
+def field_type(f: dataclasses.Field) -> type:
+    """The plain type of a field, without None: `int` for `int | None`."""
+    return next(t for t in get_args(f.type) if t is not type(None)) if _optional(f) else f.type  # type: ignore[return-value]
+
+
+def _optional(f: dataclasses.Field) -> bool:
+    return isinstance(f.type, types.UnionType)
+
+
+def _check(f: dataclasses.Field, value: Any) -> None:
+    kind, low, high = field_type(f), f.metadata["low"], f.metadata["high"]
+    if _optional(f) and kind is str:
+        return  # a label by index, a path: what it may be is said where it is used
+    if _optional(f) and isinstance(value, list | tuple):  # several that take turns
+        for one in value:
+            _check(f, one)
+        return
+    abstract: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    if not isinstance(value, abstract) or (isinstance(value, bool) and kind is not bool):
+        raise UnblotError(f"{arg(f.name)} must be {KINDS[kind]}, not {value!r}")
+    if kind not in (int, float):
+        return
+    if not math.isfinite(value) or abs(value) > MOST or not low <= value <= high:
+        bounds = [f"{word} {bound:g}" for word, bound in (("at least", low), ("at most", high)) if math.isfinite(bound)]
+        limit = f"from {low:g} to {high:g}" if len(bounds) == 2 else "".join(bounds) or "a finite number"
+        raise UnblotError(f"{arg(f.name)} must be {limit}, not {value}")
+
+
+# --- fields that several configurations share
+
+
+def device_option(group: str) -> Any:
+    return option("cpu, cuda, mps, or auto: the best that is available", group, "DEVICE", default="auto")
+
+
+def moved_data_option(group: str) -> Any:
+    return option("where the training data is now, if it was moved", group, "PATH", default=None)
+
+
+def steps_option(group: str) -> Any:
+    return option(
+        "steps from noise to picture (default: those of the run)", group, "N", low=1, high=MOST_STEPS, default=None
+    )
+
+
+def solver_option(group: str) -> Any:
+    return option("solver (default: that of the run)", group, SPEC, table="SOLVERS", default=None)
+
+
+def spacing_option(group: str) -> Any:
+    return option(
+        "noise levels that the steps visit (default: those of the run)", group, SPEC, table="SPACINGS", default=None
+    )
+
+
+def label_option(group: str) -> Any:
+    return option("class by name or number; 0,1,2 or all take turns (default: no class)", group, "NAME", default=None)

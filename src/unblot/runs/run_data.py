@@ -1,0 +1,57 @@
+"""The data that a run learns from, or was trained on."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unblot.config.schema import DataConfig, RunConfig
+from unblot.data.audit.audit import quick_check
+from unblot.data.dataset import Dataset, open_data
+from unblot.errors import UnblotError, arg, escaped
+from unblot.system.progress import progress_bar
+
+
+def open_dataset(source: DataConfig, quiet: bool = False) -> Dataset:
+    """The data set of a configuration, cached if it is not yet; shows the progress of that."""
+    choices = {k: v for k, v in dataclasses.asdict(source).items() if k not in ("data", "unlabelled")}
+    with progress_bar("reading", quiet=quiet) as bar:
+        return open_data(
+            source.data, **choices, labels=not source.unlabelled, report=line_printer(quiet), progress=bar.update
+        )
+
+
+def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> tuple[DataConfig, Dataset]:
+    """The data of a new run, whose choices are taken out of `choices`."""
+    reading = {f.name: choices.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in choices}
+    source = DataConfig(data=str(data), **reading)
+    dataset = open_dataset(source, quiet)
+    for warning in quick_check(dataset):
+        if not quiet:
+            print(f"note: {escaped(warning)}")
+    return source, dataset
+
+
+def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:
+    """The data that a run was trained on, and the configuration that says where it is. moved: its place now.
+
+    Raises UnblotError where it is missing, or not what it was.
+    """
+    source = config.source if moved is None else dataclasses.replace(config.source, data=str(moved))
+    way_out = f"say where it is now with {arg('data', 'PATH')}, or train a new run"
+    try:
+        dataset = open_dataset(source, quiet)
+    except UnblotError as e:
+        if moved is not None:
+            raise
+        where = "" if Path(source.data).is_absolute() else ", a path relative to where the run was started"
+        raise UnblotError(f"{e}; run {str(run)!r} was trained on {source.data!r}{where}; {way_out}") from None
+    if dataset.fingerprint != config.data.fingerprint:
+        raise UnblotError(f"the data {source.data!r} is not what run {str(run)!r} was trained on; {way_out}")
+    return dataset, dataclasses.replace(config, source=source)
+
+
+def line_printer(quiet: bool) -> Callable[[str], None]:
+    """Prints a line on the standard error, or nothing."""
+    return (lambda line: None) if quiet else lambda line: print(escaped(line), file=sys.stderr)

@@ -1,0 +1,78 @@
+"""Messages name a choice by `arg`, so that they fit Python and the command line."""
+
+import ast
+import re
+from pathlib import Path
+
+import unblot
+from unblot.errors import arg, command_line, escaped, sentence
+
+ROOT = Path(unblot.__file__).parent
+STILL_TO_DO: set[str] = {
+    "distillation/distill.py",
+    "editing/files.py",
+    "editing/images.py",
+    "editing/inputs.py",
+    "evaluation/ema_std.py",
+    "evaluation/features.py",
+    "training/batches.py",
+    "training/budget.py",
+    "training/checkpoint.py",
+    "training/diagnostics/loggers.py",
+    "training/trainer.py",
+    "process/parameterizations.py",
+    "vlb.py",
+    "tuning/search.py",
+    "data/dataset.py",
+    "data/cache/journal.py",
+    "data/clusters.py",
+    "system/sharding.py",
+    "system/compiling.py",
+    "runs/run.py",
+    "runs/snapshots.py",
+    "runs/tuning_store.py",
+    "training/loop.py",
+    "sampling/spacing.py",
+}
+
+
+def literal_flags(path: Path) -> list[str]:
+    """The texts of UnblotErrors in a file that name a flag outside of a whole command (`unblot train --resume`)."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UnblotError":
+            texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            texts = [
+                re.sub(r"unblot [a-z]+( [A-Z]+)*( --[a-z]+)*", "", text) for text in texts if isinstance(text, str)
+            ]
+            found += [text for text in texts if re.search(r"(?<![\w-])(--[a-z]|-n\b)", text)]
+    return found
+
+
+def test_no_error_names_a_flag_by_itself() -> None:
+    found = {path.relative_to(ROOT).as_posix(): literal_flags(path) for path in ROOT.rglob("*.py")}
+    found = {name: texts for name, texts in found.items() if texts and not name.startswith("cli/")}
+    assert not {name: texts for name, texts in found.items() if name not in STILL_TO_DO}
+
+
+def test_a_choice_is_named_as_its_reader_gives_it() -> None:
+    assert (arg("batch_size", 64), arg("batch_size"), arg("overwrite", True)) == (
+        "batch_size=64", "batch_size=", "overwrite=True",
+    )  # fmt: skip
+    with command_line():
+        assert (arg("batch_size", 64), arg("batch_size"), arg("overwrite", True), arg("n", 3)) == (
+            "--batch-size 64", "--batch-size", "--overwrite", "-n 3",
+        )  # fmt: skip
+    assert arg("fit", "crop") == "fit='crop'"
+
+
+def test_an_error_of_the_system_is_a_sentence() -> None:
+    assert sentence(PermissionError(13, "Permission denied", "/a/b")) == (
+        "'/a/b': permission denied; change the permissions, or choose another place"
+    )
+    assert sentence(OSError(28, "No space left on device")).startswith("the disk is full; free some space")
+    assert sentence(OSError("odd")) == "odd"
+
+
+def test_what_does_not_print_is_written_as_escapes() -> None:
+    assert escaped("a\x1b[31mred\nb\u202e\x07é") == "a\\x1b[31mred\nb\\u202e\\x07é"
