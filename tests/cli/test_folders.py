@@ -267,7 +267,7 @@ def test_a_run_without_checkpoint_starts_again(run, tmp_path, capsys):
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(run / CONFIG, begun)
-    assert "unblot train --resume" in refused(capsys, "show", begun)
+    assert "unblot train --resume" in refused(capsys, "sample", begun)
     assert "unblot train --resume" in refused(capsys, *TRAIN, "--out", begun)
     assert main(["train", "--resume", str(begun), "--quiet"]) == 0
     assert (begun / MODEL).read_bytes() == (run / MODEL).read_bytes()

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 import torch
@@ -16,7 +16,12 @@ from helpers import TINY, refused
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.nn import NETWORKS
-from unblot.runs.folder import CONFIG, MODEL, build_denoiser, load_model, read_config
+from unblot.runs.budget_plan import BudgetPlan, StoredPlan
+from unblot.runs.folder import CONFIG, MODEL, PLAN, TUNING, build_denoiser, load_model, read_config
+from unblot.runs.tuning_store import Tuning, write_tuning
+from unblot.sampling.settings import Candidate, SamplerConfig
+from unblot.system.files import write_json
+from unblot.system.folders import MANIFEST
 from unblot.system.stored import parse_stored, read_stored
 
 NONSENSE = [None, True, -1, 0, 10**30, 0.5, "300", "", [], [1], {}, {"a": 1}]
@@ -131,6 +136,24 @@ def test_an_edited_config_or_header_is_read_or_refused(run, tmp_path):
                 refusals.append(str(e))
     assert len(refusals) > 100
     assert not [told for told in refusals if "\n" in told]
+
+
+def test_an_edited_plan_tuning_or_manifest_is_read_or_refused(run, tmp_path, capsys):
+    copy_of_run, rng = tmp_path / "run", random.Random(0)
+    shutil.copytree(run, copy_of_run)
+    out = copy_of_run / "samples" / "sample"
+    sample = ["sample", str(copy_of_run), "-n", "1", "--steps", "1", "--out", str(out)]
+    assert main(sample) == 0
+    plan = BudgetPlan(9.0, 1.0, 0, "unet", 9, 8, 9, 72, 1.0, 9.0, 9, 0.1, 0.1, 3, "2026-01-01T00:00:00")
+    write_json(copy_of_run / PLAN, asdict(StoredPlan(plan)))
+    write_tuning(copy_of_run, Tuning("0", (Candidate(SamplerConfig("heun", "karras", 3), 5, 1.0),), {"n": 9}))
+    for path, argv in ((copy_of_run / PLAN, ["show"]), (copy_of_run / TUNING, ["show"]), (out / MANIFEST, sample)):
+        kept = json.loads(path.read_text())
+        for _ in range(25):
+            path.write_text(json.dumps(edited(kept, rng)))
+            if main([*argv, str(copy_of_run)] if argv == ["show"] else argv):
+                assert capsys.readouterr().err.count("\n") == 1
+        path.write_text(json.dumps(kept))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_killed_call_resumed_by_two_processes_is_the_same(run, tmp_path):
         time.sleep(0.01)
     drawing.send_signal(signal.SIGKILL)
     assert drawing.wait() == -signal.SIGKILL
-    left = tmp_path / "killed" / ".000299.png.1.tmp"  # as by a process that was killed while it wrote
+    left = tmp_path / "killed" / ".000299.png.1.part"  # as by a process that was killed while it wrote
     left.write_bytes(b"half")
     there = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("killed/0*.png")}
     assert len(there) < 300

@@ -268,10 +268,15 @@ def _in_batches(
     return {"terms": means, "count": len(pictures), "pictures": pictures.tolist(), "each": terms["total"].tolist()}
 
 
+def _spacing(train: TrainConfig) -> str:
+    """The run's spacing, which gives any number of levels; "time" where it lists its few levels."""
+    return "time" if train.spacing.startswith("listed") else train.spacing
+
+
 def _bound(
     denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any
 ) -> Terms:
-    levels = sampling_levels(train.schedule, train.spacing, BOUND_STEPS)
+    levels = sampling_levels(train.schedule, _spacing(train), BOUND_STEPS)
     with torch.no_grad():
         learned = denoise(x0, levels.at(0)).variance_interpolation is not None
     decoder = decoder_of(values, x0.device)
@@ -282,7 +287,7 @@ def _bound(
 
 
 def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any) -> Terms:
-    levels = sampling_levels(train.schedule, train.spacing, ODE_STEPS)
+    levels = sampling_levels(train.schedule, _spacing(train), ODE_STEPS)
     levels = levels.at(levels.alpha > 0)
     prior_std = norm(levels.at(0), data_std)
     if not values.bounded:

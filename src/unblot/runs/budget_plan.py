@@ -40,6 +40,24 @@ class BudgetPlan:
         return describe_plan(self.to_dict())
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run with a budget came to. seconds of its budget; memory in bytes."""
+
+    seconds: float
+    steps: int
+    pictures: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """plan.json: the plan, and after the run what it came to."""
+
+    plan: BudgetPlan
+    came: Outcome | None = None
+
+
 def describe_plan(plan: dict[str, Any]) -> str:
     """A plan in words, as `BudgetPlan.to_dict` gives it, in four lines."""
     memory = f"{plan['memory'] / 1e9:.1f} GB" if plan["memory"] >= 1e9 else f"{plan['memory'] / 1e6:.0f} MB"

@@ -168,7 +168,7 @@ def _names(unit: range, shards: bool) -> set[str]:
 
 def _sweep(folder: Path, names: set[str]) -> None:
     """Removes the partial files of processes that were killed while they wrote one of these."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(".*.part"):
         if path.name[1:].split(".")[0].replace("labels-", "shard-") in names:
             path.unlink(missing_ok=True)
 

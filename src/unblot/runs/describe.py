@@ -1,6 +1,5 @@
 """A run in words: its data, network, process, training, sampling and losses."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,12 @@ import numpy as np
 
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
-from unblot.runs.budget_plan import describe_plan
+from unblot.runs.budget_plan import StoredPlan
 from unblot.runs.folder import CONFIG, METRICS, MODEL, PLAN, fingerprint, load_model, read_config
 from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind, read_metrics
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
 from unblot.sampling.settings import choose, describe_sampler
+from unblot.system.stored import read_stored
 
 LOSSES = 5  # that are shown of a run
 SIDES = {"averaged": "training", "held-out": "held_out"}  # the losses of the averaged weights
@@ -56,7 +56,7 @@ def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> li
     if denoiser is not None and (tuning := read_tuning(path)) is not None:
         rows.append(("tuned", _tuned(path, tuning, fingerprint(denoiser), bool(config.data.clusters))))
     if (path / PLAN).is_file():
-        rows.append(("plan", _plan(json.loads((path / PLAN).read_text()))))
+        rows.append(("plan", _plan(read_stored(path / PLAN, StoredPlan, "it is damaged; remove it"))))
     metrics = read_metrics(path)
     if metrics:
         rows.append(("reached", f"step {metrics[-1]['step']} of {config.train.steps} ({METRICS})"))
@@ -79,12 +79,11 @@ def _tuned(path: Path, tuning: Tuning, model: str, labels: bool) -> str:
     return f"{describe_sampler(found.sampler)} ({found.nfe} network calls; quality {DEFAULT}){lost}"
 
 
-def _plan(kept: dict[str, Any]) -> str:
+def _plan(kept: StoredPlan) -> str:
     """The plan for the time budget, and the result."""
-    text = describe_plan(kept["plan"]).replace("\n", "\n" + " " * 10)
-    if "came" in kept:
-        came = kept["came"]
-        text += f"\n{'':10}came to {came['steps']:,} steps, {came['pictures']:,} pictures in {came['seconds']:.0f} s"
+    text, came = str(kept.plan).replace("\n", "\n" + " " * 10), kept.came
+    if came is not None:
+        text += f"\n{'':10}came to {came.steps:,} steps, {came.pictures:,} pictures in {came.seconds:.0f} s"
     return text
 
 

@@ -1,8 +1,7 @@
 """The result of tuning a run, kept in its tuning.json, and the sampler that follows from it."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, canonical
 from unblot.system.files import checksum, write_json
+from unblot.system.stored import read_stored
 
 DEFAULT = "good"  # the quality of a tuned run that is sampled without choices
 
@@ -36,12 +36,7 @@ class Tuning:
 
 def write_tuning(folder: Path, tuning: Tuning) -> None:
     """Writes tuning.json into the run's folder, in place of an earlier one."""
-    candidates = [
-        {**asdict(candidate.sampler), **{k: v for k, v in asdict(candidate).items() if k != "sampler"}}
-        for candidate in tuning.candidates
-    ]
-    kept = {"model": tuning.model, "about": dict(tuning.about), "guides": dict(tuning.guides), "candidates": candidates}
-    write_json(folder / TUNING, kept)
+    write_json(folder / TUNING, asdict(tuning))
 
 
 def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None:
@@ -52,15 +47,7 @@ def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None
     path = folder / TUNING
     if not path.exists():
         return None
-    try:
-        raw = json.loads(path.read_text())
-        names = {f.name for f in fields(SamplerConfig)}
-        candidates = tuple(
-            Candidate(SamplerConfig(**{k: c.pop(k) for k in names & set(c)}), **c) for c in map(dict, raw["candidates"])
-        )
-        tuning = Tuning(raw["model"], candidates, raw["about"], raw.get("guides", {}))
-    except (UnblotError, ValueError, TypeError, KeyError) as e:
-        raise UnblotError(f"{str(path)!r} is damaged ({e}); write it anew with: unblot tune {folder}") from None
+    tuning = read_stored(path, Tuning, f"it is damaged; write it anew with: unblot tune {folder}")
     return tuning if denoiser is None or tuning.model == fingerprint(denoiser) else None
 
 

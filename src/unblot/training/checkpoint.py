@@ -6,6 +6,7 @@
 A checkpoint is written under another name, flushed to disk and then renamed: one that can be seen is complete.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -64,13 +65,17 @@ def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str
     os.replace(temporary, place)
     flush(place.parent)
     for old in set(steps_saved(run)[:-KEEP]) - {best_saved(run)}:
-        shutil.rmtree(run / CHECKPOINTS / f"{old:08d}")
+        for name in (TENSORS, STATE):
+            (run / CHECKPOINTS / f"{old:08d}" / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds files that are not ours
+            (run / CHECKPOINTS / f"{old:08d}").rmdir()
     return place
 
 
 def steps_saved(run: Path) -> list[int]:
     """The steps that have a checkpoint, oldest first."""
-    return sorted(int(p.name) for p in (run / CHECKPOINTS).glob("*") if p.name.isdigit())
+    places = (p for p in (run / CHECKPOINTS).glob("*") if p.name.isdigit())
+    return sorted(int(p.name) for p in places if (p / TENSORS).exists() or (p / STATE).exists())
 
 
 def best_saved(run: Path) -> int | None:
