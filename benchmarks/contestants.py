@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from diagnostics import Diagnostics, Drawable, Trained
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from torch.nn.functional import pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusers_loop import DiffusersLoop, endless, unet
+from stopwatch import Drawable, Stopwatch, Trained
 from unblot import api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import open_data
@@ -39,11 +39,11 @@ FRAME = 2  # black pixels on each side of what the peers see
 LOOK_EVERY = 10  # steps after which a run with a budget looks at its pace
 
 
-def train_unblot(preset: str) -> Callable[[Tensor, Diagnostics], Trained]:
+def train_unblot(preset: str) -> Callable[[Tensor, Stopwatch], Trained]:
     """What `unblot train --budget` does: trial steps, a network, and a number of steps that keeps to the end."""
 
-    def train(pictures: Tensor, diagnostics: Diagnostics) -> Trained:
-        path = diagnostics.folder.parent / "data.npy"  # packed once for both presets
+    def train(pictures: Tensor, stopwatch: Stopwatch) -> Trained:
+        path = stopwatch.folder.parent / "data.npy"  # packed once for both presets
         if not path.exists():
             np.save(path, pictures[:, None].numpy())
         dataset = open_data(str(path), held_out=0, cache=path.parent / "cache", options={"layout": "NCHW"})
@@ -51,8 +51,8 @@ def train_unblot(preset: str) -> Callable[[Tensor, Diagnostics], Trained]:
             DataConfig(data=str(path), held_out=0),
             {"preset": preset, "preview_every": 0, "held_out_every": 0},
         )
-        diagnostics.begin()
-        controller = BudgetController(diagnostics.seconds, lambda: diagnostics.elapsed)
+        stopwatch.begin()
+        controller = BudgetController(stopwatch.seconds, lambda: stopwatch.elapsed)
         config, _ = choose(
             lambda **own: api.plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
         )
@@ -65,7 +65,7 @@ def train_unblot(preset: str) -> Callable[[Tensor, Diagnostics], Trained]:
             if steps is not None:
                 trainer.change_steps(steps)
             ended = trainer.step >= trainer.config.train.steps
-            last = diagnostics.over(lambda path: save_model(path, config, trainer.ema.weights), last=ended)
+            last = stopwatch.over(lambda path: save_model(path, config, trainer.ema.weights), last=ended)
         return Trained(trainer.denoiser, config.train.batch_size, trainer.take_step)
 
     return train
@@ -82,13 +82,13 @@ def diffusers_network() -> nn.Module:
     return unet(1, 32, (32, 64, 64))
 
 
-def train_diffusers(pictures: Tensor, diagnostics: Diagnostics) -> Trained:
+def train_diffusers(pictures: Tensor, stopwatch: Stopwatch) -> Trained:
     """diffusers' unconditional training script with its defaults: batches of 16, AdamW at 1e-4, its own average."""
     torch.manual_seed(0)
     loop = DiffusersLoop(diffusers_network(), framed(pictures) * 2 - 1)
-    diagnostics.begin()
+    stopwatch.begin()
     loop.step()
-    while not diagnostics.over(lambda path: save_file(loop.averaged(), path)):
+    while not stopwatch.over(lambda path: save_file(loop.averaged(), path)):
         loop.step()
     return Trained(loop.model, loop.batch, loop.step)
 
@@ -112,7 +112,7 @@ class TimeUp(Exception):
     """Ends a trainer's loop that knows steps only."""
 
 
-def train_lucidrains(pictures: Tensor, diagnostics: Diagnostics) -> Trained:
+def train_lucidrains(pictures: Tensor, stopwatch: Stopwatch) -> Trained:
     """denoising-diffusion-pytorch's own Trainer with its defaults: batches of 16, Adam at 1e-4, averages at 0.995."""
     torch.manual_seed(0)
     diffusion = lucidrains_diffusion()
@@ -123,7 +123,7 @@ def train_lucidrains(pictures: Tensor, diagnostics: Diagnostics) -> Trained:
             Image.new("L", (32, 32)).save(Path(folder) / f"{i}.png")
         options = {"augment_horizontal_flip": False, "calculate_fid": False, "save_and_sample_every": 10**9}
         theirs = TheirTrainer(
-            diffusion, folder, train_num_steps=10**9, results_folder=str(diagnostics.folder / "theirs"), **options
+            diffusion, folder, train_num_steps=10**9, results_folder=str(stopwatch.folder / "theirs"), **options
         )
 
     def keep(path: Path) -> None:
@@ -133,12 +133,12 @@ def train_lucidrains(pictures: Tensor, diagnostics: Diagnostics) -> Trained:
     def timed():  # a batch is asked for at the beginning of each step, when the one before it is over
         batches = endless(framed(pictures), theirs.batch_size)
         yield next(batches)
-        while not diagnostics.over(keep):
+        while not stopwatch.over(keep):
             yield next(batches)
         raise TimeUp
 
     theirs.dl = timed()
-    diagnostics.begin()
+    stopwatch.begin()
     with contextlib.suppress(TimeUp):
         theirs.train()
     batches = endless(framed(pictures), theirs.batch_size)
@@ -184,7 +184,7 @@ def framed(pictures: Tensor) -> Tensor:
 class Contestant(NamedTuple):
     """How a contestant is trained and sampled from, and the package that it comes from."""
 
-    train: Callable[[Tensor, Diagnostics], Trained]
+    train: Callable[[Tensor, Stopwatch], Trained]
     load: Callable[[Path], Drawable]
     package: str
 
@@ -200,8 +200,8 @@ CONTESTANTS = {
 def train(name: str, pictures: Tensor, folder: Path, seconds: float, every: float) -> None:
     """Trains a contestant; leaves its snapshots in the folder, and training.json last of all."""
     folder.mkdir(parents=True, exist_ok=True)
-    diagnostics = Diagnostics(folder, seconds, every)
-    network, batch, step = CONTESTANTS[name].train(pictures, diagnostics)
+    stopwatch = Stopwatch(folder, seconds, every)
+    network, batch, step = CONTESTANTS[name].train(pictures, stopwatch)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with FlopCounterMode(display=False) as counter:
         step()
@@ -209,12 +209,12 @@ def train(name: str, pictures: Tensor, folder: Path, seconds: float, every: floa
         "version": importlib.metadata.version(CONTESTANTS[name].package),
         "parameters": sum(p.numel() for p in network.parameters()),
         "batch": batch,
-        "steps": diagnostics.steps,
-        "seconds": round(diagnostics.spent, 2),
-        "pictures_per_second": round(diagnostics.steps * batch / diagnostics.spent, 1),
+        "steps": stopwatch.steps,
+        "seconds": round(stopwatch.spent, 2),
+        "pictures_per_second": round(stopwatch.steps * batch / stopwatch.spent, 1),
         "gflop_per_picture": round(counter.get_total_flops() / batch / 1e9, 4),
-        "gflops": round(diagnostics.steps * counter.get_total_flops() / diagnostics.spent / 1e9, 2),
+        "gflops": round(stopwatch.steps * counter.get_total_flops() / stopwatch.spent / 1e9, 2),
         "peak_memory_mib": round(peak / 1024),
-        "snapshots": diagnostics.snapshots,
+        "snapshots": stopwatch.snapshots,
     }
     (folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")

@@ -13,7 +13,7 @@ settings.load_profile("unblot")
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of packs for this run of the tests alone."""
+    """A folder of dataset caches for this run of the tests alone."""
     before = os.environ.get("UNBLOT_CACHE")
     os.environ["UNBLOT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from data_files import BROKEN, encoded, tiff_of
+from unblot.data.dataset import open_data
 from unblot.data.readers import formats, tiff
 from unblot.data.readers.metadata import ORIENTATION, PNG_START
 from unblot.errors import UnblotError
@@ -107,7 +108,7 @@ def test_pages_of_a_tiff_are_pictures_or_channels():
     array = RNG.integers(0, 65536, (4, 7, 9), np.uint16)
     for compression in (None, "zlib"):
         data = tiff_of(array, photometric="minisblack", compression=compression)
-        assert tiff.count(data) == 4
+        assert tiff.contents(data) == (4, 0)
         stack = tiff.Stack(io.BytesIO(data))
         np.testing.assert_array_equal(np.stack([stack.picture(i) for i in range(4)])[:, 0], array)
         np.testing.assert_array_equal(formats.open_picture(data, pages="channels").values(), array)
@@ -214,13 +215,16 @@ def test_axes_that_repeat_a_letter_count_pictures():
     np.testing.assert_array_equal([stack.picture(i)[0] for i in range(6)], array.reshape(6, 7, 9))
 
 
-def test_reduced_copies_among_the_pages_are_no_pictures():
+def test_reduced_copies_among_the_pages_are_no_pictures_and_named(tmp_path):
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as writer:
         writer.write(DEEP, photometric="minisblack")
         writer.write(DEEP[:2, :5].copy(), photometric="minisblack", subfiletype=1)
     stack = tiff.Stack(io.BytesIO(stream.getvalue()))
     assert (stack.count, stack.left_out) == (1, 1)
+    (tmp_path / "a.tif").write_bytes(stream.getvalue())
+    notes = open_data(str(tmp_path)).cached.notes
+    assert "1 page of TIFF files left out: reduced copies or masks of other pages" in notes
     np.testing.assert_array_equal(stack.picture(0)[0], DEEP)
 
 

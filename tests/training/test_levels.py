@@ -26,7 +26,7 @@ CHOICES = TrainConfig(
     **{"network": "", "parameterization": "edm", "schedule": "edm", "times": "stratified", "weighting": "none"},
     **{"data_std": 0.5, "steps": 10, "batch_size": 8, "learning_rate": 1e-3, "warmup": 0.0, "decay": "none"},
     **{"ema": "power", "spacing": "karras", "solver": "euler", "sampling_steps": 4, "preview_every": 0},
-    checkpoint_every=10,
+    **{"checkpoint_every": 10, "clusters": 0, "optimizer": "adamw"},
 )
 
 

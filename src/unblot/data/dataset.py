@@ -87,10 +87,7 @@ def open_data(
 
     Raises UnblotError where nothing is usable or, with on_broken="stop", anything is broken, and names it.
     """
-    if on_broken not in ("stop", "skip"):
-        raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
-    if not 0 <= held_out < 1:
-        raise UnblotError(f"the held-out share {held_out} is out of range; give {arg('held_out')} from 0 to below 1")
+    _check_choices(on_broken, held_out)
     image_options = ImageOptions(parse_size(size), fit, colour, background)
     source_options = dict(options or {}) | ({"pages": pages} if pages else {})
     caches = Path(cache or cache_folder())
@@ -111,6 +108,14 @@ def open_data(
         out,
         cached,
     )
+
+
+def _check_choices(on_broken: str, held_out: float) -> None:
+    """Raises UnblotError for a choice of `open_data` that does not exist or is out of range."""
+    if on_broken not in ("stop", "skip"):
+        raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
+    if not 0 <= held_out < 1:
+        raise UnblotError(f"the held-out share {held_out} is out of range; give {arg('held_out')} from 0 to below 1")
 
 
 def require_same(dataset: Dataset, fingerprint: str, place: str) -> None:

@@ -47,7 +47,7 @@ def test_a_planted_overfit_is_found_and_its_turn_named():
     lines = measured(held_out, falling(30, 0.1))
     assert turned(lines).best_step == 1400
     assert "step 1400" in overfitting(lines)
-    assert "--steps 1400" in overfitting(lines)
+    assert "steps=1400" in overfitting(lines)
 
 
 def test_a_rise_without_falling_training_loss_is_no_overfit():
@@ -83,7 +83,7 @@ def test_spikes_far_above_the_lines_before_are_found(key):
     assert rate_too_high(lines) is None
     for i in (180, 187, 195):
         lines[i][key] *= 100
-    assert "--learning-rate" in rate_too_high(lines)
+    assert "learning_rate=" in rate_too_high(lines)
 
 
 def test_skipped_steps_and_a_loss_that_rises_for_good_are_found():

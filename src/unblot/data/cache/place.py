@@ -19,7 +19,7 @@ from typing import Any
 
 from unblot.data.cache.manifest import CachedDataset, load_cached
 from unblot.data.image_spec import ImageOptions
-from unblot.data.readers.damage import max_bytes
+from unblot.data.readers.listing import max_bytes
 from unblot.errors import UnblotError
 
 VERSION = 3  # of what a dataset cache holds: one of another version is built anew

@@ -1,15 +1,12 @@
 """Why a picture cannot be used: one line for whatever a decoder raises, and the limit of what is decoded."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
+from unblot.data.readers.listing import max_bytes
 from unblot.errors import UnblotError
-
-MAX_BYTES = 2**30  # of one picture in memory
-RAISED_BY = "UNBLOT_MAX_BYTES"
 
 
 def reason_of(error: BaseException, otherwise: str = "it is damaged or cut off") -> str:
@@ -38,14 +35,6 @@ def damage_in_one_line(otherwise: str = "it is damaged or cut off") -> Iterator[
         raise UnblotError(reason_of(error, otherwise)) from None
 
 
-def max_bytes() -> int:
-    """The bytes of memory that one picture may take: MAX_BYTES, or what the environment allows."""
-    try:
-        return int(float(os.environ[RAISED_BY]))
-    except (KeyError, ValueError, OverflowError):
-        return MAX_BYTES
-
-
 def check_size(channels: int, height: int, width: int, dtype: str) -> None:
     """Raises UnblotError for a picture without pixels, or too large to be decoded.
 
@@ -61,5 +50,5 @@ def check_bytes(size: int, what: str) -> None:
     if size > (limit := max_bytes()):
         raise UnblotError(
             f"{what} {size / 1e6:.0f} MB of memory, more than the limit of {limit / 1e6:.0f} MB; "
-            f"set {RAISED_BY}={size} to raise it"
+            f"set UNBLOT_MAX_BYTES={size} to raise it"
         )

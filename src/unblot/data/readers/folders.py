@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unblot.data.readers import tiff
 from unblot.data.readers.labels import Labelled, labels_from_folders, labels_from_shards, labels_from_table
-from unblot.data.readers.listing import DataSource, Item, Listing, file_origin, printable, wants_labels
+from unblot.data.readers.listing import DataSource, Item, Listing, counted, file_origin, printable, wants_labels
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.tables import is_table
 from unblot.data.readers.walking import Found, suffix_of, walk
@@ -53,11 +53,12 @@ def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -
         suffixes = ", ".join(printable(suffix) or "no suffix" for suffix in sorted(found.others)[:5])
         known = f"{found.others.total()} other files ({suffixes})" if found.others else "nothing"
         raise UnblotError(f"no pictures in {printable(path)!r}, only {known}; known are {' '.join(PICTURES)}")
+    copies = 0
     with Reader(root) as reader:
         if pages == "pictures":
-            pictures = _pages_apart(reader, pictures)
+            pictures, copies = _pages_apart(reader, pictures)
         if not with_labels:
-            return Listing(root, pictures, broken=tuple(found.broken), notes=tuple(found.notes()), pages=pages)
+            return Listing(root, pictures, broken=tuple(found.broken), notes=tuple(_notes(found, copies)), pages=pages)
         tables = [item for item in found.items if is_table(item.name)]
         sidecars = [item for item in found.items if suffix_of(item.name) in SIDECARS]
         labelled = labels_from_table(reader, tables, pictures) or _without_table(reader, sidecars, pictures)
@@ -67,7 +68,7 @@ def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -
         labels=labelled.labels,
         classes=labelled.classes,
         broken=(*found.broken, *labelled.broken),
-        notes=(*found.notes(), *labelled.notes),
+        notes=(*_notes(found, copies), *labelled.notes),
         pages=pages,
     )
 
@@ -81,15 +82,22 @@ def _without_table(reader: Reader, sidecars: list[Item], pictures: list[Item]) -
     return labelled if beside is None else replace(labelled, broken=beside.broken, notes=beside.notes + labelled.notes)
 
 
-def _pages_apart(reader: Reader, pictures: list[Item]) -> list[Item]:
-    """The pictures with each TIFF of several pages replaced by its pages."""
-    apart = []
+def _notes(found: Found, copies: int) -> list[str]:
+    """What was left out of the folder, and out of its TIFF files."""
+    pages = f"{counted(copies, 'page')} of TIFF files left out: reduced copies or masks of other pages"
+    return [*found.notes(), *([pages] if copies else [])]
+
+
+def _pages_apart(reader: Reader, pictures: list[Item]) -> tuple[list[Item], int]:
+    """The pictures with each TIFF of several pages replaced by its pages, and how many pages are no pictures."""
+    apart, copies = [], 0
     for item in pictures:
         count = 1
         if suffix_of(item.name) in PAGED:
             try:
-                count = tiff.count(reader.read(item))
+                count, left_out = tiff.contents(reader.read(item))
+                copies += left_out
             except Exception:  # it is reported when it is decoded
                 count = 1
         apart += [item] if count == 1 else [item._replace(page=page) for page in range(count)]
-    return apart
+    return apart, copies

@@ -199,9 +199,10 @@ def _samples(page: Any) -> np.ndarray:
     return array.transpose(order).reshape(-1, page.keyframe.imagelength, page.keyframe.imagewidth)
 
 
-def count(data: bytes) -> int:
-    """How many pictures a TIFF holds; 1 where it is broken, which decoding reports."""
+def contents(data: bytes) -> tuple[int, int]:
+    """How many pictures a TIFF holds and how many reduced copies and masks are left out; 1 and 0 if it is broken."""
     try:
-        return Stack(io.BytesIO(data)).count
-    except UnblotError:
-        return 1
+        stack = Stack(io.BytesIO(data))
+    except UnblotError:  # reported when it is decoded
+        return 1, 0
+    return stack.count, stack.left_out

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
+from unblot.data.readers.listing import printable
 from unblot.runs.folder import BEST, save_model
 from unblot.runs.metrics import HELD_OUT, STEP, Line, MetricsFile, mean_loss, of_kind
 from unblot.training import checkpoint
@@ -118,6 +119,6 @@ def culprits(dataset: Dataset, positions: Tensor, losses: Tensor) -> str:
     some = 0 < int(bad.sum()) < len(bad)
     chosen = dataset.train[(positions[bad] if some else positions).numpy()].tolist()
     cached = dataset.cached
-    names = ", ".join(cached.names[i] if cached else str(i) for i in chosen[:NAMED])
+    names = ", ".join(printable(cached.names[i]) if cached else str(i) for i in chosen[:NAMED])
     names += f" and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
     return f"the loss of {names} was not finite" if some else f"the last batch held {names}"

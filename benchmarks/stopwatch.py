@@ -20,7 +20,7 @@ class Drawable(NamedTuple):
     clusters: tuple[float, ...] = ()
 
 
-class Diagnostics:
+class Stopwatch:
     """Counts training time, and keeps the averaged weights each time another `every` seconds of it are over.
 
     Making a snapshot is not counted. Snapshots are written beside their place and moved there.
