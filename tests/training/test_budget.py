@@ -377,13 +377,13 @@ def test_times_are_read_as_they_are_written(seconds):
         ("20", "a number without a unit; say 90s"),
         ("20x", "unknown unit 'x'"),
         ("2 weeks", "unknown unit 'weeks'"),
-        ("soon", "is not a time"),
-        ("-5m", "is not a time"),
-        ("1..2m", "is not a time"),
-        ("infs", "is not a time"),
-        ("0m", "too short: trial steps come out of it; give at least 10s"),
+        ("soon", "is no time"),
+        ("-5m", "is no time"),
+        ("1..2m", "is no time"),
+        ("infs", "is no time"),
+        ("0m", "too short: trial steps are part of it; give at least 10s"),
         ("1s", "give at least 10s"),
-        ("+20m", "with --resume"),
+        ("+20m", "unblot train --resume RUN"),
     ],
 )
 def test_what_is_no_budget_is_told_in_one_line(budget, told, tmp_path):
@@ -406,15 +406,15 @@ def test_a_budget_that_allows_next_to_no_steps_is_refused(monkeypatch, tmp_path)
 
 def test_budget_and_steps_contradict_each_other(monkeypatch, tmp_path):
     Machine(monkeypatch, SPEEDS["steady"])
-    with pytest.raises(UnblotError, match="--budget and --steps"):
+    with pytest.raises(UnblotError, match="budget= and steps="):
         api.train("digits", out=tmp_path / "run", quiet=True, budget="20s", steps=3)
     api.train("digits", out=tmp_path / "run", quiet=True, steps=3, network=TINY)
-    with pytest.raises(UnblotError, match="--budget and --steps"):
+    with pytest.raises(UnblotError, match="budget= and steps="):
         api.resume(tmp_path / "run", quiet=True, budget="+20s", steps=9)
 
 
 def test_a_budget_that_is_used_up_is_told(monkeypatch, tmp_path):
     Machine(monkeypatch, SPEEDS["steady"])
     api.train("digits", out=tmp_path / "run", quiet=True, budget="1m", network=TINY)
-    with pytest.raises(UnblotError, match=r"has had (1m|59s|\d+s) already; give more, or \+30s"):
+    with pytest.raises(UnblotError, match=r"has used (1m|59s|\d+s) already; give more, or \+30s"):
         api.resume(tmp_path / "run", quiet=True, budget="30s")
