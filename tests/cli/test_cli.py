@@ -205,7 +205,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, caps
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--steps", "0"], "--steps must be from 1 to 100000, not 0"),
+        (["--steps", "0"], "--steps must be from 1 to 10000, not 0"),
         (["-n", "0"], "-n must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--solver", "magic"], "choose one of ddpm"),

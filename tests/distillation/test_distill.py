@@ -324,7 +324,7 @@ def test_what_cannot_be_distilled_is_told_in_one_line(straight, teacher, tmp_pat
     refused("unknown choice 'warp'", warp=1)
     refused("leave out times='index'", times="index")
     refused("leave out shard='on'", shard="on")
-    with pytest.raises(UnblotError, match="choose another --out"):
+    with pytest.raises(UnblotError, match="choose another out="):
         api.distill(teacher, out=teacher, quiet=True, overwrite=True)
     assert (teacher / MODEL).exists()
 

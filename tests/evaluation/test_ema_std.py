@@ -105,7 +105,7 @@ def test_a_run_without_snapshots_and_a_damaged_one_are_one_line(copy, capsys):
     file = next((copy / posthoc.SNAPSHOTS).iterdir())
     file.write_bytes(file.read_bytes()[:100])
     assert cli.main(["ema", str(copy), "--std", "0.1"]) == 2
-    assert "is not a whole" in capsys.readouterr().err
+    assert "is not a complete snapshot" in capsys.readouterr().err
     shutil.rmtree(copy / posthoc.SNAPSHOTS)
     assert cli.main(["ema", str(copy)]) == 2
     assert "has no snapshots" in capsys.readouterr().err

@@ -239,7 +239,7 @@ def test_what_can_be_refused_is_refused_before_sampling(
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "report").write_text("no folder can be here")
     for work in (api.evaluate, api.tune):
-        with pytest.raises(UnblotError, match=r"cannot write into .*report.*; make it writable"):
+        with pytest.raises(UnblotError, match=r"nothing can be written into .*report.*: this is a file; give a folder"):
             work(tmp_path / "run")
 
 

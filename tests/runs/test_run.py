@@ -21,7 +21,7 @@ from unblot.runs.folder import METRICS, MODEL, SAMPLES, save_model
 from unblot.runs.run import Run
 from unblot.sampling.settings import SamplerConfig, sampler_for
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import MAX_STEPS
+from unblot.sampling.spacing import MOST_STEPS
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
 
@@ -95,11 +95,11 @@ def test_no_class_is_no_label(run):
 def test_steps_are_bounded(run):
     with pytest.raises(UnblotError, match="steps"):
         run.sample(1, steps=10**6)
-    with pytest.raises(UnblotError, match=f"1 to {MAX_STEPS} steps, not {MAX_STEPS + 1}"):
-        SamplerConfig("euler", "time", MAX_STEPS + 1).levels(karras())
+    with pytest.raises(UnblotError, match=f"1 to {MOST_STEPS} steps, not {MOST_STEPS + 1}"):
+        SamplerConfig("euler", "time", MOST_STEPS + 1).levels(karras())
     found = sampler_for("euler", "time", 10**9, karras())
     assert found is not None
-    assert found.steps == MAX_STEPS
+    assert found.steps == MOST_STEPS
 
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid", "linear_zero_snr"])

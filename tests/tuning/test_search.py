@@ -9,9 +9,11 @@ import unblot
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.config.measuring import TuneConfig
+from unblot.data.dataset import open_data
 from unblot.evaluation.distances import frechet, frechet_spreads, moments
 from unblot.process.schedules import karras
 from unblot.reports.tuning import table
+from unblot.runs import run_data
 from unblot.runs.describe import describe
 from unblot.runs.tuning_store import read_tuning, usable
 from unblot.sampling.settings import SamplerConfig, choose, describe_sampler
@@ -187,6 +189,6 @@ def test_spreads_leave_out_what_is_by_chance_in_both():
 
 
 def test_a_search_needs_the_data_of_the_run(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "open_dataset", lambda source, quiet=False: api.open_data("digits", size="4"))
+    monkeypatch.setattr(run_data, "open_dataset", lambda source, quiet=False: open_data("digits", size="4"))
     with pytest.raises(UnblotError, match="put it back as it was"):
         unblot.tune(run.path)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from unblot.errors import UnblotError, arg
 
 KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
-MOST_STEPS = 100_000  # of sampling
+MOST_STEPS = 10_000  # of sampling: ten times DDPM's 1000, so that a mistyped number fails at once
 SPEC = "NAME[:OPTIONS]"
 MOST = 2**63 - 1  # the largest whole number that a choice may be
 
@@ -39,9 +39,12 @@ class Checked:
     def __post_init__(self) -> None:
         check_values(type(self), vars(self))
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if field_type(f) in (int, float) and hasattr(value, "item"):  # a NumPy number, which is no JSON
-                object.__setattr__(self, f.name, value.item())
+            value, kind = getattr(self, f.name), field_type(f)
+            if kind in (int, float) and hasattr(value, "item"):  # a NumPy number, which is no JSON
+                value = value.item()
+            if kind is float and type(value) is int:  # as it is read back from a file
+                value = float(value)
+            object.__setattr__(self, f.name, value)
 
 
 def check_values(config: type, values: Mapping[str, Any]) -> None:

@@ -58,7 +58,9 @@ class EditResult:
 
     def stems(self) -> list[str]:
         """The names of the results' files without their suffix, in order: NAME-1, NAME-2, … for each picture."""
-        plain = [Path(name).stem or "picture" for name in self.names]
+        plain = [
+            Path(name).stem or "picture" for name in self.names[: len(self.array)]
+        ]  # a second one is interpolated to
         unique = [name if plain.count(name) == 1 else f"{row + 1}-{name}" for row, name in enumerate(plain)]
         return [f"{name}-{i + 1}" for name in unique for i in range(self.array.shape[1])]
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unblot.config.options import MOST_STEPS
 from unblot.denoiser import Denoised
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel
@@ -15,7 +16,7 @@ from unblot.process.schedules import Schedule
 from unblot.sampling.guidance import autoguidance
 from unblot.sampling.loop import Solver, count_nfe, sample
 from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import MAX_STEPS, SPACINGS, spaced_levels
+from unblot.sampling.spacing import SPACINGS, spaced_levels
 from unblot.specs import build, options_of, parse
 
 
@@ -97,7 +98,7 @@ def sampler_for(solver: str, spacing: str, nfe: int, schedule: Schedule) -> Samp
     rule = build(SOLVERS, solver, "solver")
     if rule.nfe == 0 or nfe < 1:
         return None
-    for steps in range(min((nfe - 1) // rule.nfe + 1, MAX_STEPS), 0, -1):  # a solver's route may visit more levels
+    for steps in range(min((nfe - 1) // rule.nfe + 1, MOST_STEPS), 0, -1):  # a solver's route may visit more levels
         sampler = SamplerConfig(solver, spacing, steps)
         if count_nfe(rule, sampler.levels(schedule)) <= nfe:
             return sampler

@@ -9,14 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from unblot.config.options import MOST_STEPS
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, karras_ratios, uniform_time_levels
 from unblot.specs import build
 
 Spacing = Callable[[Schedule, int], NoiseLevel]  # schedule, steps -> levels (steps + 1,)
-
-MAX_STEPS = 10_000  # ten times DDPM's 1000: a mistyped number fails at once instead of running for days
 
 
 def uniform_time() -> Spacing:
@@ -88,10 +87,10 @@ SPACINGS: dict[str, Callable[..., Spacing]] = {
 def spaced_levels(schedule: Schedule, spacing: str, steps: int) -> NoiseLevel:
     """The levels (steps + 1,) that a spacing, a spec into SPACINGS, chooses of a schedule, noisiest first.
 
-    Raises UnblotError for a bad spec and for more than MAX_STEPS steps.
+    Raises UnblotError for a bad spec and for more than MOST_STEPS steps.
     """
-    if not 1 <= steps <= MAX_STEPS:
-        raise UnblotError(f"sampling takes 1 to {MAX_STEPS} steps, not {steps}")
+    if not 1 <= steps <= MOST_STEPS:
+        raise UnblotError(f"sampling takes 1 to {MOST_STEPS} steps, not {steps}")
     return build(SPACINGS, spacing, "spacing")(schedule, steps)
 
 
