@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import ddpm_index
+from unblot.process.spectrum import Spectrum
 
 
 class Denoised(NamedTuple):
@@ -29,6 +30,7 @@ class Denoiser(nn.Module):
     num_classes − 1, and num_classes is "no label"; 0 for a model without labels. conditions: the number of augmentation
     parameters, which are further input channels of constant value; they are zeros in sampling (Karras et al. 2022,
     appendix F.2). learned_variance: the network has twice the output channels, the second half for the variance.
+    spectrum: of the data, for c_skip, c_out and c_in of each frequency (with edm only).
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Denoiser(nn.Module):
         num_classes: int = 0,
         conditions: int = 0,
         learned_variance: bool = False,
+        spectrum: Spectrum | None = None,
     ):
         super().__init__()
         self.network = network
         self.conditions = conditions
         self.learned_variance = learned_variance
+        self.spectrum = spectrum
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
@@ -57,10 +61,16 @@ class Denoiser(nn.Module):
         """
         embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
+        seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
+        x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)
         if self.conditions:
             given = x.new_zeros(len(x), self.conditions) if conditions is None else conditions
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        return self.network(x, per_picture(embed(level), x_t), label)
+        output = self.network(x, per_picture(embed(level), x_t), label)
+        if seen is None:
+            return output
+        f, variance = output.to(x_t.dtype).tensor_split([x_t.shape[1]], 1)  # no variance channels: an empty tensor
+        return torch.cat([seen.output(f), variance], 1)
 
     def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
         """x0_hat for x_t (B, C, H, W) at a level () or (B,); label: (B,) int64, or None for no label."""

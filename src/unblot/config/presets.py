@@ -12,6 +12,7 @@ from unblot.config.options import check_values
 from unblot.config.schema import DataFacts, TrainConfig
 from unblot.errors import UnblotError
 
+SMALL = 40  # pixels: up to this longer side the recipe is that of MNIST
 TINY = 12  # pixels: pictures with no longer side take a network with one level
 FROM_THE_DATA = {  # what a preset looks at to decide a field
     "network": "the size of the pictures",
@@ -20,6 +21,7 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "batch_size": "the kind of the data",
     "learning_rate": "the kind of the data",
     "data_std": "the pictures, measured",
+    "spectrum": "the size of the pictures",
 }
 FROM_THE_STEPS = {  # what decides the fields that follow from others
     "preview_every": "a fifth of the steps",
@@ -33,7 +35,8 @@ def default(data: DataFacts) -> dict[str, Any]:
     if data.kind == "points":
         network, steps, batch_size, learning_rate = "mlp", 3000, 512, 2e-3
     else:
-        network, steps, batch_size, learning_rate = _unet_for(data), 3000, 64, 4e-3
+        network, steps, learning_rate = _unet_for(data), 3000, 4e-3
+        batch_size = 64 if _side(data) <= SMALL else 32
     return {
         "network": network,
         "clusters": _clusters_for(data),
@@ -42,6 +45,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "times": "stratified",
         "weighting": "none",
         "data_std": data.std,
+        "spectrum": "data" if _side(data) > SMALL else "none",
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -95,6 +99,8 @@ def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
     if preset not in PRESETS:
         raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     decided = {**PRESETS[preset](data), **choices}
+    if decided["parameterization"] != "edm":  # the preset decided for edm
+        decided["spectrum"] = choices.get("spectrum", "none")
     fifth = max(1, decided["steps"] // 5)
     decided = {"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided}
     if decided.get("held_out_every") is None:
@@ -159,11 +165,17 @@ def _side(data: DataFacts) -> int:
 
 
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
-    """The U-Net for the size of the pictures: patches until the map is at most 20 wide, as measured up to 32 pixels."""
+    """The U-Net that suits the size of the pictures.
+
+    Folded until the map is at most 20 wide, as measured to 64, but no more than 8x8; then levels are added. Above
+    SMALL the folded input has its own way around the network, through which all of it fits however narrow that is.
+    """
     side = _side(data)
     if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="
-    if side <= 40:
+    if side <= SMALL:
         return f"unet:width={width or 48},multipliers=1-2,patch=2"
-    patch = 2 ** math.ceil(math.log2(side / 20))
-    return f"unet:width={width or 96},multipliers=1-2,patch={patch}"
+    patch = min(8, 2 ** math.ceil(math.log2(side / 20)))
+    coarser = max(1, math.ceil(math.log2(side / patch)) - 3)  # levels below the first, down to a map at most 10 wide
+    multipliers = "-".join(["1"] + coarser * ["2"])
+    return f"unet:width={width or 96},multipliers={multipliers},patch={patch},attention={coarser},waves=true,join=true"

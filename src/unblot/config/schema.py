@@ -75,6 +75,9 @@ class TrainConfig(Checked):
     objective: str = option("loss", "recipe", SPEC, table="OBJECTIVES", default="simple")
     weighting: str = option("weight of the loss by noise level", "recipe", SPEC, table="WEIGHTINGS")
     data_std: float = option("standard deviation of the data in the network's range", "recipe", "X", low=1e-6)
+    spectrum: str = option(
+        "preconditioning by the power of each frequency in the data", "recipe", "NAME", table="SPECTRA", default="none"
+    )
     augment: str = option(
         "augmentation; non_leaking suits small data sets", "recipe", SPEC, table="AUGMENTATIONS", default="none"
     )
@@ -201,8 +204,8 @@ class DataFacts:
     """What a run must know of its data to rebuild the network and to give samples the values of the data.
 
     `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
-    training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels. Raises
-    UnblotError for numbers that no data has.
+    training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels; `spectrum`
+    the text of a `process.spectrum.Spectrum`, empty for points. Raises UnblotError for numbers that no data has.
     """
 
     name: str
@@ -215,6 +218,7 @@ class DataFacts:
     count: int
     fingerprint: str
     clusters: tuple[float, ...] = ()
+    spectrum: str = ""
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:

@@ -25,6 +25,7 @@ TABLES = {  # the module of each table
     "SCHEDULES": "process/schedules.py",
     "SOLVERS": "sampling/solvers.py",
     "SPACINGS": "sampling/spacing.py",
+    "SPECTRA": "training/plan.py",
     "THRESHOLDS": "sampling/guidance.py",
     "TIMES": "training/batches.py",
     "WEIGHTINGS": "losses.py",

@@ -5,6 +5,8 @@ and on a GPU. Normalising over the channels of each pixel (as in Karras et al. 2
 Residual blocks with noise-dependent scale and shift follow Dhariwal & Nichol 2021.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,9 @@ class UNet(nn.Module):
     width: channels of the first level. multipliers: of the width, one per level; each level has half the size of the
     one before. blocks: residual blocks per level going down, one more going up. patch: side of the square of pixels
     that is folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it.
-    Raises UnblotError for options out of range.
+    waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. join: whether the folded input,
+    with a gain by noise level and place, joins the input of the last layer: a full-rank way from input to output,
+    however few channels lie between. Raises UnblotError for options out of range.
     """
 
     embeds = "log_sigma_over_alpha"
@@ -40,22 +44,19 @@ class UNet(nn.Module):
         patch: int = 2,
         attention: str = "1",
         dropout: float = 0.0,
+        waves: bool = False,
+        join: bool = False,
     ):
         super().__init__()
-        factors = numbers("multipliers", multipliers)
-        self.multiple = patch * 2 ** max(0, len(factors) - 1)
-        check_sizes("unet", width=width, blocks=blocks, patch=patch, multiple=self.multiple)
-        for factor in factors or [0]:
-            check_sizes("unet", multipliers=factor)
-        if not 0 <= dropout < 1:
-            raise UnblotError(f"unet: dropout {dropout} is not in [0, 1)")
-        widths = [width * m for m in factors]
+        widths = _widths(width, multipliers, blocks, patch, dropout)
+        self.multiple = patch * 2 ** (len(widths) - 1)
         attended = numbers("attention", attention)
         dim = 4 * width
         self.patch = patch
         self.embed_noise = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.embed_label = LabelEmbedding(num_classes, dim) if num_classes else None
 
+        self.waves = Waves(patch) if waves else None
         self.enter = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         c, skips = width, [width]
@@ -76,7 +77,9 @@ class UNet(nn.Module):
             if level:
                 self.up.append(Upsample(c, widths[level - 1]))
                 c = widths[level - 1]
-        self.leave = zeroed(nn.Conv2d(c, out_channels * patch**2, 3, padding=1))
+        self.join = zeroed(nn.Linear(dim, channels * patch**2)) if join else None
+        self.gate = zeroed(nn.Conv2d(c, channels * patch**2, 1)) if join else None
+        self.leave = zeroed(nn.Conv2d(c + join * channels * patch**2, out_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
         x, crop = pad_to_multiple(x, self.multiple)
@@ -84,8 +87,9 @@ class UNet(nn.Module):
         if self.embed_label is not None:
             e = e + self.embed_label(label, len(x))
         e = F.silu(e)
-        h = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
-        h = self.enter(h)
+        folded = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
+        folded = folded if self.waves is None else self.waves(folded)
+        h = self.enter(folded)
         skips = [h]
         for layer in self.down:
             h = layer(h, e) if isinstance(layer, Block) else layer(h)
@@ -93,8 +97,50 @@ class UNet(nn.Module):
         h = self.middle(h, e)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], 1), e) if isinstance(layer, Block) else layer(h)
-        h = self.leave(F.silu(pixel_norm(h)))
+        h = F.silu(pixel_norm(h))
+        if self.join is not None and self.gate is not None:
+            gain = 1 + self.join(e)[:, :, None, None] + self.gate(h)
+            h = torch.cat([h, folded * gain], 1)
+        h = self.leave(h)
+        h = h if self.waves is None else self.waves.inverse(h)
         return crop(F.pixel_shuffle(h, self.patch))
+
+
+def _widths(width: int, multipliers: str, blocks: int, patch: int, dropout: float) -> list[int]:
+    """The channels of each level. Raises UnblotError for options out of range."""
+    factors = numbers("multipliers", multipliers)
+    check_sizes("unet", width=width, blocks=blocks, patch=patch, multiple=patch * 2 ** max(0, len(factors) - 1))
+    for factor in factors or [0]:
+        check_sizes("unet", multipliers=factor)
+    if not 0 <= dropout < 1:
+        raise UnblotError(f"unet: dropout {dropout} is not in [0, 1)")
+    return [width * factor for factor in factors]
+
+
+class Waves(nn.Module):
+    """Folded pixels (B, C·patch², H, W) as the cosine waves of their square (DCT-II, orthonormal), and the way back."""
+
+    matrix: Tensor
+
+    def __init__(self, patch: int):
+        super().__init__()
+        place = (torch.arange(patch) + 0.5) * math.pi / patch
+        rows = torch.cos(torch.arange(patch)[:, None] * place) * math.sqrt(2 / patch)
+        rows[0] /= math.sqrt(2)
+        self.register_buffer("matrix", torch.kron(rows, rows), persistent=False)
+
+    def forward(self, folded: Tensor) -> Tensor:
+        return self._each(folded, self.matrix)
+
+    def inverse(self, waves: Tensor) -> Tensor:
+        """Waves (B, C·patch², H, W) as pixels again."""
+        return self._each(waves, self.matrix.T)
+
+    def _each(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """The matrix times the patch² values of each channel and place."""
+        b, c, height, width = x.shape
+        values = x.permute(0, 2, 3, 1).reshape(b, height, width, -1, len(matrix)) @ matrix.T
+        return values.reshape(b, height, width, c).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):

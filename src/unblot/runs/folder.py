@@ -33,6 +33,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.losses import OBJECTIVES
 from unblot.nn import NETWORKS
+from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
 from unblot.system.folders import LOCK, locked, remove_recorded, shortened, user_path
@@ -64,7 +65,8 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         inputs = data.channels + conditions
         outputs = 2 * data.channels if learned else data.channels
         network = build(NETWORKS, train.network, "network", inputs, outputs, size, data.num_labels)
-    denoiser = Denoiser(network, train.parameterization, train.data_std, data.num_labels, conditions, learned)
+    spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
+    denoiser = Denoiser(network, train.parameterization, train.data_std, data.num_labels, conditions, learned, spectrum)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -16,11 +16,12 @@ from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
+from unblot.process.spectrum import Moments
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, canonical, several
@@ -34,8 +35,10 @@ from unblot.training.levels import check_levels
 from unblot.training.optim import OPTIMIZERS, check_optimizer
 
 STD_PICTURES = 4096  # enough for the data's standard deviation to about one percent
+SPECTRUM_VALUES = 2**25  # values of them, at least, from which the spectrum is taken
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
+SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
     "augment": AUGMENTATIONS,
@@ -99,6 +102,11 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     facts = facts_of(dataset)
     config = resolve(facts, choices)
     check_specs(vars(config))
+    if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
+        raise UnblotError(
+            f"{arg('spectrum', config.spectrum)} cannot be used; choose none, or data with "
+            f"{arg('parameterization', 'edm')}"
+        )
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
@@ -110,6 +118,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
 def facts_of(dataset: Dataset) -> DataFacts:
     """What a run must know of its data, except for clusters, which are a choice."""
     channels, height, width = dataset.shape
+    std, spectrum = _measured(dataset, dataset.train[:STD_PICTURES])
     return DataFacts(
         name=dataset.name,
         channels=channels,
@@ -117,17 +126,24 @@ def facts_of(dataset: Dataset) -> DataFacts:
         width=width,
         classes=dataset.classes,
         values=dataset.values.to_dict(),
-        std=round(_std(dataset, dataset.train[:STD_PICTURES]), 4),
+        std=round(std, 4),
         count=len(dataset.train),
         fingerprint=dataset.fingerprint,
+        spectrum=spectrum,
     )
 
 
-def _std(dataset: Dataset, indices: np.ndarray) -> float:
-    """Standard deviation of all values of these pictures in the network's range, read AT_ONCE values at a time."""
+def _measured(dataset: Dataset, indices: np.ndarray) -> tuple[float, str]:
+    """Standard deviation of all values of these pictures in the network's range, read AT_ONCE values at a time, and
+    their spectrum, from the first SPECTRUM_VALUES of them; empty for points."""
     each = math.prod(dataset.shape)
     count, total, squares = len(indices) * each, 0.0, 0.0
+    moments = Moments()
     for part in np.array_split(indices, -(-len(indices) // max(1, AT_ONCE // each))):
-        x = dataset.batch(part)[0].double().flatten()
+        pictures = dataset.batch(part)[0]
+        x = pictures.double().flatten()
         total, squares = total + float(x.sum()), squares + float(x @ x)
-    return math.sqrt(max(0.0, squares - total**2 / count) / max(1, count - 1))
+        if moments.count * each < SPECTRUM_VALUES:
+            moments.add(pictures)
+    std = math.sqrt(max(0.0, squares - total**2 / count) / max(1, count - 1))
+    return std, "" if dataset.shape == (2, 1, 1) else str(moments.spectrum())

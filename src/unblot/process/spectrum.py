@@ -1,0 +1,154 @@
+"""EDM's preconditioning, frequency by frequency: what is known of pictures before a network has learned anything.
+
+Pictures have far more power in coarse waves than in fine ones. The best linear denoiser, Wiener's filter, shrinks each
+wave by its own power; EDM's c_skip shrinks all alike, as if pictures were white noise, and so leaves it to the network
+to find the noise in every fine wave, at low noise as many numbers as there are pixels. Here c_skip, c_out and
+c_in (Karras et al. 2022, table 1) hold for each wave with the standard deviation s of that wave in the data:
+
+    x0_hat = s²/(s² + sigma²)·x + sigma·s/sqrt(s² + sigma²)·F,   F = network(x/sqrt(s² + sigma²)),   alpha = 1
+
+all of it for pictures less the data's mean colour. Waves are those of the orthonormal cosine transform (DCT-II), whose
+even continuation has no jump at a picture's edge.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, norm, per_picture
+
+LEAST = 1e-3  # the least standard deviation of a wave, in the network's range: what is never there is noise too
+
+
+@lru_cache(maxsize=16)
+def cosines(n: int) -> Tensor:
+    """The orthonormal DCT-II, (n, n): row k is the wave of k half periods."""
+    k = torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(k[:, None] * (k + 0.5) * math.pi / n) * math.sqrt(2 / n)
+    waves[0] /= math.sqrt(2)
+    return waves.float()
+
+
+def to_waves(x: Tensor) -> Tensor:
+    """Pictures (..., H, W) as the amplitudes of their waves, (..., H, W)."""
+    rows, columns = (cosines(n).to(x) for n in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def from_waves(c: Tensor) -> Tensor:
+    """Amplitudes (..., H, W) as pictures again."""
+    rows, columns = (cosines(n).to(c) for n in c.shape[-2:])
+    return rows.T @ c @ columns
+
+
+class Spectrum:
+    """The standard deviation of pictures along the principal axes of their colours, for waves from fine to coarse.
+
+    mean: (C,), the mean colour; axes: (C, C), orthonormal rows; stds: (C, K), of the amplitudes of each axis in half
+    octaves of frequency, the first around sqrt(2) times half a cycle a pixel, which diagonal waves reach.
+    """
+
+    def __init__(self, mean: Tensor, axes: Tensor, stds: Tensor):
+        self.mean, self.axes, self.log_stds = mean.float(), axes.float(), stds.float().clamp(min=LEAST).log()
+
+    @classmethod
+    def of(cls, *parts: Tensor) -> "Spectrum":
+        """The spectrum of pictures (N, C, H, W), in one or several parts."""
+        moments = Moments()
+        for x in parts:
+            moments.add(x)
+        return moments.spectrum()
+
+    def precondition(self, x: Tensor, level: NoiseLevel, data_std: float) -> "Preconditioned":
+        """What a network is to see of x = x_t/n (B, C, H, W), EDM's input, and how its output becomes EDM's F."""
+        ratio = per_picture(log_noise_ratio(level), x).exp()[:, None, None, None] / data_std
+        r = self.stds(*x.shape[-2:]).to(x) / data_std
+        n = norm(level, data_std)
+        whiten = ((1 + ratio**2) / (r**2 + ratio**2)).sqrt()
+        mean = self.to_waves(self.mean.to(x)[:, None, None].expand(x.shape[1:]))
+        waves = self.to_waves(x) - broadcast(level.alpha / n, x) * mean
+        known = ratio * (r**2 - 1) / (r**2 + ratio**2) * waves + broadcast(level.sigma / (n * data_std), x) * mean
+        with torch.autocast(x.device.type, enabled=False):
+            return Preconditioned(self, from_waves(whiten * waves), r * whiten, known)
+
+    def stds(self, height: int, width: int) -> Tensor:
+        """Standard deviation of each wave of each axis, (C, H, W)."""
+        place = _place(height, width).clamp(max=self.log_stds.shape[1] - 1)
+        below, above = place.floor().long(), place.ceil().long()
+        return torch.lerp(self.log_stds[:, below], self.log_stds[:, above], place - below).exp()
+
+    def to_waves(self, x: Tensor) -> Tensor:
+        """Pictures (..., C, H, W) as amplitudes of the waves of their axes, the same shape."""
+        with torch.autocast(x.device.type, enabled=False):  # waves differ by orders of magnitude
+            return to_waves(torch.einsum("dc,...chw->...dhw", self.axes.to(x), x))
+
+    def from_waves(self, waves: Tensor) -> Tensor:
+        """Amplitudes (B, C, H, W) as pictures again."""
+        with torch.autocast(waves.device.type, enabled=False):
+            return torch.einsum("dc,bdhw->bchw", self.axes.to(waves), from_waves(waves))
+
+    def __str__(self) -> str:
+        """As a configuration holds it."""
+        rows = [self.mean.tolist(), *self.axes.tolist(), *self.log_stds.exp().tolist()]
+        return ";".join("/".join(f"{v:.5g}" for v in row) for row in rows)
+
+    @classmethod
+    def read(cls, text: str) -> "Spectrum":
+        """The spectrum that `str` wrote."""
+        rows = [[float(v) for v in row.split("/")] for row in text.split(";")]
+        n = len(rows) // 2
+        return cls(torch.tensor(rows[0]), torch.tensor(rows[1 : n + 1]), torch.tensor(rows[n + 1 :]))
+
+
+class Moments:
+    """What a spectrum is made of, summed over pictures a part at a time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total, self.products = torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """Takes in pictures (N, C, H, W)."""
+        waves = to_waves(x)
+        self.count += len(x)
+        self.total = self.total + waves.sum(0)
+        self.products = self.products + torch.einsum("nchw,ndhw->cdhw", waves, waves)
+
+    def spectrum(self) -> Spectrum:
+        """The spectrum of all that was taken in."""
+        height, width = self.total.shape[-2:]
+        mean, products = self.total[:, 0, 0] / self.count, self.products / self.count
+        products[:, :, 0, 0] -= mean[:, None] * mean
+        axes = torch.linalg.eigh(products.sum((2, 3)).double())[1].T.flip(0).float()
+        power = torch.einsum("dc,cehw,de->dhw", axes, products, axes).clamp(min=0)
+        place = _place(height, width).round().long()
+        known = sorted(set(place.flatten().tolist()))
+        found = torch.stack([power[:, place == k].mean(1) for k in known], 1).numpy()
+        found = np.stack([np.interp(range(known[-1] + 1), known, row) for row in found])
+        return Spectrum(mean / math.sqrt(height * width), axes, torch.from_numpy(found).sqrt())
+
+
+class Preconditioned(NamedTuple):
+    """`input` (B, C, H, W) for the network; `gain` of its output's waves, and those that are known without it."""
+
+    spectrum: Spectrum
+    input: Tensor
+    gain: Tensor
+    known: Tensor
+
+    def output(self, says: Tensor) -> Tensor:
+        """EDM's F, (B, C, H, W), for the network's output."""
+        with torch.autocast(says.device.type, enabled=False):
+            return self.spectrum.from_waves(self.gain * to_waves(says) + self.known)
+
+
+@lru_cache(maxsize=16)
+def _place(height: int, width: int) -> Tensor:
+    """Where each wave stands, (H, W): 0 at sqrt(1/2) cycles a pixel, 2 more for each halving of the frequency."""
+    f = torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width) / width)
+    f[0, 0] = min(1 / height, 1 / width) / 2
+    return (1 - 2 * torch.log2(f)).clamp(min=0)

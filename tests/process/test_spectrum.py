@@ -1,0 +1,104 @@
+"""Preconditioning wave by wave: what must hold of it whatever the pictures."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unblot.denoiser import Denoiser
+from unblot.process.levels import NoiseLevel, corrupt, norm
+from unblot.process.spectrum import Spectrum, cosines, from_waves, to_waves
+
+SHAPES = [(1, 8, 8), (3, 12, 20), (4, 7, 5), (2, 1, 9)]
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+class Says(nn.Module):
+    """A network that gives back `share` of what it sees, and keeps it."""
+
+    embeds = "log_sigma_over_alpha"
+
+    def __init__(self, share: float = 0.0):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor, noise: Tensor, label: Tensor | None) -> Tensor:
+        self.seen = x
+        return self.share * x
+
+
+def levels(n: int, alpha: float = 1.0) -> NoiseLevel:
+    return NoiseLevel(torch.full((n,), alpha).double(), torch.logspace(-2, 1, n).double())
+
+
+def pictures(shape: tuple[int, ...], n: int = 2000, seed: int = 0) -> tuple[Tensor, Spectrum]:
+    """Gaussian pictures with a mean and a spectrum that half octaves describe, and that spectrum."""
+    generator = torch.Generator().manual_seed(seed)
+    channels = shape[0]
+    axes, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+    stds = torch.linspace(0.1, 2.0, 14) * torch.linspace(1, 0.3, channels)[:, None]
+    spectrum = Spectrum(torch.linspace(-0.5, 0.5, channels), axes, stds)
+    amplitudes = spectrum.stds(*shape[1:]) * torch.randn(n, *shape, generator=generator)
+    return spectrum.from_waves(amplitudes) + spectrum.mean[:, None, None], spectrum
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_cosine_waves_are_orthonormal(n):
+    torch.testing.assert_close(cosines(n) @ cosines(n).T, torch.eye(n), atol=1e-6, rtol=0)
+
+
+@every_shape
+def test_waves_and_pictures_are_each_others_inverse(shape):
+    x, spectrum = pictures(shape, 3)
+    torch.testing.assert_close(from_waves(to_waves(x)), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spectrum.from_waves(spectrum.to_waves(x)), x, atol=1e-5, rtol=0)
+
+
+@every_shape
+def test_white_pictures_are_preconditioned_as_edm_does(shape):
+    std = 0.4
+    white = Spectrum(torch.zeros(shape[0]), torch.eye(shape[0]), torch.full((shape[0], 5), std))
+    x, level, network = torch.randn(4, *shape), levels(4), Says(0.3)
+    theirs = Denoiser(network, "edm", std)(x, level).x0
+    torch.testing.assert_close(Denoiser(network, "edm", std, spectrum=white)(x, level).x0, theirs, atol=1e-5, rtol=1e-5)
+
+
+@every_shape
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_a_silent_network_is_the_exact_denoiser_of_gaussian_pictures(shape, alpha):
+    """The posterior mean of each wave: s²·alpha/(alpha²·s² + sigma²) of its deviation from the mean's."""
+    x0, spectrum = pictures(shape, 4)
+    level = levels(4, alpha)
+    x = corrupt(x0, level, torch.randn_like(x0))
+    mean = spectrum.mean[:, None, None]
+    s, a, sigma = spectrum.stds(*shape[1:]), level.alpha.float()[0], level.sigma.float()[:, None, None, None]
+    exact = mean + spectrum.from_waves(a * s**2 / (a**2 * s**2 + sigma**2) * spectrum.to_waves(x - a * mean))
+    torch.testing.assert_close(
+        Denoiser(Says(), "edm", 0.5, spectrum=spectrum)(x, level).x0, exact, atol=2e-4, rtol=1e-3
+    )
+
+
+def test_the_network_sees_every_wave_with_unit_variance():
+    x0, spectrum = pictures((3, 16, 16))
+    network = Says()
+    for sigma in (0.02, 0.3, 5.0):
+        level = NoiseLevel(torch.ones(()), torch.tensor(sigma)).expand(len(x0))
+        Denoiser(network, "edm", 0.5, spectrum=spectrum)(corrupt(x0, level, torch.randn_like(x0)), level)
+        std = to_waves(network.seen).std(0)
+        assert (std - 1).abs().max() < 0.1
+        assert abs(norm(level, 0.5)[0] - (0.25 + sigma**2) ** 0.5) < 1e-6
+
+
+@every_shape
+def test_the_spectrum_of_pictures_is_found_and_survives_being_written(shape):
+    x, spectrum = pictures(shape)
+    found = Spectrum.read(str(Spectrum.of(x)))
+    torch.testing.assert_close(found.axes @ found.axes.T, torch.eye(shape[0]), atol=1e-4, rtol=0)
+    power = (found.stds(*shape[1:]) ** 2).sum() / (spectrum.stds(*shape[1:]) ** 2).sum()
+    assert 0.8 < power < 1.25
+
+
+def test_pictures_that_are_all_alike_have_a_spectrum():
+    spectrum = Spectrum.of(torch.full((3, 1, 8, 8), 0.25))
+    x = 0.25 + 0.1 * torch.randn(2, 1, 8, 8)
+    x0_hat = Denoiser(Says(), "edm", 0.5, spectrum=spectrum)(x, NoiseLevel(torch.ones(2), torch.full((2,), 0.1))).x0
+    torch.testing.assert_close(x0_hat, torch.full_like(x, 0.25), atol=1e-3, rtol=0)
