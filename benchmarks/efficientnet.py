@@ -1,0 +1,81 @@
+"""EfficientNet-lite0 as plain layers, for the features of photographs; the names are those of its published weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUPS = (  # repeats, kernel, stride, expansion, channels out (Tan & Le 2019, table 1, without squeeze and excitation)
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE = 224
+
+
+class Conv(nn.Conv2d):
+    """A convolution padded as TensorFlow does: the odd row and column at the bottom and at the right."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__(c_in, c_out, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, s = self.kernel_size[0], self.stride[0]
+        h, w = (max(0, (-(-n // s) - 1) * s + k - n) for n in x.shape[-2:])
+        return super().forward(F.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2)))
+
+
+class Block(nn.Module):
+    """An inverted residual block."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        c = c_in * expansion
+        if expansion > 1:
+            self._expand_conv, self._bn0 = Conv(c_in, c, 1), nn.BatchNorm2d(c, eps=1e-3)
+        self._depthwise_conv, self._bn1 = Conv(c, c, kernel, stride, groups=c), nn.BatchNorm2d(c, eps=1e-3)
+        self._project_conv, self._bn2 = Conv(c, c_out, 1), nn.BatchNorm2d(c_out, eps=1e-3)
+        self.expands, self.residual = expansion > 1, stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        h = F.relu6(self._bn1(self._depthwise_conv(h)))
+        h = self._bn2(self._project_conv(h))
+        return x + h if self.residual else h
+
+
+class Lite(nn.Module):
+    """Pictures (B, 3, H, W) in 0 … 1 -> features (B, 1280): the last layer before the classes, averaged over places."""
+
+    def __init__(self, weights: Path):
+        super().__init__()
+        self._conv_stem, self._bn0 = Conv(3, 32, 3, 2), nn.BatchNorm2d(32, eps=1e-3)
+        self._blocks = nn.ModuleList(_blocks())
+        self._conv_head, self._bn1 = Conv(320, 1280, 1), nn.BatchNorm2d(1280, eps=1e-3)
+        self._fc = nn.Linear(1280, 1000)
+        self.load_state_dict(torch.load(weights, weights_only=True))
+        self.eval().to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+        x = (x - x.new_tensor(MEAN)[:, None, None]) / x.new_tensor(STD)[:, None, None]
+        x = F.relu6(self._bn0(self._conv_stem(x.contiguous(memory_format=torch.channels_last))))
+        for block in self._blocks:
+            x = block(x)
+        return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+
+
+def _blocks() -> Iterator[Block]:
+    c = 32
+    for repeats, kernel, stride, expansion, c_out in GROUPS:
+        for i in range(repeats):
+            yield Block(c, c_out, kernel, 1 if i else stride, expansion)
+            c = c_out
