@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
+# One process a core, one thread each: two threads on so small tensors are slower than one.
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 .PHONY: demo test check format clean
 
@@ -23,13 +25,13 @@ demo: $(READY)
 	@echo "  $(BIN)/unblot sample runs/mine"
 
 test: $(READY)
-	$(BIN)/pytest
+	$(TEST)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(TEST)
 
 format: $(READY)
 	$(BIN)/ruff format .
