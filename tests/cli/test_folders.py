@@ -136,6 +136,25 @@ def test_commands_that_read_a_run_change_only_their_own_files(run, tmp_path, cap
     assert before.items() <= tree(copy).items()
 
 
+def test_commands_that_measure_a_run_change_nothing_but_what_they_make(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    add_foreign_files(copy)
+    made = {MODEL, "tuning.json", ".lock"}
+    for argv in (
+        ["evaluate", str(copy), "-n", "60", "--steps", "1", "--likelihood", "0"],
+        ["tune", str(copy), "--budget", "10s", "-n", "100"],
+        ["ema", str(copy), "--std", "0.1"],
+    ):
+        before = tree(copy)
+        assert main(argv) == 0
+        after = tree(copy)
+        changed = {name for name in before if before[name] != after.get(name, "gone")}
+        assert {name for name in changed if not name.startswith("report/")} <= made
+        assert not {name for name in changed if Path(name).name in ("mine.txt", "step_1.png", "notes", "link")}
+        assert {name for name in set(after) - set(before) if not name.startswith("report")} <= made
+
+
 def test_manifests_list_what_was_written(run, picture, tmp_path):
     for command in ("sample", "film", "edit"):
         out = tmp_path / command
