@@ -230,7 +230,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_on_resum
     shutil.copytree(straight, folder)
     shutil.rmtree(folder / "checkpoints")
     (folder / "checkpoints" / "00000000.part").mkdir(parents=True)
-    left = [f"{MODEL}.part", f".{METRICS}.1.part", ".config.json.77.part", "checkpoints/00000000.part"]
+    left = [f".{MODEL}.7.part", f".{METRICS}.1.part", ".config.json.77.part", "checkpoints/00000000.part"]
     for name in left[:3]:
         (folder / name).write_bytes(b"half")
     mine = folder / "thesis.part"

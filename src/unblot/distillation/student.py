@@ -1,7 +1,6 @@
 """A distilled run: its configuration, made from its teacher's, and the copy of the teacher that it keeps."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from unblot.errors import UnblotError, arg
 from unblot.runs.folder import MODEL, TEACHER, load_model, model_file
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import canonical
-from unblot.system.files import checksum
+from unblot.system.files import checksum, write_whole
 
 RATIOS = {1: (80.0,), 2: (80.0, 1.0), 3: (80.0, 3.0, 0.8), 4: (80.0, 5.0, 1.5, 0.5)}  # sigma/alpha where steps begin
 OWN = (  # choices that a student does not take from its teacher
@@ -25,9 +24,7 @@ OWN = (  # choices that a student does not take from its teacher
 
 def keep_teacher(folder: Path, teacher: Path) -> None:
     """Copies the model of the run `teacher` into the distilled run's folder, which then no longer needs that run."""
-    temporary = folder / (TEACHER + ".part")
-    shutil.copyfile(model_file(teacher), temporary)
-    os.replace(temporary, folder / TEACHER)
+    write_whole(folder / TEACHER, lambda path: shutil.copyfile(model_file(teacher), path))
 
 
 def teacher_of(folder: Path, choices: DistillConfig) -> Denoiser:

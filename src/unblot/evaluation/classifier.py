@@ -1,6 +1,5 @@
 """A small network trained on the data's own labels, whose last hidden layer gives features."""
 
-import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unblot.evaluation.image_set import ImageSet, shrink
+from unblot.system.files import write_whole
 
 DIMS = 64
 STEPS, EPOCHS, BATCH = 800, 12, 128
@@ -95,7 +95,4 @@ def _load(network: Classifier, path: Path) -> bool:
 
 
 def _save(network: Classifier, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(network.state_dict(), unfinished)
-    os.replace(unfinished, path)
+    write_whole(path, lambda unfinished: save_file(network.state_dict(), unfinished))

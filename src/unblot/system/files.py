@@ -1,6 +1,5 @@
 """Files that appear whole or not at all: text, JSON and tensors."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -28,17 +27,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """A safetensors file, written beside its place and moved there. Raises UnblotError where it cannot be written."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.unlink(missing_ok=True)
+
+    def write(temporary: Path) -> None:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; the library makes files for the owner alone
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
         temporary.chmod(mode)
-        os.replace(temporary, path)
+
+    try:
+        write_whole(path, write)
     except (SafetensorError, OSError) as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = sentence(e) if isinstance(e, OSError) else str(e)
         raise UnblotError(f"{str(path)!r} could not be written ({reason}); what was saved before is whole") from None
 

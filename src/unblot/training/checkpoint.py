@@ -133,9 +133,8 @@ def remove_unfinished(run: Path) -> None:
     """Removes what a run that was killed while it wrote has left: our own files under their temporary names."""
     for folder in (run / CHECKPOINTS).glob("[0-9]*.part"):
         shutil.rmtree(folder, ignore_errors=True)
-    tensors = [run / f"{name}.part" for name in (MODEL, BEST, TEACHER)]
-    texts = [path for name in (CONFIG, PLAN) for path in run.glob(f".{name}.*.part")]
-    for path in (*tensors, *texts, *(run / SNAPSHOTS).glob("[0-9]*.safetensors.part")):
+    ours = [path for name in (MODEL, BEST, TEACHER, CONFIG, PLAN) for path in run.glob(f".{name}.*.part")]
+    for path in (*ours, *(run / SNAPSHOTS).glob(".[0-9]*.safetensors.*.part")):
         path.unlink(missing_ok=True)
 
 

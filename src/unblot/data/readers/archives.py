@@ -30,6 +30,7 @@ from unblot.data.readers.listing import (
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.walking import RECORD_BYTES, Found, ours_among, suffix_of
 from unblot.errors import UnblotError
+from unblot.system.files import write_whole
 
 COMPRESSIONS: tuple[tuple[bytes, Callable[..., Any]], ...] = (  # a file's first bytes, and what opens it
     (b"\x1f\x8b", gzip.open),
@@ -161,6 +162,16 @@ def _tar_items(path: str, name: str) -> tuple[list[Item], list[Broken]]:
     return list(found.values()), broken
 
 
+def _unpack(path: str, opener: Callable[..., Any], plain: Path) -> None:
+    """Writes what a compressed file holds. Raises UnblotError where that is more than it may expand to."""
+    count, size = 0, os.path.getsize(path)
+    with opener(path, "rb") as packed, open(plain, "wb") as out:
+        while block := packed.read(2**20):
+            count += len(block)
+            check_expansion(count, size, f"unpacking {printable(path)!r}")
+            out.write(block)
+
+
 def _unpacked(path: str, scratch: Path) -> str:
     """The path of the tar file, unpacked into the scratch folder where it was compressed."""
     with open(path, "rb") as file:
@@ -170,12 +181,5 @@ def _unpacked(path: str, scratch: Path) -> str:
         return path
     plain = scratch / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.tar"
     if not plain.exists():
-        scratch.mkdir(parents=True, exist_ok=True)
-        part, count, size = plain.with_suffix(".part"), 0, os.path.getsize(path)
-        with opener(path, "rb") as packed, open(part, "wb") as out:
-            while block := packed.read(2**20):
-                count += len(block)
-                check_expansion(count, size, f"unpacking {printable(path)!r}")
-                out.write(block)
-        os.replace(part, plain)
+        write_whole(plain, lambda part: _unpack(path, opener, part))
     return str(plain)
