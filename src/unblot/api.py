@@ -144,8 +144,7 @@ def resume(
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             write_run_config(folder, config)
-        begun = bool(checkpoint.steps_saved(folder))
-        return _train(folder, trainer, controller, budget_plan, quiet, resuming=begun)
+        return _train(folder, trainer, controller, budget_plan, quiet, resuming=True)
 
 
 def distill(

@@ -54,6 +54,7 @@ class Spectrum:
 
     def __init__(self, mean: Tensor, axes: Tensor, stds: Tensor):
         self.mean, self.axes, self.log_stds = mean.float(), axes.float(), stds.float().clamp(min=LEAST).log()
+        self._known: dict[tuple, tuple[Tensor, Tensor]] = {}  # of each shape, device and dtype, as every call needs it
 
     @classmethod
     def of(cls, *parts: Tensor) -> "Spectrum":
@@ -66,14 +67,22 @@ class Spectrum:
     def precondition(self, x: Tensor, level: NoiseLevel, data_std: float) -> "Preconditioned":
         """What a network is to see of x = x_t/n (B, C, H, W), EDM's input, and how its output becomes EDM's F."""
         ratio = per_picture(log_noise_ratio(level), x).exp()[:, None, None, None] / data_std
-        r = self.stds(*x.shape[-2:]).to(x) / data_std
+        stds, mean = self._of_shape(x)
+        r = stds / data_std
         n = norm(level, data_std)
         whiten = ((1 + ratio**2) / (r**2 + ratio**2)).sqrt()
-        mean = self.to_waves(self.mean.to(x)[:, None, None].expand(x.shape[1:]))
         waves = self.to_waves(x) - broadcast(level.alpha / n, x) * mean
         known = ratio * (r**2 - 1) / (r**2 + ratio**2) * waves + broadcast(level.sigma / (n * data_std), x) * mean
         with torch.autocast(x.device.type, enabled=False):
             return Preconditioned(self, from_waves(whiten * waves), r * whiten, known)
+
+    def _of_shape(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The standard deviations and the mean of the waves of pictures like x, both (C, H, W), like x."""
+        key = (x.shape[1:], x.device, x.dtype)
+        if key not in self._known:
+            mean = self.to_waves(self.mean.to(x)[:, None, None].expand(x.shape[1:]))
+            self._known[key] = self.stds(*x.shape[-2:]).to(x), mean
+        return self._known[key]
 
     def stds(self, height: int, width: int) -> Tensor:
         """Standard deviation of each wave of each axis, (C, H, W)."""
