@@ -47,30 +47,41 @@ AS_DDPM: dict[str, Any] = {  # how google/ddpm-cifar10-32 is configured, and wit
 class DiffusersLoop:
     """`step()` is one step of examples/unconditional_image_generation/train_unconditional.py, `average` its EMA.
 
-    AdamW at 1e-4, 500 steps of warm-up and a cosine over 100 epochs, 1000 linear betas, eps-prediction, gradients
+    AdamW at 1e-4, warm-up and a cosine over 100 epochs, 1000 linear betas, eps-prediction, gradients
     clipped at 1. pictures: (N, C, H, W) in [-1, 1], from memory where the script reads files, to its advantage. bf16:
-    its --mixed_precision.
+    its --mixed_precision. labels: (N,) for a model with class embeddings.
     """
 
-    def __init__(self, model: nn.Module, pictures: Tensor, batch: int = 16, device: str = "cpu", bf16: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        pictures: Tensor,
+        batch: int = 16,
+        device: str = "cpu",
+        bf16: bool = False,
+        labels: Tensor | None = None,
+        warmup: int = 500,
+    ):
         self.model, self.batch, self.device, self.bf16 = model.to(device), batch, device, bf16
         self.noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
         parameters = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
         steps = 100 * -(-len(pictures) // batch)
-        self.rates = get_scheduler("cosine", self.optimizer, num_warmup_steps=500, num_training_steps=steps)
+        self.rates = get_scheduler("cosine", self.optimizer, num_warmup_steps=warmup, num_training_steps=steps)
         self.average = EMAModel(parameters, decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
-        self.batches = endless(pictures, batch)
+        self.pictures, self.labels, self.batches = pictures, labels, endless(len(pictures), batch)
         self.model.train()
 
     def step(self) -> None:
         """One step, with the loss read at its end, as the script logs it."""
-        clean = next(self.batches).to(self.device)
+        rows = next(self.batches)
+        clean = self.pictures[rows].to(self.device)
+        given = {} if self.labels is None else {"class_labels": self.labels[rows].to(self.device)}
         noise = torch.randn(clean.shape, device=self.device)
         timesteps = torch.randint(0, self.noising.config.num_train_timesteps, (len(clean),), device=self.device).long()
         noisy = self.noising.add_noise(clean, noise, timesteps)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
-            predicted = self.model(noisy, timesteps).sample
+            predicted = self.model(noisy, timesteps, **given).sample
         loss = mse_loss(predicted.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -86,10 +97,10 @@ class DiffusersLoop:
         return {name: p.detach().clone().contiguous() for name, p in zip(names, self.average.shadow_params)}
 
 
-def endless(pictures: Tensor, batch: int) -> Iterator[Tensor]:
-    """Batches of the pictures in a new order on every pass; the last one of a pass is left out if it is not whole."""
-    if len(pictures) < batch:
-        raise ValueError(f"{len(pictures)} pictures are not a batch of {batch}")
+def endless(count: int, batch: int) -> Iterator[Tensor]:
+    """Batches of 0 … count − 1 in a new order on every pass; the last one of a pass is left out if it is not whole."""
+    if count < batch:
+        raise ValueError(f"{count} pictures are not a batch of {batch}")
     while True:
-        order = torch.randperm(len(pictures))
-        yield from (pictures[part] for part in order.split(batch) if len(part) == batch)
+        order = torch.randperm(count)
+        yield from (part for part in order.split(batch) if len(part) == batch)

