@@ -31,8 +31,8 @@ from unblot.data.output import sheet
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
-from unblot.evaluation.spectrum import octave_powers
 from unblot.process.levels import NoiseLevel, corrupt, norm
+from unblot.process.octaves import octave_powers
 from unblot.process.schedules import edm
 from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors, write_tensors

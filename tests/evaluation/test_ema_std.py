@@ -56,11 +56,11 @@ def test_the_best_ema_std_is_the_one_with_the_lowest_loss_or_distance(copy, monk
     monkeypatch.setattr(ema_std, "EMA_STDS", (0.05, 0.2))
     rows = []
     chosen = api.choose_ema(copy, by=by, n=20, report=rows.append)
-    best = min(rows, key=lambda row: row.figure)
+    best = min(rows, key=lambda row: row.metric)
     assert [row.std for row in rows] == [0.05, 0.2]
     assert chosen.config.train.ema == f"power:std={best.std}"
     if by == "loss":  # after so few steps the shorter one has learned more
-        assert rows[0].figure < rows[1].figure
+        assert rows[0].metric < rows[1].metric
 
 
 @pytest.mark.parametrize("by", ["loss", "distance"])

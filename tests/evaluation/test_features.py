@@ -17,7 +17,7 @@ from unblot.evaluation.features import FEATURES, FeatureData, build_features, de
 from unblot.evaluation.image_set import ImageSet, shrink
 
 OWN = ("pixels", "random", "classifier")
-ELSEWHERE = ("dinov2", "inception")
+ELSEWHERE = ("efficientnet", "dinov2", "inception")
 
 
 @pytest.fixture(scope="module")

@@ -63,16 +63,16 @@ def test_the_formula_gives_the_published_excess(variance: Variance, excess: floa
 
 
 @pytest.mark.parametrize("variance", [optimal, *VARIANCES.values()], ids=["optimal", *VARIANCES])
-@pytest.mark.parametrize("calls", [None, 40])
-def test_the_bound_of_the_exact_denoiser_is_the_closed_form(variance: Variance, calls: int | None) -> None:
+@pytest.mark.parametrize("nfe", [None, 40])
+def test_the_bound_of_the_exact_denoiser_is_the_closed_form(variance: Variance, nfe: int | None) -> None:
     exact = gaussian(0.0, STD)
 
     def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
         return Denoised(exact(x, level).x0, torch.full_like(x, 0.25))
 
-    levels = uniform_time_levels(SCHEDULES["linear"](), 100) if calls is None else LINEAR
+    levels = uniform_time_levels(SCHEDULES["linear"](), 100) if nfe is None else LINEAR
     x0 = gaussian_data(600)
-    bound = variational_bound(denoise, x0, levels, variance, density, picture_generators(0, range(600)), calls)
+    bound = variational_bound(denoise, x0, levels, variance, density, picture_generators(0, range(600)), nfe)
     assert all(term.shape == (600,) for term in bound)
     # Against each picture's own log density, which takes most of the sampling noise away.
     own = 0.5 * (math.log(2 * math.pi * STD**2) + x0.square().flatten(1).mean(1) / STD**2)
@@ -89,8 +89,8 @@ def test_looking_at_some_steps_is_unbiased_where_the_denoiser_is_bad() -> None:
     x0 = gaussian_data(2000, shape=(1, 1, 1))
     levels = uniform_time_levels(SCHEDULES["cosine"](), 30)
     both = [
-        variational_bound(denoise, x0, levels, VARIANCES["beta"], density, picture_generators(0, range(2000)), calls)
-        for calls in (None, 5)
+        variational_bound(denoise, x0, levels, VARIANCES["beta"], density, picture_generators(0, range(2000)), nfe)
+        for nfe in (None, 5)
     ]
     # The last step takes every picture through its own noise again, so that only the steps are compared.
     difference = both[0].steps - both[1].steps

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from unblot.evaluation.spectrum import GRAINY, SMOOTH, OctaveRatio, octave_powers, power_ratios, texture
+from unblot.evaluation.spectrum import OctaveRatio, power_ratios, texture
+from unblot.process.octaves import GRAINY, SMOOTH, octave_powers
 
 
 def pictures(n: int, seed: int, shape: tuple[int, int, int] = (3, 32, 32)) -> Tensor:

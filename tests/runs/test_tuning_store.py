@@ -21,8 +21,8 @@ from unblot.system.files import checksum, read_tensors
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
 TRIALS = tuple(
-    Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", calls), calls, figure)
-    for calls, figure in ((2, 5.0), (3, 1.4), (4, 1.0))
+    Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", nfe), nfe, distance)
+    for nfe, distance in ((2, 5.0), (3, 1.4), (4, 1.0))
 )
 WEAK = "snapshots/00000001.safetensors"
 AWAY = Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 30.0, 0.1, 10.0, WEAK), 5, 0.5)

@@ -116,8 +116,8 @@ def test_no_sampler_where_the_pictures_decide() -> None:
     assert sampler_for("euler", "karras", 0, VE) is None
 
 
-def candidate(calls: int, figure: float) -> Candidate:
-    return Candidate(SamplerConfig("euler", "karras", calls), calls, figure)
+def candidate(nfe: int, distance: float) -> Candidate:
+    return Candidate(SamplerConfig("euler", "karras", nfe), nfe, distance)
 
 
 TRIALS = [
@@ -131,7 +131,7 @@ TRIALS = [
 
 
 def test_the_front_is_what_no_other_beats() -> None:
-    assert [(t.nfe, t.figure) for t in front(TRIALS[::-1])] == [(5, 3.0), (8, 1.4), (10, 1.05), (20, 1.0)]
+    assert [(t.nfe, t.distance) for t in front(TRIALS[::-1])] == [(5, 3.0), (8, 1.4), (10, 1.05), (20, 1.0)]
 
 
 def test_choosing() -> None:

@@ -220,7 +220,7 @@ def ema_command(args: dict[str, Any]) -> None:
     name = "distance" if args.get("by") == "distance" else "held-out loss"
 
     def show(row: EmaCandidate) -> None:
-        print(f"{row.std:<7} {row.figure:>14.5f} {row.error:>14.1%}")
+        print(f"{row.std:<7} {row.metric:>14.5f} {row.error:>14.1%}")
 
     if args.get("std") is None:
         print(f"{'EMA std':<7} {name:>14} {'profile error':>14}")

@@ -11,7 +11,8 @@ class EvaluateConfig(Checked):
 
     n: int = option("number of samples to evaluate", "what", "N", low=2, default=2000)
     features: str = option(
-        "features to compare pictures by, several with + (default: classifier with labels, else random)",
+        "features to compare pictures by, several with + (default: efficientnet for colour from 48 pixels, where"
+        " installed; classifier with labels; else random)",
         "what",
         SPEC,
         table="FEATURES",

@@ -54,7 +54,7 @@ def best(
         put(denoiser, snapshots.weights(std))
         rows.append(EmaCandidate(std, judge(denoiser), snapshots.error(std)))
         report(rows[-1])
-    return min(rows, key=lambda row: row.figure).std
+    return min(rows, key=lambda row: row.metric).std
 
 
 @torch.no_grad()

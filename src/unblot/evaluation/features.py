@@ -15,6 +15,9 @@ from unblot.evaluation import efficientnet as lite0
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 
+PHOTOGRAPH = 48
+"""Pixels of the shorter side from which on colour pictures are taken for photographs."""
+
 HOW_TO_INSTALL = "pip install 'unblot[features]'"
 
 FITTED_TO = 10_000
@@ -41,13 +44,14 @@ class Features(NamedTuple):
     """`of` maps pictures (B, C, H, W), float32 in the network's range, to features (B, d).
 
     `name` is given with every metric. `logits` maps features to class scores (B, classes), where there are any.
-    `device` is where pictures have to be.
+    `device` is where pictures have to be. `most`: pictures of a set that are seen, at most, where the network is slow.
     """
 
     name: str
     of: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
     device: str = "cpu"
+    most: int | None = None
 
 
 @torch.no_grad()
@@ -135,7 +139,9 @@ def efficientnet(source: FeatureData) -> Features:
             f"features 'efficientnet' are not installed: {HOW_TO_INSTALL}; or give {arg('features', 'random')}"
         )
     network = lite0.load()
-    return Features("efficientnet", lambda pictures: network(_on_white((pictures / 2 + 0.5).clamp(0, 1))))
+    return Features(
+        "efficientnet", lambda pictures: network(_on_white((pictures / 2 + 0.5).clamp(0, 1))), most=FITTED_TO
+    )
 
 
 def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Features:
@@ -205,10 +211,36 @@ FEATURES: dict[str, Callable[..., Features]] = {
 
 
 def default_features(source: FeatureData) -> str:
-    """`classifier` where there are labels of at least two classes, else `random`; `pixels` for points in the plane."""
+    """`efficientnet` for photographs where it is installed, else `quick_features`."""
+    return "efficientnet" if are_photographs(source) and lite0.is_installed() else quick_features(source)
+
+
+def quick_features(source: FeatureData) -> str:
+    """`classifier` where there are labels of at least two classes, else `random`; `pixels` for points in the plane.
+
+    They are fast and have few dimensions, so that a few hundred pictures give a Fréchet distance.
+    """
     if source.pictures.shape[1:] == (1, 1):
         return "pixels"
-    return "classifier" if source.labels is not None and source.classes >= 2 else "random"
+    return "classifier" if has_classes(source) else "random"
+
+
+def has_classes(source: FeatureData) -> bool:
+    """Whether a classifier can be trained: there are labels of at least two classes."""
+    return source.labels is not None and source.classes >= 2
+
+
+def are_photographs(source: FeatureData) -> bool:
+    """Whether pictures are taken for photographs: three or four channels, the shorter side at least 48 pixels."""
+    channels, height, width = source.pictures.shape
+    return channels in (3, 4) and min(height, width) >= PHOTOGRAPH
+
+
+def how_to_see_photographs(source: FeatureData) -> str:
+    """The line that says how to get the features that suit these pictures best; "" where nothing is missing."""
+    if not are_photographs(source) or lite0.is_installed():
+        return ""
+    return f"features that have seen photographs would judge these pictures better: {HOW_TO_INSTALL}"
 
 
 def build_features(spec: str, source: FeatureData) -> Features:

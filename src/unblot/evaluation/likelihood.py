@@ -45,12 +45,12 @@ def variational_bound(
     variance: Variance,
     decoder: Decoder,
     generators: Sequence[torch.Generator],
-    calls: int | None = None,
+    nfe: int | None = None,
     prior_std: Tensor | float = 1.0,
 ) -> Bound:
     """The bound for the reverse steps through `levels` (T + 1,), T >= 2, noisiest first, ending at sigma = 0.
 
-    x0: (B, C, H, W); the noise of picture i is from generator i. `calls`: number of the T - 1 steps before the last
+    x0: (B, C, H, W); the noise of picture i is from generator i. `nfe`: number of the T - 1 steps before the last
     that are evaluated, chosen and weighted so that the result is unbiased; None for all. `prior_std`: standard
     deviation of the noise that sampling starts with.
 
@@ -58,7 +58,7 @@ def variational_bound(
     """
     last, rows = len(levels.sigma) - 2, len(x0)
     steps = torch.zeros(rows, dtype=torch.float64)
-    for chosen, weight in _chosen_steps(levels, last if calls is None else calls, generators):
+    for chosen, weight in _chosen_steps(levels, last if nfe is None else nfe, generators):
         t, s = levels.at(chosen), levels.at(chosen + 1)
         estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
         reverse = variance(t, s, posterior(t, s).var, estimate)
@@ -71,23 +71,23 @@ def variational_bound(
 
 
 def _chosen_steps(
-    levels: NoiseLevel, calls: int, generators: Sequence[torch.Generator]
+    levels: NoiseLevel, nfe: int, generators: Sequence[torch.Generator]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each call the step of each picture, 0 … T - 2, and its weight, both (B,): the weighted sum is unbiased.
+    """For each evaluation the step of each picture, 0 … T - 2, and its weight, both (B,): the weighted sum is unbiased.
 
     Where the estimate is good, the term of a step is about half the fall of log SNR in it. Steps are therefore chosen
     in proportion to that fall, stratified; a tenth of the probability is spread evenly, for where it is not.
     """
     last, rows = len(levels.sigma) - 2, len(generators)
-    if calls >= last:
+    if nfe >= last:
         yield from ((torch.full((rows,), i), torch.ones(rows, dtype=torch.float64)) for i in range(last))
         return
     fall = -log_noise_ratio(levels.at(slice(0, last + 1))).diff().clamp_max(0)
     chance = 0.9 * fall / fall.sum() + 0.1 / last
-    for stratum in range(calls):
-        u = torch.tensor([(stratum + _uniform(g)) / calls for g in generators], dtype=torch.float64)
+    for stratum in range(nfe):
+        u = torch.tensor([(stratum + _uniform(g)) / nfe for g in generators], dtype=torch.float64)
         chosen = torch.searchsorted(chance.cumsum(0), u).clamp_max(last - 1)
-        yield chosen, 1 / (calls * chance[chosen])
+        yield chosen, 1 / (nfe * chance[chosen])
 
 
 # --- the likelihood along the probability-flow ODE

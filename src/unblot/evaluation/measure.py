@@ -24,6 +24,8 @@ from unblot.evaluation.features import (
     build_features,
     default_features,
     extract,
+    has_classes,
+    how_to_see_photographs,
 )
 from unblot.evaluation.image_set import CHUNK, ImageSet, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
@@ -118,7 +120,7 @@ def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
     names, classes = [], {}
     for features in _features(source, options.features, note):
         names.append(features.name)
-        found = [extract(features, part.chunks()) if len(part) else torch.empty(0, 1) for part in parts]
+        found = [_seen(features, part) if len(part) else torch.empty(0, 1) for part in parts]
         samples, training, held_out = found
         for against, x, y in (
             ("training", samples, training),
@@ -144,16 +146,26 @@ def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
     return {"features": names, "rows": rows, "class_counts": classes}
 
 
+def _seen(features: Features, part: ImageSet) -> Tensor:
+    """Features (N, d) of a set, or of the first `features.most` of it."""
+    return extract(features, part.take(np.arange(len(part))[: features.most]).chunks())
+
+
 def _features(source: FeatureData, specs: Sequence[str], note: Callable[[str], None]) -> list[Features]:
-    """The features asked for; the default, and a note, where none of them is available."""
+    """The features asked for; the default, and a note, where none of them is available.
+
+    Nothing asked for: the default, and the classifier too where there are labels, for the shares of the classes.
+    """
     found = []
-    for spec in specs or [default_features(source)]:
+    if not specs and (missing := how_to_see_photographs(source)):
+        note(missing)
+    default = default_features(source)
+    for spec in specs or dict.fromkeys([default, *(["classifier"] if has_classes(source) else [])]):
         try:
             found.append(build_features(spec, source))
         except Unavailable as error:
             note(str(error))
     if not found:
-        default = default_features(source)
         note(f"the default features are used instead: {default}")
         found.append(build_features(default, source))
     return found

@@ -92,27 +92,27 @@ def candidates_chart(
     candidates: Sequence[Candidate], others: Sequence[Candidate], floor: float | None, chosen: Mapping[str, Candidate]
 ) -> Markup:
     """Distance over NFE, both on logarithmic axes; the line joins the candidates that nothing beats."""
-    top = 1.3 * max(c.figure for c in candidates)
+    top = 1.3 * max(c.distance for c in candidates)
     fewest, most = (f(c.nfe for c in candidates) for f in (min, max))
-    shown = [c for c in others if c.figure <= 2 * top and fewest <= c.nfe <= most]
-    ends = [(max(c.figure - Z95 * c.spread, c.figure / 2), c.figure + Z95 * c.spread) for c in candidates]
-    values = [*(end for pair in ends for end in pair), *(c.figure for c in shown)] + ([floor] if floor else [])
+    shown = [c for c in others if c.distance <= 2 * top and fewest <= c.nfe <= most]
+    ends = [(max(c.distance - Z95 * c.spread, c.distance / 2), c.distance + Z95 * c.spread) for c in candidates]
+    values = [*(end for pair in ends for end in pair), *(c.distance for c in shown)] + ([floor] if floor else [])
 
     def draw(axes: "Axes") -> None:
         if floor:
             axes.axhline(floor, color=COLOURS["real"], linestyle="--", linewidth=1.5)
         axes.plot(
-            [c.nfe for c in shown], [c.figure for c in shown], "o", color=COLOURS["real"], markersize=5, alpha=0.5
+            [c.nfe for c in shown], [c.distance for c in shown], "o", color=COLOURS["real"], markersize=5, alpha=0.5
         )
-        axes.plot(*zip(*((c.nfe, c.figure) for c in front(candidates))), color=COLOURS["samples"], linewidth=2.5)
+        axes.plot(*zip(*((c.nfe, c.distance) for c in front(candidates))), color=COLOURS["samples"], linewidth=2.5)
         for c, (lower, upper) in zip(candidates, ends):
             face = "none" if c.sampler.guided else COLOURS["samples"]
-            errors = [[c.figure - lower], [upper - c.figure]]
-            axes.errorbar(c.nfe, c.figure, yerr=errors, fmt="s", color=COLOURS["samples"], mfc=face, markersize=7)
+            errors = [[c.distance - lower], [upper - c.distance]]
+            axes.errorbar(c.nfe, c.distance, yerr=errors, fmt="s", color=COLOURS["samples"], mfc=face, markersize=7)
         for c in {id(c): c for c in chosen.values()}.values():
             words = ", ".join(quality for quality, found in chosen.items() if found is c)
             side = "left" if c.nfe == fewest else "right" if c.nfe == most else "center"
-            axes.annotate(words, (c.nfe, c.figure + Z95 * c.spread), (0, 6), textcoords="offset points", ha=side)
+            axes.annotate(words, (c.nfe, c.distance + Z95 * c.spread), (0, 6), textcoords="offset points", ha=side)
         log_axis(axes, "y", max(min(values), 1e-6) / 1.2, max(values) * 1.2)
         log_axis(axes, "x", fewest / 1.15, most * 1.15)
         axes.set_xticks(sorted({c.nfe for c in candidates}))

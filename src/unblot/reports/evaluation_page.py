@@ -6,7 +6,7 @@ import numpy as np
 
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import counted
-from unblot.evaluation.spectrum import GRAINY, SMOOTH
+from unblot.process.octaves import GRAINY, SMOOTH
 from unblot.reports import charts
 from unblot.reports.render import Picture, render, sheet, thumbnail
 from unblot.reports.verdicts import ANSWERS, MEANINGS, QUESTIONS, TITLES, bits_per_dim, number

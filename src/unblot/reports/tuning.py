@@ -24,7 +24,7 @@ def front_page(run: str, about: Mapping[str, Any], candidates: Sequence[Candidat
     rows = [
         {
             "NFE": c.nfe,
-            "distance": f"{c.figure:.4g} ± {2 * c.spread:.2g}",
+            "distance": f"{c.distance:.4g} ± {2 * c.spread:.2g}",
             "quality": _qualities(c, chosen),
             "solver": short(SOLVERS, c.sampler.solver, "solver"),
             "guidance": describe_guidance(c.sampler),
@@ -46,13 +46,13 @@ def table(about: Mapping[str, Any], candidates: Sequence[Candidate]) -> str:
     ]
     chosen = {quality: choose(candidates, quality) for quality in QUALITIES}
     for c in _ordered(candidates):
-        distance, interval = f"{c.figure:.4g}", f"{2 * c.spread:.2g}"
+        distance, interval = f"{c.distance:.4g}", f"{2 * c.spread:.2g}"
         lines.append(f"{c.nfe:5d}  {distance:<8}{_qualities(c, chosen):<18}{interval:<10}{describe_sampler(c.sampler)}")
     return "\n".join(map(printable, lines))
 
 
 def _ordered(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return sorted(candidates, key=lambda c: (c.nfe, c.figure))
+    return sorted(candidates, key=lambda c: (c.nfe, c.distance))
 
 
 def _qualities(candidate: Candidate, chosen: Mapping[str, Candidate]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unblot.data.readers.listing import counted, printable
-from unblot.evaluation.spectrum import FINEST
+from unblot.process.octaves import FINEST
 
 QUESTIONS = {
     "good": "Is it good?",
@@ -34,6 +34,8 @@ MEANINGS = {
 }
 """What each metric says."""
 
+BY_CLASS = ("class_share_distance", "classes_reached")
+
 TEXTURES = {
     "grainy": "Samples are grainy: their fine detail has {ratio:.2g} times the power of real pictures.",
     "smooth": "Samples are too smooth: their fine detail has {ratio:.2g} times the power of real pictures.",
@@ -51,10 +53,14 @@ def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
 
 
 def find(report: dict[str, Any], name: str, against: str) -> dict[str, Any] | None:
-    """The metric `name` in the first features, against training, held-out or floor; None where it has no value."""
-    features = report["metrics"]["features"][0]
+    """The metric `name` in the first features, against training, held-out or floor; None where it has no value.
+
+    What is counted by class is taken from the features that tell the classes.
+    """
+    first = report["metrics"]["features"][0]
     for row in report["metrics"]["rows"]:
-        if (row["name"], row["against"], row["features"]) == (name, against, features) and row["value"] is not None:
+        chosen = name in BY_CLASS or row["features"] == first
+        if chosen and (row["name"], row["against"]) == (name, against) and row["value"] is not None:
             return row
     return None
 

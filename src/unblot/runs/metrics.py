@@ -2,7 +2,7 @@
 
     {"step", "loss", "grad_norm"}                   a training step; null where not finite, and so skipped
     {"step", "log_snr", "training", "held_out", …}  the averaged weights' losses by noise level; see `held_out.py`
-    {"step", "preview": {…}}                        the colours of a preview; see `colours.py`
+    {"step", "preview": {…}}                        colours and fine detail of a preview; see `colours.py`, `octaves.py`
 
 It holds no times: a run and its repetition write the same file.
 """

@@ -29,7 +29,7 @@ class EmaCandidate(NamedTuple):
     """An EMA std, the metric measured with it (lower is better), and the relative error of its rebuilt profile."""
 
     std: float
-    figure: float
+    metric: float
     error: float
 
 

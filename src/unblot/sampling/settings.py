@@ -79,18 +79,18 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sampler, its number of network calls, and its measured distance to real pictures (`figure`, lower is better).
+    """A sampler, its number of network calls, and its measured distance to real pictures (`distance`, lower is better).
 
-    spread: standard deviation, from the finite number of samples, of the difference to the best candidate's figure.
+    spread: standard deviation, from the finite number of samples, of the difference to the best candidate's distance.
     """
 
     sampler: SamplerConfig
     nfe: int
-    figure: float
+    distance: float
     spread: float = 0.0
 
 
-QUALITIES = {"draft": 1.5, "good": 1.1, "best": 1.0}  # largest figure, as a multiple of the least
+QUALITIES = {"draft": 1.5, "good": 1.1, "best": 1.0}  # largest distance, as a multiple of the least
 
 
 def sampler_for(solver: str, spacing: str, nfe: int, schedule: Schedule) -> SamplerConfig | None:
@@ -106,36 +106,36 @@ def sampler_for(solver: str, spacing: str, nfe: int, schedule: Schedule) -> Samp
 
 
 def front(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The Pareto front: candidates that no other beats in both NFE and figure, lowest NFE first."""
+    """The Pareto front: candidates that no other beats in both NFE and distance, lowest NFE first."""
     best: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (c.nfe, c.figure)):
-        if not best or candidate.figure < best[-1].figure:
+    for candidate in sorted(candidates, key=lambda c: (c.nfe, c.distance)):
+        if not best or candidate.distance < best[-1].distance:
             best.append(candidate)
     return best
 
 
 def choose(candidates: Sequence[Candidate], quality: str) -> Candidate:
-    """The candidate of lowest NFE whose figure is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
+    """The candidate of lowest NFE whose distance is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
 
-    A figure above the least by at most its own spread counts as the least (the one-standard-error rule of Breiman et
+    A distance above the least by at most its own spread counts as the least (the one-standard-error rule of Breiman et
     al. 1984). Raises UnblotError for an unknown quality and for no candidates.
     """
     if quality not in QUALITIES:
         raise UnblotError(f"unknown quality {quality!r}; choose one of {', '.join(QUALITIES)}")
     if not candidates:
         raise UnblotError("this run has no tuned sampler; run: unblot tune RUN")
-    least = min(candidate.figure for candidate in candidates)
-    good = (c for c in candidates if c.figure <= max(least * QUALITIES[quality], least + c.spread))
-    return min(good, key=lambda c: (c.nfe, c.figure))
+    least = min(candidate.distance for candidate in candidates)
+    good = (c for c in candidates if c.distance <= max(least * QUALITIES[quality], least + c.spread))
+    return min(good, key=lambda c: (c.nfe, c.distance))
 
 
 def within(candidates: Sequence[Candidate], nfe: int) -> Candidate:
-    """The candidate of lowest figure with at most `nfe` network calls. Raises UnblotError where there is none."""
+    """The candidate of lowest distance with at most `nfe` network calls. Raises UnblotError where there is none."""
     cheap = [candidate for candidate in candidates if candidate.nfe <= nfe]
     if not cheap:
         least = min((candidate.nfe for candidate in candidates), default=1)
         raise UnblotError(f"no tuned sampler takes {nfe} network calls or fewer; the cheapest takes {least}")
-    return min(cheap, key=lambda c: c.figure)
+    return min(cheap, key=lambda c: c.distance)
 
 
 def describe_sampler(sampler: SamplerConfig) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.evaluation.distances import Moments, frechet, moments
-from unblot.evaluation.features import FITTED_TO, FeatureData, Features, build_features, default_features, extract
+from unblot.evaluation.features import FITTED_TO, FeatureData, Features, build_features, extract, quick_features
 from unblot.evaluation.image_set import ImageSet
 
 ENOUGH = 20
@@ -44,7 +44,7 @@ class ReferenceStatistics:
 
 
 def reference_statistics(dataset: Dataset, spec: str = "", cache: Path | None = None) -> ReferenceStatistics:
-    """The reference statistics of a data set, in the default features of its evaluation or in those of `spec`.
+    """The reference statistics of a data set, in features of few dimensions or in those of `spec`.
 
     Held-out pictures where there are ENOUGH of them, else training pictures: the choice of a sampler cannot memorize
     pictures, and too few held-out ones cannot tell samplers apart.
@@ -59,7 +59,7 @@ def reference_statistics(dataset: Dataset, spec: str = "", cache: Path | None = 
     )
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
     source = FeatureData(training, labels, len(dataset.classes), cache)
-    features = build_features(spec or default_features(source), source)
+    features = build_features(spec or quick_features(source), source)
     real = extract(features, training.take(np.arange(min(FITTED_TO, len(training)))).chunks())
     if len(held_out) < ENOUGH * real.shape[1]:
         return ReferenceStatistics(features, moments(real), "training pictures", len(real))

@@ -96,10 +96,10 @@ def search(
     samples = SampleFeatures(run, reference, labels, config.seed)
 
     def evaluate(queues: dict[int, list[SamplerConfig]], until: float) -> list[Candidate]:
-        def figure(sampler: SamplerConfig) -> float:
+        def distance(sampler: SamplerConfig) -> float:
             return samples.distance(samples.extract(sampler, count, count // 4))
 
-        return evaluate_candidates(queues, figure, schedule, clock, until, report)
+        return evaluate_candidates(queues, distance, schedule, clock, until, report)
 
     evaluated = evaluate({nfe: shortlist(nfe, best, screening) for nfe, best in ranked.items()}, EVALUATION_END)
     plain = {nfe: best_of(nfe, evaluated, best) for nfe, best in ranked.items()}
@@ -135,7 +135,7 @@ def in_order(plain: dict[int, SamplerConfig], guided: list[SamplerConfig]) -> li
 
 def evaluate_candidates(
     queues: dict[int, list[SamplerConfig]],
-    figure: Callable[[SamplerConfig], float],
+    distance: Callable[[SamplerConfig], float],
     schedule: Schedule,
     clock: Clock,
     until: float,
@@ -146,15 +146,15 @@ def evaluate_candidates(
     for rank in range(max(map(len, queues.values()), default=0)):
         for sampler in [queue[rank] for queue in queues.values() if rank < len(queue)]:
             if clock.share <= until:
-                candidates.append(Candidate(sampler, sampler.nfe(schedule), figure(sampler)))
-                report(f"{candidates[-1].nfe:3d} NFE: about {candidates[-1].figure:.4g}  {describe_sampler(sampler)}")
+                candidates.append(Candidate(sampler, sampler.nfe(schedule), distance(sampler)))
+                report(f"{candidates[-1].nfe:3d} NFE: about {candidates[-1].distance:.4g}  {describe_sampler(sampler)}")
     return candidates
 
 
 def best_of(nfe: int, candidates: Sequence[Candidate], ranked: Sequence[SamplerConfig]) -> SamplerConfig:
     """The best sampler with `nfe` calls: by its distance, or by screening where none was measured."""
     measured = [c for c in candidates if c.nfe == nfe]
-    return min(measured, key=lambda c: c.figure).sampler if measured else ranked[0]
+    return min(measured, key=lambda c: c.distance).sampler if measured else ranked[0]
 
 
 def confirm(
@@ -172,8 +172,8 @@ def confirm(
             break
         seen.append(samples.extract(sampler, 0, count))
         candidates.append(Candidate(sampler, sampler.nfe(schedule), samples.distance(seen[-1])))
-        report(f"{candidates[-1].nfe:3d} NFE: {candidates[-1].figure:.4g}  {describe_sampler(sampler)}")
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].figure)
+        report(f"{candidates[-1].nfe:3d} NFE: {candidates[-1].distance:.4g}  {describe_sampler(sampler)}")
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].distance)
     spreads = frechet_spreads([seen[i] for i in order], samples.reference.reference)
     final = [replace(candidates[i], spread=spread) for i, spread in zip(order, spreads, strict=True)]
-    return sorted(final, key=lambda c: (c.nfe, c.figure))
+    return sorted(final, key=lambda c: (c.nfe, c.distance))

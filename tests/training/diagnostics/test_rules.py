@@ -10,6 +10,7 @@ from unblot.training.diagnostics.rules import (
     Diagnostics,
     colour_drift,
     diverged,
+    fine_detail,
     overfitting,
     rate_too_high,
     turned,
@@ -120,6 +121,31 @@ def test_colours_that_stay_off_by_more_than_chance_are_found():
         [preview(None, None)] * 4,
     ):
         assert colour_drift(healthy) is None
+
+
+def detail(*ratios, low=0.8, high=1.2):
+    """Previews whose finest octave has these ratios; the next one is right."""
+    bounds = {"octaves_low": [low, low, low], "octaves_high": [high, high, high]}
+    return [{"step": i, "preview": {"octaves": [ratio, 1.0, 9.0], **bounds}} for i, ratio in enumerate(ratios)]
+
+
+def test_grain_and_blur_that_stay_are_found():
+    grainy = fine_detail(detail(9.0, 5.0, 3.0, 2.9))
+    assert grainy.startswith("grainy: details of 2 to 4 pixels have 2.9 times")
+    assert "network=unet:patch=2" in grainy
+    assert fine_detail(detail(0.5, 0.4, 0.4, 0.4)).startswith("too smooth")
+    second = [{**line, "preview": {**line["preview"], "octaves": [1.0, 2.0]}} for line in detail(1, 1, 1, 1)]
+    assert "details of 4 to 8 pixels" in fine_detail(second)
+    for healthy in (
+        detail(1.1, 1.1, 1.1, 1.1),  # nothing that one sees, nor beyond chance
+        detail(3.0, 3.0, 3.0, 3.0, high=2.5),  # chance, with few and odd pictures
+        detail(9.0, 9.0, 6.0, 2.0),  # on the way to what it should be
+        detail(9.0, 9.0, 9.0),  # a young model
+        detail(9.0, 9.0, 0.3, 9.0),
+        detail(None, None, None, None),  # real pictures without fine detail
+        [preview(0.0, 0.0)] * 4,  # written before there were octaves
+    ):
+        assert fine_detail(healthy) is None
 
 
 def test_a_warning_is_said_once_also_after_a_resume():

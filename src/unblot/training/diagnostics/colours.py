@@ -22,7 +22,7 @@ class ColourStatistics:
 
     def __init__(self, dataset: Dataset, labels: Tensor | None):
         most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
-        chosen = _alike(dataset, labels, most)
+        chosen = alike(dataset, labels, most)
         batches = [dataset.batch(chosen[i : i + AT_A_TIME])[0] for i in range(0, len(chosen), AT_A_TIME)]
         means = torch.cat([b.double().mean((2, 3)) for b in batches])
         self.mean = means.mean(0)
@@ -58,7 +58,7 @@ class ColourStatistics:
         return (pictures.double().cpu() - self.mean[:, None, None]).square().mean((2, 3))
 
 
-def _alike(dataset: Dataset, labels: Tensor | None, most: int) -> np.ndarray:
+def alike(dataset: Dataset, labels: Tensor | None, most: int) -> np.ndarray:
     """Indices of up to `most` training pictures, with the class frequencies of `labels`."""
     shuffled = np.random.default_rng(0).permutation(dataset.train)
     if labels is None or dataset.labels is None:

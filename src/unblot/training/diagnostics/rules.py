@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unblot.errors import arg
+from unblot.process.octaves import FINEST, GRAINY, SMOOTH
 from unblot.runs.metrics import HELD_OUT, PREVIEW, STEP, Line, mean_loss, of_kind
 
 Rule = Callable[[Sequence[Line]], str | None]
@@ -21,6 +22,7 @@ RECENT, BEFORE = 30, 100  # lines of training steps: judged, and compared with
 SPIKES, SKIPPED = 3, 3  # among the recent lines
 DIVERGED, DIVERGED_LINES = 3.0, 5  # times the loss of an untrained network; logged steps in a row
 DRIFT = 0.15  # in standard deviations of the channel, or of its standard deviation relative to what it should be
+CHANCE = 1.5  # times the farthest that sets of real pictures lie apart, in the logarithm
 
 
 class Turn(NamedTuple):
@@ -153,10 +155,49 @@ def colour_drift(lines: Sequence[Line]) -> str | None:
     return None
 
 
+def fine_detail(lines: Sequence[Line]) -> str | None:
+    """Grain, or a lack of fine detail: in the last two previews one of the two finest octaves has too much or too
+    little power, beyond GRAINY or SMOOTH and by far more than sets of as many real pictures ever differ.
+
+    Not before the fourth preview, nor while the difference shrinks: young models are grainy or smooth.
+    """
+    previews = [line["preview"] for line in of_kind(lines, PREVIEW)]
+    if len(previews) < 4 or not all("octaves" in preview for preview in previews[-2:]):
+        return None
+    before, now = (_beyond_chance(preview) for preview in previews[-2:])
+    stays = [k for k, off in now.items() if off * before.get(k, 0.0) > 0 and abs(off) > 0.8 * abs(before[k])]
+    if not stays:
+        return None
+    k = max(stays, key=lambda k: abs(now[k]))
+    grainy, ratio = now[k] > 0, math.exp(now[k])
+    low, high = (previews[-1][f"octaves_{end}"][k] for end in ("low", "high"))
+    way_out = f"{arg('parameterization', 'edm')}, or smaller patches ({arg('network', 'unet:patch=2')})"
+    if not grainy:
+        way_out = f"a shorter average ({arg('ema', 'power:std=0.02')}), or a larger {arg('network')}"
+    return (
+        f"{'grainy' if grainy else 'too smooth'}: details of {2 ** (k + 1)} to {2 ** (k + 2)} pixels have {ratio:.2g} "
+        f"times as much power in previews as in training pictures (sets of as many real ones have {low:.2g} to "
+        f"{high:.2g} times); if it stays, try more {arg('steps')}, {way_out}"
+    )
+
+
+def _beyond_chance(preview: dict[str, list[float | None]]) -> dict[int, float]:
+    """The logarithm of the ratio of power for those of the finest octaves where it is off by more than chance."""
+    found = {}
+    for k, bounds in enumerate(zip(*(preview[f"octaves{end}"][:FINEST] for end in ("", "_low", "_high")))):
+        ratio, low, high = (None if b is None else math.log(max(b, 1e-12)) for b in bounds)
+        if ratio is None or low is None or high is None:
+            continue
+        if ratio > max(math.log(GRAINY), CHANCE * high) or ratio < min(math.log(SMOOTH), CHANCE * low):
+            found[k] = ratio
+    return found
+
+
 RULES: dict[str, Rule] = {
     "overfitting": overfitting,
     "rate_too_high": rate_too_high,
     "colour_drift": colour_drift,
+    "fine_detail": fine_detail,
 }
 
 

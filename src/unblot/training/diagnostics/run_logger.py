@@ -15,6 +15,7 @@ from unblot.runs.metrics import HELD_OUT, STEP, Line, MetricsFile, mean_loss, of
 from unblot.training import checkpoint
 from unblot.training.diagnostics.colours import ColourStatistics
 from unblot.training.diagnostics.monitor import Monitor
+from unblot.training.diagnostics.octaves import OctaveStatistics
 from unblot.training.diagnostics.rules import DIVERGED_LINES, RECENT, Diagnostics, diverged, turned
 from unblot.training.diagnostics.summary import Session, summary
 
@@ -30,6 +31,7 @@ class RunLogger:
         self.log_every, self.trained_before = config.train.log_every, config.distill is not None
         self.metrics = MetricsFile(folder, is_main_process)
         self.colours: ColourStatistics | None = None
+        self.octaves: OctaveStatistics | None = None
         self.diagnostics = Diagnostics()
 
     def begin(self) -> None:
@@ -51,9 +53,13 @@ class RunLogger:
         self._warn()
 
     def preview(self, step: int, pictures: Tensor, labels: Tensor | None, dataset: Dataset) -> None:
-        """Compares the colours of a preview, (n, C, H, W) in the network's range, with the training pictures'."""
+        """Compares a preview, (n, C, H, W) in the network's range, with training pictures: colours and fine detail."""
         self.colours = self.colours or ColourStatistics(dataset, labels)
-        self.metrics.write(self.colours.compare(step, pictures))
+        line = self.colours.compare(step, pictures)
+        if min(dataset.shape[1:]) > 1:  # points in the plane have no spectrum
+            self.octaves = self.octaves or OctaveStatistics(dataset, labels, len(pictures))
+            line["preview"] |= self.octaves.compare(pictures)
+        self.metrics.write(line)
         self._warn()
 
     def gone_wrong(self, step: int, skipped_steps: int, culprits: Callable[[], str]) -> str | None:
