@@ -1,6 +1,6 @@
 """Feature extractors, in the table FEATURES: functions from pictures to the few numbers that metrics compare."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +52,10 @@ class Features(NamedTuple):
     logits: Callable[[Tensor], Tensor] | None = None
     device: str = "cpu"
     most: int | None = None
+
+    def first(self, pictures: ImageSet) -> ImageSet:
+        """The first `most` pictures of a set."""
+        return pictures.take(slice(self.most))
 
 
 @torch.no_grad()
@@ -246,6 +250,26 @@ def how_to_see_photographs(source: FeatureData) -> str:
 def build_features(spec: str, source: FeatureData) -> Features:
     """The table's features for a spec such as `pixels:dims=32`; UnblotError where the spec is wrong."""
     return specs.build(FEATURES, spec, "features", source)
+
+
+def choose_features(source: FeatureData, chosen: Sequence[str], note: Callable[[str], None]) -> list[Features]:
+    """The features asked for; the default, and a note, where none of them is available.
+
+    Nothing asked for: the default, and the classifier too where there are labels, for the shares of the classes.
+    """
+    found = []
+    if not chosen and (missing := how_to_see_photographs(source)):
+        note(missing)
+    default = default_features(source)
+    for spec in chosen or dict.fromkeys([default, *(["classifier"] if has_classes(source) else [])]):
+        try:
+            found.append(build_features(spec, source))
+        except Unavailable as error:
+            note(str(error))
+    if not found:
+        note(f"the default features are used instead: {default}")
+        found.append(build_features(default, source))
+    return found
 
 
 def _rgb(pictures: Tensor) -> Tensor:

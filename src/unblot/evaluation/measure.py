@@ -1,7 +1,7 @@
 """What an evaluation measures of samples and of a model: metrics, power spectrum, originality, likelihood."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,17 +16,7 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.features import (
-    FEATURES,
-    FeatureData,
-    Features,
-    Unavailable,
-    build_features,
-    default_features,
-    extract,
-    has_classes,
-    how_to_see_photographs,
-)
+from unblot.evaluation.features import FEATURES, FeatureData, Features, choose_features, extract
 from unblot.evaluation.image_set import CHUNK, ImageSet, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
@@ -118,9 +108,9 @@ def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
     source = FeatureData(parts.training, labels, len(dataset.classes), options.cache)
     rows: list[dict[str, Any]] = []
     names, classes = [], {}
-    for features in _features(source, options.features, note):
+    for features in choose_features(source, options.features, note):
         names.append(features.name)
-        found = [_seen(features, part) if len(part) else torch.empty(0, 1) for part in parts]
+        found = [extract(features, features.first(part).chunks()) if len(part) else torch.empty(0, 1) for part in parts]
         samples, training, held_out = found
         for against, x, y in (
             ("training", samples, training),
@@ -144,31 +134,6 @@ def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
                 if len(x)
             }
     return {"features": names, "rows": rows, "class_counts": classes}
-
-
-def _seen(features: Features, part: ImageSet) -> Tensor:
-    """Features (N, d) of a set, or of the first `features.most` of it."""
-    return extract(features, part.take(np.arange(len(part))[: features.most]).chunks())
-
-
-def _features(source: FeatureData, specs: Sequence[str], note: Callable[[str], None]) -> list[Features]:
-    """The features asked for; the default, and a note, where none of them is available.
-
-    Nothing asked for: the default, and the classifier too where there are labels, for the shares of the classes.
-    """
-    found = []
-    if not specs and (missing := how_to_see_photographs(source)):
-        note(missing)
-    default = default_features(source)
-    for spec in specs or dict.fromkeys([default, *(["classifier"] if has_classes(source) else [])]):
-        try:
-            found.append(build_features(spec, source))
-        except Unavailable as error:
-            note(str(error))
-    if not found:
-        note(f"the default features are used instead: {default}")
-        found.append(build_features(default, source))
-    return found
 
 
 @torch.no_grad()

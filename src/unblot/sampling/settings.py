@@ -115,7 +115,7 @@ def front(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: Sequence[Candidate], quality: str) -> Candidate:
-    """The candidate of lowest NFE whose distance is within a quality's factor of the least: draft 1.5, good 1.1, best 1.
+    """The candidate of lowest NFE with a distance within a quality's factor of the least: draft 1.5, good 1.1, best 1.
 
     A distance above the least by at most its own spread counts as the least (the one-standard-error rule of Breiman et
     al. 1984). Raises UnblotError for an unknown quality and for no candidates.

@@ -38,16 +38,17 @@ def real(data: Dataset, seed: int) -> tuple[Tensor, Tensor | None]:
 
 def test_real_pictures_have_no_warning(data: Dataset) -> None:
     statistics = OctaveStatistics(data, None, COUNT)
-    for seed in range(100):
+    for seed in range(50):
         found = statistics.compare(real(data, seed)[0])
         assert fine_detail([{"step": i, "preview": found} for i in range(4)]) is None
     assert all(low < 1 < high for low, high in zip(statistics.low.tolist(), statistics.high.tolist()))
 
 
+@pytest.mark.parametrize("data", ["colour"], indirect=True)  # of 8x8 digits nearly all detail is fine
 def test_planted_grain_and_blur_are_found(data: Dataset) -> None:
     pictures = real(data, 0)[0]
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
-    assert (warning(data, pictures + 0.8 * noise) or "").startswith("grainy")
+    assert (warning(data, pictures + 0.4 * noise) or "").startswith("grainy")
     blurred = avg_pool2d(pad(pictures, [1] * 4, mode="replicate"), 3, 1)
     assert (warning(data, blurred) or "").startswith("too smooth")
 

@@ -132,7 +132,7 @@ def detail(*ratios, low=0.8, high=1.2):
 def test_grain_and_blur_that_stay_are_found():
     grainy = fine_detail(detail(9.0, 5.0, 3.0, 2.9))
     assert grainy.startswith("grainy: details of 2 to 4 pixels have 2.9 times")
-    assert "network=unet:patch=2" in grainy
+    assert "network='unet:patch=2'" in grainy
     assert fine_detail(detail(0.5, 0.4, 0.4, 0.4)).startswith("too smooth")
     second = [{**line, "preview": {**line["preview"], "octaves": [1.0, 2.0]}} for line in detail(1, 1, 1, 1)]
     assert "details of 4 to 8 pixels" in fine_detail(second)
