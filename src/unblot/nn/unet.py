@@ -197,5 +197,6 @@ def pixel_norm(x: Tensor) -> Tensor:
 
     Computed in the precision of x: autocast would write float32, twice the memory; the kernel sums in float32 anyway.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    device = "cpu" if x.is_meta else x.device.type  # shapes alone, for a count of memory, have no autocast
+    with torch.autocast(device, enabled=False):
         return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)

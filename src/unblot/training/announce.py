@@ -8,7 +8,7 @@ from unblot.training.trainer import Trainer
 
 
 def announce(trainer: Trainer, folder: Path) -> str:
-    """What is about to be trained, on which data and device, and where to, in two lines; with a note in a third."""
+    """What is about to be trained, on which data and device, and where to, in two lines, and notes."""
     data, train = trainer.config.data, trainer.config.train
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     classes = "1 class" if len(data.classes) == 1 else f"{len(data.classes)} classes"
@@ -22,6 +22,11 @@ def announce(trainer: Trainer, folder: Path) -> str:
         f"{parameters / 1e6:.2f} M parameters on {trainer.device}{processes}",
         f"{counted(train.steps, 'step')} of {train.batch_size} into {folder}",
     ]
+    if trainer.micro_batch < train.batch_size:
+        lines.append(
+            f"note: {trainer.micro_batch} pictures at a time go through the network, in the same steps, so that they "
+            "fit into memory"
+        )
     if data.num_labels and not train.label_dropout and trainer.config.distill is None:
         lines.append(f"note: with {arg('label_dropout', 0.0)} the model always sees the label: guidance will not work")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The training loop: it logs and saves a run, goes back to a checkpoint when it has gone wrong, and ends it well."""
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from unblot.training.learning_rate import Switch
 from unblot.training.trainer import StepResult, Trainer
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
+PREVIEW_VALUES = 2**22  # of the pictures that are sampled at a time
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
 
 
@@ -270,6 +272,7 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
             **how,
             seed=seed,
             labels=labels,
+            batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(data.shape))),
         )
         return torch.cat(list(samples)).cpu(), labels
 

@@ -20,6 +20,7 @@ from unblot.system.sharding import gathered, like, local, shard, wants_shards, w
 from unblot.training.averages.ema import Ema
 from unblot.training.batches import Batch
 from unblot.training.learning_rate import Switch, learning_rate
+from unblot.training.memory import pictures_at_a_time
 from unblot.training.optim import Optimizer
 from unblot.training.prefetch import Prefetcher
 from unblot.training.task import DenoisingTask, Task
@@ -61,7 +62,7 @@ class Trainer:
         self.rate_scale = 1.0
         self.switch: Switch | None = None
         self.skipped_steps = torch.zeros((), device=self.device)
-        self.micro_batch = train.batch_size
+        self.micro_batch = pictures_at_a_time(config, task.denoiser, self.device)
 
     @property
     def denoiser(self) -> Denoiser:

@@ -1,0 +1,17 @@
+"""The memory of the machine, as far as this process may use it."""
+
+import os
+from pathlib import Path
+
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # cgroup 2 and 1
+
+
+def machine_memory(limits: tuple[Path, ...] = LIMITS) -> int:
+    """Bytes of memory of the machine, or of this process's control group where that has less."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in limits:
+        try:
+            found.append(int(path.read_text()))  # "max": no limit
+        except (OSError, ValueError):
+            continue
+    return min(found)
