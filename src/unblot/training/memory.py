@@ -11,7 +11,7 @@ from unblot.denoiser import Denoiser
 from unblot.system.memory import machine_memory
 
 SMALL = 2**20  # values in a batch up to which memory is no question: it is not looked at
-SHARE = 0.15  # of the machine's memory for what a pass keeps; the rest is for weights, data, and other programs
+SHARE = 0.1  # of the machine's memory for what a pass keeps; the rest is for weights, data, and other programs
 
 
 def fitting_pictures(config: RunConfig, denoiser: Denoiser, memory: int) -> int:
