@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -13,6 +14,7 @@ from data_files import encoded, scenes
 from unblot import api
 from unblot.data import copies, values
 from unblot.data.audit import audit as doctor
+from unblot.data.audit import turning
 from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
 from unblot.reports import audit as doctor_page
@@ -96,12 +98,45 @@ def test_groups_are_the_connected_components(count, pairs):
     assert {tuple(group) for group in copies.groups(count, pairs)} == wanted
 
 
-def test_turns_do_no_harm_where_there_is_no_up_or_left_and_do_among_digits():
-    table = thumbs(scenes(800).transpose(0, 3, 1, 2))
-    assert all(0.9 < copies.mirrored_distance(table, turn) < 1.1 for turn in copies.TURNS)
-    digits = open_data("digits")
-    table = copies.thumbnails(digits.pictures, digits.values, np.arange(len(digits)))
-    assert all(copies.mirrored_distance(table, turn) > 2 for turn in copies.TURNS)
+def blobs(count: int, side: int = 12, seed: int = 0) -> np.ndarray:
+    """Pictures (count, 1, side, side) of three soft spots anywhere, lit from nowhere."""
+    rng = np.random.default_rng(seed)
+    place = np.arange(side)
+    x = np.zeros((count, side, side))
+    for _ in range(3):
+        at = rng.uniform(0, side - 1, (2, count, 1))
+        bumps = np.exp(-((place - at) ** 2) / 6)
+        x += bumps[0][:, :, None] * bumps[1][:, None, :]
+    return x[:, None].astype(np.float32)
+
+
+def worth_of(x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:
+    return turning.worth(torch.from_numpy(x), torch.from_numpy(np.zeros(len(x), int) if labels is None else labels))
+
+
+def test_turned_pictures_are_worth_new_ones_where_there_is_no_up_or_left() -> None:
+    assert all(worth == pytest.approx(1, abs=0.2) for worth in worth_of(blobs(900)).values())
+
+
+def test_turned_digits_are_worth_nothing() -> None:
+    assert all(worth < 0.2 for worth in turning.worth_of_turns(open_data("digits")).values())
+
+
+def test_pictures_lit_from_above_are_mirrored_and_not_turned() -> None:
+    lit = blobs(500) * np.linspace(1.5, 0.1, 12, dtype=np.float32)[None, None, :, None]
+    found = worth_of(lit)
+    assert found["flip"] > 0.8
+    assert found["flip_vertical"] < 0.6
+    assert found["quarter"] < 0.6
+
+
+def test_a_turn_that_makes_one_class_of_another_is_harmful_with_labels_alone() -> None:
+    labels = np.arange(400) % 2
+    upper = blobs(400) * (np.arange(12) < 6)[None, None, :, None]
+    x = np.where(labels[:, None, None, None] == 1, upper, upper[:, :, ::-1]).astype(np.float32)
+    assert worth_of(x)["flip_vertical"] > 0.8
+    assert worth_of(x, labels)["flip_vertical"] < 0.1
+    assert worth_of(x, labels)["flip"] > 0.8
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Copies in a data set: exact, near (recompressed, rescaled) and mirrored."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,6 @@ NEIGHBOUR = 8
 COLOUR = 0.12  # greatest root mean square difference of colours, in the network's range
 FLAT = 0.01  # standard deviation in the network's range below which a picture counts as constant
 AT_MOST = 100_000  # pictures of which all pairs are compared
-TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of thumbnails (N, SIDE, SIDE)
-    "flip": lambda t: t[:, :, ::-1],
-    "flip_vertical": lambda t: t[:, ::-1],
-    "quarter": lambda t: np.rot90(t, 1, (1, 2)),
-}
 FAMILIES = 20_000  # pictures up to which near copies are kept on one side of the held-out split
 VALUES = 4_000_000  # pixel values in memory at a time
 BLOCK = 1024  # rows of the distance matrix in memory at a time
@@ -109,22 +104,6 @@ def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     for i in range(count):
         members.setdefault(root(i), []).append(i)
     return [group for group in members.values() if len(group) > 1]
-
-
-def mirrored_distance(found: Thumbnails, turn: str, sample: int = 512) -> float:
-    """Ratio of the distance to the nearest other picture after and before a turn; 1 where turning does no harm.
-
-    The distances are medians over a sample. turn: a key of TURNS.
-    """
-    rows = _sample(len(found.shape), sample)
-    plain = found.shape[rows]
-    other = TURNS[turn](plain.reshape(-1, SIDE, SIDE)).reshape(plain.shape)
-    distances = []
-    for some in (plain, other):
-        distance = 1 - some @ found.shape.T
-        distance[np.arange(len(rows)), rows] = np.inf
-        distances.append(float(np.median(distance.min(axis=1))))
-    return distances[1] / max(distances[0], 1e-6)
 
 
 def _usual_distance(shape: np.ndarray, sample: int = 512) -> float:

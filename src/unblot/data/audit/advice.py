@@ -14,7 +14,7 @@ SMALL_CLASS = 50  # pictures that a class needs at least
 MANY_COPIES = 0.05  # as a share of the set
 MANY_FLAT = 0.05
 COMPARABLE = 100  # pictures needed to judge whether turned ones look like the others
-HARMLESS = 1.02  # ratio of distances up to which a turn counts as harmless
+SAFE = 0.75  # least worth of a turned picture, as a share of a new one, with which augmentation is safe
 TURNS = {"flip": "mirrored left to right", "flip_vertical": "mirrored top to bottom", "quarter": "rotated by a quarter"}
 
 
@@ -120,13 +120,15 @@ def _flat(found: DatasetAudit) -> str:
 
 
 def _turns(found: DatasetAudit) -> str:
-    harmless = [turn for turn, ratio in found.turning.items() if ratio <= HARMLESS]
     if not found.turning or not COMPARABLE <= found.distinct < ENOUGH:
         return ""
-    if not harmless:
-        return "Mirrored or rotated pictures are unlike the others (as with digits and text): do not augment with them."
-    turns = " and ".join(TURNS[turn] for turn in harmless)
-    return f"Pictures {turns} are as similar to the others as the pictures themselves: such augmentation seems safe."
+    safe = [turn for turn, worth in found.turning.items() if worth >= SAFE]
+    worth = "; ".join(f"{TURNS[turn]} {max(0.0, worth):.0%}" for turn, worth in found.turning.items())
+    if not safe:
+        return f"Do not augment with mirrored or turned pictures. As a share of a new picture each is worth: {worth}."
+    options = ",".join(f"{turn}=true" for turn in safe)
+    way = arg("augment", f"plain:{options}")
+    return f"Augmentation is safe: {way}. As a share of a new picture each is worth: {worth}."
 
 
 def _time(found: DatasetAudit) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from unblot.data import copies
 from unblot.data.audit.advice import advise, pointless, warnings
 from unblot.data.audit.dataset_audit import DatasetAudit
+from unblot.data.audit.turning import worth_of_turns
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import counted, printable
 from unblot.errors import UnblotError
@@ -57,7 +58,7 @@ def audit_dataset(
         near=_named(found.groups(False), names) if near else None,
         flipped=_named(found.groups(True), names) if flipped else None,
         compared=len(found.rows),
-        turning=found.turning(),
+        turning=worth_of_turns(data),
         notes=cached.notes if cached else (),
         seconds=seconds(data) if seconds and not reason else None,
     )
@@ -87,7 +88,7 @@ def _glance(data: Dataset) -> tuple[int, int, float, float]:
 
 
 class _Near:
-    """Near copies and the effect of turns, from thumbnails of the distinct pictures, which are made once."""
+    """Near copies, from thumbnails of the distinct pictures, which are made once."""
 
     def __init__(
         self, data: Dataset, digests: np.ndarray, exact: list[list[int]], wanted: bool, report: Callable[[str], None]
@@ -96,7 +97,6 @@ class _Near:
         limit = copies.AT_MOST if wanted else QUICK
         self.rows = firsts[np.unique(np.linspace(0, len(firsts) - 1, min(len(firsts), limit)).astype(int))]
         self.members = {group[0]: group for group in exact}
-        self.square = data.shape[1] == data.shape[2]
         points = data.shape[1:] == (1, 1)
         if wanted and not points:
             report(f"comparing {counted(len(self.rows), 'picture')} with each other")
@@ -108,13 +108,6 @@ class _Near:
             return []
         groups = [[int(self.rows[i]) for i in group] for group in copies.near_copies(self.found, flipped)]
         return [sorted(m for i in group for m in self.members.get(i, [i])) for group in groups]
-
-    def turning(self) -> dict[str, float]:
-        """Ratio of the distance to the nearest other picture after and before each turn."""
-        if self.found is None or len(self.rows) < 2:
-            return {}
-        turns = ("flip", "flip_vertical", "quarter") if self.square else ("flip", "flip_vertical")
-        return {turn: round(copies.mirrored_distance(self.found, turn), 3) for turn in turns}
 
 
 def _values(data: Dataset) -> tuple[tuple[dict[str, float], ...], list[int]]:

@@ -13,8 +13,8 @@ class DatasetAudit:
     size (files only). classes: number of pictures in each. channels: "low", "high", "mean" and standard "deviation" of
     the stored values of each. broken: (name, reason). constant: names of pictures of one value, or nearly. exact, near,
     flipped: groups of names of copies, None where they were not looked for. compared: number of pictures that were
-    compared for near copies. turning: by turn, the ratio of the distance to the nearest other picture after and before
-    it, 1 where it does no harm. notes: how the source was read. seconds: duration of a training with the default recipe
+    compared for near copies. turning: what a turned picture is worth as a share of a new one
+    (`turning.worth_of_turns`). notes: how the source was read. seconds: duration of a training with the default recipe
     on this machine, None if unknown. advice: plain sentences.
     """
 
