@@ -23,7 +23,7 @@ def data_files() -> dict[str, bytes]:
     """A small file of every format, pictures by themselves and containers of them."""
     many = np.random.default_rng(0).integers(0, 256, (8, 24, 20, 3), np.uint8)
     rgb, deep = many[0], many[0].astype(np.uint16) * 257
-    members = {f"{i % 2}/{i}.png": imagecodecs.png_encode(picture) for i, picture in enumerate(many)}
+    members = {f"{i % 2}/{i}.png": bytes(imagecodecs.png_encode(picture)) for i, picture in enumerate(many)}
 
     def written(write: Callable[..., Any], *rest: Any, **options: Any) -> bytes:
         stream = io.BytesIO()
@@ -50,9 +50,9 @@ def data_files() -> dict[str, bytes]:
     return {
         **{f"x.{kind}": written(save, kind) for kind in ("png", "webp", "gif", "bmp", "tga", "ppm", "avif")},
         "icc.jpg": written(save, "jpeg", icc_profile=imagecodecs.cms_profile("adobergb")),
-        "16.png": imagecodecs.png_encode(deep),
-        "16.jp2": imagecodecs.jpeg2k_encode(deep, level=0),
-        "10.avif": imagecodecs.avif_encode(deep >> 6, bitspersample=10),
+        "16.png": bytes(imagecodecs.png_encode(deep)),
+        "16.jp2": bytes(imagecodecs.jpeg2k_encode(deep, level=0)),
+        "10.avif": bytes(imagecodecs.avif_encode(deep >> 6, bitspersample=10)),
         "stack.tif": written(tifffile.imwrite, many, photometric="rgb", compression="zlib"),
         "float.tif": written(tifffile.imwrite, rgb[..., 0].astype(np.float32)),
         "x.zip": written(zipped),
