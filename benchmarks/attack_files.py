@@ -16,7 +16,23 @@ import tifffile
 from PIL import Image
 
 ALONE = ("stack.tif", "x.zip", "x.tar", "x.tar.gz", "x.npy", "x.npz", "x.h5", "x-idx3-ubyte")  # that hold many pictures
-VALUES = (None, True, -1, 0, 3, 10**12, 1e308, float("nan"), "300", "x" * 2000, "<b>", [], [[1]], {}, {"a": 1})
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    3,
+    10**12,
+    1e308,
+    float("nan"),
+    "300",
+    "x" * 2000,
+    "<b>",
+    [],
+    [[1]],
+    {},
+    {"a": 1},
+)
 
 
 def data_files() -> dict[str, bytes]:
