@@ -9,6 +9,7 @@ tried and held of each kind, and the most that an attack took beyond the same co
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -23,6 +24,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from attack_files import ALONE, data_files, edited, mutated
 from unblot.cli.parser import main as unblot
@@ -98,6 +101,13 @@ def end(child: int, log: Path, patience: float = 10 * SECONDS) -> Ended:
     return Ended(code, log.read_text(errors="replace"), used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
+def warm(command: str) -> None:
+    """Runs a command in this process, so that those that start from it find everything imported."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if code := unblot(command.split()):
+            raise SystemExit(f"unblot {command} ends with {code}")
+
+
 class Attack:
     """Counts what was tried and held, against the same command on sound files."""
 
@@ -164,10 +174,17 @@ def models(attack: Attack, run: Path, chance: random.Random, count: int) -> None
 
 
 def stored(attack: Attack, run: Path, chance: random.Random, count: int) -> None:
-    """Stored JSON of a run, edited, then shown, sampled from, gone on with."""
+    """The config, metrics, checkpoint states and samples' manifest of a run, edited, then read by what needs them."""
     copy = attack.folder / "copy"
-    commands = (f"show {copy}", f"sample {copy} -n 2 --steps 2", f"train --resume {copy} --steps 4 --quiet")
-    for command in commands:
+    show, resume = f"show {copy}", f"train --resume {copy} --steps 4 --quiet"
+    again = f"sample {copy} -n 2 --steps 2 --out {copy / 'samples' / 'sample'}"
+    readers = {
+        "config.json": (show, resume),
+        "metrics.jsonl": (show, resume),
+        "state.json": (resume,),
+        "manifest.json": (again, f"{again} --overwrite"),
+    }
+    for command in sorted({command for some in readers.values() for command in some}):
         shutil.copytree(run, copy)
         attack.sound(command)
         shutil.rmtree(copy)
@@ -179,6 +196,7 @@ def stored(attack: Attack, run: Path, chance: random.Random, count: int) -> None
         line = chance.randrange(len(lines))
         lines[line] = edited(lines[line], chance)
         path.write_text("\n".join(lines) + "\n")
+        commands = readers[path.name]
         attack.attempt(commands[i // len(files) % len(commands)], copy)
         shutil.rmtree(copy)
 
@@ -240,10 +258,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1, help="share of the attempts to make")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # threads do not live on in the processes that start from this one
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nor does a GPU's context
     base = Path(tempfile.mkdtemp(prefix="attack-"))
     os.environ["UNBLOT_CACHE"] = str(base / "cache")
     run = base / "run"
-    Attack(base).sound(f"{TRAIN} --out {run}")
+    for command in (f"{TRAIN} --out {run}", f"show {run}", f"sample {run} -n 2 --steps 2 --out {base / 'warm'}"):
+        warm(command)
     results = {}
     for kind in [args.only] if args.only else KINDS:
         attack, count = Attack(base / kind), max(1, round(KINDS[kind][1] * args.scale))

@@ -16,14 +16,30 @@ import tifffile
 from PIL import Image
 
 ALONE = ("stack.tif", "x.zip", "x.tar", "x.tar.gz", "x.npy", "x.npz", "x.h5", "x-idx3-ubyte")  # that hold many pictures
-VALUES = (None, True, -1, 0, 3, 10**12, 1e308, float("nan"), "300", "x" * 2000, "<b>", [], [[1]], {}, {"a": 1})
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    3,
+    10**12,
+    1e308,
+    float("nan"),
+    "300",
+    "x" * 2000,
+    "<b>",
+    [],
+    [[1]],
+    {},
+    {"a": 1},
+)
 
 
 def data_files() -> dict[str, bytes]:
     """A small file of every format, pictures by themselves and containers of them."""
     many = np.random.default_rng(0).integers(0, 256, (8, 24, 20, 3), np.uint8)
     rgb, deep = many[0], many[0].astype(np.uint16) * 257
-    members = {f"{i % 2}/{i}.png": imagecodecs.png_encode(picture) for i, picture in enumerate(many)}
+    members = {f"{i % 2}/{i}.png": bytes(imagecodecs.png_encode(picture)) for i, picture in enumerate(many)}
 
     def written(write: Callable[..., Any], *rest: Any, **options: Any) -> bytes:
         stream = io.BytesIO()
@@ -50,9 +66,9 @@ def data_files() -> dict[str, bytes]:
     return {
         **{f"x.{kind}": written(save, kind) for kind in ("png", "webp", "gif", "bmp", "tga", "ppm", "avif")},
         "icc.jpg": written(save, "jpeg", icc_profile=imagecodecs.cms_profile("adobergb")),
-        "16.png": imagecodecs.png_encode(deep),
-        "16.jp2": imagecodecs.jpeg2k_encode(deep, level=0),
-        "10.avif": imagecodecs.avif_encode(deep >> 6, bitspersample=10),
+        "16.png": bytes(imagecodecs.png_encode(deep)),
+        "16.jp2": bytes(imagecodecs.jpeg2k_encode(deep, level=0)),
+        "10.avif": bytes(imagecodecs.avif_encode(deep >> 6, bitspersample=10)),
         "stack.tif": written(tifffile.imwrite, many, photometric="rgb", compression="zlib"),
         "float.tif": written(tifffile.imwrite, rgb[..., 0].astype(np.float32)),
         "x.zip": written(zipped),

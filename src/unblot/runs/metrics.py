@@ -21,6 +21,8 @@ from unblot.runs.folder import METRICS
 
 Line = dict[str, Any]
 STEP, HELD_OUT, PREVIEW = "loss", "training", "preview"  # the key of each kind
+COLOURS = ("mean", "std", "mean_off", "std_off", "mean_z", "std_z")  # of a preview, a value a channel
+OCTAVES = ("octaves", "octaves_low", "octaves_high")  # a value an octave; older runs have none
 
 
 def parse_metrics(raw: bytes) -> tuple[list[Line], int, int]:
@@ -116,8 +118,17 @@ def _parse(raw: bytes) -> Line | None:
     if HELD_OUT in line:
         sides = [line.get(key) for key in (HELD_OUT, f"{HELD_OUT}_parts", "held_out", "held_out_parts", "log_snr")]
         return line if all(s is None or (isinstance(s, list) and all(map(_is_number, s))) for s in sides) else None
-    preview = line.get(PREVIEW)
-    return line if isinstance(preview, dict) and all(isinstance(v, list) for v in preview.values()) else None
+    return line if _is_preview(line.get(PREVIEW)) else None
+
+
+def _is_preview(preview: Any) -> bool:
+    """Whether these are the values of a preview, as many of each key as its neighbours have."""
+    if not isinstance(preview, dict):
+        return False
+    if not all(isinstance(values, list) and all(map(_is_number, values)) for values in preview.values()):
+        return False
+    groups = [COLOURS, *([OCTAVES] if any(key in preview for key in OCTAVES) else [])]
+    return all({*group} <= preview.keys() and len({len(preview[key]) for key in group}) == 1 for group in groups)
 
 
 def _is_number(value: Any) -> bool:
