@@ -29,13 +29,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from rivals import Trained, gan, ours, vae
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.coverage import class_counts, covering, share_divergence
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.memorization import nearness
+from unblot.lessons.rivals import Trained, gan, ours, vae
 
 FIGURES = ("modes", "kl", "quality", "frechet", "copies")
 

@@ -12,12 +12,14 @@ from unblot.errors import UnblotError
 
 if TYPE_CHECKING:
     from unblot.api import audit, choose_ema, distill, evaluate, plan, resume, train, tune
+    from unblot.lessons.page import explain
     from unblot.runs.run import Run, Samples, load
 
 # Where each name comes from: imported when it is first asked for, so that `import unblot` costs nothing, and sampling
 # from a run imports nothing of training.
 _HOMES = {
     **dict.fromkeys(("audit", "choose_ema", "distill", "evaluate", "plan", "resume", "train", "tune"), "unblot.api"),
+    "explain": "unblot.lessons.page",
     **dict.fromkeys(("Run", "Samples", "load"), "unblot.runs.run"),
 }
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "choose_ema",
     "distill",
     "evaluate",
+    "explain",
     "load",
     "plan",
     "resume",

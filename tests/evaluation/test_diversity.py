@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import diversity
-import rivals
+from unblot.lessons import rivals
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,16 @@ def ema_command(args: dict[str, Any]) -> None:
     say(f"{run.path / MODEL} now has the average {run.config.train.ema}")
 
 
+def explain_command(args: dict[str, Any]) -> None:
+    """Write one page that shows how a diffusion model works: each idea with pictures and numbers that are computed for
+    it, from the pictures and the model of a run, or from data, on which a small model is trained for 20 seconds first.
+    The page is in English and Chinese, and needs no other file."""
+    from unblot.lessons.page import explain
+
+    out = explain(args["target"], args["out"], args["seed"], report=lambda line: print(line, file=sys.stderr))
+    say(f"the lessons are in {out}")
+
+
 def show_command(args: dict[str, Any]) -> None:
     """Describe a run: its data, network, process, how it was trained, and its losses."""
     from unblot.runs.describe import describe

@@ -173,6 +173,11 @@ def _measuring(command: Command) -> None:
     compare = command("compare", "show evaluated runs side by side", does.compare_command, "RUN RUN ...")
     add_path(compare, "runs", nargs="+", metavar="RUN", help="run folders that were evaluated")
 
+    explain = command("explain", "show how a diffusion model works", does.explain_command, "[DATA|RUN] [--out FILE]")
+    add_path(explain, "target", type=str, nargs="?", default="digits", metavar="DATA|RUN", help="(default: digits)")
+    add_path(explain, "--out", default="lessons.html", metavar="FILE", help="the page (default: lessons.html)")
+    explain.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random number (default: 0)")
+
     _add_run(command("show", "describe a run", does.show_command, "RUN"))
 
 
