@@ -21,8 +21,12 @@ SIDE = 8  # pixels at most, of pictures for the textbook's algorithms
 TRAINED, DRAWN = 1500, 16  # steps of training; pictures
 STEPS = 1, 2, 4, 8, 16, 32
 MEASURED = 512  # samples for each number of steps
-CENTRES, ROUND, REACHED = 25, 3.0, 3  # modes; standard deviations that belong to one; samples that reach it
-PARAMETERS, SECONDS, SPREAD = 30_000, 5.0, 0.05  # of the three models of 25 Gaussians; of each Gaussian
+CENTRES, ROUND, REACHED = (
+    9,
+    3.0,
+    3,
+)  # modes, a square number; standard deviations that belong to one; samples that reach it
+PARAMETERS, SECONDS, SPREAD = 30_000, 6.0, 0.05  # of the three models of CENTRES Gaussians; of each Gaussian
 
 
 class Textbook(NamedTuple):
@@ -97,7 +101,7 @@ def costs(run: Run, dataset: Dataset, seed: int = 0) -> Costs:
 
 
 class Variety(NamedTuple):
-    """One model of 25 Gaussians after SECONDS: modes reached, share of samples in a mode, samples (N, 2), steps."""
+    """One model of CENTRES Gaussians after SECONDS: modes reached, share of samples in a mode, samples (N, 2), steps."""
 
     name: str
     modes: int
@@ -107,9 +111,10 @@ class Variety(NamedTuple):
 
 
 def variety(seed: int = 0, seconds: float = SECONDS) -> list[Variety]:
-    """A GAN, a VAE and a diffusion model, each trained for the same seconds with as many parameters on 25 Gaussians."""
+    """A GAN, a VAE and a diffusion model, each trained for the same seconds with as many parameters on CENTRES Gaussians."""
     g = torch.Generator().manual_seed(seed)
-    centres = torch.cartesian_prod(torch.arange(-2.0, 3.0), torch.arange(-2.0, 3.0))
+    line = torch.linspace(-1, 1, round(CENTRES**0.5))
+    centres = torch.cartesian_prod(line, line)
     chosen = torch.randint(CENTRES, (10_000,), generator=g)
     data = (centres[chosen] + SPREAD * torch.randn(10_000, 2, generator=g)).view(-1, 2, 1, 1)
     with torch.random.fork_rng([]):
@@ -124,7 +129,7 @@ def variety(seed: int = 0, seconds: float = SECONDS) -> list[Variety]:
 def _variety(name: str, samples: Tensor, centres: Tensor, steps: int) -> Variety:
     distance, nearest = torch.cdist(samples, centres).min(1)
     inside = distance < ROUND * SPREAD
-    reached = nearest[inside].bincount(minlength=CENTRES) >= REACHED
+    reached = nearest[inside].bincount(minlength=len(centres)) >= REACHED
     return Variety(name, int(reached.sum()), float(inside.double().mean()), samples, steps)
 
 

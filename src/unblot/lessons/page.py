@@ -186,7 +186,7 @@ def _variety(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
     def plot(one: learning.Variety) -> Markup:
         def draw(axes: "Axes") -> None:
             axes.plot(*one.samples.T, ".", color=COLOURS["samples"], markersize=2.5, alpha=0.6)
-            axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
+            axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
             axes.set_aspect("equal")
 
         return Markup(chart(260, 260, f"samples of the {one.name}", draw))
