@@ -101,7 +101,7 @@ def costs(run: Run, dataset: Dataset, seed: int = 0) -> Costs:
 
 
 class Variety(NamedTuple):
-    """One model of CENTRES Gaussians after SECONDS: modes reached, share of samples in a mode, samples (N, 2), steps."""
+    """One model of Gaussians after SECONDS: modes reached, share of samples in a mode, samples (N, 2), steps."""
 
     name: str
     modes: int
@@ -111,7 +111,7 @@ class Variety(NamedTuple):
 
 
 def variety(seed: int = 0, seconds: float = SECONDS) -> list[Variety]:
-    """A GAN, a VAE and a diffusion model, each trained for the same seconds with as many parameters on CENTRES Gaussians."""
+    """A GAN, a VAE and a diffusion model of CENTRES Gaussians, trained for the same time with as many parameters."""
     g = torch.Generator().manual_seed(seed)
     line = torch.linspace(-1, 1, round(CENTRES**0.5))
     centres = torch.cartesian_prod(line, line)
