@@ -46,6 +46,7 @@ class DataConfig(Checked):
         "colour to lay transparent pictures over (default: opacity is kept)", "data", "COLOUR", default=""
     )
     unlabelled: bool = option("ignore the labels of the data", "data", default=False)
+    uncaptioned: bool = option("ignore the captions of the data", "data", default=False)
     pages: str = option("what the pages of a TIFF are: pictures or channels", "data", "WHAT", default="")
     on_broken: str = option("pictures that cannot be read: stop, or skip them", "data", "WHAT", default="stop")
     held_out: float = option(

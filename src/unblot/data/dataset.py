@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ class Dataset:
     pictures: (N, C, H, W) in the stored type, perhaps memory-mapped. labels: (N,) int64 indices into `classes`,
     None when unlabelled. train, held_out: (n,) int64 indices; copies of one picture are never in both. fingerprint: a
     hash of the content, equal for the same pictures at another place. cached: names, broken pictures and kinds of the
-    originals, None for a data set that was not read from a source.
+    originals, None for a data set that was not read from a source. captions: for
+    each of the N pictures, in order, its captions, one or several, () for a picture without any; None where no picture
+    has one, or where they are not asked for.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     train: np.ndarray
     held_out: np.ndarray
     cached: CachedDataset | None = None
+    captions: tuple[tuple[str, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -66,6 +69,7 @@ def open_data(
     colour: str = "",
     background: str = "",
     labels: bool = True,
+    captions: bool = True,
     on_broken: str = "stop",
     held_out: float = 0.05,
     pages: str = "",
@@ -79,8 +83,8 @@ def open_data(
 
     size: 64, "48x64" (height x width), or None for a size that suits the pictures; fit: crop, pad or stretch. colour:
     gray, rgb or rgba, "" for the pictures' own; background: a colour under transparent pictures, "" to keep opacity.
-    labels: False reads all pictures without labels. on_broken: "stop" or "skip". held_out: the share that is not
-    trained on, 0 to 1.
+    labels: False reads all pictures without labels. captions: False leaves the captions out. on_broken: "stop" or
+    "skip". held_out: the share that is not trained on, 0 to 1.
     pages: whether a TIFF's pages are pictures or channels. options: of the source, in place of the spec's. cache: the
     folder of dataset caches. workers: decoding processes, 0 for one a core. report receives lines for the user,
     progress the counts (done, all) while the cache is built.
@@ -95,19 +99,20 @@ def open_data(
     with pool.started((workers or pool.cores()) if is_new(place, image_options, caches) else 0) as idle:
         source, stamp = open_source(spec, source_options, labels=labels)
         cached = cached_dataset(source, stamp, image_options, caches, report, progress, workers, idle)
+    cached, texts = _captioned(cached, captions)
     _report(cached, on_broken, report)
     train, out = split(cached.families, held_out)
-    return Dataset(
-        readable(source.name) or "data",
-        cached.pictures,
-        cached.labels if labels else None,
-        cached.classes if labels else (),
-        cached.values,
-        _fingerprint(cached, labels),
-        train,
-        out,
-        cached,
-    )
+    used = (cached.labels, cached.classes) if labels else (None, ())
+    fingerprint = _fingerprint(cached, labels, texts)
+    name = readable(source.name) or "data"
+    return Dataset(name, cached.pictures, *used, cached.values, fingerprint, train, out, cached, texts)
+
+
+def _captioned(cached: CachedDataset, wanted: bool) -> tuple[CachedDataset, tuple[tuple[str, ...], ...] | None]:
+    """The pictures with the notes about their captions if these are wanted; and the captions, None for none."""
+    if not wanted or cached.captions is None:
+        return cached, None
+    return replace(cached, notes=(*cached.notes, *cached.captions.notes)), cached.captions.texts or None
 
 
 def _check_choices(on_broken: str, held_out: float) -> None:
@@ -146,10 +151,12 @@ def _list(broken: Sequence[Broken], way_out: str) -> str:
     return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
 
 
-def _fingerprint(cached: CachedDataset, labels: bool) -> str:
-    """A hash of the pictures' values and, if used, of the labels; not of the names and places of files."""
+def _fingerprint(cached: CachedDataset, labels: bool, captions: tuple[tuple[str, ...], ...] | None) -> str:
+    """A hash of the pictures' values and, if used, of labels and captions; not of the names and places of files."""
     digest = hashlib.sha256(repr((cached.pictures.shape[1:], cached.pictures.dtype.name)).encode())
     digest.update(cached.digests.tobytes())
     if labels and cached.labels is not None:
         digest.update(repr(cached.classes).encode() + cached.labels.tobytes())
+    if captions is not None:
+        digest.update(repr(captions).encode())
     return digest.hexdigest()[:32]

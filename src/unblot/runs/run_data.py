@@ -15,11 +15,10 @@ from unblot.system.progress import progress_bar
 
 def open_dataset(source: DataConfig, quiet: bool = False) -> Dataset:
     """The data set of a configuration, cached if it is not yet; shows the progress of that."""
-    choices = {k: v for k, v in dataclasses.asdict(source).items() if k not in ("data", "unlabelled")}
+    choices = dataclasses.asdict(source)
+    choices |= {"labels": not choices.pop("unlabelled"), "captions": not choices.pop("uncaptioned")}
     with progress_bar("reading", quiet=quiet) as bar:
-        return open_data(
-            source.data, **choices, labels=not source.unlabelled, report=line_printer(quiet), progress=bar.update
-        )
+        return open_data(choices.pop("data"), **choices, report=line_printer(quiet), progress=bar.update)
 
 
 def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> tuple[DataConfig, Dataset]:

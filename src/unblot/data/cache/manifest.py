@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from unblot.data.cache.journal import OnDisk, signed, unsigned
 from unblot.data.image_spec import ImageSpec
-from unblot.data.readers.listing import Broken, Listing, counted
+from unblot.data.readers.listing import Broken, Captions, Listing, counted
 from unblot.data.readers.metadata import CONVERTED
 from unblot.data.values import ValueMap
 from unblot.system.files import checksum
@@ -25,7 +25,7 @@ class CachedDataset:
     pictures: (N, C, H, W) of the stored type. digests: (N,) int64, hashes of each picture's values. families: (N,)
     int64, equal for copies of one picture. labels: (N,) int64 indices into `classes`, or None. names: of each picture,
     for people. kinds: how many originals there were of each kind and size, as "8-bit RGB 640x480". notes: lines that a
-    person should read.
+    person should read. captions: of the pictures, None where there is nothing to be said of any.
     """
 
     pictures: np.ndarray
@@ -38,6 +38,7 @@ class CachedDataset:
     broken: tuple[Broken, ...]
     kinds: dict[str, int]
     notes: tuple[str, ...]
+    captions: Captions | None
 
 
 def load_cached(folder: Path) -> CachedDataset | None:
@@ -59,6 +60,7 @@ def load_cached(folder: Path) -> CachedDataset | None:
             tuple(Broken(*b) for b in manifest["broken"]),
             manifest["kinds"],
             tuple(manifest["notes"]),
+            None if manifest["captions"] is None else _captions(*manifest["captions"]),
         )
     except Exception:  # whatever was done to the files: the cache is built again
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,8 +73,14 @@ def write_manifest(folder: Path, about: dict[str, Any], fitted: ValueMap, pictur
     """Writes manifest.json beside digests.npy: with the hash of those, shape and type of the pictures, and its own."""
     labels = None if about["labels"] is None else about["labels"].tolist()
     array = [*pictures.shape, pictures.dtype.str]
-    more = {"labels": labels, "values": fitted.to_dict(), "array": array, "digests": checksum(folder / "digests.npy")}
+    captions = None if about["captions"] is None else [about["captions"].texts, about["captions"].notes]
+    more = {"labels": labels, "captions": captions, "values": fitted.to_dict(), "array": array}
+    more["digests"] = checksum(folder / "digests.npy")
     (folder / "manifest.json").write_text(signed(about | more) + "\n")
+
+
+def _captions(texts: list[list[str]], notes: list[str]) -> Captions:
+    return Captions(tuple(map(tuple, texts)), tuple(notes))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -99,7 +107,16 @@ def describe(
         "broken": (*listing.broken, *(Broken(name_of(listing, i), why) for i, why in sorted(broken.items()))),
         "kinds": dict(sorted(kinds.items())),
         "notes": (*listing.notes, *_notes(spec, kinds)),
+        "captions": _kept_captions(listing.captions, kept),
     }
+
+
+def _kept_captions(captions: Captions | None, kept: np.ndarray) -> Captions | None:
+    """The captions of the pictures that could be used."""
+    if captions is None or not captions.texts:
+        return captions
+    texts = tuple(captions.texts[i] for i in kept.tolist())
+    return replace(captions, texts=texts if any(texts) else ())
 
 
 def _notes(spec: ImageSpec, kinds: dict[str, int]) -> list[str]:

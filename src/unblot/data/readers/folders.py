@@ -1,12 +1,24 @@
 """Folders of pictures at any depth, single picture files, and what is listed of both and of archives."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from unblot.data.readers import tiff
+from unblot.data.readers.captions import TEXTS, Gathered, beside_no_picture, captions_from_files
 from unblot.data.readers.labels import Labelled, labels_from_folders, labels_from_shards, labels_from_table
-from unblot.data.readers.listing import DataSource, Item, Listing, counted, file_origin, printable, wants_labels
+from unblot.data.readers.listing import (
+    Captions,
+    DataSource,
+    Item,
+    Listing,
+    counted,
+    file_origin,
+    named,
+    printable,
+    wants_labels,
+)
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.tables import is_table
 from unblot.data.readers.walking import Found, suffix_of, walk
@@ -37,8 +49,8 @@ def picture(path: str, *, pages: str = "pictures") -> DataSource:
 
 
 def is_wanted(base: str) -> bool:
-    """Whether a file is named as pictures, tables of labels or label files are."""
-    return suffix_of(base) in (*PICTURES, *SIDECARS) or is_table(base)
+    """Whether a file is named as pictures, tables of labels, label files or files of captions are."""
+    return suffix_of(base) in (*PICTURES, *SIDECARS, *TEXTS) or is_table(base)
 
 
 def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -> Listing:
@@ -49,28 +61,58 @@ def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -
     if pages not in ("pictures", "channels"):
         raise UnblotError(f"pages={printable(pages)} is unknown; give pages=pictures or pages=channels")
     pictures = [item for item in found.items if suffix_of(item.name) in PICTURES]
+    texts = [item for item in found.items if suffix_of(item.name) in TEXTS]
     if not pictures and not found.broken:
-        suffixes = ", ".join(printable(suffix) or "no suffix" for suffix in sorted(found.others)[:5])
-        known = f"{found.others.total()} other files ({suffixes})" if found.others else "nothing"
-        raise UnblotError(f"no pictures in {printable(path)!r}, only {known}; known are {' '.join(PICTURES)}")
+        raise _no_pictures(path, found.others + Counter(suffix_of(item.name) for item in texts))
     copies = 0
     with Reader(root) as reader:
         if pages == "pictures":
             pictures, copies = _pages_apart(reader, pictures)
-        if not with_labels:
-            return Listing(root, pictures, broken=tuple(found.broken), notes=tuple(_notes(found, copies)), pages=pages)
-        tables = [item for item in found.items if is_table(item.name)]
-        sidecars = [item for item in found.items if suffix_of(item.name) in SIDECARS]
-        labelled = labels_from_table(reader, tables, pictures) or _without_table(reader, sidecars, pictures)
+        labelled = _labelled(reader, found, pictures) if with_labels else Labelled(pictures)
+        captions, unused = _captioned(reader, texts, labelled.items, pictures)
+    notes = _notes(replace(found, others=found.others + unused), copies)
     return Listing(
         root,
         labelled.items,
         labels=labelled.labels,
         classes=labelled.classes,
         broken=(*found.broken, *labelled.broken),
-        notes=(*_notes(found, copies), *labelled.notes),
+        notes=(*notes, *labelled.notes),
         pages=pages,
+        captions=captions,
     )
+
+
+def _no_pictures(path: str, others: Counter[str]) -> UnblotError:
+    """The error for a folder or an archive without a picture. others: how many files of each suffix it has."""
+    suffixes = ", ".join(printable(suffix) or "no suffix" for suffix in sorted(others)[:5])
+    known = f"{others.total()} other files ({suffixes})" if others else "nothing"
+    return UnblotError(f"no pictures in {printable(path)!r}, only {known}; known are {' '.join(PICTURES)}")
+
+
+def _labelled(reader: Reader, found: Found, pictures: list[Item]) -> Labelled:
+    """Labels from a table, from files beside the pictures or from their folders."""
+    tables = [item for item in found.items if is_table(item.name)]
+    sidecars = [item for item in found.items if suffix_of(item.name) in SIDECARS]
+    return labels_from_table(reader, tables, pictures) or _without_table(reader, sidecars, pictures)
+
+
+def _captioned(
+    reader: Reader, texts: list[Item], chosen: list[Item], pictures: list[Item]
+) -> tuple[Captions | None, Counter[str]]:
+    """The captions of the chosen pictures, and how many text files of each suffix are of no picture at all.
+
+    Where there are captions, these files are named in the notes instead.
+    """
+    gathered = Gathered(chosen)
+    captions_from_files(reader, texts, gathered)
+    captions, unused = gathered.result(), beside_no_picture(texts, pictures)
+    if captions is None or not captions.texts:
+        return captions, Counter(suffix_of(item.name) for item in unused)
+    if unused:
+        note = f"{counted(len(unused), 'text file')} beside no picture left out: {named([i.name for i in unused])}"
+        captions = replace(captions, notes=(*captions.notes, note))
+    return captions, Counter()
 
 
 def _without_table(reader: Reader, sidecars: list[Item], pictures: list[Item]) -> Labelled:

@@ -57,6 +57,18 @@ class ArrayPictures:
 
 
 @dataclass(frozen=True)
+class Captions:
+    """What is written about pictures.
+
+    texts: for each picture, in order, its captions, one or several; () for a picture without any. Empty where none has
+    one. notes: how they were read, and what was left out.
+    """
+
+    texts: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Listing:
     """Everything in a source, in a fixed order: either `items` (with `root`) or `array`.
 
@@ -64,6 +76,7 @@ class Listing:
     notes: what the user should know about how the source was read.
     pages: what the pages of a TIFF are, "pictures" or "channels".
     read: gives the bytes of picture i, for sources whose bytes are in no file of their own.
+    captions: of the pictures, None where there is nothing to be said of any.
     """
 
     root: str = ""
@@ -75,6 +88,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     pages: str = "pictures"
     read: Callable[[int], bytes] | None = None
+    captions: Captions | None = None
 
     def __len__(self) -> int:
         return self.array.shape[0] if self.array else len(self.items)

@@ -55,15 +55,31 @@ def read_table(reader: Reader, table: Item) -> list[tuple[str, str]] | None:
 def decode(data: bytes) -> str:
     """The text of a file in UTF-8 or UTF-16; lines that are no UTF-8 are read as Windows-1252, which has every letter
     of Latin-1."""
-    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "")
-    if not encoding and b"\0" in data[:200]:  # UTF-16 without a mark: every other byte of ASCII is zero
-        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
-    if encoding:
+    if (encoding := _encoding(data)) != "utf-8":
         return data.decode(encoding, "replace")
     try:
         return data.decode()
     except UnicodeDecodeError:
         return "\n".join(_line(line) for line in data.split(b"\n"))
+
+
+def is_text(data: bytes) -> bool:
+    """Whether a file is sound UTF-8 or UTF-16."""
+    try:
+        data.decode(_encoding(data))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-16 or UTF-8, with or without a mark. UTF-16 without one is known by ASCII, of which every other byte is zero;
+    a stray zero is a damaged character of UTF-8."""
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "")
+    head = data[:200]
+    if not encoding and 8 * head.count(0) > len(head):
+        encoding = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+    return encoding or "utf-8"
 
 
 def _line(data: bytes) -> str:

@@ -1,0 +1,162 @@
+"""Which captions each picture has: one or several texts, from files beside it."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from unblot.data.readers.listing import Captions, Item, counted, named, path_of, printable, readable
+from unblot.data.readers.reading import Reader, reason_of
+from unblot.data.readers.tables import decode, is_text
+from unblot.data.readers.walking import suffix_of
+
+TEXTS = (".caption", ".txt")  # files of captions, one a line
+MOST_BYTES = 2**20  # of a file of captions: ten thousand words have less than a tenth
+MOST_DAMAGE = 0.2  # share of characters that do not print, above which a file is no text
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")  # what has no place in a text, but for white space
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+BOX = 5  # numbers on a line that stands for an object: its class and its box
+LINES = re.compile("\r\n?|\n")
+
+
+class Gathered:
+    """The captions of pictures as they are found, and what is to be said of them: names by sentence."""
+
+    def __init__(self, pictures: Sequence[Item]):
+        self.pictures = pictures
+        self.texts: list[list[str]] = [[] for _ in pictures]
+        self._sources: dict[str, None] = {}  # in order
+        self._told: dict[str, list[str]] = {}
+
+    def add(self, rows: Sequence[int], texts: Sequence[str], name: str, source: str) -> None:
+        """Gives the pictures of these indices the texts, cleaned and without empty ones.
+
+        name: of the file that they are from. source: what files of its kind are called.
+        """
+        cleaned = [text for text in map(clean, texts) if text]
+        if any(CONTROL.search(text) for text in texts):
+            self.tell("with control characters, read as spaces", name)
+        if rows and cleaned:
+            self._sources[source] = None
+        for row in rows:
+            self.texts[row] += cleaned
+
+    def tell(self, what: str, name: str) -> None:
+        """Notes that a file of captions is `what`."""
+        self._told.setdefault(what, []).append(name)
+
+    def result(self) -> Captions | None:
+        """The captions of each picture and notes about them; None where there is nothing to say."""
+        notes = [f"{counted(len(names), 'caption file')} {what}: {named(names)}" for what, names in self._told.items()]
+        count = sum(map(bool, self.texts))
+        if not count:
+            return Captions((), tuple(notes)) if notes else None
+        said = [f"{counted(count, 'picture')} with captions from {' and '.join(self._sources)}"]
+        without = [item.name for item, texts in zip(self.pictures, self.texts) if not texts]
+        if without:
+            said.append(f"{counted(len(without), 'picture')} without a caption: {named(list(dict.fromkeys(without)))}")
+        return Captions(tuple(map(tuple, self.texts)), (*said, *notes))
+
+
+def clean(text: str) -> str:
+    """A caption on one line: control characters and any run of white space are one space, half characters U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return " ".join(CONTROL.sub(" ", text).split())
+
+
+def captions_from_files(reader: Reader, texts: Sequence[Item], gathered: Gathered) -> None:
+    """Gives pictures the captions of text files that are called as they are.
+
+    `a.txt` belongs to `a.png` in the same folder, and so does `a.png.txt`; in a tar also to `a.left.png`, WebDataset's
+    way. Files without any text, of numbers (boxes of objects) and of something else than text give no captions, which
+    is noted.
+    """
+    beside = _Beside(gathered.pictures)
+    for item in sorted(texts, key=lambda item: (path_of(item), item)):
+        rows = beside.rows(item)
+        if rows and (lines := _lines(reader, item, gathered)):
+            gathered.add(rows, lines, item.name, f"{suffix_of(item.name)} files")
+
+
+def beside_no_picture(texts: Sequence[Item], pictures: Sequence[Item]) -> list[Item]:
+    """The text files that are called as none of the pictures are."""
+    beside = _Beside(pictures)
+    return [item for item in texts if not beside.rows(item)]
+
+
+def _lines(reader: Reader, item: Item, gathered: Gathered) -> list[str]:
+    """The captions in a text file, its lines; none, and a note, where it holds something else."""
+    if item.size > MOST_BYTES:
+        gathered.tell(f"longer than {MOST_BYTES:,} bytes, not read", item.name)
+        return []
+    try:
+        data = reader.read(item)
+    except Exception as error:  # archives raise whatever they like
+        gathered.tell(f"not read: {printable(reason_of(error))}", item.name)
+        return []
+    text = decode(data)
+    damage = len(CONTROL.findall(text.removeprefix("\ufeff"))) + text.count("\ufffd")
+    lines = [line for line in LINES.split(text) if clean(line)]
+    if damage > MOST_DAMAGE * len(text):
+        gathered.tell("without text, not read", item.name)
+    elif not lines:
+        gathered.tell("without a word", item.name)
+    elif all(map(_is_box, lines)):
+        gathered.tell("of numbers (boxes of objects, perhaps), not read", item.name)
+    else:
+        if not is_text(data):
+            gathered.tell("neither UTF-8 nor UTF-16, read as Windows-1252", item.name)
+        return lines
+    return []
+
+
+def _is_box(line: str) -> bool:
+    """Whether a line holds nothing but the numbers of an object."""
+    words = line.split()
+    return len(words) >= BOX and all(map(NUMBER.fullmatch, words))
+
+
+class _Place(NamedTuple):
+    """Where a picture or a text file is: its archive, and its path below the root in one Unicode form."""
+
+    archive: str
+    path: str
+
+
+class _Beside:
+    """Finds the pictures that a text file stands beside."""
+
+    def __init__(self, pictures: Sequence[Item]):
+        self.by_name: dict[_Place, list[int]] = {}
+        self.by_key: dict[_Place, list[int]] = {}
+        for row, item in enumerate(pictures):
+            place = _place(item)
+            for path in (place.path, _stem(place.path)):
+                self.by_name.setdefault(place._replace(path=path), []).append(row)
+            if item.offset >= 0:
+                self.by_key.setdefault(place._replace(path=_key(place.path)), []).append(row)
+
+    def rows(self, text: Item) -> list[int]:
+        """The indices of the pictures that a text file belongs to."""
+        place = _place(text)
+        place = place._replace(path=_stem(place.path))
+        return self.by_name.get(place) or self.by_key.get(place) or []
+
+
+def _place(item: Item) -> _Place:
+    return _Place(item.place, unicodedata.normalize("NFC", readable(path_of(item))))
+
+
+def _stem(path: str) -> str:
+    """A path without the suffix of its last part."""
+    folder, slash, base = path.rpartition("/")
+    return folder + slash + (base.rpartition(".")[0] or base)
+
+
+def _key(path: str) -> str:
+    """WebDataset's key: a path up to the first dot of its last part."""
+    folder, slash, base = path.rpartition("/")
+    return folder + slash + base.split(".")[0]
