@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unblot import specs
-from unblot.data.readers import archives, arrays, builtin, folders, hdf5, hub, medical
+from unblot.data.readers import archives, arrays, builtin, folders, hdf5, hub, medical, shapes
 from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file, printable
 from unblot.errors import UnblotError
 
@@ -20,6 +20,7 @@ SOURCES: dict[str, Callable[..., DataSource]] = {
     "moons": builtin.moons,
     "rings": builtin.rings,
     "gaussians": builtin.gaussians,
+    "shapes": shapes.shapes,
     "folder": folders.folder,
     "picture": folders.picture,
     "zip": archives.zipped,
@@ -35,7 +36,7 @@ SOURCES: dict[str, Callable[..., DataSource]] = {
     "mat": medical.mat,
     "huggingface": hub.huggingface,
 }
-BUILT_IN = ("digits", "moons", "rings", "gaussians")
+BUILT_IN = ("digits", "moons", "rings", "gaussians", "shapes")
 ENDINGS = {  # of a file's name, in small letters
     ".zip": "zip",
     **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), "tar"),
