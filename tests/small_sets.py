@@ -1,8 +1,10 @@
 """Smallest pictures, folders and archives for tests."""
 
 import io
+import os
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +40,31 @@ def packed(path: Path, members: dict[str, bytes]) -> Path:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return path
+
+
+SCANDIR = os.scandir
+
+
+class Backwards:
+    """In place of os.scandir: the entries of a folder from the last to the first."""
+
+    def __init__(self, path: str = "."):
+        with SCANDIR(path) as entries:
+            self.left = sorted(entries, key=lambda entry: entry.name)
+
+    def __iter__(self) -> Iterator[os.DirEntry[str]]:
+        return self
+
+    def __next__(self) -> os.DirEntry[str]:
+        if not self.left:
+            raise StopIteration
+        return self.left.pop()
+
+    def __enter__(self) -> "Backwards":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

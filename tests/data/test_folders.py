@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unblot
-from small_sets import packed, png, write
+from small_sets import Backwards, packed, png, write
 from unblot.data.dataset import open_data
 from unblot.data.readers.labels import SPLITS
 from unblot.data.readers.listing import Listing, hidden, max_bytes, printable, readable
@@ -235,30 +234,6 @@ def test_the_listing_does_not_follow_the_hash_seed(many: Path) -> None:
 
 
 def test_the_listing_does_not_follow_the_order_of_the_disk(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scandir = os.scandir
-
-    class Backwards:
-        def __init__(self, path: str = "."):
-            with scandir(path) as entries:
-                self.left = sorted(entries, key=lambda entry: entry.name)
-
-        def __iter__(self) -> Iterator[os.DirEntry[str]]:
-            return self
-
-        def __next__(self) -> os.DirEntry[str]:
-            if not self.left:
-                raise StopIteration
-            return self.left.pop()
-
-        def __enter__(self) -> "Backwards":
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def close(self) -> None:
-            pass
-
     first, stamp = open_source(str(many))
     monkeypatch.setattr(os, "scandir", Backwards)
     second, other_stamp = open_source(str(many))

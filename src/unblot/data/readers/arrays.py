@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unblot.data.readers.layouts import as_pictures, choose, labelled, unread
+from unblot.data.readers.layouts import as_pictures, captioned, captions_for, choose, labelled, unread
 from unblot.data.readers.listing import (
     DataSource,
     Item,
@@ -43,8 +43,9 @@ def npy(path: str, *, layout: str = "") -> DataSource:
     return file_source(path, load)
 
 
-def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> DataSource:
-    """A .npz file: the longest array of pictures in it (a training one, if names say so) and the labels beside it."""
+def npz(path: str, *, images: str = "", labels: str = "", captions: str = "", layout: str = "") -> DataSource:
+    """A .npz file: the longest array of pictures in it (a training one, if names say so), and the labels and captions
+    beside it."""
 
     def load() -> Listing:
         with naming(path, ".npz"), np.load(path, allow_pickle=False) as archive:
@@ -52,9 +53,11 @@ def npz(path: str, *, images: str = "", labels: str = "", layout: str = "") -> D
             chosen, beside = choose(shapes, images, labels, path)
             array = _npz_array(archive, chosen, shapes[chosen], path)
             raw = _npz_array(archive, beside, shapes[beside], path) if beside else None
-        pictures, notes = as_pictures(array, layout, path)
-        notes = [f"pictures from {printable(chosen)!r}", *notes, *unread(shapes, chosen, beside)]
-        return labelled(pictures, raw, notes, beside)
+            pictures, notes = as_pictures(array, layout, path)
+            text = captions_for(shapes, captions, pictures.shape[0], path)
+            said = _npz_array(archive, text, shapes[text], path) if text else None
+        notes = [f"pictures from {printable(chosen)!r}", *notes, *unread(shapes, chosen, beside, text)]
+        return captioned(labelled(pictures, raw, notes, beside), said, text)
 
     return file_source(path, load)
 

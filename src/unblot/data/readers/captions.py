@@ -1,19 +1,25 @@
-"""Which captions each picture has: one or several texts, from files beside it."""
+"""Which captions each picture has: from tables, from text files beside it, from JSON, from columns and arrays of text.
 
+Where several of these say something, a picture has all of it. Nothing that is odd is lost without a note.
+"""
+
+import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+from unblot.data.readers.labels import Names
 from unblot.data.readers.listing import Captions, Item, counted, named, path_of, printable, readable
 from unblot.data.readers.reading import Reader, reason_of
-from unblot.data.readers.tables import decode, is_text
+from unblot.data.readers.tables import CAPTION_COLUMNS, decode, is_text, json_object, read_captions
 from unblot.data.readers.walking import suffix_of
+from unblot.errors import UnblotError
 
 TEXTS = (".caption", ".txt")  # files of captions, one a line
 MOST_BYTES = 2**20  # of a file of captions: ten thousand words have less than a tenth
 MOST_DAMAGE = 0.2  # share of characters that do not print, above which a file is no text
-CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")  # what has no place in a text, but for white space
+CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")  # what has no place in a text, but for white space
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 BOX = 5  # numbers on a line that stands for an object: its class and its box
 LINES = re.compile("\r\n?|\n")
@@ -26,28 +32,28 @@ class Gathered:
         self.pictures = pictures
         self.texts: list[list[str]] = [[] for _ in pictures]
         self._sources: dict[str, None] = {}  # in order
-        self._told: dict[str, list[str]] = {}
+        self._told: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, rows: Sequence[int], texts: Sequence[str], name: str, source: str) -> None:
+    def add(self, rows: Iterable[int], texts: Sequence[str], name: str, source: str) -> None:
         """Gives the pictures of these indices the texts, cleaned and without empty ones.
 
-        name: of the file that they are from. source: what files of its kind are called.
+        name: of the file that they are from or of the picture. source: what all that is of their kind is called.
         """
-        cleaned = [text for text in map(clean, texts) if text]
+        rows, cleaned = list(rows), [text for text in map(clean, texts) if text]
         if any(CONTROL.search(text) for text in texts):
-            self.tell("with control characters, read as spaces", name)
+            self.tell("with control characters, read as spaces", name, "caption")
         if rows and cleaned:
             self._sources[source] = None
         for row in rows:
             self.texts[row] += cleaned
 
-    def tell(self, what: str, name: str) -> None:
-        """Notes that a file of captions is `what`."""
-        self._told.setdefault(what, []).append(name)
+    def tell(self, what: str, name: str, kind: str = "caption file") -> None:
+        """Notes that something, a file of captions, is `what`."""
+        self._told.setdefault((kind, what), []).append(name)
 
     def result(self) -> Captions | None:
         """The captions of each picture and notes about them; None where there is nothing to say."""
-        notes = [f"{counted(len(names), 'caption file')} {what}: {named(names)}" for what, names in self._told.items()]
+        notes = [f"{counted(len(names), kind)} {what}: {named(names)}" for (kind, what), names in self._told.items()]
         count = sum(map(bool, self.texts))
         if not count:
             return Captions((), tuple(notes)) if notes else None
@@ -65,6 +71,71 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return " ".join(CONTROL.sub(" ", text).split())
+
+
+def captions_of_values(pictures: Sequence[Item], values: Iterable[Any], source: str) -> Captions | None:
+    """The captions of pictures from one value for each: a text, several, or None."""
+    gathered = Gathered(pictures)
+    for row, value in enumerate(values):
+        try:
+            gathered.add([row], texts_of(value), pictures[row].name, source)
+        except ValueError as error:
+            gathered.tell(f"not read: {error}", pictures[row].name, "caption")
+    return gathered.result()
+
+
+def texts_of(value: Any) -> list[str]:
+    """The captions in a cell or in JSON: a text, or a list of texts. Raises ValueError for anything else."""
+    if isinstance(value, dict):
+        raise ValueError("it is an object; give a text or a list of texts")
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in texts_of(part)]
+    if isinstance(value, bytes):
+        return [decode(value)]
+    return [] if value is None else [str(value)]
+
+
+def captions_from_tables(reader: Reader, tables: Sequence[Item], pictures: list[Item], gathered: Gathered) -> None:
+    """Gives pictures the captions of every table with columns for a file and a caption; a file may have several rows.
+
+    pictures: all that a table may name, also those that were left out for want of a label.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, item in enumerate(gathered.pictures):
+        rows.setdefault(item.name, []).append(row)
+    for table in sorted(tables, key=lambda item: (path_of(item), item)):
+        try:
+            cells = read_captions(reader, table)
+        except UnblotError as error:
+            gathered.tell(f"not read: {error}", table.name)
+            continue
+        if cells is None:
+            continue
+        known = Names(pictures, posixpath.dirname(path_of(table)))
+        for file, value in cells:
+            found = known.find(file)
+            if found is None:
+                gathered.tell(f"of {printable(table.name)} for what is not there", file, "caption")
+                continue
+            try:
+                gathered.add(rows.get(found, ()), texts_of(value), file, printable(table.name))
+            except ValueError as error:
+                gathered.tell(f"of {printable(table.name)} not read: {error}", file, "caption")
+
+
+def captions_from_json(reader: Reader, files: Sequence[Item], gathered: Gathered) -> None:
+    """Gives pictures the captions of `a.json` beside `a.png`, under one of CAPTION_COLUMNS."""
+    beside = _Beside(gathered.pictures)
+    for item in sorted(files, key=lambda item: (path_of(item), item)):
+        if not (rows := beside.rows(item)):
+            continue
+        try:
+            values = json_object(decode(reader.read(item))) or {}
+            texts = texts_of(next((values[key] for key in CAPTION_COLUMNS if key in values), None))
+        except Exception as error:  # archives raise whatever they like
+            gathered.tell(f"not read: {printable(reason_of(error))}", item.name)
+            continue
+        gathered.add(rows, texts, item.name, ".json files")
 
 
 def captions_from_files(reader: Reader, texts: Sequence[Item], gathered: Gathered) -> None:

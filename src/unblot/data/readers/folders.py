@@ -6,7 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from unblot.data.readers import tiff
-from unblot.data.readers.captions import TEXTS, Gathered, beside_no_picture, captions_from_files
+from unblot.data.readers.captions import (
+    TEXTS,
+    Gathered,
+    beside_no_picture,
+    captions_from_files,
+    captions_from_json,
+    captions_from_tables,
+)
 from unblot.data.readers.labels import Labelled, labels_from_folders, labels_from_shards, labels_from_table
 from unblot.data.readers.listing import (
     Captions,
@@ -61,15 +68,15 @@ def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -
     if pages not in ("pictures", "channels"):
         raise UnblotError(f"pages={printable(pages)} is unknown; give pages=pictures or pages=channels")
     pictures = [item for item in found.items if suffix_of(item.name) in PICTURES]
-    texts = [item for item in found.items if suffix_of(item.name) in TEXTS]
     if not pictures and not found.broken:
-        raise _no_pictures(path, found.others + Counter(suffix_of(item.name) for item in texts))
+        texts = Counter(suffix_of(item.name) for item in found.items if suffix_of(item.name) in TEXTS)
+        raise _no_pictures(path, found.others + texts)
     copies = 0
     with Reader(root) as reader:
         if pages == "pictures":
             pictures, copies = _pages_apart(reader, pictures)
         labelled = _labelled(reader, found, pictures) if with_labels else Labelled(pictures)
-        captions, unused = _captioned(reader, texts, labelled.items, pictures)
+        captions, unused = _captioned(reader, found, labelled.items, pictures)
     notes = _notes(replace(found, others=found.others + unused), copies)
     return Listing(
         root,
@@ -98,14 +105,17 @@ def _labelled(reader: Reader, found: Found, pictures: list[Item]) -> Labelled:
 
 
 def _captioned(
-    reader: Reader, texts: list[Item], chosen: list[Item], pictures: list[Item]
+    reader: Reader, found: Found, chosen: list[Item], pictures: list[Item]
 ) -> tuple[Captions | None, Counter[str]]:
     """The captions of the chosen pictures, and how many text files of each suffix are of no picture at all.
 
     Where there are captions, these files are named in the notes instead.
     """
     gathered = Gathered(chosen)
+    texts = [item for item in found.items if suffix_of(item.name) in TEXTS]
+    captions_from_tables(reader, [item for item in found.items if is_table(item.name)], pictures, gathered)
     captions_from_files(reader, texts, gathered)
+    captions_from_json(reader, [item for item in found.items if suffix_of(item.name) == ".json"], gathered)
     captions, unused = gathered.result(), beside_no_picture(texts, pictures)
     if captions is None or not captions.texts:
         return captions, Counter(suffix_of(item.name) for item in unused)

@@ -13,6 +13,8 @@ from unblot.data.readers.layouts import (
     FEW,
     Shapes,
     as_pictures,
+    captioned,
+    captions_for,
     choose,
     described,
     is_label_name,
@@ -34,8 +36,8 @@ from unblot.data.readers.listing import (
 from unblot.errors import UnblotError
 
 
-def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> DataSource:
-    """An HDF5 file: its longest data set of pictures and the labels beside it, read in slices, never whole.
+def hdf5(path: str, *, images: str = "", labels: str = "", captions: str = "", layout: str = "") -> DataSource:
+    """An HDF5 file: its longest data set of pictures, read in slices, never whole; the labels and captions beside it.
 
     Where each picture has a data set of its own, they are read in the order of their names.
     """
@@ -54,8 +56,10 @@ def hdf5(path: str, *, images: str = "", labels: str = "", layout: str = "") -> 
             chosen, beside = choose(shapes, images, labels, path)
             pictures, notes = as_pictures(_checked(found[chosen], chosen, path), layout, path)
             raw = whole(found[beside], beside, path) if beside else None
-        notes = [f"pictures from {printable(chosen)!r}", *notes, *unread(shapes, chosen, beside)]
-        return labelled(pictures, raw, notes, beside)
+            text = captions_for(shapes, captions, pictures.shape[0], path)
+            said = whole(found[text], text, path) if text else None
+        notes = [f"pictures from {printable(chosen)!r}", *notes, *unread(shapes, chosen, beside, text)]
+        return captioned(labelled(pictures, raw, notes, beside), said, text)
 
     return file_source(path, load)
 

@@ -1,11 +1,13 @@
 """Hugging Face `datasets`, by name or from a local path; an optional extra."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unblot.data.readers.captions import captions_of_values
 from unblot.data.readers.labels import labelled_part
 from unblot.data.readers.listing import (
     NO_LABELS,
@@ -18,16 +20,19 @@ from unblot.data.readers.listing import (
     printable,
     readable,
 )
-from unblot.data.readers.tables import label_text
+from unblot.data.readers.tables import CAPTION_COLUMNS, label_text
 from unblot.errors import UnblotError
 
 PREFIX = "hf:"
 
 
-def huggingface(place: str, *, split: str = "train", image: str = "", label: str = "", config: str = "") -> DataSource:
+def huggingface(
+    place: str, *, split: str = "train", image: str = "", label: str = "", caption: str = "", config: str = ""
+) -> DataSource:
     """A data set `hf:NAME` of the hub, or `hf:PATH` (saved with save_to_disk, or with files load_dataset reads).
 
-    image, label: names of the columns; by default the first one of pictures and the one of class labels.
+    image, label, caption: names of the columns; by default the first one of pictures, the one of class labels, and the
+    first of CAPTION_COLUMNS.
     """
     try:
         import datasets
@@ -44,6 +49,9 @@ def huggingface(place: str, *, split: str = "train", image: str = "", label: str
     image = image or next((n for n, f in features.items() if isinstance(f, datasets.Image)), "")
     if image not in features:
         raise UnblotError(f"no column of pictures in {printable(name)!r}; it has {named(list(features))}")
+    caption = caption or next((name for name in CAPTION_COLUMNS if name in features), "")
+    if caption and caption not in features:
+        raise UnblotError(f"no column {printable(caption)!r} in {printable(name)!r}; it has {named(list(features))}")
     if label == NO_LABELS:
         features = {name: feature for name, feature in features.items() if name == image}
         label = ""
@@ -53,7 +61,19 @@ def huggingface(place: str, *, split: str = "train", image: str = "", label: str
         raise UnblotError(f"no column {printable(label)!r} in {printable(name)!r}; it has {named(list(features))}")
     table = table.cast_column(image, datasets.Image(decode=False))
     fingerprint = str(getattr(table, "_fingerprint", "")) or name
-    return DataSource(Path(name).name, [name, split, fingerprint], lambda scratch: _listing(table, image, label))
+    return DataSource(
+        Path(name).name, [name, split, fingerprint], lambda scratch: _captioned(table, image, label, caption)
+    )
+
+
+def _captioned(table: Any, image: str, label: str, caption: str) -> Listing:
+    """The listing of a table, with the captions of a column, a text or several in each row."""
+    listing = _listing(table, image, label)
+    if not caption:
+        return listing
+    cells = table[caption]
+    texts = (cells[item.offset] for item in listing.items)
+    return replace(listing, captions=captions_of_values(listing.items, texts, f"column {printable(caption)!r}"))
 
 
 def _listing(table: Any, image: str, label: str) -> Listing:

@@ -76,7 +76,7 @@ def labels_from_table(reader: Reader, tables: Sequence[Item], pictures: list[Ite
         if rows is None:
             continue
         below = posixpath.dirname(path_of(table))
-        named_so = _Names(pictures, below)
+        named_so = Names(pictures, below)
         label_of: dict[str, str] = {}
         broken: dict[str, Broken] = {}
         for file, label in rows:
@@ -110,7 +110,7 @@ def _by_table(table: str, pictures: list[Item], label_of: dict[str, str], broken
     return Labelled([item for item, _ in chosen], labels, classes, broken, notes)
 
 
-class _Names:
+class Names:
     """Finds pictures as a table in a folder names them: by their path from there; written with backslashes, without
     the suffix or in another Unicode form where nothing is named exactly so."""
 

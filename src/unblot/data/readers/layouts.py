@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from unblot.data.readers.captions import captions_of_values
 from unblot.data.readers.listing import (
     NO_LABELS,
     ArrayPictures,
+    Item,
     Listing,
     class_names,
     counted,
@@ -16,6 +19,7 @@ from unblot.data.readers.listing import (
     naming,
     printable,
 )
+from unblot.data.readers.tables import CAPTION_COLUMNS
 from unblot.errors import UnblotError
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -63,12 +67,40 @@ def is_label_name(name: str) -> bool:
     return name.rpartition("/")[2] == "y" or any(word in name for word in LABEL_WORDS)
 
 
+def is_caption_name(name: str) -> bool:
+    """Whether an array is named as captions are."""
+    return name.lower().rpartition("/")[2] in CAPTION_COLUMNS
+
+
+def captions_for(shapes: Shapes, captions: str, count: int, path: str) -> str:
+    """The name of the captions of `count` pictures, text (N,) or (N, K), "" for none. captions: the one asked for.
+
+    Raises UnblotError where that is not there or has another length.
+    """
+    fitting = [n for n, (s, kind) in shapes.items() if kind.kind in "USO" and len(s) in (1, 2) and s[0] == count]
+    if captions and captions not in fitting:
+        raise UnblotError(
+            f"no array {printable(captions)!r} of {counted(count, 'caption')} in {printable(path)!r}; it has "
+            f"{described(shapes, shapes)}"
+        )
+    return captions or next((n for n in fitting if is_caption_name(n)), "")
+
+
+def captioned(listing: Listing, raw: np.ndarray | None, name: str) -> Listing:
+    """The listing with captions from an array of text (N,) or (N, K), called so."""
+    if raw is None:
+        return listing
+    pictures = [Item(f"picture {i}") for i in range(len(listing))]
+    return replace(listing, captions=captions_of_values(pictures, raw.tolist(), printable(name)))
+
+
 def labels_for(shapes: Shapes, images: str, count: int, path: str) -> str:
     """The name of the labels of `count` pictures, ""; Raises UnblotError for an array called labels of another length.
 
     An array of one axis is taken whatever its name, unless it holds fractions; others need a name that says so.
     """
     flat = {n: s for n, (s, kind) in shapes.items() if n != images and len(s) in (1, 2) and kind.kind in "iubUSOf"}
+    flat = {n: s for n, s in flat.items() if not (is_caption_name(n) and shapes[n][1].kind in "USO")}
     called = [n for n in flat if is_label_name(n)]
     fitting = [
         n for n, s in flat.items() if s[0] == count and (n in called or (len(s) == 1 and shapes[n][1].kind != "f"))

@@ -1,7 +1,8 @@
-"""Tables of labels beside pictures: CSV of any common kind, or JSON lines."""
+"""Tables of labels and captions beside pictures: CSV of any common kind, JSON lines, or Parquet."""
 
 import codecs
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -12,9 +13,13 @@ from unblot.data.readers.listing import Item, naming, printable
 from unblot.data.readers.reading import Reader
 from unblot.errors import UnblotError
 
-TABLES = ("labels.csv", "labels.tsv", "labels.jsonl", "metadata.csv", "metadata.tsv", "metadata.jsonl")
+TABLES = (
+    *("labels.csv", "labels.tsv", "labels.jsonl", "metadata.csv", "metadata.tsv", "metadata.jsonl"),
+    *("captions.csv", "captions.tsv", "captions.jsonl", "metadata.parquet"),
+)
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "image")
 LABEL_COLUMNS = ("label", "class")
+CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt")
 DELIMITERS = (",", ";", "\t", "|")
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 LONGEST = 2**31 - 1  # of a field: what a C long holds everywhere
@@ -33,23 +38,64 @@ def priority(table: Item) -> tuple[int, int]:
 def read_table(reader: Reader, table: Item) -> list[tuple[str, str]] | None:
     """Pairs of a file and its label ("" where it has none) in the order of the table.
 
-    None for a table called metadata that has no such columns. Raises UnblotError for one called labels without them,
-    and for what cannot be read.
+    None for a table without such columns, and for Parquet that cannot be read here. Raises UnblotError for one called
+    labels that has no captions either, and for what cannot be read.
     """
     name = printable(table.name)
+    if name.lower().endswith(".parquet") and not can_read_parquet():
+        return None
     with naming(table.name, "a table of labels"):
-        text = decode(reader.read(table))
-        rows: Iterator[list[Any]] = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text)
-        header = next(rows, [])
-        file, label = _column(header, FILE_COLUMNS), _column(header, LABEL_COLUMNS)
-        if file is not None and label is not None:
-            short = max(file, label) + 1
-            cells = ([*row, *[""] * (short - len(row))] for row in rows)
-            return [(str(row[file]), label_text(row[label])) for row in cells if row[file]]
-    if os.path.basename(name).lower().startswith("labels"):
+        header, rows = _pairs(reader, table, LABEL_COLUMNS)
+        if rows is not None:
+            return [(file, label_text(label)) for file, label in rows]
+        captions = _pairs(reader, table, CAPTION_COLUMNS)[1]
+    if captions is None and os.path.basename(name).lower().startswith("labels"):
         columns = ", ".join(printable(str(column)) for column in header)[:200]
         raise UnblotError(f"{name!r} has columns {columns or 'none'}; it needs `file` and `label`")
     return None
+
+
+def read_captions(reader: Reader, table: Item) -> list[tuple[str, Any]] | None:
+    """Pairs of a file and its caption, or its captions, in the order of the table; None for one without such columns.
+
+    Raises UnblotError for what cannot be read.
+    """
+    if table.name.lower().endswith(".parquet") and not can_read_parquet():
+        raise UnblotError("Parquet needs an extra package; pip install 'unblot[hub]'")
+    with naming(table.name, "a table of captions"):
+        return _pairs(reader, table, CAPTION_COLUMNS)[1]
+
+
+def can_read_parquet() -> bool:
+    """Whether the package is installed that reads Parquet."""
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def _pairs(reader: Reader, table: Item, columns: Sequence[str]) -> tuple[list[Any], list[tuple[str, Any]] | None]:
+    """The header of a table, and pairs of a file and its cell in the first of these columns, None without it."""
+    data, name = reader.read(table), table.name.lower()
+    if name.endswith(".parquet"):
+        rows = _parquet_rows(data)
+    else:
+        rows = _json_rows(decode(data)) if name.endswith(".jsonl") else _csv_rows(decode(data), columns)
+    header = next(rows, [])
+    file, column = _column(header, FILE_COLUMNS), _column(header, columns)
+    if file is None or column is None:
+        return header, None
+    short = max(file, column) + 1
+    cells = ([*row, *[""] * (short - len(row))] for row in rows)
+    return header, [(str(row[file]), row[column]) for row in cells if row[file]]
+
+
+def _parquet_rows(data: bytes) -> Iterator[list[Any]]:
+    """The rows of a Parquet file, the header first; columns of bytes, pictures perhaps, stay out."""
+    import pyarrow
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(pyarrow.BufferReader(data))
+    names = [name for name in file.schema_arrow.names if name in (*FILE_COLUMNS, *LABEL_COLUMNS, *CAPTION_COLUMNS)]
+    columns = file.read(columns=names).to_pydict()
+    return iter([names, *map(list, zip(*(columns[name] for name in names)))])
 
 
 def decode(data: bytes) -> str:
@@ -95,7 +141,7 @@ def _column(header: Sequence[Any], names: Iterable[str]) -> int | None:
     return next((folded.index(name) for name in names if name in folded), None)
 
 
-def _csv_rows(text: str) -> Iterator[list[str]]:
+def _csv_rows(text: str, columns: Sequence[str]) -> Iterator[list[Any]]:
     """The rows of a CSV text, the header first; the delimiter is the one that gives the header both columns."""
     before = csv.field_size_limit(LONGEST)
     try:
@@ -105,7 +151,7 @@ def _csv_rows(text: str) -> Iterator[list[str]]:
             parsed = [row for row in parsed if any(row)]
             header = parsed[0] if parsed else []
             rows = rows or parsed
-            if _column(header, FILE_COLUMNS) is not None and _column(header, LABEL_COLUMNS) is not None:
+            if _column(header, FILE_COLUMNS) is not None and _column(header, columns) is not None:
                 return iter(parsed)
         return iter(rows)
     finally:
