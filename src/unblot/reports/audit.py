@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from unblot.data.audit.captions import RARE, CaptionAudit, shortened
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import counted, printable
 from unblot.reports.render import Picture, render, sheet, thumbnail
 
 SHEET, SHOWN_GROUPS, SHOWN_IN_GROUP, SHOWN_LINES, SHOWN_COUNTS = 100, 60, 8, 12, 12
+SHOWN_CAPTIONED, SHOWN_TEXTS = 12, 3
 POINTS = 5000
 
 Groups = Sequence[tuple[str, ...]]
@@ -46,7 +48,19 @@ def facts(found: DatasetAudit) -> list[tuple[str, str]]:
         values = f"{channel['low']:g} … {channel['high']:g}, mean {channel['mean']:.4g} ± {channel['deviation']:.4g}"
         rows.append((f"channel {i}" if len(found.channels) > 1 else "values", values))
     rows += [("classes", _counts(found.classes))] if found.classes else []
+    rows += _caption_facts(found.captions, found.count) if found.captions else []
     return rows + [("note", note) for note in found.notes]
+
+
+def _caption_facts(found: CaptionAudit, count: int) -> list[tuple[str, str]]:
+    """Names and values of what the captions say."""
+    number = f"{counted(found.captions, 'caption')} of {found.pictures} of {counted(count, 'picture')}"
+    lengths = f"{found.shortest} … {found.longest} words, middle {found.middle:g}"
+    rows = [("captions", f"{number}, {lengths}; {found.distinct} different")]
+    rows += [("words", f"{found.words} different: {_counts(found.common)}")]
+    if found.rare_words:
+        rows.append(("rare words", f"{found.rare_words} in fewer than {RARE} pictures: {_counts(found.rare)}"))
+    return rows + ([("repeated", _counts(found.commonest))] if found.commonest else [])
 
 
 def problems(found: DatasetAudit) -> list[tuple[str, list[str]]]:
@@ -76,9 +90,21 @@ def page(found: DatasetAudit, data: Dataset) -> str:
         summary=summary(found),
         facts=facts(found),
         sheet=contact_sheet(data),
+        captioned=_captioned(data),
         broken_title=_broken_title(found),
         galleries=galleries,
     )
+
+
+def _captioned(data: Dataset) -> list[tuple[Picture, list[str]]]:
+    """Some pictures with their captions, evenly spaced through those that have one."""
+    captions = data.captions or ()
+    there = [i for i, texts in enumerate(captions) if texts]
+    chosen = [there[i] for i in np.unique(np.linspace(0, len(there) - 1, min(len(there), SHOWN_CAPTIONED)).astype(int))]
+    return [
+        (thumbnail(np.asarray(data.pictures[i]), data.values), [shortened(text) for text in captions[i][:SHOWN_TEXTS]])
+        for i in chosen
+    ]
 
 
 def contact_sheet(data: Dataset, count: int = SHEET) -> Picture:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from unblot.data.audit.captions import caption_advice
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.readers.listing import counted
 from unblot.errors import arg
@@ -47,9 +48,10 @@ def warnings(distinct: int, count: int, flat: float, classes: Mapping[str, int])
 
 
 def advise(found: DatasetAudit) -> tuple[str, ...]:
-    """Advice about an audited data set: broken files, size, number, copies, classes, augmentation, time."""
+    """Advice about an audited data set: broken files, size, number, copies, classes, augmentation, time, captions."""
     parts = (_broken, _size, _number, _copies, _classes, _flat, _turns, _time)
-    return tuple(filter(None, (part(found) for part in parts))) or ("No problems found.",)
+    said = [*(part(found) for part in parts), *caption_advice(found.captions, found.count)]
+    return tuple(filter(None, said)) or ("No problems found.",)
 
 
 def _broken(found: DatasetAudit) -> str:

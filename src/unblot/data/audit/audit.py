@@ -8,6 +8,7 @@ import numpy as np
 
 from unblot.data import copies
 from unblot.data.audit.advice import advise, pointless, warnings
+from unblot.data.audit.captions import audit_captions, caption_warnings
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import counted, printable
@@ -60,6 +61,7 @@ def audit_dataset(
         turning=found.turning(),
         notes=cached.notes if cached else (),
         seconds=seconds(data) if seconds and not reason else None,
+        captions=audit_captions(data.captions),
     )
     return replace(audit, advice=((f"Nothing can be learnt: {reason}.",) if reason else ()) + advise(audit))
 
@@ -72,7 +74,7 @@ def quick_check(data: Dataset) -> list[str]:
     distinct, count, flat, deviation = _glance(data)
     if reason := pointless(distinct, count, flat, deviation):
         raise UnblotError(reason)
-    return warnings(distinct, count, flat, _classes(data))
+    return [*warnings(distinct, count, flat, _classes(data)), *caption_warnings(data.captions)]
 
 
 def _glance(data: Dataset) -> tuple[int, int, float, float]:

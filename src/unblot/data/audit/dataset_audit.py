@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unblot.data.audit.captions import CaptionAudit
+
 
 @dataclass(frozen=True)
 class DatasetAudit:
@@ -15,7 +17,7 @@ class DatasetAudit:
     flipped: groups of names of copies, None where they were not looked for. compared: number of pictures that were
     compared for near copies. turning: by turn, the ratio of the distance to the nearest other picture after and before
     it, 1 where it does no harm. notes: how the source was read. seconds: duration of a training with the default recipe
-    on this machine, None if unknown. advice: plain sentences.
+    on this machine, None if unknown. advice: plain sentences. captions: what they say, None where there are none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class DatasetAudit:
     notes: tuple[str, ...]
     seconds: float | None = None
     advice: tuple[str, ...] = ()
+    captions: CaptionAudit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
