@@ -110,12 +110,21 @@ def edit_command(args: dict[str, Any]) -> None:
 
 
 def film_command(args: dict[str, Any]) -> None:
-    """Show how samples come out of noise: a strip and an animation of x_t and of the estimate x0_hat."""
-    from unblot.runs.film import save_film, shoot
+    """Show how samples come out of noise: a strip and an animation of x_t and of the estimate x0_hat, with a chart of
+    what changes at each step, coarse and fine. With --compare-steps: the same samples in several numbers of steps."""
+    from unblot.reports import film
+    from unblot.runs.film import frame_changes, in_steps, shoot, step_counts
 
+    compared = args.pop("compare_steps")
+    counts = [] if compared is None else step_counts(compared)  # before the work rather than after it
     with _output("film", args) as (run, folder, overwrite):
-        paths = save_film(run, shoot(run, **args), folder, overwrite)
-    say("\n".join(map(str, paths)))
+        if counts:
+            drawn = in_steps(run, counts=counts, **args)
+            say(f"{film.save_steps(run, drawn, counts, folder, overwrite)}\n{film.steps_sentence(drawn, counts, run)}")
+        else:
+            frames = shoot(run, **args)
+            paths = film.save_film(run, frames, folder, overwrite)
+            say("\n".join([*map(str, paths), film.changes_sentence(frame_changes(frames))]))
 
 
 @contextmanager

@@ -124,6 +124,7 @@ def _sampling(command: Command) -> None:
     _add_run(film)
     _add_out(film, "film")
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of samples (default: 4)")
+    film.add_argument("--compare-steps", metavar="N,N,...", help="draw the same samples in these numbers of steps")
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
 
 

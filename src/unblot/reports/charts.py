@@ -1,15 +1,17 @@
-"""The charts of the pages: metrics with their intervals, losses, the power spectrum, and candidates of a tuning."""
+"""The charts of the pages: metrics with intervals, losses, power spectra, candidates of a tuning, changes of a film."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from unblot.sampling.changes import Changes
 from unblot.sampling.settings import Candidate, front
-from unblot.system.plots import COLOURS, chart, log_axis
+from unblot.system.plots import COLOURS, chart, chart_picture, log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL import Image
 
 Z95 = 1.96  # half-width of a normal 95 % interval, in standard deviations
 SIDES = {"training": "real", "held_out": "samples"}  # whose loss, and its colour
@@ -119,3 +121,28 @@ def candidates_chart(
         axes.set(xlabel="NFE (network calls for a picture)", ylabel="Fréchet distance")
 
     return Markup(chart(440, 320, "distance over NFE", draw))
+
+
+def changes_chart(width: int, found: Changes) -> "Image.Image":
+    """The share of the whole change of x0_hat at each step, for coarse and fine waves, `width` pixels wide.
+
+    A dotted line marks the step after which half of a change is over.
+    """
+    bands = {"coarse": (found.coarse, "samples", "o-"), "fine": (found.fine, "training", "s-")}
+
+    def draw(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for name, (band, colour, line) in bands.items():
+            if (half := band.half()) is None:
+                continue
+            steps, shares = range(2, len(band.share) + 2), (100 * band.share).tolist()
+            marker = 5 if len(shares) <= 60 else 0
+            axes.fill_between(steps, 0, shares, color=COLOURS[colour], alpha=0.15, linewidth=0)
+            axes.plot(steps, shares, line, color=COLOURS[colour], markersize=marker, linewidth=2, label=name)
+            axes.axvline(half, color=COLOURS[colour], linestyle=":", linewidth=2)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.set(xlabel="step", ylabel="share of the change, %")
+        axes.legend(title=f"fine: from {found.border_cycles:g} cycles a picture on", ncols=2, loc="best")
+
+    return chart_picture(width, 240, draw)

@@ -1,4 +1,4 @@
-"""Charts as SVG, made by matplotlib: transparent, in the colours of the page around them, the same bytes each time."""
+"""Charts made by matplotlib: as SVG, transparent, in the colours of the page around it; or as pixels, on white."""
 
 import io
 import re
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL import Image
 
 COLOURS = {
     "ink": "#1d1f23",
@@ -46,23 +47,10 @@ STYLE: dict[Any, Any] = {
 
 
 def chart(width: int, height: int, label: str, draw: Callable[["Axes"], None]) -> str:
-    """An <svg> of width x height CSS pixels, to stand in HTML. draw fills the axes; label says what is shown.
-
-    matplotlib is imported here, since few calls of the package need it; the state of pyplot is not touched.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    file = io.StringIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the reader's own matplotlibrc says
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")  # in SVG, a point is a CSS pixel
-        axes = figure.add_subplot()
-        draw(axes)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    svg = file.getvalue()
+    """An <svg> of width x height CSS pixels, to stand in HTML. draw fills the axes; label says what is shown."""
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    file = _rendered(width, height, draw, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue().decode()
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(UNWANTED, "", body, flags=re.DOTALL)
     used = set(re.findall(r'"#([^"]+)"', body))
@@ -71,6 +59,31 @@ def chart(width: int, height: int, label: str, draw: Callable[["Axes"], None]) -
         body = body.replace(colour, f"var(--{name}, {colour})")
     size = f'viewBox="0 0 {width} {height}" stroke-linejoin="round"'
     return f'<svg class="chart" {size} role="img" aria-label="{escape(label)}">{body.strip()}'
+
+
+def chart_picture(width: int, height: int, draw: Callable[["Axes"], None]) -> "Image.Image":
+    """The chart as a picture of width x height pixels, on white, to stand beside other pictures."""
+    from PIL import Image
+
+    return Image.open(_rendered(width, height, draw, format="png", dpi=72)).convert("RGB")
+
+
+def _rendered(width: int, height: int, draw: Callable[["Axes"], None], **how: Any) -> io.BytesIO:
+    """What matplotlib saves of a chart of width x height points. how: arguments of `savefig`.
+
+    matplotlib is imported here, since few calls of the package need it; the state of pyplot is not touched.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    file = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the reader's own matplotlibrc says
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")  # in SVG, a point is a CSS pixel
+        draw(figure.add_subplot())
+        figure.savefig(file, **how)
+    return file
 
 
 def svg_file(width: int, height: int, label: str, draw: Callable[["Axes"], None]) -> str:
