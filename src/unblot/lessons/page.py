@@ -16,6 +16,7 @@ from unblot.data.output import grid
 from unblot.errors import UnblotError
 from unblot.lessons import learning, noise, reverse, textbook
 from unblot.reports.render import embedded, render
+from unblot.runs.film import frame_changes, shoot
 from unblot.runs.folder import is_run
 from unblot.runs.run import Run
 from unblot.runs.run_data import open_dataset
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURES, SHOWN = 512, 4  # that are noised; of which are shown
+OUTLINE_STEPS = 12
 BUDGET = "20s"  # of a run that is trained for the lessons
 LINES = COLOURS["samples"], COLOURS["training"], COLOURS["real"]
 
@@ -160,6 +162,27 @@ def _training(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
+def _outline_first(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
+    frames = shoot(run, SHOWN, steps=OUTLINE_STEPS, seed=seed, solver=run.config.train.solver)
+    found = frame_changes(frames)
+    rows = np.stack([dataset.values.decode(frame.x0) for frame in frames], 1)
+    film = grid(rows.reshape(-1, *rows.shape[2:]), dataset.values, columns=len(frames))
+
+    def draw(axes: "Axes") -> None:
+        places = range(2, len(frames) + 1)
+        for colour, name in zip(LINES, ("coarse", "fine")):
+            axes.plot(places, 100 * getattr(found, name).share.cumsum(0), color=colour, linewidth=2.5, label=name)
+        axes.set(xlabel="step", ylabel="% of the change so far")
+        axes.legend()
+
+    return {
+        "steps": len(frames),
+        "halves": (found.coarse.half(), found.fine.half()),
+        "film": embedded(film),
+        "chart": Markup(chart(440, 260, "change of the estimate, coarse and fine", draw)),
+    }
+
+
 def _cost(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
     found = learning.costs(run, dataset, seed)
     drawn = [run.sample(8, steps=steps, seed=seed).array for steps in learning.STEPS]
@@ -201,6 +224,7 @@ LESSONS: dict[str, Callable[[Run, Dataset, int], dict[str, Any]]] = {
     "one_formula": _one_formula,
     "step_back": _step_back,
     "training": _training,
+    "outline_first": _outline_first,
     "cost": _cost,
     "variety": _variety,
 }
