@@ -83,7 +83,8 @@ def sample_command(args: dict[str, Any]) -> None:
     from unblot.system.distributed import join_group
     from unblot.system.progress import progress_bar
 
-    args = {**dataclasses.asdict(SampleConfig()), **args}
+    asked = _with_prompts(args)
+    args = {**dataclasses.asdict(SampleConfig()), "n": max(SampleConfig.n, len(asked.get("prompt") or ())), **asked}
     n, device, group = args.pop("n"), args.pop("device"), join_group()
     run, out = api.load(args.pop("run"), device), args.pop("out")
     with progress_bar("sampling", n, quiet=not group.is_main_process) as bar:
@@ -99,6 +100,7 @@ def edit_command(args: dict[str, Any]) -> None:
     from unblot.editing.result import GRID
 
     kind, pictures = args.pop("kind"), args.pop("pictures")
+    args = _with_prompts(args)
     with _output(kind, args) as (run, folder, overwrite):
         edited = edit_files(run, kind, pictures, **args)
         edited.save(folder, overwrite)
@@ -113,9 +115,22 @@ def film_command(args: dict[str, Any]) -> None:
     """Show how samples come out of noise: a strip and an animation of x_t and of the estimate x0_hat."""
     from unblot.runs.film import save_film, shoot
 
+    args = _with_prompts(args)
     with _output("film", args) as (run, folder, overwrite):
         paths = save_film(run, shoot(run, **args), folder, overwrite)
     say("\n".join(map(str, paths)))
+
+
+def _with_prompts(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the prompts of the file that --prompts names after those of --prompt; empty lines are none."""
+    path = args.pop("prompts", None)
+    if path is None:
+        return args
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UnblotError(f"{str(path)!r} is no text in UTF-8; save it as such") from None
+    return {**args, "prompt": [*args.get("prompt", ()), *filter(str.strip, lines)]}
 
 
 @contextmanager
