@@ -103,7 +103,7 @@ def draw(
         spacing=spacing or karras_of(schedule),
         solver=solver,
         steps=steps,
-        labels=labels_for(0, range(count), clusters=clusters) if labels is None else labels,
+        condition=Condition(labels_for(0, range(count), clusters=clusters) if labels is None else labels),
         batch_size=100 if shape[1] <= 32 else 25,
     )
     found, frame = torch.cat(list(batches)), frame_of(shape) if framed != shape else 0

@@ -28,6 +28,7 @@ from torch import Tensor
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.output import sheet
+from unblot.denoiser import Condition
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
@@ -153,7 +154,7 @@ class Judge:
             train = trainer.config.train
             parts = sample_batches(
                 trainer.denoiser, self.dataset.shape, range(self.args.pictures), schedule=train.schedule,
-                spacing="karras", solver="dpmpp_2m", steps=20, labels=labels, batch_size=32,
+                spacing="karras", solver="dpmpp_2m", steps=20, condition=Condition(labels), batch_size=32,
             )  # fmt: skip
             samples = torch.cat(list(parts))
         stored = self.dataset.values.decode(samples.numpy())
