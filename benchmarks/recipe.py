@@ -187,7 +187,7 @@ def held_out(trainer: Trainer, data: Dataset, at_most: int = 128) -> Tensor:
             rows = slice(i, i + 32)
             n = len(x0[rows])
             at = NoiseLevel(level.alpha.expand(n), level.sigma.expand(n))
-            x0_hat = trainer.denoiser(corrupt(x0[rows], at, eps[rows]), at, None if label is None else label[rows]).x0
+            x0_hat = trainer.denoiser(corrupt(x0[rows], at, eps[rows]), at, Condition(label).rows(rows)).x0
             total += weight * float((x0_hat - x0[rows]).square().mean((1, 2, 3)).sum())
         losses.append(total / len(x0))
     return torch.tensor(losses)

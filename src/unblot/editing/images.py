@@ -196,12 +196,11 @@ def _edited(
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
     labels, prompts, condition = conditions(run.denoiser, data, config, range(count))
     sampler = replace(plain_sampler(train, config.steps, config.solver, config.spacing), guidance=config.guidance)
-    levels = sampler.levels(build(SCHEDULES, train.schedule, "schedule"))
     batches = split_batches(
         run.denoiser,
         data.shape,
         range(count),
-        levels,
+        sampler.levels(build(SCHEDULES, train.schedule, "schedule")),
         build(SOLVERS, sampler.solver, "solver"),
         seed=config.seed,
         condition=condition,
@@ -215,12 +214,12 @@ def _edited(
     array = values.decode(np.concatenate(results)).reshape(len(pictures), config.n, *results[0].shape[1:])
     origin = {"generator": f"unblot {__version__}", "run": run.path.resolve().name, "edit": kind, **(about or {})}
     chosen = {"steps": sampler.steps, "solver": sampler.solver, "schedule": train.schedule, "spacing": sampler.spacing}
-    away = {} if config.negative is None else {"negative": config.negative}
+    chosen |= {} if config.negative is None else {"negative": config.negative}
     return EditResult(
         array,
         values,
         names,
-        {**origin, **chosen, "seed": config.seed, "guidance": config.guidance, **away},
+        {**origin, **chosen, "seed": config.seed, "guidance": config.guidance},
         None if labels is None else [data.classes[i] for i in labels],
         prompts,
         [as_display(pictures, values)],
