@@ -189,10 +189,9 @@ def _edited(
     """
     run.need_denoiser("editing")
     names = choices.pop("names", None) or [f"picture-{i}" for i in range(len(pictures))]
-    progress: Callable[[int], None] = choices.pop("progress", lambda done: None)
+    progress = choices.pop("progress", lambda done: None)
     config = from_choices(EditConfig, choices, without=["fit", "device"])
-    data, train, values = run.config.data, run.config.train, values_of(run)
-    count = len(pictures) * config.n
+    data, train, values, count = run.config.data, run.config.train, values_of(run), len(pictures) * config.n
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
     labels, prompts, condition = conditions(run.denoiser, data, config, range(count))
     sampler = replace(plain_sampler(train, config.steps, config.solver, config.spacing), guidance=config.guidance)
