@@ -28,6 +28,7 @@ from speed import engine
 from unblot import api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
+from unblot.denoiser import Condition
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
@@ -246,7 +247,7 @@ def sampled(trainer: Trainer) -> torch.Tensor:
             spacing=train.spacing,
             solver=train.solver,
             steps=train.sampling_steps,
-            labels=labels_for(0, range(CURVE_PICTURES), clusters=data.clusters),
+            condition=Condition(labels_for(0, range(CURVE_PICTURES), clusters=data.clusters)),
             batch_size=500,
         )
         found = torch.cat([part.cpu() for part in parts])

@@ -27,6 +27,7 @@ from stopwatch import Drawable
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.output import sheet
+from unblot.denoiser import Condition
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
@@ -103,7 +104,7 @@ def draw(
         spacing=spacing or karras_of(schedule),
         solver=solver,
         steps=steps,
-        labels=labels_for(0, range(count), clusters=clusters) if labels is None else labels,
+        condition=Condition(labels_for(0, range(count), clusters=clusters) if labels is None else labels),
         batch_size=100 if shape[1] <= 32 else 25,
     )
     found, frame = torch.cat(list(batches)), frame_of(shape) if framed != shape else 0

@@ -28,6 +28,7 @@ from torch import Tensor
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.output import sheet
+from unblot.denoiser import Condition
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
@@ -153,7 +154,7 @@ class Judge:
             train = trainer.config.train
             parts = sample_batches(
                 trainer.denoiser, self.dataset.shape, range(self.args.pictures), schedule=train.schedule,
-                spacing="karras", solver="dpmpp_2m", steps=20, labels=labels, batch_size=32,
+                spacing="karras", solver="dpmpp_2m", steps=20, condition=Condition(labels), batch_size=32,
             )  # fmt: skip
             samples = torch.cat(list(parts))
         stored = self.dataset.values.decode(samples.numpy())
@@ -186,7 +187,7 @@ def held_out(trainer: Trainer, data: Dataset, at_most: int = 128) -> Tensor:
             rows = slice(i, i + 32)
             n = len(x0[rows])
             at = NoiseLevel(level.alpha.expand(n), level.sigma.expand(n))
-            x0_hat = trainer.denoiser(corrupt(x0[rows], at, eps[rows]), at, None if label is None else label[rows]).x0
+            x0_hat = trainer.denoiser(corrupt(x0[rows], at, eps[rows]), at, Condition(label).rows(rows)).x0
             total += weight * float((x0_hat - x0[rows]).square().mean((1, 2, 3)).sum())
         losses.append(total / len(x0))
     return torch.tensor(losses)

@@ -18,8 +18,9 @@ from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
+from unblot.runs.conditions import as_trained
 from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
-from unblot.runs.labels import choose_labels, labels_as_trained
+from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
@@ -186,8 +187,8 @@ def distill(
 def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
     """Measures how good, varied and original the samples of a run are; writes RUN/report/ and returns the report.
 
-    choices: fields of `EvaluateConfig`. Samples have the labels of training pictures, where there are labels. Raises
-    UnblotError where the data is not what the run was trained on.
+    choices: fields of `EvaluateConfig`. Samples have the labels and captions of training pictures, where there are any.
+    Raises UnblotError where the data is not what the run was trained on.
     """
     from unblot.evaluation.measure import Options
     from unblot.reports.evaluation import evaluate_run
@@ -204,9 +205,9 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     run = load(path, config.device)
     must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
-    label = labels_as_trained(run.config.data, dataset, config.seed, config.n)
+    shown = as_trained(run.config.data, dataset, config.seed, config.n)
     samples = run.sample(
-        config.n, steps=config.steps, seed=config.seed, label=label, guidance=config.guidance, batch_size=250
+        config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance, batch_size=250
     )
     note = (lambda line: None) if quiet else print
     return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)

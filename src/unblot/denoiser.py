@@ -1,5 +1,6 @@
-"""The denoiser: from x_t and its noise level to x0_hat."""
+"""The denoiser: from x_t, its noise level and what the picture shows to x0_hat."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,32 @@ from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, n
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import ddpm_index
 from unblot.process.spectrum import Spectrum
+from unblot.text.encoder import TextEncoder
+from unblot.text.tokenizer import PAD
+
+
+class Condition(NamedTuple):
+    """What pictures show: label (B,) int64, and a text, as tokens (B, L) int64; None for no label, and for no text.
+
+    text: (B, L, D), what the denoiser's text encoder makes of the tokens, where that was done before.
+    """
+
+    label: Tensor | None = None
+    tokens: Tensor | None = None
+    text: Tensor | None = None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is neither label nor text."""
+        return self.label is None and self.tokens is None
+
+    def rows(self, part: slice | Tensor) -> "Condition":
+        """The condition of some of the pictures."""
+        return Condition(*(None if x is None else x[part] for x in self))
+
+    def to(self, device: torch.device) -> "Condition":
+        """The condition on the device."""
+        return Condition(*(None if x is None else x.to(device) for x in self))
 
 
 class Denoised(NamedTuple):
@@ -23,14 +50,15 @@ class Denoised(NamedTuple):
 
 
 class Denoiser(nn.Module):
-    """A network with its parameterization, `x0_hat = c_skip·x_t + c_out·F(c_in·x_t, level, label)`.
+    """A network with its parameterization, `x0_hat = c_skip·x_t + c_out·F(c_in·x_t, level, condition)`.
 
     network: computes F; its `embeds` names the noise embedding that it takes. parameterization: a name in
     PARAMETERIZATIONS. data_std: standard deviation of the data in the network's range. num_classes: labels are 0 …
-    num_classes − 1, and num_classes is "no label"; 0 for a model without labels. conditions: the number of augmentation
-    parameters, which are further input channels of constant value; they are zeros in sampling (Karras et al. 2022,
-    appendix F.2). learned_variance: the network has twice the output channels, the second half for the variance.
-    spectrum: of the data, for c_skip, c_out and c_in of each frequency (with edm only).
+    num_classes − 1, and num_classes is "no label"; 0 for a model without labels. augmentations: the number of
+    augmentation parameters, which are further input channels of constant value; they are zeros in sampling (Karras et
+    al. 2022, appendix F.2). learned_variance: the network has twice the output channels, the second half for the
+    variance. spectrum: of the data, for c_skip, c_out and c_in of each frequency (with edm only). text_encoder: of a
+    model that reads captions.
     """
 
     def __init__(
@@ -39,23 +67,57 @@ class Denoiser(nn.Module):
         parameterization: str,
         data_std: float = 1.0,
         num_classes: int = 0,
-        conditions: int = 0,
+        augmentations: int = 0,
         learned_variance: bool = False,
         spectrum: Spectrum | None = None,
+        text_encoder: TextEncoder | None = None,
     ):
         super().__init__()
         self.network = network
-        self.conditions = conditions
+        self.text_encoder = text_encoder
+        self.augmentations = augmentations
         self.learned_variance = learned_variance
         self.spectrum = spectrum
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
 
+    def condition(self, label: Tensor | None = None, captions: Sequence[str] | None = None) -> Condition:
+        """The condition of labels (B,) and captions, a text for each picture, on this denoiser's device.
+
+        Either is None where there is none, and is left out where the denoiser does not know it.
+        """
+        device = next(self.parameters()).device
+        known = None if label is None or not self.num_classes else label.to(device)
+        return Condition(
+            known, self.text_encoder.read(captions) if self.text_encoder and captions is not None else None
+        )
+
+    def unconditional(self, condition: Condition, negative: str = "") -> Condition:
+        """No label and no text for as many pictures as the condition has, or a negative prompt instead of no text."""
+        label, tokens, _ = condition
+        if label is not None:
+            label = torch.full_like(label, self.num_classes)
+        if tokens is not None and self.text_encoder is not None:
+            tokens = self.text_encoder.read([negative]).expand_as(tokens)
+        return Condition(label, tokens)
+
+    def encoded(self, condition: Condition | None) -> Condition:
+        """The condition with its text encoded; "no text" is the same for all pictures, (1, L, D)."""
+        condition = condition or Condition()
+        if self.text_encoder is None or condition.text is not None:
+            return condition
+        tokens = self.text_encoder.read([""]) if condition.tokens is None else condition.tokens
+        return Condition(condition.label, tokens, self.text_encoder(tokens))
+
     def output(
-        self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None, conditions: Tensor | None = None
+        self,
+        x_t: Tensor,
+        level: NoiseLevel,
+        condition: Condition | None = None,
+        augmentation: Tensor | None = None,
     ) -> Tensor:
-        """The network's output F (B, C, H, W), for a level () or (B,) and conditions (B, K) or None.
+        """The network's output F (B, C, H, W), for a level () or (B,) and augmentation parameters (B, K) or None.
 
         With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
@@ -63,18 +125,22 @@ class Denoiser(nn.Module):
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)
-        if self.conditions:
-            given = x.new_zeros(len(x), self.conditions) if conditions is None else conditions
+        if self.augmentations:
+            given = x.new_zeros(len(x), self.augmentations) if augmentation is None else augmentation
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        output = self.network(x, per_picture(embed(level), x_t), label)
+        label, tokens, text = self.encoded(condition)
+        shown = [label]
+        if tokens is not None and text is not None:
+            shown += [text.expand(len(x), -1, -1), (tokens != PAD).expand(len(x), -1)[:, None, None]]
+        output = self.network(x, per_picture(embed(level), x_t), *shown)
         if seen is None:
             return output
         f, variance = output.to(x_t.dtype).tensor_split([x_t.shape[1]], 1)  # no variance channels: an empty tensor
         return torch.cat([seen.output(f), variance], 1)
 
-    def forward(self, x_t: Tensor, level: NoiseLevel, label: Tensor | None = None) -> Denoised:
-        """x0_hat for x_t (B, C, H, W) at a level () or (B,); label: (B,) int64, or None for no label."""
-        return self.read(self.output(x_t, level, label), x_t, level)
+    def forward(self, x_t: Tensor, level: NoiseLevel, condition: Condition | None = None) -> Denoised:
+        """x0_hat for x_t (B, C, H, W) at a level () or (B,); condition: None for no label and no text."""
+        return self.read(self.output(x_t, level, condition), x_t, level)
 
     def read(self, output: Tensor, x_t: Tensor, level: NoiseLevel) -> Denoised:
         """The estimate that the network's output for x_t stands for."""

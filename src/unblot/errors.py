@@ -2,6 +2,7 @@
 
 import errno
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +31,15 @@ class UnblotError(Exception):
 
     The command line prints it without a traceback and exits with code 2; Python raises it unchanged.
     """
+
+
+class UnblotNote(UserWarning):
+    """What a user may want to know of a call that goes on: Python shows it as a warning, the command line as a line."""
+
+
+def note(line: str) -> None:
+    """Shows a note, once."""
+    warnings.warn(line, UnblotNote, stacklevel=2)
 
 
 def arg(name: str, value: Any = None) -> str:

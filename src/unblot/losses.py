@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm, per_picture
 from unblot.process.parameterizations import network_target
@@ -66,16 +66,17 @@ def training_loss(
     x0: Tensor,
     level: NoiseLevel,
     eps: Tensor,
-    label: Tensor | None = None,
+    condition: Condition | None = None,
     weight: Tensor | None = None,
-    conditions: Tensor | None = None,
+    augmentation: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean squared error between the network's output and its target, per picture, shape (B,).
 
-    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,); conditions: (B, K), how x0 was augmented.
+    x0, eps: (B, C, H, W), x0 in the network's range; level, weight: (B,); augmentation: (B, K), how x0 was
+    augmented.
     With eps-prediction and no weight this is L_simple (Ho et al. 2020, eq. 14).
     """
-    output = denoiser.output(corrupt(x0, level, eps), level, label, conditions)
+    output = denoiser.output(corrupt(x0, level, eps), level, condition, augmentation)
     return squared_error(denoiser, output, x0, level, eps, weight)
 
 
@@ -86,18 +87,18 @@ def bound_loss(
     eps: Tensor,
     objective: Objective,
     decoder: Decoder,
-    label: Tensor | None = None,
+    condition: Condition | None = None,
     weight: Tensor | None = None,
-    conditions: Tensor | None = None,
+    augmentation: Tensor | None = None,
 ) -> Tensor:
     """The loss of an objective with a bound, per picture, (B,): nats per dimension, with the squared error or alone.
 
-    x0, eps, label, weight, conditions: as in `training_loss`; reverse_step: of each picture, its `t` being the level.
-    With the squared error the bound trains only the variance: x0_hat is detached in it (Nichol & Dhariwal 2021,
+    x0, eps, condition, weight, augmentation: as in `training_loss`; reverse_step: of each picture, its `t` being the
+    level. With the squared error the bound trains only the variance: x0_hat is detached in it (Nichol & Dhariwal 2021,
     section 3.1).
     """
     x_t = corrupt(x0, reverse_step.t, eps)
-    output = denoiser.output(x_t, reverse_step.t, label, conditions)
+    output = denoiser.output(x_t, reverse_step.t, condition, augmentation)
     denoised = denoiser.read(output, x_t, reverse_step.t)
     if not objective.squared_error:
         return objective.scale * objective.steps * bound_terms(denoised, x0, reverse_step, decoder)

@@ -83,7 +83,9 @@ def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_pat
     run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, clusters=2, **TINY)
     seen = []
     monkeypatch.setattr(ema_std, "EMA_STDS", (0.05,))
-    monkeypatch.setattr(ema_std, "sample_batches", lambda *a, **k: seen.append(k["labels"]) or sample_batches(*a, **k))
+    monkeypatch.setattr(
+        ema_std, "sample_batches", lambda *a, **k: seen.append(k["condition"].label) or sample_batches(*a, **k)
+    )
     api.choose_ema(run.path, by="distance", n=50)
     (labels,) = seen
     assert np.abs(torch.bincount(labels, minlength=2).numpy() / 50 - run.config.data.clusters).max() <= 0.04

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from oracles import F64, Counted, gaussian, level
-from unblot.denoiser import Denoised, Denoiser
+from unblot.denoiser import Condition, Denoised, Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
-from unblot.sampling.guidance import autoguidance, classifier_free, dynamic_threshold, labelled, static_threshold
+from unblot.sampling.guidance import autoguidance, bound, classifier_free, dynamic_threshold, static_threshold
 
 CLASSES = 3
 
@@ -42,37 +42,37 @@ T = level(0.6, 0.8)
 @pytest.mark.parametrize("t", [T, T.expand(4)])
 def test_guidance_pushes_away_from_no_label(t: NoiseLevel) -> None:
     model = denoiser()
-    x0 = classifier_free(model, LABEL, 3.0)(X, t).x0
+    x0 = classifier_free(model, Condition(LABEL), 3.0)(X, t).x0
     torch.testing.assert_close(x0[:, 0, 0, 0], 3.0 * (LABEL + 1))
     assert (model.network.calls, model.network.pictures) == (1, 8)  # both halves in one call
 
 
 def test_scale_1_is_no_guidance_and_costs_none() -> None:
     model = denoiser()
-    x0 = classifier_free(model, LABEL, 1.0)(X, T).x0
-    assert torch.equal(x0, labelled(denoiser(), LABEL)(X, T).x0)
+    x0 = classifier_free(model, Condition(LABEL), 1.0)(X, T).x0
+    assert torch.equal(x0, bound(denoiser(), Condition(LABEL))(X, T).x0)
     assert model.network.pictures == 4
 
 
 def test_each_picture_has_its_own_scale() -> None:
     scale = torch.tensor([1.0, 0.0, 2.0, 5.0])
-    x0 = classifier_free(denoiser(), LABEL, scale)(X, T).x0
+    x0 = classifier_free(denoiser(), Condition(LABEL), scale)(X, T).x0
     torch.testing.assert_close(x0[:, 0, 0, 0], scale * (LABEL + 1))
 
 
 def test_a_picture_may_have_no_label() -> None:
-    x0 = classifier_free(denoiser(), torch.tensor([0, CLASSES, 2, CLASSES]), 4.0)(X, T).x0
+    x0 = classifier_free(denoiser(), Condition(torch.tensor([0, CLASSES, 2, CLASSES])), 4.0)(X, T).x0
     assert x0[:, 0, 0, 0].tolist() == [4.0, 0.0, 12.0, 0.0]
 
 
 def test_no_label_is_asked_for_as_it_is() -> None:
-    assert torch.equal(labelled(denoiser(), None)(X.to(F64), T).x0, torch.zeros(4, 1, 1, 2, dtype=F64))
+    assert torch.equal(bound(denoiser(), None)(X.to(F64), T).x0, torch.zeros(4, 1, 1, 2, dtype=F64))
 
 
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])
 def test_guidance_keeps_to_its_interval(ratio: float) -> None:
     model = denoiser()
-    denoise = classifier_free(model, LABEL, 3.0, low=0.5, high=5.0)
+    denoise = classifier_free(model, Condition(LABEL), 3.0, low=0.5, high=5.0)
     guided = ratio == 1.0
     x0 = denoise(X, level(1.0, ratio)).x0
     torch.testing.assert_close(x0[:, 0, 0, 0], (3.0 if guided else 1.0) * (LABEL + 1))
@@ -81,14 +81,14 @@ def test_guidance_keeps_to_its_interval(ratio: float) -> None:
 
 def test_each_picture_may_be_at_a_level_of_its_own() -> None:
     sequence = NoiseLevel(torch.ones(4, dtype=F64), torch.tensor([0.1, 1.0, 10.0, 1.0], dtype=F64))
-    x0 = classifier_free(denoiser(), LABEL, 3.0, low=0.5, high=5.0)(X, sequence).x0
+    x0 = classifier_free(denoiser(), Condition(LABEL), 3.0, low=0.5, high=5.0)(X, sequence).x0
     assert x0[:, 0, 0, 0].tolist() == [1.0, 6.0, 3.0, 6.0]
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
 def test_rescaling_brings_contrast_back(rescale: float) -> None:
-    x0 = classifier_free(denoiser(), LABEL, 3.0, rescale=rescale)(X, T).x0
-    plain = labelled(denoiser(), LABEL)(X, T).x0
+    x0 = classifier_free(denoiser(), Condition(LABEL), 3.0, rescale=rescale)(X, T).x0
+    plain = bound(denoiser(), Condition(LABEL))(X, T).x0
     contrast = x0.std(dim=(1, 2, 3)) / plain.std(dim=(1, 2, 3))
     torch.testing.assert_close(contrast, torch.full((4,), 3 - 2 * rescale))
 

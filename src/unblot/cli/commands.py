@@ -83,7 +83,8 @@ def sample_command(args: dict[str, Any]) -> None:
     from unblot.system.distributed import join_group
     from unblot.system.progress import progress_bar
 
-    args = {**dataclasses.asdict(SampleConfig()), **args}
+    asked = _with_prompts(args)
+    args = {**dataclasses.asdict(SampleConfig()), "n": max(SampleConfig.n, len(asked.get("prompt") or ())), **asked}
     n, device, group = args.pop("n"), args.pop("device"), join_group()
     run, out = api.load(args.pop("run"), device), args.pop("out")
     with progress_bar("sampling", n, quiet=not group.is_main_process) as bar:
@@ -99,6 +100,7 @@ def edit_command(args: dict[str, Any]) -> None:
     from unblot.editing.result import GRID
 
     kind, pictures = args.pop("kind"), args.pop("pictures")
+    args = _with_prompts(args)
     with _output(kind, args) as (run, folder, overwrite):
         edited = edit_files(run, kind, pictures, **args)
         edited.save(folder, overwrite)
@@ -115,6 +117,7 @@ def film_command(args: dict[str, Any]) -> None:
     from unblot.reports import film
     from unblot.runs.film import frame_changes, in_steps, shoot, step_counts
 
+    args = _with_prompts(args)
     compared = args.pop("compare_steps")
     counts = [] if compared is None else step_counts(compared)  # before the work rather than after it
     with _output("film", args) as (run, folder, overwrite):
@@ -125,6 +128,18 @@ def film_command(args: dict[str, Any]) -> None:
             frames = shoot(run, **args)
             paths = film.save_film(run, frames, folder, overwrite)
             say("\n".join([*map(str, paths), film.changes_sentence(frame_changes(frames))]))
+
+
+def _with_prompts(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the prompts of the file that --prompts names after those of --prompt; empty lines are none."""
+    path = args.pop("prompts", None)
+    if path is None:
+        return args
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UnblotError(f"{str(path)!r} is no text in UTF-8; save it as such") from None
+    return {**args, "prompt": [*args.get("prompt", ()), *filter(str.strip, lines)]}
 
 
 @contextmanager

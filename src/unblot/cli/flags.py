@@ -68,6 +68,7 @@ def add_flags(
             added[about["group"]] = parser.add_argument_group(about["group"])
         kind = field_type(field)
         how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": about["value"]}
+        how |= {"action": "append"} if about["repeats"] else {}
         name = flag(field.name)
         action = added[about["group"]].add_argument(name, default=argparse.SUPPRESS, help=help_of(field), **how)
         if about["value"] == "PATH":

@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from unblot._version import __version__
@@ -11,7 +13,7 @@ from unblot.cli import commands as does
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.schema import DataConfig, DistillConfig, EditConfig, SampleConfig, TrainConfig
-from unblot.errors import UnblotError, command_line, escaped, sentence
+from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
@@ -114,15 +116,17 @@ def _training(command: Command) -> None:
 
 
 def _sampling(command: Command) -> None:
-    usage = "RUN [-n N] [--label NAME] [--out FOLDER] [flags]"
+    usage = "RUN [-n N] [--label NAME] [--prompt TEXT] [--out FOLDER] [flags]"
     sample = command("sample", "draw new pictures", does.sample_command, usage)
     _add_run(sample)
     _add_out(sample, "sample")
+    _add_prompts(sample)
     add_flags(sample, SampleConfig)
 
     film = command("film", "show how samples come out of noise", does.film_command, usage)
     _add_run(film)
     _add_out(film, "film")
+    _add_prompts(film)
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of samples (default: 4)")
     film.add_argument("--compare-steps", metavar="N,N,...", help="draw the same samples in these numbers of steps")
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
@@ -145,6 +149,7 @@ def _editing(edit: argparse.ArgumentParser) -> None:
         for name, how in flags:
             one.add_argument(name, default=argparse.SUPPRESS, **how)
         _add_out(one, kind)
+        _add_prompts(one)
         add_flags(one, EditConfig, skip=["n"] if kind == "reconstruct" else [])
 
 
@@ -189,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         parsed = vars(make_parser().parse_args(argv))
-        with command_line():
+        with command_line(), _notes():
             parsed.pop("command")(parsed)
             sys.stdout.flush()
     except UnblotError as e:
@@ -203,6 +208,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Within it notes are lines on the standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UnblotNote)
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, UnblotNote):
+                print(f"note: {escaped(str(message))}", file=sys.stderr)
+            else:
+                shown(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]  # where a note comes from is not shown
+        yield
+
+
 def _fail(message: str) -> int:
     print(f"unblot: error: {escaped(message)}", file=sys.stderr)
     return 2
@@ -210,6 +232,10 @@ def _fail(message: str) -> int:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "run", metavar="RUN", help="a run folder, or a model.safetensors")
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "--prompts", default=argparse.SUPPRESS, metavar="FILE", help="a file of prompts, one a line")
 
 
 def _add_out(parser: argparse.ArgumentParser, name: str) -> None:

@@ -23,13 +23,23 @@ def option(
     low: float = -math.inf,
     high: float = math.inf,
     table: str = "",
+    repeats: bool = False,
     **default: Any,
 ) -> Any:
     """A field that is also a flag: its line of help, its group there, its value's name, and its least and most.
 
     value: what is wanted, as the help shows it (N, TIME, HxW). table: the table that the value is chosen from.
+    repeats: whether the flag may be given several times.
     """
-    metadata = {"help": help, "group": group, "value": value, "low": low, "high": high, "table": table}
+    metadata = {
+        "help": help,
+        "group": group,
+        "value": value,
+        "low": low,
+        "high": high,
+        "table": table,
+        "repeats": repeats,
+    }
     return field(metadata=metadata, **default)
 
 
@@ -111,3 +121,17 @@ def spacing_option(group: str) -> Any:
 
 def label_option(group: str) -> Any:
     return option("class by name or number; 0,1,2 or all take turns (default: no class)", group, "NAME", default=None)
+
+
+def prompt_option(group: str) -> Any:
+    return option(
+        "what the picture shows, in words; several take turns (default: no text)",
+        group,
+        "TEXT",
+        repeats=True,
+        default=None,
+    )
+
+
+def negative_option(group: str) -> Any:
+    return option("guide away from this text instead of from no text", group, "TEXT", default=None)

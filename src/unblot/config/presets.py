@@ -16,7 +16,8 @@ SMALL = 40  # pixels: up to this longer side the recipe is that of MNIST
 TINY = 12  # pixels: pictures with no longer side take a network with one level
 FROM_THE_DATA = {  # what a preset looks at to decide a field
     "network": "the size of the pictures",
-    "clusters": "the labels and the number of pictures",
+    "clusters": "the labels, the captions and the number of pictures",
+    "text_encoder": "the captions",
     "optimizer": "the size of the pictures",
     "batch_size": "the kind of the data",
     "learning_rate": "the kind of the data",
@@ -40,6 +41,7 @@ def default(data: DataFacts) -> dict[str, Any]:
     return {
         "network": network,
         "clusters": _clusters_for(data),
+        "text_encoder": "transformer" if data.text and data.kind == "pictures" else "none",
         "parameterization": "edm",
         "schedule": "edm:mean=-0.8,std=1.2",
         "times": "stratified",
@@ -69,6 +71,7 @@ def ddpm(data: DataFacts) -> dict[str, Any]:
         "times": "index",
         "weighting": "none",
         "clusters": 0,
+        "text_encoder": "none",
         "optimizer": "adamw",
         "data_std": 1.0,
         "steps": 3000,
@@ -138,9 +141,10 @@ def _optimizer_for(data: DataFacts) -> str:
 
 
 def _clusters_for(data: DataFacts) -> int:
-    """Number of clusters for pictures without labels: some hundreds of pictures in each, as measured on MNIST."""
+    """Number of clusters for pictures without labels and captions: some hundreds of pictures in each, as measured on
+    MNIST."""
     count = min(128, data.count // 100)
-    return 0 if data.classes or data.kind == "points" or count < 2 else count
+    return 0 if data.classes or data.text or data.kind == "points" or count < 2 else count
 
 
 # --- What a run with a budget chooses from trial steps on the machine: all numbers of the rule

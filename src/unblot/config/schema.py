@@ -15,7 +15,9 @@ from unblot.config.options import (
     Checked,
     device_option,
     label_option,
+    negative_option,
     option,
+    prompt_option,
     solver_option,
     spacing_option,
     steps_option,
@@ -83,8 +85,15 @@ class TrainConfig(Checked):
         "augmentation; non_leaking suits small data sets", "recipe", SPEC, table="AUGMENTATIONS", default="none"
     )
     clusters: int = option("clusters to learn as labels, for data without labels", "recipe", "N", low=0)
+    text_encoder: str = option(
+        "what reads the captions (default: transformer, where there are captions)",
+        "recipe",
+        SPEC,
+        table="TEXT_ENCODERS",
+        default="none",
+    )
     label_dropout: float = option(
-        "share of labels hidden in training, for guidance", "recipe", "SHARE", low=0, high=1, default=0.15
+        "share of labels and captions hidden in training, for guidance", "recipe", "SHARE", low=0, high=1, default=0.15
     )
 
     budget: str = option(
@@ -138,6 +147,7 @@ class SampleConfig(Checked):
 
     n: int = option("number of samples", "samples", "N", low=1, default=16)
     label: str | None = label_option("samples")
+    prompt: str | None = prompt_option("samples")
     seed: int = option("sample i follows from the seed and i alone", "samples", "N", low=0, default=0)
     quality: str | None = option(
         "a sampler that `unblot tune` found (default: good, where the run was tuned)",
@@ -151,8 +161,12 @@ class SampleConfig(Checked):
     solver: str | None = solver_option("sampling")
     spacing: str | None = spacing_option("sampling")
     guidance: float | None = option(
-        "strength of guidance towards the label; 1 is none (default: as tuned, or 1)", "guidance", "X", default=None
+        "strength of guidance towards label and prompt; 1 is none (default: as tuned, or 1)",
+        "guidance",
+        "X",
+        default=None,
     )
+    negative: str | None = negative_option("guidance")
     guidance_low: float = option("no guidance where sigma/alpha is below", "guidance", "X", low=0, default=0.0)
     guidance_high: float | None = option("no guidance where sigma/alpha is above", "guidance", "X", low=0, default=None)
     guidance_rescale: float = option(
@@ -172,6 +186,7 @@ class EditConfig(Checked):
 
     n: int = option("number of results for each picture", "results", "N", low=1, default=4)
     label: str | None = label_option("results")
+    prompt: str | None = prompt_option("results")
     seed: int = option("result i follows from the seed and i alone", "results", "N", low=0, default=0)
     fit: str = option(
         "bring pictures of another size, colours or depth to the run's: crop, pad or stretch",
@@ -182,7 +197,8 @@ class EditConfig(Checked):
     steps: int | None = steps_option("sampling")
     solver: str | None = solver_option("sampling")
     spacing: str | None = spacing_option("sampling")
-    guidance: float = option("strength of guidance towards the label; 1 is none", "sampling", "X", default=1.0)
+    guidance: float = option("strength of guidance towards label and prompt; 1 is none", "sampling", "X", default=1.0)
+    negative: str | None = negative_option("sampling")
     batch_size: int = option("results made at a time", "run", "N", low=1, default=64)
     device: str = device_option("run")
 
@@ -201,12 +217,29 @@ class DistillConfig(Checked):
 
 
 @dataclass(frozen=True)
+class TextFacts:
+    """What a run must know of its captions, to read a prompt as they were read.
+
+    merges: of the byte-pair encoding, in the order in which they were learned, one a line: two tokens with a space
+    between. words: those of the captions, the commonest first, with spaces between. length: of a caption, in tokens.
+    pictures: how many have captions. cut: how many captions were too long and were cut.
+    """
+
+    merges: str
+    words: str
+    length: int
+    pictures: int
+    cut: int = 0
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """What a run must know of its data to rebuild the network and to give samples the values of the data.
 
     `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
     training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels; `spectrum`
-    the text of a `process.spectrum.Spectrum`, empty for points. Raises UnblotError for numbers that no data has.
+    the text of a `process.spectrum.Spectrum`, empty for points; `text` what the run learned from captions, None where
+    it reads none. Raises UnblotError for numbers that no data has.
     """
 
     name: str
@@ -220,6 +253,7 @@ class DataFacts:
     fingerprint: str
     clusters: tuple[float, ...] = ()
     spectrum: str = ""
+    text: TextFacts | None = None
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:

@@ -26,6 +26,7 @@ TABLES = {  # the module of each table
     "SOLVERS": "sampling/solvers.py",
     "SPACINGS": "sampling/spacing.py",
     "SPECTRA": "training/plan.py",
+    "TEXT_ENCODERS": "text/encoder.py",
     "THRESHOLDS": "sampling/guidance.py",
     "TIMES": "training/batches.py",
     "WEIGHTINGS": "losses.py",

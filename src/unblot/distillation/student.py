@@ -48,7 +48,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
             f"{str(path)!r} was distilled itself and no longer is a denoiser of every level; distill its teacher, "
             f"{teacher.distill.teacher!r}"
         )
-    if choices.guidance != 1 and not teacher.data.num_labels:
+    if choices.guidance != 1 and not (teacher.data.num_labels or teacher.data.text):
         raise UnblotError(f"{arg('guidance', choices.guidance)} pushes towards a label, and {str(path)!r} has none")
     if choices.guidance != 1 and not teacher.train.label_dropout:
         raise UnblotError(

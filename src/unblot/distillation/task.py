@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from unblot.config.schema import RunConfig
 from unblot.data.clusters import clustered
 from unblot.data.dataset import Dataset
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Condition, Denoiser
 from unblot.distillation.targets import no_noise, one_step_x0, segment
 from unblot.losses import WEIGHTINGS, squared_error
 from unblot.process.levels import corrupt
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.batched import sampling_levels
-from unblot.sampling.guidance import classifier_free, labelled
+from unblot.sampling.guidance import Guidance, bound, guided
 from unblot.sampling.loop import Denoise, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
@@ -86,8 +86,8 @@ class DistillationTask:
                 assert batch.second_noise is not None
                 chosen = last.nonzero()[:, 0].to(self.device)
                 within = (batch.t.double() * len(self.segments))[last]  # in (0, 1], uniform as t is
-                label = None if batch.label is None else batch.label[chosen]
-                for name, loss in self.matching(x0[chosen], within, batch.second_noise[chosen], label).items():
+                condition = batch.condition.rows(chosen)
+                for name, loss in self.matching(x0[chosen], within, batch.second_noise[chosen], condition).items():
                     found[name] = found[name].index_add(0, chosen, loss)
             return found
 
@@ -107,29 +107,28 @@ class DistillationTask:
         The loss is the root mean square error per picture against the target, rounded off below HUBER (a pseudo-Huber
         loss, as in Song & Dhariwal 2024), so that every level counts alike.
         """
-        x_t = self.reached(corrupt(batch.x0, self.levels.at(0), batch.eps), place, batch.label)
+        x_t = self.reached(corrupt(batch.x0, self.levels.at(0), batch.eps), place, batch.condition)
         target = torch.empty_like(x_t)
         for i, levels in enumerate(self.segments):
             if bool((place == i).any()):
                 here = (place == i).to(x_t.device)
-                label = None if batch.label is None else batch.label[here]
-                target[here] = one_step_x0(self.guided_teacher(label), x_t[here], levels)
-        x0 = self.denoiser(x_t, self.levels.at(place), batch.label).x0
+                target[here] = one_step_x0(self.guided_teacher(batch.condition.rows(here)), x_t[here], levels)
+        x0 = self.denoiser(x_t, self.levels.at(place), batch.condition).x0
         error = (x0 - target).square().flatten(1).mean(1)
         bend = HUBER * self.train.data_std
         return x0, (error + bend**2).sqrt() - bend
 
     @torch.no_grad()
-    def reached(self, x_T: Tensor, place: Tensor, label: Tensor | None) -> Tensor:
+    def reached(self, x_T: Tensor, place: Tensor, condition: Condition) -> Tensor:
         """The points (B, C, H, W) that the student's own steps reach from x_T at the beginning of segments `place`."""
         x = x_T.clone()
         for i in range(int(place.max())):
             here = (place > i).to(x.device)
-            denoise = labelled(self.denoiser, None if label is None else label[here])
+            denoise = bound(self.denoiser, condition.rows(here))
             x[here] = sample(denoise, x[here], self.levels.at(slice(i, i + 2)), self.solver, no_noise)
         return x
 
-    def matching(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+    def matching(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> dict[str, Tensor]:
         """The losses of distribution matching for the student's samples x0 (B, C, H, W), each (B,).
 
         "matching" is x0 times a constant: the gradient that moves x0 from the critic's estimate to the teacher's,
@@ -137,18 +136,18 @@ class DistillationTask:
         """
         level, samples = self.every_level(t), x0.detach()
         x_t = corrupt(samples, level, eps)
-        output = self.critic.output(x_t, level, label)
+        output = self.critic.output(x_t, level, condition)
         critic = squared_error(self.critic, output, samples, level, eps, self.weighting(level, self.critic))
         with torch.no_grad():
             fake = self.critic.read(output, x_t, level).x0
-            real = self.guided_teacher(label)(x_t, level).x0
+            real = self.guided_teacher(condition)(x_t, level).x0
             size = (samples - real).abs().mean((1, 2, 3), keepdim=True)
             gradient = (fake - real) / (size + LEAST * self.train.data_std)
         return {"matching": (x0 * gradient).flatten(1).mean(1), "critic": critic}
 
-    def guided_teacher(self, label: Tensor | None) -> Denoise:
-        """The teacher with labels (B,) and guidance bound in."""
-        return self.teacher if label is None else classifier_free(self.teacher, label, self.guidance)
+    def guided_teacher(self, condition: Condition) -> Denoise:
+        """The teacher with a condition and guidance bound in."""
+        return guided(self.teacher, condition, Guidance(self.guidance))
 
     # --- nothing here depends on the training so far
 

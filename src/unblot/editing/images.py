@@ -23,7 +23,7 @@ from unblot.editing.operators import Operator, averaging, graying
 from unblot.editing.result import EditResult, tinted
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.labels import choose_labels
+from unblot.runs.conditions import conditions
 from unblot.runs.run import Run
 from unblot.runs.tuning_store import plain_sampler
 from unblot.sampling.batched import Batch, split_batches
@@ -42,7 +42,7 @@ Work = Callable[[Batch, Tensor], Tensor]  # a batch and its pictures' numbers (B
 def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n samples per picture of its `unknown` pixels, given the others; unknown: bool (P or 1, 1, H, W).
 
-    choices, of this and all edits: the fields of `EditConfig` (label, guidance, seed, steps, solver, spacing,
+    choices, of this and all edits: the fields of `EditConfig` (label, prompt, guidance, seed, steps, solver, spacing,
     batch_size); names of the pictures; progress, called with the number of results just made.
     """
     unknown = _checked_mask(pictures, unknown)
@@ -194,34 +194,34 @@ def _edited(
     data, train, values = run.config.data, run.config.train, values_of(run)
     count = len(pictures) * config.n
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
-    labels = choose_labels(config.label, data.classes, range(count))
-    label = None if labels is None else torch.tensor(labels)
+    labels, prompts, condition = conditions(run.denoiser, data, config, range(count))
     sampler = replace(plain_sampler(train, config.steps, config.solver, config.spacing), guidance=config.guidance)
-    levels = sampler.levels(build(SCHEDULES, train.schedule, "schedule"))
     batches = split_batches(
         run.denoiser,
         data.shape,
         range(count),
-        levels,
+        sampler.levels(build(SCHEDULES, train.schedule, "schedule")),
         build(SOLVERS, sampler.solver, "solver"),
         seed=config.seed,
-        labels=label,
-        guidance=run.guidance(sampler, label, range(count)),
+        condition=condition,
+        guidance=run.guidance(sampler, condition, range(count), negative=config.negative),
         batch_size=config.batch_size,
     )
     results = []
     for batch in batches:
         results.append(work(batch, rows[batch.part]).cpu().numpy())
         progress(len(results[-1]))
-    array = values.decode(np.concatenate(results))
+    array = values.decode(np.concatenate(results)).reshape(len(pictures), config.n, *results[0].shape[1:])
     origin = {"generator": f"unblot {__version__}", "run": run.path.resolve().name, "edit": kind, **(about or {})}
     chosen = {"steps": sampler.steps, "solver": sampler.solver, "schedule": train.schedule, "spacing": sampler.spacing}
+    chosen |= {} if config.negative is None else {"negative": config.negative}
     return EditResult(
-        array.reshape(len(pictures), config.n, *array.shape[1:]),
+        array,
         values,
         names,
         {**origin, **chosen, "seed": config.seed, "guidance": config.guidance},
         None if labels is None else [data.classes[i] for i in labels],
+        prompts,
         [as_display(pictures, values)],
     )
 

@@ -21,7 +21,8 @@ class EditResult:
     """Results `array` (P, n, C, H, W), stored values, n for each of the P pictures.
 
     before, after: the images beside them in the grid, (P, h, w, 3) uint8 each. names: of the pictures. about: the
-    provenance that is written into the files. errors: of reconstructions, root mean square in stored units (P,).
+    provenance that is written into the files. labels, prompts: of each result, P·n of them. errors: of
+    reconstructions, root mean square in stored units (P,).
     """
 
     array: np.ndarray
@@ -29,6 +30,7 @@ class EditResult:
     names: Sequence[str]
     about: dict[str, Any]
     labels: Sequence[str] | None
+    prompts: Sequence[str] | None
     before: Sequence[np.ndarray]
     after: Sequence[np.ndarray] = ()
     errors: np.ndarray | None = None
@@ -52,6 +54,8 @@ class EditResult:
             about = {**self.about, "picture": self.names[index // self.array.shape[1]], "index": index}
             if self.labels is not None:
                 about["label"] = self.labels[index]
+            if self.prompts is not None:
+                about["prompt"] = self.prompts[index]
             save_picture(folder / stem, result, self.values, about)
         self.grid().save(folder / GRID)
         return folder

@@ -18,6 +18,7 @@ from unblot.evaluation.measure import parts_of
 from unblot.losses import WEIGHTINGS
 from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
+from unblot.runs.conditions import as_trained
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.sampling.batched import sample_batches
 from unblot.specs import build
@@ -88,6 +89,10 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
     reference = extract(features, training.chunks())
 
     def judge(denoiser: Denoiser) -> float:
+        prompts = as_trained(data, dataset, seed, n)["prompt"]
+        condition = denoiser.condition(
+            labels_for(seed, range(n), classes=len(data.classes), clusters=data.clusters), prompts
+        )
         batches = sample_batches(
             denoiser,
             data.shape,
@@ -97,7 +102,7 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
             solver=train.solver,
             steps=train.sampling_steps,
             seed=seed,
-            labels=labels_for(seed, range(n), classes=len(data.classes), clusters=data.clusters),
+            condition=condition,
             batch_size=250,
         )
         samples = dataset.values.decode(torch.cat(list(batches)).cpu().numpy())

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from unblot.data.dataset import Dataset
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Condition, Denoiser
 from unblot.process.randomness import picture_generators
+from unblot.runs.conditions import shown
 
 CHUNK = 256
 """Pictures in a batch of a network. Fixed, so that no metric depends on a batch size."""
@@ -96,13 +97,12 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
 
 def seen_by(
     denoiser: Denoiser, dataset: Dataset, indices: np.ndarray, size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor | None, list[torch.Generator]]]:
-    """Batches of pictures (B, C, H, W), their labels (B,) if the denoiser has any, and a generator for each picture.
+) -> Iterator[tuple[Tensor, Condition, list[torch.Generator]]]:
+    """Batches of pictures (B, C, H, W), what they show as far as the denoiser knows, and a generator for each picture.
 
     On the denoiser's device. Generator i follows from the seed and the position i among the indices.
     """
     device = next(denoiser.parameters()).device
     for start in range(0, len(indices), size):
-        x0, label = dataset.batch(indices[start : start + size])
-        known = None if label is None or not denoiser.num_classes else label.to(device)
-        yield x0.to(device), known, picture_generators(seed, range(start, start + len(x0)))
+        x0, condition = shown(denoiser, dataset, indices[start : start + size])
+        yield x0.to(device), condition, picture_generators(seed, range(start, start + len(x0)))

@@ -81,13 +81,14 @@ def _losses(
 ) -> Tensor:
     """Losses (N, BINS), float64: picture i's level in each bin and its noise follow from (seed, i)."""
     rows = []
-    for x0, label, generators in seen_by(denoiser, dataset, indices, BATCH, seed):
+    for x0, condition, generators in seen_by(denoiser, dataset, indices, BATCH, seed):
         columns = []
         for i in range(BINS):
             u = torch.tensor([float(torch.rand((), dtype=torch.float64, generator=g)) for g in generators]).double()
             level = schedule((i + u).clamp_min(1e-6) / BINS)
             eps = normal(generators, x0.shape[1:]).to(x0)
-            columns.append(training_loss(denoiser, x0, level, eps, label, weighting(level, denoiser)).double().cpu())
+            losses = training_loss(denoiser, x0, level, eps, condition, weighting(level, denoiser))
+            columns.append(losses.double().cpu())
         rows.append(torch.stack(columns, 1))
     return torch.cat(rows)
 

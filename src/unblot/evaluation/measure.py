@@ -32,7 +32,7 @@ from unblot.evaluation.metrics import PAIRWISE, class_metrics, compare_features
 from unblot.evaluation.spectrum import power_ratios, texture
 from unblot.process.levels import norm
 from unblot.sampling.batched import sampling_levels
-from unblot.sampling.guidance import labelled
+from unblot.sampling.guidance import bound
 from unblot.sampling.loop import Denoise
 from unblot.specs import parse
 from unblot.vlb import VARIANCES, bin_width, decoder_of
@@ -206,7 +206,7 @@ def _copies(found: Nearness) -> dict[str, Any]:
 
 
 def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options: Options) -> dict[str, Any] | None:
-    """Bits per dimension of held-out and of training pictures, given their labels: means, intervals, each picture's.
+    """Bits per dimension of held-out and of training pictures, given what they show: means, intervals, each picture's.
 
     `bound` with its terms; `ode` along the probability-flow ODE, for whole numbers with uniform noise of one step.
     None for a distilled run, which is no denoiser, and where none is asked for.
@@ -234,8 +234,8 @@ def _in_batches(
     if len(pictures) < 2:
         return None
     parts = [
-        measure(labelled(denoiser, label), x0, config.train, denoiser.data_std, dataset.values, generators)
-        for x0, label, generators in seen_by(denoiser, dataset, pictures, CHUNK, seed=0)
+        measure(bound(denoiser, condition), x0, config.train, denoiser.data_std, dataset.values, generators)
+        for x0, condition, generators in seen_by(denoiser, dataset, pictures, CHUNK, seed=0)
     ]
     terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}
     means = {}

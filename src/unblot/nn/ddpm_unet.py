@@ -27,7 +27,7 @@ class DDPMUNet(nn.Module):
     where a group would have less than 4 channels. Raises UnblotError for options that do not fit together.
     """
 
-    embeds = "ddpm_index"
+    embeds, reads_text = "ddpm_index", False
 
     def __init__(
         self,

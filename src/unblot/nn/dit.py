@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unblot.errors import UnblotError
 from unblot.nn.layers import (
+    CrossAttention,
     LabelEmbedding,
     TwoLayers,
     check_sizes,
@@ -27,10 +28,11 @@ class DiT(nn.Module):
 
     width: channels of a token, a multiple of 4. depth: blocks. patch: side of the square of pixels that is one token.
     heads: of the attention, a divisor of width. mlp_ratio: hidden channels of a block's MLP, as a multiple of width.
+    With text (B, L, text) each block attends to it after its self-attention, and its first vector acts as a label does.
     Raises UnblotError for options that do not fit together.
     """
 
-    embeds = "log_sigma_over_alpha"
+    embeds, reads_text = "log_sigma_over_alpha", True
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class DiT(nn.Module):
         out_channels: int,
         size: tuple[int, int],
         num_classes: int,
+        text: int = 0,
         *,
         width: int = 192,
         depth: int = 6,
@@ -51,44 +54,62 @@ class DiT(nn.Module):
         self.enter = nn.Linear(channels * patch**2, width)
         self.embed_noise = TwoLayers(FREQUENCIES, width)
         self.embed_label = LabelEmbedding(num_classes, width) if num_classes else None
-        self.blocks = nn.ModuleList(Block(width, heads, int(mlp_ratio * width)) for _ in range(depth))
+        self.embed_text = nn.Linear(text, width) if text else None
+        self.blocks = nn.ModuleList(Block(width, heads, int(mlp_ratio * width), text) for _ in range(depth))
         self.modulate = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, out_channels * patch**2)
         self.apply(initialise)
         for layer in (self.modulate, self.leave, *(block.get_submodule("modulate") for block in self.blocks)):
             zeroed(layer)
+        for block in self.blocks if text else ():
+            zeroed(block.get_submodule("read.out"))
 
-    def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        label: Tensor | None = None,
+        text: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         x, crop = pad_to_multiple(x, self.patch)
         e = self.embed_noise(fourier_features(noise, FREQUENCIES).to(x.dtype))
         if self.embed_label is not None:
             e = e + self.embed_label(label, len(x))
+        if self.embed_text is not None and text is not None:
+            e = e + self.embed_text(text[:, 0])
         e = F.silu(e)[:, None]
         h = F.pixel_unshuffle(x, self.patch).permute(0, 2, 3, 1)  # (B, rows, columns, channels·patch²)
         rows, columns = h.shape[1:3]
         h = self.enter(h.flatten(1, 2))
         h = h + grid_positions(rows, columns, h.shape[-1], h.device).to(h.dtype)
         for block in self.blocks:
-            h = block(h, e)
+            h = block(h, e, text, mask)
         h = self.leave(modulated(h, *self.modulate(e).chunk(2, dim=-1)))
         h = h.transpose(1, 2).unflatten(2, (rows, columns))
         return crop(F.pixel_shuffle(h, self.patch))
 
 
 class Block(nn.Module):
-    """Attention, then two layers, on tokens (B, N, width), modulated and gated by e (B, 1, width); 0 at first."""
+    """Attention, then two layers, on tokens (B, N, width), modulated and gated by e (B, 1, width); 0 at first.
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    With text (B, L, text), attention to it between the two, see `CrossAttention`.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, text: int = 0) -> None:
         super().__init__()
         self.heads = heads
         self.modulate = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.read = CrossAttention(width, text, width // heads) if text else None
         self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+    def forward(self, h: Tensor, e: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulate(e).chunk(6, dim=-1)
         h = h + gate_1 * self.attention(modulated(h, scale_1, shift_1))
+        if self.read is not None:
+            h = h + self.read(F.layer_norm(h, h.shape[-1:], eps=1e-6), text, mask)
         hidden = F.gelu(self.widen(modulated(h, scale_2, shift_2)), approximate="tanh")
         return h + gate_2 * self.narrow(hidden)
 

@@ -1,4 +1,4 @@
-"""Shared parts of networks: embeddings of the noise level and of the label, padding, zeroed layers, option checks."""
+"""Shared parts of networks: embeddings of noise level and label, attention to a text, padding, checks of options."""
 
 import math
 from collections.abc import Callable
@@ -73,6 +73,26 @@ class LabelEmbedding(nn.Module):
         if label is None:
             return self.weight[-1].expand(batch, -1)
         return F.embedding(label, self.weight)
+
+
+class CrossAttention(nn.Module):
+    """What positions take from a text: h (B, N, width), normalised, attends to vectors (B, L, text) -> (B, N, width).
+
+    0 at first. mask: bool (B, 1, 1, L), true where there is a vector. head: channels of an attention head.
+    """
+
+    def __init__(self, width: int, text: int, head: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // head)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(text, 2 * width)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, h: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        q = self.query(h).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.key_value(text).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 def numbers(option: str, text: str) -> list[int]:

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
-from unblot.nn.layers import LabelEmbedding, check_sizes, fourier_features, numbers, pad_to_multiple, zeroed
+from unblot.nn.layers import (
+    CrossAttention,
+    LabelEmbedding,
+    check_sizes,
+    fourier_features,
+    numbers,
+    pad_to_multiple,
+    zeroed,
+)
 
 FREQUENCIES = 64  # features of the noise level
 HEAD = 32  # channels of an attention head
@@ -24,12 +32,14 @@ class UNet(nn.Module):
     width: channels of the first level. multipliers: of the width, one per level; each level has half the size of the
     one before. blocks: residual blocks per level going down, one more going up. patch: side of the square of pixels
     that is folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it.
+    With text (B, L, text) there is attention to it after each self-attention, and its first vector, which sums it up,
+    acts as the label does.
     waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. join: whether the folded input,
     with a gain by noise level and place, joins the input of the last layer: a full-rank way from input to output,
     however few channels lie between. Raises UnblotError for options out of range.
     """
 
-    embeds = "log_sigma_over_alpha"
+    embeds, reads_text = "log_sigma_over_alpha", True
 
     def __init__(
         self,
@@ -37,6 +47,7 @@ class UNet(nn.Module):
         out_channels: int,
         size: tuple[int, int],
         num_classes: int,
+        text: int = 0,
         *,
         width: int = 96,
         multipliers: str = "1-2",
@@ -49,12 +60,12 @@ class UNet(nn.Module):
     ):
         super().__init__()
         widths = _widths(width, multipliers, blocks, patch, dropout)
-        self.multiple = patch * 2 ** (len(widths) - 1)
+        self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
         attended = numbers("attention", attention)
         dim = 4 * width
-        self.patch = patch
         self.embed_noise = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.embed_label = LabelEmbedding(num_classes, dim) if num_classes else None
+        self.embed_text = nn.Linear(text, dim) if text else None
 
         self.waves = Waves(patch) if waves else None
         self.enter = nn.Conv2d(channels * patch**2, width, 3, padding=1)
@@ -66,13 +77,13 @@ class UNet(nn.Module):
                 c = w
                 skips.append(c)
             for _ in range(blocks):
-                self.down.append(Block(c, w, dim, level in attended, dropout))
+                self.down.append(Block(c, w, dim, level in attended, dropout, text))
                 c = w
                 skips.append(c)
-        self.middle = Block(c, c, dim, True, dropout)
+        self.middle = Block(c, c, dim, True, dropout, text)
         for level, w in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(Block(c + skips.pop(), w, dim, level in attended, dropout))
+                self.up.append(Block(c + skips.pop(), w, dim, level in attended, dropout, text))
                 c = w
             if level:
                 self.up.append(Upsample(c, widths[level - 1]))
@@ -81,22 +92,31 @@ class UNet(nn.Module):
         self.gate = zeroed(nn.Conv2d(c, channels * patch**2, 1)) if join else None
         self.leave = zeroed(nn.Conv2d(c + join * channels * patch**2, out_channels * patch**2, 3, padding=1))
 
-    def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        label: Tensor | None = None,
+        text: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         x, crop = pad_to_multiple(x, self.multiple)
         e = self.embed_noise(fourier_features(noise, FREQUENCIES))
         if self.embed_label is not None:
             e = e + self.embed_label(label, len(x))
+        if self.embed_text is not None and text is not None:
+            e = e + self.embed_text(text[:, 0])
         e = F.silu(e)
         folded = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         folded = folded if self.waves is None else self.waves(folded)
         h = self.enter(folded)
         skips = [h]
         for layer in self.down:
-            h = layer(h, e) if isinstance(layer, Block) else layer(h)
+            h = layer(h, e, text, mask) if isinstance(layer, Block) else layer(h)
             skips.append(h)
-        h = self.middle(h, e)
+        h = self.middle(h, e, text, mask)
         for layer in self.up:
-            h = layer(torch.cat([h, skips.pop()], 1), e) if isinstance(layer, Block) else layer(h)
+            h = layer(torch.cat([h, skips.pop()], 1), e, text, mask) if isinstance(layer, Block) else layer(h)
         h = F.silu(pixel_norm(h))
         if self.join is not None and self.gate is not None:
             gain = 1 + self.join(e)[:, :, None, None] + self.gate(h)
@@ -144,24 +164,32 @@ class Waves(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block (B, c_in, H, W) -> (B, c_out, H, W), scaled and shifted by the embedding (B, dim)."""
+    """A residual block (B, c_in, H, W) -> (B, c_out, H, W), scaled and shifted by the embedding (B, dim).
 
-    def __init__(self, c_in: int, c_out: int, dim: int, attention: bool, dropout: float):
+    attention: whether self-attention follows and, where there is text (B, L, text), attention to it, see
+    `CrossAttention`.
+    """
+
+    def __init__(self, c_in: int, c_out: int, dim: int, attention: bool, dropout: float, text: int = 0):
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.modulate = nn.Linear(dim, 2 * c_out)
         self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attend = Attention(c_out) if attention else nn.Identity()
+        self.read = CrossAttention(c_out, text, HEAD) if attention and text else None
         self.dropout = dropout
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(pixel_norm(x)))
         scale, shift = self.modulate(e)[:, :, None, None].chunk(2, 1)
         h = F.silu(torch.addcmul(shift, pixel_norm(h), 1 + scale))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        return self.attend(self.skip(x) + self.conv2(h))
+        h = self.attend(self.skip(x) + self.conv2(h))
+        if self.read is None:
+            return h
+        return h + as_map(self.read(as_tokens(pixel_norm(h)), text, mask), h)
 
 
 class Attention(nn.Module):
@@ -175,10 +203,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
-        tokens = pixel_norm(x).permute(0, 2, 3, 1).reshape(b, height * width, c)
-        q, k, v = self.qkv(tokens).view(b, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(as_tokens(pixel_norm(x))).view(b, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, height, width, c)
         return x + self.out(mixed).permute(0, 3, 1, 2)
+
+
+def as_tokens(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) in channels_last as tokens (B, H·W, C), row by row."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_map(tokens: Tensor, like: Tensor) -> Tensor:
+    """Tokens (B, H·W, C) as the map that they came from, of the shape of `like`."""
+    return tokens.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
 
 
 class Upsample(nn.Module):

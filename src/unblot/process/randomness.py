@@ -77,8 +77,12 @@ def labels_for(seed: int, indices: Sequence[int], *, classes: int = 0, clusters:
 
 def training_labels(labels: np.ndarray, seed: int, count: int) -> list[int]:
     """The labels of `count` training pictures in random order, begun again after all of them; labels: (N,)."""
-    order = epoch_order(seed, 0, len(labels)).repeat(-(-count // len(labels)))[:count]
-    return labels[order.numpy()].tolist()
+    return labels[training_order(len(labels), seed, count).numpy()].tolist()
+
+
+def training_order(pictures: int, seed: int, count: int) -> Tensor:
+    """Positions (count,) among the training pictures, in random order, begun again after all of them."""
+    return epoch_order(seed, 0, pictures).repeat(-(-count // pictures))[:count]
 
 
 def stratified_uniform(n: int, total: int, first: int, g: torch.Generator) -> Tensor:

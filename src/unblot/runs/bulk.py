@@ -61,6 +61,7 @@ class Job:
     def manifest(self) -> dict[str, Any]:
         """Everything that the samples depend on, as plain JSON values."""
         asked = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ASKED}
+        asked = {k: v for k, v in asked.items() if v is not None or k not in ("prompt", "negative")}
         model = fingerprint(self.run.denoiser)
         chosen = {**asked, **dataclasses.asdict(self.sampler)}
         return {"n": self.config.n, "shards": self.shards, "model": model, **chosen}

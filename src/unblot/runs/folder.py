@@ -38,6 +38,7 @@ from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
 from unblot.system.folders import LOCK, locked, remove_recorded, shortened, user_path
 from unblot.system.stored import convert_stored, parse_stored, read_stored
+from unblot.text.encoder import TEXT_ENCODERS
 
 __all__ = ["locked"]
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
@@ -57,16 +58,20 @@ TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what 
 def build_denoiser(config: RunConfig) -> Denoiser:
     """The run's denoiser with fresh weights, which follow from the run's seed, in channels_last."""
     train, data = config.train, config.data
-    conditions = build(AUGMENTATIONS, train.augment, "augmentation").conditions
+    augmentations = build(AUGMENTATIONS, train.augment, "augmentation").conditions
     learned = build(OBJECTIVES, train.objective, "objective").learned_variance
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
         torch.manual_seed(train.seed)
         size = (data.height, data.width)
-        inputs = data.channels + conditions
+        inputs = data.channels + augmentations
         outputs = 2 * data.channels if learned else data.channels
-        network = build(NETWORKS, train.network, "network", inputs, outputs, size, data.num_labels)
+        named = (inputs, outputs, size, data.num_labels)
+        encoder = build(TEXT_ENCODERS, train.text_encoder, "text encoder", data.text) if data.text else None
+        network = build(NETWORKS, train.network, "network", *named, *([encoder.width] if encoder else []))
     spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
-    denoiser = Denoiser(network, train.parameterization, train.data_std, data.num_labels, conditions, learned, spectrum)
+    denoiser = Denoiser(
+        network, train.parameterization, train.data_std, data.num_labels, augmentations, learned, spectrum, encoder
+    )
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from unblot._version import __version__
 from unblot.config.choices import from_choices
 from unblot.config.schema import DataFacts, RunConfig, SampleConfig
 from unblot.data.output import picture_suffix, save_picture, sheet
 from unblot.data.values import ValueMap
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
+from unblot.runs.conditions import conditions, towards
 from unblot.runs.folder import SNAPSHOTS, load_model
-from unblot.runs.labels import choose_labels
 from unblot.runs.snapshots import at_snapshot
 from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
 from unblot.sampling.batched import sample_batches
@@ -31,7 +30,7 @@ from unblot.specs import several
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.folders import begin_folder, user_path
 
-GUIDANCE_OPTIONS = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "threshold")
+GUIDANCE_OPTIONS = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "negative", "threshold")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Samples:
     """Samples `array` (N, C, H, W) in the units, range and dtype of the training data.
 
     labels: the class index of each sample, or None. indices: their numbers. provenance: the run, the sampler and the
-    seed, as written into files.
+    seed, as written into files. prompts: the text of each sample, or None.
     """
 
     array: np.ndarray
@@ -47,6 +46,7 @@ class Samples:
     data: DataFacts
     indices: Sequence[int]
     provenance: dict[str, Any]
+    prompts: list[str] | None = None
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """All samples in one image."""
@@ -75,6 +75,8 @@ class Samples:
             about = {**self.provenance, "index": index}
             if self.labels is not None:
                 about["label"] = self.data.classes[self.labels[row]]
+            if self.prompts is not None:
+                about["prompt"] = self.prompts[row]
             save_picture(folder / f"{index:06d}", self.array[row], values, about)
 
 
@@ -94,18 +96,20 @@ class Run:
     def sample(
         self, n: int = 16, *, first: int = 0, on_step: Callable[[Progress], None] | None = None, **choices: Any
     ) -> Samples:
-        """n samples, numbered from `first`. Sample i is a function of (seed, i), its label and the other choices.
+        """n samples, numbered from `first`. Sample i is a function of (seed, i), label, prompt and the other choices.
 
         choices, the fields of `SampleConfig`:
 
         - seed: 0 by default. batch_size: samples computed together, 64; it changes none of them.
         - label: a class by name or index, several that take turns, or "all". By default no label; of a run that learned
           clusters, each cluster in proportion to its share.
+        - prompt: a text, or several that take turns, for a run that learned from captions. By default no text.
         - steps, solver, spacing: specs as in docs/sampling.md. nfe: the most network calls per sample. quality: draft,
           good or best, of a tuned run. By default what tuning found (good), else what the run was trained with.
         - guidance: a scale, or several that take turns; 1 is none. guidance_low, guidance_high: the interval of
           sigma/alpha in which it acts. guidance_rescale: in [0, 1]. autoguide: a run, a model file or a snapshot of
-          this run, the weaker model of autoguidance. By default what tuning found, else none.
+          this run, the weaker model of autoguidance. By default what tuning found, else none. negative: a text to guide
+          away from, instead of from no text.
         - threshold: none, static or dynamic.
 
         on_step: called with a `Progress` after each step of each batch. Raises UnblotError for an unknown choice and
@@ -121,14 +125,17 @@ class Run:
         indices: Sequence[int],
         on_step: Callable[[Progress], None] | None = None,
     ) -> Samples:
-        """The samples numbered `indices`, with this sampler; from `config` label, seed, rescale, threshold, batch size.
+        """The samples numbered `indices`, with this sampler; solver, steps and guidance in `config` are not used.
 
         Raises UnblotError for values that this run cannot use, and for samples that are not finite.
         """
         data = self.config.data
-        chosen = choose_labels(config.label, data.classes, indices)
-        labels = labels_for(config.seed, indices, clusters=data.clusters) if chosen is None else torch.tensor(chosen)
-        guidance = self.guidance(sampler, labels, indices, config.guidance_rescale, config.threshold)
+        chosen, prompts, condition = conditions(
+            self.denoiser, data, config, indices, labels_for(config.seed, indices, clusters=data.clusters)
+        )
+        guidance = self.guidance(
+            sampler, condition, indices, config.guidance_rescale, config.threshold, config.negative
+        )
         choices: dict[str, Any] = {
             "solver": sampler.solver,
             "spacing": sampler.spacing,
@@ -140,7 +147,7 @@ class Run:
             self.denoiser,
             data.shape,
             indices,
-            labels=labels,
+            condition=condition,
             guidance=guidance,
             batch_size=config.batch_size,
             on_step=on_step,
@@ -154,7 +161,7 @@ class Run:
         options = {**asdict(config), **asdict(sampler)}
         changed = {k: options[k] for k in GUIDANCE_OPTIONS if options[k] != getattr(SampleConfig, k)}
         about = {"generator": f"unblot {__version__}", **run, **choices, "guidance": sampler.guidance, **changed}
-        return Samples(array, chosen, data, indices, about)
+        return Samples(array, chosen, data, indices, about, prompts)
 
     def need_denoiser(self, what: str) -> None:
         """Raises UnblotError for a distilled run, which knows its own noise levels alone and cannot do `what`."""
@@ -176,7 +183,8 @@ class Run:
                 f"another scale with them"
             )
         if self.config.distill is None:
-            labels = (config.label is not None or bool(self.config.data.clusters)) and self._knows_no_label()
+            given = config.label is not None or config.prompt is not None or bool(self.config.data.clusters)
+            labels = given and self._knows_no_label()
             plain = any(choice is not None for choice in (config.steps, config.solver, config.spacing))
             tuning = None if plain else read_tuning(self.path, self.denoiser)
             found = choose_sampler(self.config.train, usable(tuning, self.path, labels=labels, guided=own), config)
@@ -208,19 +216,25 @@ class Run:
     def guidance(
         self,
         sampler: SamplerConfig,
-        labels: Tensor | None,
+        condition: Condition,
         indices: Sequence[int],
         rescale: float = 0.0,
         threshold: str = "none",
+        negative: str | None = None,
     ) -> Guidance:
-        """The guidance of the samples numbered `indices`, whose labels are (len(indices),) or None.
+        """The guidance of the samples numbered `indices`, of this condition.
 
         Raises UnblotError where this run cannot have it.
         """
         scale = sampler.guidance
         weak = None if sampler.autoguide is None else self._weaker(sampler.autoguide)
-        if scale != 1 and weak is None and labels is None:
-            raise UnblotError(f"{arg('guidance', scale)} guides towards a label; give one with {arg('label')}")
+        if scale != 1 and weak is None and condition.nothing:
+            raise UnblotError(f"{arg('guidance', scale)} guides towards {towards(self.config.data)}")
+        if negative is not None and (scale == 1 or weak is not None):
+            raise UnblotError(
+                f"{arg('negative', negative)} needs a guidance to lead away from it; give {arg('guidance', 2.0)} or "
+                f"another scale, and no {arg('autoguide')}"
+            )
         if scale != 1 and weak is None and not self._knows_no_label():
             raise UnblotError(
                 f"{arg('guidance', scale)} needs a model that was also trained without labels, and this one had "
@@ -235,7 +249,7 @@ class Run:
             )
         scales = scale if isinstance(scale, int | float) else torch.tensor([scale[i % len(scale)] for i in indices])
         high = math.inf if sampler.guidance_high is None else sampler.guidance_high
-        return Guidance(scales, rescale, sampler.guidance_low, high, weak, threshold)
+        return Guidance(scales, rescale, sampler.guidance_low, high, weak, negative or "", threshold)
 
     def _knows_no_label(self) -> bool:
         """Whether the model was trained without a label too, as classifier-free guidance needs."""
@@ -253,6 +267,8 @@ class Run:
         else:
             config, denoiser = load_model(place)
         mine, its = ((c.data.shape, c.data.num_labels) for c in (self.config, config))
+        if (config.data.text is None) != (self.config.data.text is None):
+            raise UnblotError(f"{arg('autoguide', path)} reads captions or does not, other than this run; give another")
         if mine != its:
             raise UnblotError(
                 f"{arg('autoguide', path)} has pictures of shape {its[0]} and {its[1]} labels, this run {mine[0]} and "

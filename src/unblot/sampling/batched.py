@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Condition, Denoiser
 from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES
@@ -19,8 +19,8 @@ from unblot.specs import build
 class Batch(NamedTuple):
     """What one batch of pictures is sampled with.
 
-    part: the slice of the call's pictures that it holds. denoise: the denoiser, label and guidance bound in. levels:
-    (N + 1,), noisiest first. noise: from each picture's own generator. prior_std: () standard deviation of x_T.
+    part: the slice of the call's pictures that it holds. denoise: the denoiser, with condition and guidance bound in.
+    levels: (N + 1,), noisiest first. noise: from each picture's own generator. prior_std: () standard deviation of x_T.
     """
 
     part: slice
@@ -44,20 +44,20 @@ def split_batches(
     solver: Solver,
     *,
     seed: int,
-    labels: Tensor | None = None,
+    condition: Condition | None = None,
     guidance: Guidance | None = None,
     batch_size: int = 64,
 ) -> Iterator[Batch]:
     """The batches in which the pictures numbered `indices`, each of `shape` (C, H, W), are sampled.
 
-    labels: (len(indices),) int64 on the CPU, or None. guidance: with one scale, or one per picture (len(indices),).
+    condition: of len(indices) pictures, or None. guidance: with one scale, or one per picture (len(indices),).
     """
     device = next(denoiser.parameters()).device
     prior_std = norm(levels.at(0), denoiser.data_std)
     for first in range(0, len(indices), batch_size):
         part = slice(first, first + batch_size)
-        label = None if labels is None else labels[part].to(device)
-        denoise = guided(denoiser, label, (guidance or Guidance()).at(part))
+        given = (condition or Condition()).rows(part).to(device)
+        denoise = guided(denoiser, given, (guidance or Guidance()).at(part))
         noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
         yield Batch(part, denoise, levels, solver, noise, prior_std)
 
@@ -72,7 +72,7 @@ def sample_batches(
     solver: str,
     steps: int,
     seed: int = 0,
-    labels: Tensor | None = None,
+    condition: Condition | None = None,
     guidance: Guidance | None = None,
     batch_size: int = 64,
     on_step: Callable[[Progress], None] | None = None,
@@ -80,11 +80,11 @@ def sample_batches(
     """Samples in batches (b, *shape), in the network's range, on the denoiser's device.
 
     schedule, spacing, solver: specs into SCHEDULES, SPACINGS and SOLVERS. The other arguments: see `split_batches`.
-    Picture i is a function of (seed, i), its label and its guidance scale. Raises UnblotError for a bad spec.
+    Picture i is a function of (seed, i), its label, its text and its guidance scale. Raises UnblotError for a bad spec.
     """
     levels, rule = sampling_levels(schedule, spacing, steps), build(SOLVERS, solver, "solver")
     batches = split_batches(
-        denoiser, shape, indices, levels, rule, seed=seed, labels=labels, guidance=guidance, batch_size=batch_size
+        denoiser, shape, indices, levels, rule, seed=seed, condition=condition, guidance=guidance, batch_size=batch_size
     )
     for batch in batches:
         yield sample(batch.denoise, batch.x_T(), levels, rule, batch.noise, on_step)

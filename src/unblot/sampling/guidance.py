@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unblot.denoiser import Denoised, Denoiser
+from unblot.denoiser import Condition, Denoised, Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast
 from unblot.sampling.loop import Denoise
@@ -22,7 +22,8 @@ class Guidance:
     """How x0_hat is guided and thresholded; the defaults leave it unchanged.
 
     scale: a number, or one per picture (B,); 1 is no guidance. rescale, low, high: see `classifier_free`. weak: the
-    weaker model of autoguidance; None for classifier-free guidance. threshold: a spec into THRESHOLDS.
+    weaker model of autoguidance; None for classifier-free guidance. negative: the text that classifier-free guidance
+    leads away from; "" for no text. threshold: a spec into THRESHOLDS.
     """
 
     scale: Tensor | float = 1.0
@@ -30,6 +31,7 @@ class Guidance:
     low: float = 0.0
     high: float = math.inf
     weak: Denoiser | None = None
+    negative: str = ""
     threshold: str = "none"
 
     def at(self, part: slice) -> "Guidance":
@@ -37,49 +39,55 @@ class Guidance:
         return replace(self, scale=self.scale[part]) if isinstance(self.scale, Tensor) else self
 
 
-def guided(denoiser: Denoiser, label: Tensor | None, guidance: Guidance) -> Denoise:
-    """The denoiser with its label (B,), or None, bound in, then guided and thresholded."""
+def guided(denoiser: Denoiser, condition: Condition, guidance: Guidance) -> Denoise:
+    """The denoiser with its condition bound in, then guided and thresholded."""
     options = {"rescale": guidance.rescale, "low": guidance.low, "high": guidance.high}
     if guidance.weak is not None:
-        weak = labelled(guidance.weak, label)
-        denoise = autoguidance(labelled(denoiser, label), weak, guidance.scale, **options)
-    elif label is not None:
-        denoise = classifier_free(denoiser, label, guidance.scale, **options)
+        weak = bound(guidance.weak, condition)
+        denoise = autoguidance(bound(denoiser, condition), weak, guidance.scale, **options)
+    elif not condition.nothing:
+        denoise = classifier_free(denoiser, condition, guidance.scale, negative=guidance.negative, **options)
     else:
-        denoise = labelled(denoiser, None)
+        denoise = bound(denoiser, condition)
     return build(THRESHOLDS, guidance.threshold, "threshold", denoise)
 
 
-def labelled(denoiser: Denoiser, label: Tensor | None) -> Denoise:
-    """The denoiser with its label (B,) bound in; None is "no label"."""
-    return lambda x, level: denoiser(x, level, label)
+@torch.no_grad()
+def bound(denoiser: Denoiser, condition: Condition | None) -> Denoise:
+    """The denoiser with a condition bound in, whose text is encoded here, once; None is no label and no text."""
+    encoded = denoiser.encoded(condition)
+    return lambda x, level: denoiser(x, level, encoded)
 
 
 def classifier_free(
     denoiser: Denoiser,
-    label: Tensor,
+    condition: Condition,
     scale: Tensor | float,
     *,
+    negative: str = "",
     rescale: float = 0.0,
     low: float = 0.0,
     high: float = math.inf,
 ) -> Denoise:
-    """Classifier-free guidance, `x0 = x0_none + scale·(x0_label − x0_none)` (Ho & Salimans 2022, eq. 6, w = scale − 1).
+    """Classifier-free guidance, `x0 = x0_none + scale·(x0_given − x0_none)` (Ho & Salimans 2022, eq. 6, w = scale − 1).
 
-    label: (B,) int64, `denoiser.num_classes` for no label. scale: a number, or one per picture (B,); 1 is no guidance.
-    low, high: guidance acts where sigma/alpha is in [low, high] (Kynkäänniemi et al. 2024). rescale: in [0, 1], the
-    share by which the standard deviation of each picture returns to that of x0_label (Lin et al. 2024, eqs. 15, 16).
+    x0_none has neither label nor text; with a negative prompt it has that text. scale: a number, or one per picture
+    (B,); 1 is no guidance. low, high: guidance acts where sigma/alpha is in [low, high] (Kynkäänniemi et al. 2024).
+    rescale: in [0, 1], the share by which the standard deviation of each picture returns to that of x0_given (Lin et
+    al. 2024, eqs. 15, 16).
 
     Both estimates come from one call of the network on a batch of 2B. Where no picture is guided the batch stays B.
     """
-    conditional, both = labelled(denoiser, label), torch.cat([label, torch.full_like(label, denoiser.num_classes)])
+    conditional, none = bound(denoiser, condition), denoiser.unconditional(condition, negative)
+    pairs = zip(condition, none, strict=True)
+    both = bound(denoiser, Condition(*(a if a is None or b is None else torch.cat([a, b]) for a, b in pairs)))
 
     def pair(x: Tensor, level: NoiseLevel) -> tuple[Denoised, Tensor]:
         twice = level if level.alpha.ndim == 0 else NoiseLevel(*(torch.cat([number, number]) for number in level))
-        x0, variance_interpolation = denoiser(torch.cat([x, x]), twice, both)
-        x0_label, x0_none = x0.chunk(2)
+        x0, variance_interpolation = both(torch.cat([x, x]), twice)
+        x0_given, x0_none = x0.chunk(2)
         half = None if variance_interpolation is None else variance_interpolation.chunk(2)[0]
-        return Denoised(x0_label, half), x0_none
+        return Denoised(x0_given, half), x0_none
 
     return _extrapolated(conditional, pair, scale, rescale, low, high)
 
@@ -95,8 +103,8 @@ def autoguidance(
 ) -> Denoise:
     """Autoguidance, `x0 = x0_weak + scale·(x0 − x0_weak)` (Karras et al. 2024).
 
-    weak: a smaller or less trained model of the same data, with the same labels bound in, whose errors are the same in
-    kind and larger. Scale and options: see `classifier_free`. A guided estimate calls both models.
+    weak: a smaller or less trained model of the same data, with the same condition bound in, whose errors are the same
+    in kind and larger. Scale and options: see `classifier_free`. A guided estimate calls both models.
     """
     return _extrapolated(denoise, lambda x, level: (denoise(x, level), weak(x, level).x0), scale, rescale, low, high)
 

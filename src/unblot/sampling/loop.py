@@ -14,7 +14,7 @@ from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast, transition
 from unblot.process.randomness import normal
 
-Denoise = Callable[[Tensor, NoiseLevel], Denoised]  # label and guidance already bound in
+Denoise = Callable[[Tensor, NoiseLevel], Denoised]  # condition and guidance already bound in
 Noise = Callable[[], Tensor]  # the next standard normal noise, (B, C, H, W)
 
 

@@ -14,44 +14,57 @@ from torch import Tensor
 from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
+from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import per_picture
 from unblot.process.randomness import chunk_generator, epoch_order, stratified_uniform, uniform_indices
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.sampling.batched import sampling_levels
 from unblot.specs import build
+from unblot.text.tokenizer import Tokenizer, captions_of
 
 RNG_CHUNK = 16  # pictures
 INDICES = 1000  # DDPM's T
+CAPTION, LABEL, BOTH = 0, 1, 2  # what stays of a picture's label and caption, where they are not hidden
 TIMES = ("stratified", "index", "adaptive", "spacing")
 
 
 class BatchDraw(NamedTuple):
-    """The random part of a step for B pictures: positions among the training pictures (B,), times (B,), noise
-    (B, C, H, W), which labels are hidden (B,) bool, and the generator of each RNG chunk, for what is drawn later.
-    Adaptive times are made from these times by `Adaptive.times`."""
+    """The random part of a step for B pictures: positions among the training pictures (B,), the pass over them that
+    each belongs to (B,), times (B,), noise (B, C, H, W), whether label and caption are hidden (B,) bool, which of the
+    two stays of a picture that has both (B,), see CAPTION, and the generator of each RNG chunk, for what is drawn
+    later. Adaptive times are made from these times by `Adaptive.times`."""
 
     pictures: Tensor
+    passes: Tensor
     t: Tensor
     eps: Tensor
     hidden: Tensor
+    kept: Tensor
     generators: list[torch.Generator]
 
 
 class Batch(NamedTuple):
     """The input of a step: pictures and noise (B, C, H, W) and times (B,), on the CPU as all levels are.
 
-    label: (B,) int64. conditions: (B, K), how each picture was augmented. second_noise: (B, C, H, W), for distillation.
-    weight: (B,) on the CPU, what each loss is multiplied by. Each is None where there is none.
+    label: (B,) int64. tokens: (B, L) int64, of the captions. augmentation: (B, K), how each picture was augmented.
+    second_noise: (B, C, H, W), for distillation. weight: (B,) on the CPU, what each loss is multiplied by. Each is
+    None where there is none.
     """
 
     x0: Tensor
     t: Tensor
     eps: Tensor
     label: Tensor | None = None
-    conditions: Tensor | None = None
+    tokens: Tensor | None = None
+    augmentation: Tensor | None = None
     second_noise: Tensor | None = None
     weight: Tensor | None = None
+
+    @property
+    def condition(self) -> Condition:
+        """The labels and captions."""
+        return Condition(self.label, self.tokens)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on the device, without a wait for it."""
@@ -70,7 +83,7 @@ class Batch(NamedTuple):
         return losses if self.weight is None else losses * per_picture(self.weight, losses)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        names = "x0", "eps", "label", "conditions", "second_noise"
+        names = "x0", "eps", "label", "tokens", "augmentation", "second_noise"
         return self._replace(**{n: change(x) for n in names if (x := getattr(self, n)) is not None})
 
 
@@ -107,11 +120,13 @@ class BatchSampler:
             )
         generators = [chunk_generator(self.seed, step, chunk) for chunk in numbers]
         chunks = [self._chunk(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
-        t, eps, hidden = (torch.cat(column) for column in zip(*chunks, strict=True))
-        whole = self._pictures(step).split(RNG_CHUNK)
-        return BatchDraw(torch.cat([whole[chunk] for chunk in numbers]), t, eps, hidden, generators)
+        t, eps, hidden, kept = (torch.cat(column) for column in zip(*chunks, strict=True))
+        pictures, passes = (
+            torch.cat([whole.split(RNG_CHUNK)[chunk] for chunk in numbers]) for whole in self._pictures(step)
+        )
+        return BatchDraw(pictures, passes, t, eps, hidden, kept, generators)
 
-    def _chunk(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _chunk(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         first = chunk * RNG_CHUNK
         n = min(RNG_CHUNK, self.batch_size - first)
         if self.times == "index":
@@ -119,10 +134,13 @@ class BatchSampler:
         else:
             t = stratified_uniform(n, self.batch_size, first, g)
         eps = torch.randn(n, *self.shape, generator=g)
-        return t, eps, torch.rand(n, generator=g) < self.label_dropout
+        u, share = torch.rand(n, generator=g), self.label_dropout
+        kept = torch.bucketize(u, torch.tensor([2 * share, 3 * share]), right=True)  # below `share` nothing is
+        return t, eps, u < share, kept
 
-    def _pictures(self, step: int) -> Tensor:
-        start, parts, missing = step * self.batch_size, [], self.batch_size
+    def _pictures(self, step: int) -> tuple[Tensor, Tensor]:
+        """The pictures of a batch (B,), and the pass that each belongs to (B,)."""
+        start, parts, passes, missing = step * self.batch_size, [], [], self.batch_size
         while missing:
             epoch, offset = divmod(start, self.count)
             passing, order = self._order  # read once: another thread may be at another pass
@@ -131,18 +149,20 @@ class BatchSampler:
                 self._order = epoch, order
             part = order[offset : offset + missing]
             parts.append(part)
+            passes.append(torch.full_like(part, epoch))
             start, missing = start + len(part), missing - len(part)
-        return torch.cat(parts)
+        return torch.cat(parts), torch.cat(passes)
 
 
 class BatchMaker:
-    """The batches of a run, on the CPU: pictures, augmented, with their times, noise and labels.
+    """The batches of a run, on the CPU: pictures, augmented, with their times, noise, labels and captions.
 
     augment: a spec in AUGMENTATIONS. second_noise: whether each picture gets another noise, independent of the first.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, augment: str, second_noise: bool = False):
-        train = config.train
+        train, text = config.train, config.data.text
+        self.tokenizer = None if text is None else Tokenizer(text)
         self.dataset, self.second_noise = dataset, second_noise
         self.no_label = config.data.num_labels  # the label that stands for a hidden one
         self.sampler = BatchSampler(
@@ -154,18 +174,32 @@ class BatchMaker:
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The batch of a step, or one process's share of it."""
         draw = self.sampler.at(step, rank, world)
-        x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
+        indices = self.dataset.train[draw.pictures.numpy()]
+        x0, label = self.dataset.batch(indices)
         chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
-        x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
+        x0, augmented = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
         eps = self.coupling(x0, draw.eps)
-        if label is not None:
-            label = torch.where(draw.hidden, self.no_label, label)
+        captions = captions_of(self.dataset.captions, indices.tolist(), draw.passes.tolist())
+        tokens = None if self.tokenizer is None or captions is None else self.tokenizer(captions)
+        label, tokens = self._hidden(draw, label, tokens)
         second_noise = None
         if self.second_noise:
             pairs = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
             second_noise = torch.cat([torch.randn(x.shape, generator=g) for x, g in pairs])
         x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, draw.t, eps, label, conditions if self.augment.conditions else None, second_noise)
+        return Batch(x0, draw.t, eps, label, tokens, augmented if self.augment.conditions else None, second_noise)
+
+    def _hidden(
+        self, draw: BatchDraw, label: Tensor | None, tokens: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The labels and tokens without those that this step hides."""
+        both = label is not None and tokens is not None
+        if label is not None:
+            label = torch.where(draw.hidden | (draw.kept == CAPTION) & both, self.no_label, label)
+        if tokens is not None and self.tokenizer is not None:
+            hidden = draw.hidden | (draw.kept == LABEL) & both
+            tokens = torch.where(hidden[:, None], self.tokenizer([""]), tokens)
+        return label, tokens
 
 
 # --- which noise goes to which picture

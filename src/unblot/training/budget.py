@@ -26,7 +26,7 @@ from unblot.runs.folder import PLAN
 from unblot.system.files import write_json
 from unblot.training.budget_controller import BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
-from unblot.training.loop import PREVIEW_STEPS, preview_pictures
+from unblot.training.previews import PREVIEW_STEPS, preview_pictures
 from unblot.training.trainer import Trainer, denoising_trainer
 
 LEAST_STEPS = 20  # that a budget must allow

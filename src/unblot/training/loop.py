@@ -1,6 +1,5 @@
 """The training loop: it logs and saves a run, goes back to a checkpoint when it has gone wrong, and ends it well."""
 
-import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,9 +11,7 @@ import torch
 
 from unblot.data.output import sheet
 from unblot.errors import UnblotError, arg
-from unblot.process.randomness import labels_for
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, save_model
-from unblot.sampling.batched import sample_batches
 from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import write_json
 from unblot.training import checkpoint
@@ -25,10 +22,9 @@ from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
+from unblot.training.previews import PREVIEW_STEPS, preview_pictures
 from unblot.training.trainer import StepResult, Trainer
 
-PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
-PREVIEW_VALUES = 2**22  # of the pictures that are sampled at a time
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
 
 
@@ -252,29 +248,6 @@ class Loop:
         raised = torch.tensor(float(flag), device=trainer.device)
         sum_over(trainer.group, raised)
         return bool(raised)
-
-
-def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The samples of a preview, (N, C, H, W) in the network's range, in `steps` steps, and their labels."""
-    config = trainer.config
-    data, seed = config.data, config.train.seed
-    indices = range(PREVIEW_PICTURES if data.kind == "pictures" else 25 * PREVIEW_PICTURES)
-    labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
-    how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
-    if config.distill is not None:  # a student samples well only in its own steps
-        how = {"spacing": config.train.spacing, "solver": config.train.solver, "steps": config.train.sampling_steps}
-    with trainer.averaged():
-        samples = sample_batches(
-            trainer.denoiser,
-            data.shape,
-            indices,
-            schedule=config.train.schedule,
-            **how,
-            seed=seed,
-            labels=labels,
-            batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(data.shape))),
-        )
-        return torch.cat(list(samples)).cpu(), labels
 
 
 @contextmanager

@@ -42,10 +42,15 @@ def kept_bytes(denoiser: Denoiser, shape: tuple[int, int, int]) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    x = torch.empty(1, shape[0] + denoiser.conditions, *shape[1:], device="meta")
+    x = torch.empty(1, shape[0] + denoiser.augmentations, *shape[1:], device="meta")
     label = torch.zeros(1, dtype=torch.int64, device="meta") if denoiser.num_classes else None
+    shown = [label]
+    if denoiser.text_encoder is not None:
+        length, width = denoiser.text_encoder.positions.shape
+        mask = torch.ones(1, 1, 1, length, dtype=torch.bool, device="meta")
+        shown += [torch.empty(1, length, width, device="meta"), mask]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = network(x, torch.empty(1, device="meta"), label)
+        output = network(x, torch.empty(1, device="meta"), *shown)
     del output
     return max(1, sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights))
 

@@ -16,7 +16,7 @@ from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, printable
 from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.process.parameterizations import PARAMETERIZATIONS
@@ -24,9 +24,11 @@ from unblot.process.schedules import SCHEDULES
 from unblot.process.spectrum import Moments
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
-from unblot.specs import build, canonical, several
+from unblot.specs import build, canonical, parse, several
 from unblot.system import compiling, sharding
 from unblot.system.device import available_device, mixed_precision
+from unblot.text.encoder import TEXT_ENCODERS
+from unblot.text.tokenizer import learn
 from unblot.training.averages.ema import EMAS
 from unblot.training.batches import COUPLINGS, check_times
 from unblot.training.diagnostics.loggers import services
@@ -41,6 +43,7 @@ AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as 
 SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
+    "text_encoder": TEXT_ENCODERS,
     "augment": AUGMENTATIONS,
     "parameterization": PARAMETERIZATIONS,
     "schedule": SCHEDULES,
@@ -101,7 +104,11 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     """
     facts = facts_of(dataset)
     config = resolve(facts, choices)
+    if facts.text is not None and not reads_captions(config):
+        facts = dataclasses.replace(facts, text=None)
+        config = resolve(facts, choices)
     check_specs(vars(config))
+    check_text(facts, config)
     if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
         raise UnblotError(
             f"{arg('spectrum', config.spectrum)} cannot be used; choose none, or data with "
@@ -112,6 +119,29 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     config = dataclasses.replace(config, **written)
     check_levels(config)
     return RunConfig(source, facts, config, __version__)
+
+
+def reads_captions(config: TrainConfig) -> bool:
+    """Whether a run of these choices reads the captions of its data."""
+    return parse(TEXT_ENCODERS, config.text_encoder, "text encoder")[0] != "none"
+
+
+def check_text(facts: DataFacts, config: TrainConfig) -> None:
+    """Raises UnblotError where captions are to be read and there are none, or the network or clusters do not allow it.
+
+    facts: without text where captions are not read.
+    """
+    if not reads_captions(config):
+        return
+    unread = f"give {arg('text_encoder', 'none')} to leave captions unread"
+    if facts.text is None:
+        raise UnblotError(f"{printable(facts.name)!r} has no captions for {arg('text_encoder', config.text_encoder)}")
+    network = parse(NETWORKS, config.network, "network")[0]
+    if not NETWORKS[network].reads_text:  # type: ignore[attr-defined]
+        able = " or ".join(name for name, made in NETWORKS.items() if made.reads_text)  # type: ignore[attr-defined]
+        raise UnblotError(f"network {network!r} cannot read captions; choose {able}, or {unread}")
+    if config.clusters:
+        raise UnblotError(f"{arg('clusters', config.clusters)} is for data without captions; leave it out, or {unread}")
 
 
 @lru_cache(maxsize=1)  # a run with a budget is planned many times
@@ -130,6 +160,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         count=len(dataset.train),
         fingerprint=dataset.fingerprint,
         spectrum=spectrum,
+        text=None if dataset.captions is None else learn([dataset.captions[i] for i in dataset.train.tolist()]),
     )
 
 

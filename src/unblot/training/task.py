@@ -125,7 +125,7 @@ def denoising_loss(
     level = schedule(batch.t)
     weight = weighting(level, denoiser)
     if not objective.steps:
-        return training_loss(denoiser, batch.x0, level, batch.eps, batch.label, weight, batch.conditions)
+        return training_loss(denoiser, batch.x0, level, batch.eps, batch.condition, weight, batch.augmentation)
     return bound_loss(
         denoiser,
         batch.x0,
@@ -133,7 +133,7 @@ def denoising_loss(
         batch.eps,
         objective,
         decoder,
-        batch.label,
+        batch.condition,
         weight,
-        batch.conditions,
+        batch.augmentation,
     )

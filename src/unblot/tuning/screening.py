@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from unblot.data.dataset import Dataset
+from unblot.denoiser import Condition
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.randomness import labels_for, picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
-from unblot.runs.labels import labels_as_trained
+from unblot.runs.conditions import as_trained
 from unblot.runs.run import Run
-from unblot.sampling.guidance import labelled
+from unblot.sampling.guidance import bound
 from unblot.sampling.loop import pictures_noise
 from unblot.sampling.settings import SamplerConfig, describe_sampler
 from unblot.sampling.solvers import SOLVERS
@@ -49,11 +50,11 @@ class Clock:
 class ScreeningSet:
     """The noises of screening and their fine trajectory.
 
-    unit: (N, C, H, W) standard normal. label: (N,) or None. seconds: measured per picture and denoiser call.
+    unit: (N, C, H, W) standard normal. condition: what the N show. seconds: measured per picture and denoiser call.
     """
 
     run: Run
-    label: Tensor | None
+    condition: Condition
     unit: Tensor
     trajectory: Trajectory
     seconds: float
@@ -65,14 +66,14 @@ class ScreeningSet:
 
     def error(self, count: int) -> Callable[[SamplerConfig], float]:
         """The error of a sampler against the fine trajectory, with the first `count` noises; see `end_error`."""
-        denoiser, label = self.run.denoiser, None if self.label is None else self.label[:count]
+        denoiser, condition = self.run.denoiser, self.condition.rows(slice(count))
         unit, target = self.unit[:count], self.trajectory.end[:count]
 
         def error(sampler: SamplerConfig) -> float:
             levels = sampler.levels(self.schedule)
             x_T = float(norm(levels.at(0), denoiser.data_std)) * unit
             solver = build(SOLVERS, sampler.solver, "solver")
-            return end_error(labelled(denoiser, label), x_T, target, solver)(levels)
+            return end_error(bound(denoiser, condition), x_T, target, solver)(levels)
 
         return error
 
@@ -83,16 +84,17 @@ def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSe
     count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
     device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
-    data, classes = run.config.data, labels_as_trained(run.config.data, dataset, seed, count)
+    data = run.config.data
+    classes, prompts = as_trained(data, dataset, seed, count).values()
     label = torch.tensor(classes) if classes else labels_for(seed, range(count), clusters=data.clusters)
-    label = None if label is None else label.to(device)
+    condition = run.denoiser.condition(label, prompts)
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
     top = uniform_log_snr()(schedule, 64).at(0)
     start = time.monotonic()
     trajectory = solve_trajectory(
-        labelled(run.denoiser, label), float(norm(top, run.denoiser.data_std)) * unit, schedule
+        bound(run.denoiser, condition), float(norm(top, run.denoiser.data_std)) * unit, schedule
     )
-    return ScreeningSet(run, label, unit, trajectory, (time.monotonic() - start) / (127 * count))
+    return ScreeningSet(run, condition, unit, trajectory, (time.monotonic() - start) / (127 * count))
 
 
 def screen(screening: ScreeningSet, clock: Clock, report: Callable[[str], None]) -> dict[int, list[SamplerConfig]]:

@@ -9,7 +9,7 @@ Three stages, each with fewer candidates and more work for each:
    are new, so that no reported distance was also used for the choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from unblot.errors import UnblotError, arg
 from unblot.evaluation.distances import frechet_spreads
 from unblot.process.schedules import Schedule
 from unblot.reports.tuning import front_page
+from unblot.runs.conditions import as_trained
 from unblot.runs.folder import REPORT, fingerprint
-from unblot.runs.labels import labels_as_trained
 from unblot.runs.run import Run
 from unblot.runs.tuning_store import Tuning, write_tuning
 from unblot.sampling.settings import Candidate, SamplerConfig, describe_sampler, front
@@ -44,17 +44,20 @@ EVALUATION_END, GUIDANCE_END = 0.5, 0.65  # shares of the time budget at which a
 
 @dataclass(frozen=True)
 class SampleFeatures:
-    """The features in which a run's samples are compared with real pictures. labels: class indices, or None."""
+    """The features in which a run's samples are compared with real pictures.
+
+    shown: the choices `label` and `prompt` of the samples.
+    """
 
     run: Run
     reference: ReferenceStatistics
-    labels: list[int] | None
+    shown: Mapping[str, Any]
     seed: int
 
     def extract(self, sampler: SamplerConfig, first: int, n: int) -> Tensor:
         """Features (n, d) of the samples numbered first … first + n − 1."""
-        label: Any = None if self.labels is None else self.labels[:n]
-        config = SampleConfig(n=n, label=label, seed=self.seed, batch_size=128)
+        shown: dict[str, Any] = {name: None if values is None else values[:n] for name, values in self.shown.items()}
+        config = SampleConfig(n=n, **shown, seed=self.seed, batch_size=128)
         samples = self.run.sample_with(sampler, config, range(first, first + n))
         values = ValueMap.from_dict(self.run.config.data.values)
         return self.reference.see([torch.from_numpy(values.encode(samples.array, np.float32))])
@@ -92,8 +95,7 @@ def search(
     screening = reference_trajectories(run, dataset, config.seed)
     schedule, ranked = screening.schedule, screen(screening, clock, report)
     count = affordable(config.n, seconds, screening.seconds)
-    labels = labels_as_trained(run.config.data, dataset, config.seed, count)
-    samples = SampleFeatures(run, reference, labels, config.seed)
+    samples = SampleFeatures(run, reference, as_trained(run.config.data, dataset, config.seed, count), config.seed)
 
     def evaluate(queues: dict[int, list[SamplerConfig]], until: float) -> list[Candidate]:
         def distance(sampler: SamplerConfig) -> float:

@@ -61,9 +61,9 @@ def test_it_is_the_loss_of_the_averaged_weights_at_levels_from_all_of_training()
             batch.x0,
             trainer.task.schedule(batch.t),
             batch.eps,
-            batch.label,
+            batch.condition,
             None,
-            batch.conditions,
+            batch.augmentation,
         )
     assert mean_loss({"held_out": line["held_out"].tolist()}, "held_out") == pytest.approx(loss.mean().item(), rel=1e-5)
     assert line["held_out_parts"].mean().item() == pytest.approx(loss.mean().item(), rel=1e-5)

@@ -13,6 +13,7 @@ from torch import Tensor
 from unblot.config.schema import DataFacts, RunConfig, TrainConfig
 from unblot.process.levels import log_snr
 from unblot.process.randomness import MEASURE, generator
+from unblot.runs.conditions import shown
 from unblot.runs.metrics import Line
 from unblot.system.distributed import Group, sum_over
 from unblot.training.batches import Batch
@@ -77,9 +78,10 @@ class HeldOutLoss:
     def _batch(self, indices: np.ndarray, eps: Tensor) -> Batch:
         """This process's items on the pictures at `indices`."""
         order = torch.randperm(len(indices), generator=generator(self.seed, MEASURE, self.n))
-        x0, label = self.task.batches.dataset.batch(indices[order[self.mine % len(order)].numpy()])
+        chosen = indices[order[self.mine % len(order)].numpy()]
+        x0, condition = shown(self.task.denoiser, self.task.batches.dataset, chosen)
         x0, noise = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, self.t[self.mine], noise, None if label is None else label.to(self.device))
+        return Batch(x0, self.t[self.mine], noise, condition.label, condition.tokens)
 
     @torch.no_grad()
     def _losses(self, batch: Batch, at_a_time: int) -> Tensor:

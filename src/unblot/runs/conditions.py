@@ -1,0 +1,99 @@
+"""What the samples of a run show: the prompts of a call, or labels and captions as in the training data."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unblot.config.schema import DataFacts, EditConfig, SampleConfig, TextFacts
+from unblot.denoiser import Condition, Denoiser
+from unblot.errors import UnblotError, arg, note
+from unblot.process.randomness import training_order
+from unblot.runs.labels import choose_labels, labels_as_trained
+from unblot.text.tokenizer import Tokenizer, captions_of
+from unblot.text.words import MOST_WORDS, unseen
+
+if TYPE_CHECKING:  # sampling needs no reader of data
+    from unblot.data.dataset import Dataset
+
+NAMED = 12  # unseen words named in a note
+
+
+def conditions(
+    denoiser: Denoiser,
+    data: DataFacts,
+    config: SampleConfig | EditConfig,
+    indices: Sequence[int],
+    labels: Tensor | None = None,
+) -> tuple[list[int] | None, list[str] | None, Condition]:
+    """What the samples numbered `indices` show: the labels and the prompts that were chosen, and the condition.
+
+    labels: (len(indices),), of samples without a chosen label. Raises UnblotError for a label or a prompt that the run
+    cannot use.
+    """
+    chosen = choose_labels(config.label, data.classes, indices)
+    prompts = choose_prompts(config.prompt, data.text, indices)
+    negatives = choose_prompts(config.negative, data.text, indices[:1])
+    texts = [""] * len(indices) if prompts is None and negatives else prompts
+    note_on_prompts([*(prompts or []), *(negatives or [])], data.text)
+    return chosen, prompts, denoiser.condition(labels if chosen is None else torch.tensor(chosen), texts)
+
+
+def towards(data: DataFacts) -> str:
+    """What guidance leads towards, and how that is given."""
+    if data.text is None:
+        return f"a label; give one with {arg('label')}"
+    if not data.classes:
+        return f"a text; give one with {arg('prompt')}"
+    return f"a label or a text; give one with {arg('label')} or {arg('prompt')}"
+
+
+def choose_prompts(prompt: Any, text: TextFacts | None, indices: Sequence[int]) -> list[str] | None:
+    """The prompt of each sample numbered `indices`, for a text or several that take turns; None for no prompt.
+
+    Raises UnblotError where the run reads no captions, and for anything but text.
+    """
+    if prompt is None:
+        return None
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    for one in prompts:
+        if not isinstance(one, str):
+            raise UnblotError(f"{arg('prompt', one)} is no text; give words")
+    if text is None:
+        raise UnblotError(
+            f"{arg('prompt', prompts[0] if prompts else '')} asks for words, and this run was trained without captions"
+        )
+    if not prompts:
+        raise UnblotError(f"{arg('prompt', [])} holds no prompt; leave it out to sample without a text")
+    return [prompts[i % len(prompts)] for i in indices]
+
+
+def note_on_prompts(prompts: Iterable[str], text: TextFacts | None) -> None:
+    """Notes the words that no caption of the training data had, and prompts that are too long."""
+    if text is None:
+        return
+    prompts = list(dict.fromkeys(prompts))
+    known = text.words.split(" ")
+    if strange := unseen(prompts, known):
+        more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+        where = "not in any caption" if len(known) < MOST_WORDS else "not in enough captions"
+        note(f"{where} that this run learned from: {', '.join(strange[:NAMED])}{more}")
+    sizes = Tokenizer(text).sizes(prompts)
+    if long := sum(size > text.length for size in sizes):
+        those = "a prompt is" if long == 1 else f"{long} prompts are"
+        note(f"{those} longer than the longest caption, {text.length} tokens; the rest is cut")
+
+
+def shown(denoiser: Denoiser, dataset: "Dataset", indices: np.ndarray) -> tuple[Tensor, Condition]:
+    """Pictures (B, C, H, W) and what they show, their labels and first captions, as far as the denoiser knows them."""
+    x0, label = dataset.batch(indices)
+    return x0, denoiser.condition(label, captions_of(dataset.captions, indices.tolist()))
+
+
+def as_trained(data: DataFacts, dataset: "Dataset", seed: int, count: int) -> dict[str, Any]:
+    """The choices `label` and `prompt` of `count` samples: of training pictures in random order, each perhaps None."""
+    order = training_order(len(dataset.train), seed, count)
+    prompts = captions_of(dataset.captions, dataset.train[order.numpy()].tolist()) if data.text else None
+    return {"label": labels_as_trained(data, dataset, seed, count), "prompt": prompts}

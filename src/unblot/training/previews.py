@@ -1,0 +1,47 @@
+"""Previews: samples of a run in training, always from the same noise and of the same labels and captions."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from unblot.data.dataset import Dataset
+from unblot.process.randomness import labels_for
+from unblot.sampling.batched import sample_batches
+from unblot.text.tokenizer import captions_of
+from unblot.training.trainer import Trainer
+
+PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
+PREVIEW_VALUES = 2**22  # of the pictures that are sampled at a time
+
+
+def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The samples of a preview, (N, C, H, W) in the network's range, in `steps` steps, and their labels."""
+    config = trainer.config
+    data, seed = config.data, config.train.seed
+    indices = range(PREVIEW_PICTURES if data.kind == "pictures" else 25 * PREVIEW_PICTURES)
+    dataset = trainer.task.batches.dataset
+    labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
+    prompts = None if data.text is None else preview_prompts(dataset, len(indices))
+    how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
+    if config.distill is not None:  # a student samples well only in its own steps
+        how = {"spacing": config.train.spacing, "solver": config.train.solver, "steps": config.train.sampling_steps}
+    with trainer.averaged():
+        samples = sample_batches(
+            trainer.denoiser,
+            data.shape,
+            indices,
+            schedule=config.train.schedule,
+            **how,
+            seed=seed,
+            condition=trainer.denoiser.condition(labels, prompts),
+            batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(data.shape))),
+        )
+        return torch.cat(list(samples)).cpu(), labels
+
+
+def preview_prompts(dataset: Dataset, count: int) -> list[str] | None:
+    """The texts of a preview: captions of held-out pictures, or of training pictures where there are too few."""
+    chosen = np.concatenate([dataset.held_out, dataset.train])
+    return captions_of(dataset.captions, np.resize(chosen, count).tolist())
