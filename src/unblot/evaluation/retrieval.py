@@ -5,8 +5,6 @@ as in Radford et al. 2021). How far they can be trusted is measured on held-out 
 cannot, nothing is said.
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,14 +17,15 @@ from torch import Tensor, nn
 
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 from unblot.evaluation.memorization import share_interval
+from unblot.text.words import words
 
 CANDIDATES = 100  # captions that are ranked, the true one among them
 FEWEST_CANDIDATES, FEWEST_PAIRS = 10, 20  # different captions, and held-out pairs, with which a ranking means something
 TRUSTED = 0.5  # of the mean rank of held-out pairs, as a share of chance's, at most
 JUDGED = 1000  # pictures of a set that are ranked, at most
 SIDE, DIMS, WORDS, LONGEST = 32, 128, 4096, 32  # pixels, values of an embedding, known words, words of a caption
+TIE = 1e-6  # difference of two scores up to which captions fit equally well
 STEPS, EPOCHS, BATCH = 800, 20, 128
-WORD = re.compile(r"[\u0e00-\u0fff\u3040-\u30ff\u3400-\u9fff]|\w+|[^\w\s]")  # scripts without spaces: each letter
 
 
 class Pairs(NamedTuple):
@@ -128,11 +127,6 @@ class DualEncoder(nn.Module):
         return self.log_scale.exp().clamp(max=100)
 
 
-def words(text: str) -> list[str]:
-    """The words of a text, in small letters; of scripts without spaces each letter, and each symbol by itself."""
-    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
-
-
 def train_encoder(pairs: Pairs) -> DualEncoder:
     """A dual encoder of the pairs, trained from a fixed seed, in eval mode. Every pass shows every picture once, with
     one of its captions in turn; a batch's pictures of the same caption are not held against each other."""
@@ -198,5 +192,6 @@ def ranks(encoder: DualEncoder, pairs: Pairs, pool: Sequence[str], candidates: i
             order = np.random.default_rng([0, i]).permutation(others)
             chosen = order[order != own][: candidates - 1]
             scores, mine = texts[chosen] @ vector, texts[own] @ vector
-            found.append(1 + float((scores > mine).sum()) + float((scores == mine).sum()) / 2)
+            better, equal = scores > mine + TIE, (scores - mine).abs() <= TIE
+            found.append(1 + float(better.sum()) + float(equal.sum()) / 2)
     return Ranks(torch.tensor(found, dtype=torch.float64), candidates)
