@@ -33,7 +33,7 @@ def pairs(count: int, seed: int, shown: bool = True) -> Pairs:
 @pytest.fixture(scope="module")
 def found() -> dict:
     torch.set_num_threads(1)
-    agreement = caption_agreement(pairs(600, 0), pairs(60, 1), pairs(100, 2))
+    agreement = caption_agreement(pairs(96, 0), pairs(60, 1), pairs(100, 2))
     assert isinstance(agreement, dict)
     return agreement
 
@@ -47,17 +47,17 @@ def test_the_true_caption_comes_first_and_shuffled_ones_by_chance(found: dict) -
 
 
 def test_the_same_pairs_give_the_same_numbers_and_pictures_that_do_not_show_their_captions_chance(found: dict) -> None:
-    encoder = train_encoder(pairs(600, 0))
-    pool = sorted({several[0] for several in pairs(600, 0).captions})
+    encoder = train_encoder(pairs(96, 0))
+    pool = sorted({several[0] for several in pairs(96, 0).captions})
     assert ranks(encoder, pairs(100, 2), pool, 24).to_dict() == found["samples"]
     assert float(ranks(encoder, pairs(100, 2, shown=False), pool, 24).ranks.mean()) == pytest.approx(12.5, abs=3)
 
 
 def test_a_judge_that_cannot_tell_held_out_pairs_is_refused() -> None:
-    reason = caption_agreement(pairs(60, 0, shown=False), pairs(60, 1, shown=False), pairs(10, 2))
+    reason = caption_agreement(pairs(48, 0, shown=False), pairs(30, 1, shown=False), pairs(10, 2))
     assert isinstance(reason, str)
     assert "cannot be trusted" in reason
-    assert "of 24 (chance: 12)" in reason
+    assert "of 23 (chance: 12)" in reason
 
 
 def test_too_few_captions_or_held_out_pairs_are_refused() -> None:
@@ -81,4 +81,5 @@ def test_captions_that_fit_as_well_share_the_rank() -> None:
 
 def test_equal_captions_in_a_batch_are_not_held_against_each_other() -> None:
     encoder = DualEncoder({"black": 2}, 1, 8, 8).eval()
-    assert float(contrastive_loss(encoder, pairs(3, 0).pictures[:], ["black"] * 3)) == pytest.approx(0, abs=1e-6)
+    loss = contrastive_loss(encoder, pairs(3, 0).pictures[:], ["black"] * 3)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
