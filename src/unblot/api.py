@@ -210,7 +210,9 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
         config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance, batch_size=250
     )
     note = (lambda line: None) if quiet else print
-    return evaluate_run(run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance)
+    return evaluate_run(
+        run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance, samples.prompts
+    )
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:

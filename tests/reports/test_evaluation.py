@@ -308,3 +308,29 @@ def test_the_ideal_denoiser_of_a_finite_set_is_called_a_copier(data: Dataset) ->
     found = nearness(ImageSet(data.values.decode(samples.numpy()), members.encode), members)
     assert found.copies().all()
     assert len(found.position.unique()) > 32
+
+
+def ranked(recall: float, mean_rank: float) -> dict:
+    return {"count": 100, "recall_at_1": recall, "low": recall - 0.02, "high": recall + 0.02, "mean_rank": mean_rank}
+
+
+@pytest.mark.parametrize(
+    ("samples", "level"),
+    [((0.9, 1.5), "good"), ((0.5, 8.0), "middling"), ((0.05, 40.0), "bad"), ((0.01, 50.0), "bad")],
+)
+def test_captions_are_obeyed_as_far_as_samples_are_between_real_and_shuffled(honest, samples, level) -> None:
+    rows = {"samples": ranked(*samples), "held_out": ranked(0.95, 1.2), "shuffled": ranked(0.01, 50.0)}
+    report = {**honest[1], "captions": {"candidates": 100, **rows}}
+    report["verdicts"] = verdicts(report)
+    assert report["verdicts"]["captions"]["level"] == level
+    assert f"comes first for {samples[0]:.0%} of the samples" in report["verdicts"]["captions"]["text"]
+    assert "Does it obey captions?" in summary(report)
+    assert "captions" not in honest[1]["verdicts"]
+
+
+def test_a_captioned_run_is_asked_whether_it_obeys(tmp_path: Path) -> None:
+    run = api.train("shapes:count=60,size=8", held_out=0.4, out=tmp_path / "run", **TINY)
+    report = api.evaluate(run.path, n=10, steps=1, features="pixels:dims=4", likelihood=0, quiet=True)
+    told = [note for note in report["notes"] if "obey" in note]
+    assert (report["captions"] is None) == (len(told) == 1)
+    assert ("Captions" in (run.path / "report" / "report.html").read_text()) == (report["captions"] is not None)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from unblot.errors import UnblotError
 from unblot.evaluation import measure
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import Options
+from unblot.evaluation.retrieval import Pairs, caption_agreement
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.reports.evaluation_page import page
@@ -42,14 +43,17 @@ def evaluate_run(
     options: Options | None = None,
     note: Note = lambda line: None,
     about: dict[str, Any] | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The report of a run, which is also written into `folder`/report: report.json and report.html.
 
     config, denoiser: of the run, with its averaged weights. dataset: what it was trained on. samples: (N, C, H, W) with
-    the data's stored values; about: their provenance. `note` gets a line for everything that could not be measured.
+    the data's stored values; about: their provenance; prompts: the text of each, of a captioned run. `note` gets a line
+    for everything that could not be measured.
     Raises UnblotError for samples that do not fit the data.
     """
-    report = evaluate(config, denoiser, dataset, samples, options or Options(cache=cache_folder() / "features"), note)
+    options = options or Options(cache=cache_folder() / "features")
+    report = evaluate(config, denoiser, dataset, samples, options, note, prompts)
     report |= {"run": folder.resolve().name, "sampled_with": about or {}, "history": history(folder)}
     shown = page(report, dataset, samples)
     target = folder / REPORT
@@ -60,7 +64,13 @@ def evaluate_run(
 
 
 def evaluate(
-    config: RunConfig, denoiser: Denoiser, dataset: Dataset, samples: np.ndarray, options: Options, note: Note
+    config: RunConfig,
+    denoiser: Denoiser,
+    dataset: Dataset,
+    samples: np.ndarray,
+    options: Options,
+    note: Note,
+    prompts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """All measurements as plain values, each part with the seconds it took, and a verdict on each question."""
     seconds: dict[str, float] = {}
@@ -84,6 +94,8 @@ def evaluate(
         report["spectrum"] = measure.spectrum(parts)
     with timed("originality"):
         report["originality"] = measure.originality(parts, options, noted)
+    with timed("captions"):
+        report["captions"] = _captions(parts, dataset, prompts, noted)
     with timed("likelihood"):
         report["likelihood"] = measure.likelihood(config, denoiser, dataset, options)
     with timed("learning"):
@@ -126,6 +138,22 @@ def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Not
     schedule = build(SCHEDULES, config.train.schedule, "schedule")
     weighting = build(WEIGHTINGS, config.train.weighting, "weighting")
     return loss_by_level(denoiser, dataset, schedule, weighting).to_dict()
+
+
+def _captions(
+    parts: measure.Parts, dataset: Dataset, prompts: Sequence[str] | None, note: Note
+) -> dict[str, Any] | None:
+    """How the captions of samples rank, beside those of real pictures; None, and a note, where nothing can be said."""
+    if prompts is None or dataset.captions is None:
+        return None
+    texts = dataset.captions
+    training, held_out = (Pairs(part, [texts[i] for i in part.indices]) for part in (parts.training, parts.held_out))
+    samples = Pairs(parts.samples, [(prompts[i],) for i in parts.samples.indices])
+    found = caption_agreement(training, held_out, samples)
+    if isinstance(found, str):
+        note(f"whether samples obey their captions is not known: {found}")
+        return None
+    return found
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ QUESTIONS = {
     "new": "Is it new?",
     "learning": "Is it still learning?",
 }
+CAPTIONS = {"captions": "Does it obey captions?"}  # asked of captioned runs
 
 ANSWERS = {"good": "yes", "middling": "partly", "bad": "no", "unknown": "unknown"}
 
@@ -47,9 +48,16 @@ Answer = dict[str, str]  # `level` and `text`
 def verdicts(report: dict[str, Any]) -> dict[str, Answer]:
     """For each question a `level` (good, middling, bad or unknown) and a `text` that names the metrics."""
     answers = {"good": _good(report), "varied": _varied(report), "new": _new(report), "learning": _learning(report)}
+    if report["captions"] is not None:
+        answers["captions"] = _captions(report["captions"])
     if report["data"]["kind"] == "points":
         return {key: {k: v.replace("picture", "point") for k, v in answer.items()} for key, answer in answers.items()}
     return answers
+
+
+def asked(report: dict[str, Any]) -> dict[str, str]:
+    """The questions that a report answers."""
+    return QUESTIONS | (CAPTIONS if "captions" in report["verdicts"] else {})
 
 
 def find(report: dict[str, Any], name: str, against: str) -> dict[str, Any] | None:
@@ -171,6 +179,25 @@ def interval(share: dict[str, Any]) -> str:
     return f"{share['share']:.1%}; 95 % interval {share['low']:.1%} to {share['high']:.1%}"
 
 
+def _captions(found: dict[str, Any]) -> Answer:
+    """Samples between real pictures with their captions and samples with shuffled ones."""
+    samples, real, shuffled = (found[part] for part in ("samples", "held_out", "shuffled"))
+    text = (
+        f"Of {found['candidates']} captions the true one comes first for {samples['recall_at_1']:.0%} of the samples "
+        f"({samples['low']:.0%} to {samples['high']:.0%}), for {real['recall_at_1']:.0%} of held-out pictures, "
+        f"with shuffled captions for {shuffled['recall_at_1']:.0%} (mean ranks {samples['mean_rank']:.1f}, "
+        f"{real['mean_rank']:.1f} and {shuffled['mean_rank']:.1f})."
+    )
+    way = (shuffled["mean_rank"] - samples["mean_rank"]) / max(1e-9, shuffled["mean_rank"] - real["mean_rank"])
+    if samples["high"] >= 0.9 * real["recall_at_1"] and way >= 0.9:
+        return _answer("good", "Samples show what their captions say, about as real pictures do.", text)
+    if way >= 0.5:
+        return _answer("middling", "Samples show much of what their captions say.", text)
+    if way >= 0.1:
+        return _answer("bad", "Samples show little of what their captions say.", text)
+    return _answer("bad", "Samples do not follow their captions.", text)
+
+
 def _learning(report: dict[str, Any]) -> Answer:
     found = report["learning"]
     if found is None and report["model"].get("distilled"):
@@ -196,7 +223,7 @@ def summary(report: dict[str, Any]) -> str:
         f" held-out {data['kind']} of {data['name']}",
         "",
     ]
-    lines += [f"{question:<22} {report['verdicts'][key]['text']}" for key, question in QUESTIONS.items()]
+    lines += [f"{question:<22} {report['verdicts'][key]['text']}" for key, question in asked(report).items()]
     bits = bits_per_dim(report, "held_out")
     if bits is not None:
         lines += [f"{'How probable?':<22} at most {number(bits)} bits per dimension for held-out pictures"]

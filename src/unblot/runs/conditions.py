@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unblot.config.schema import DataFacts, EditConfig, SampleConfig, TextFacts
+from unblot.data.readers.listing import counted
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg, note
 from unblot.process.randomness import training_order
@@ -48,6 +49,14 @@ def towards(data: DataFacts) -> str:
     if not data.classes:
         return f"a text; give one with {arg('prompt')}"
     return f"a label or a text; give one with {arg('label')} or {arg('prompt')}"
+
+
+def describe_text(text: TextFacts) -> str:
+    """What a run learned from its captions, in words."""
+    count = len(text.words.split(" "))
+    known = f"{counted(count, 'word')}" if count < MOST_WORDS else f"the {count:,} commonest words"
+    cut = f"; {text.cut:,} longer captions were cut" if text.cut else ""
+    return f"{known}, up to {text.length} tokens{cut}"
 
 
 def choose_prompts(prompt: Any, text: TextFacts | None, indices: Sequence[int]) -> list[str] | None:

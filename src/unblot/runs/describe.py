@@ -8,6 +8,7 @@ import numpy as np
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
 from unblot.runs.budget_plan import StoredPlan
+from unblot.runs.conditions import describe_text
 from unblot.runs.folder import CONFIG, METRICS, MODEL, PLAN, fingerprint, load_model, read_config
 from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind, read_metrics
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
@@ -33,6 +34,7 @@ def describe(path: Path) -> str:
         ("data", f"{data.name}: {data.count} training {data.kind}, {data.height} x {data.width} x {data.channels}, "
                  f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range"),
         ("classes", ", ".join(data.classes) or unlabelled),
+        *([("captions", describe_text(data.text))] if data.text else []),
         ("network", f"{train.network} ({size})"),
         ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "
                     f"weighting {train.weighting}, augmentation {train.augment}"),

@@ -5,6 +5,7 @@ Every text has tokens, in any language and with any symbol: what no merge covers
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any
 
@@ -85,9 +86,10 @@ def learn(captions: Sequence[Sequence[str]]) -> TextFacts | None:
     )
     model.train_from_iterator(map(normalised, texts), trainer)
     merges = "\n".join(" ".join(pair) for pair in json.loads(model.to_str())["model"]["merges"])
-    facts = TextFacts(merges, " ".join(commonest(texts)), LONGEST, len(captions), 0)
+    pictures = sum(map(bool, captions))
+    facts = TextFacts(merges, " ".join(commonest(texts)), LONGEST, pictures)
     sizes = Tokenizer(facts).sizes(texts)
-    return TextFacts(merges, facts.words, min(LONGEST, max(sizes)), len(captions), sum(n > LONGEST for n in sizes))
+    return replace(facts, length=min(LONGEST, max(sizes)), cut=sum(size > LONGEST for size in sizes))
 
 
 def captions_of(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unblot.data.readers.listing import counted
 from unblot.errors import arg
+from unblot.runs.conditions import describe_text
 from unblot.training.trainer import Trainer
 
 
@@ -27,6 +28,10 @@ def announce(trainer: Trainer, folder: Path) -> str:
             f"note: {trainer.micro_batch} pictures at a time go through the network, in the same steps, so that they "
             "fit into memory"
         )
-    if data.num_labels and not train.label_dropout and trainer.config.distill is None:
-        lines.append(f"note: with {arg('label_dropout', 0.0)} the model always sees the label: guidance will not work")
+    if data.text is not None:
+        lines.append(f"captions of {counted(data.text.pictures, 'picture')}, {describe_text(data.text)}")
+    if (data.num_labels or data.text) and not train.label_dropout and trainer.config.distill is None:
+        lines.append(
+            f"note: with {arg('label_dropout', 0.0)} the model always sees what a picture shows: guidance will not work"
+        )
     return "\n".join(lines)

@@ -127,19 +127,21 @@ def reads_captions(config: TrainConfig) -> bool:
 
 
 def check_text(facts: DataFacts, config: TrainConfig) -> None:
-    """Raises UnblotError where captions are to be read and there are none, or the network or clusters do not allow it.
+    """Raises UnblotError where captions are to be read and there are none, or other choices do not allow it.
 
     facts: without text where captions are not read.
     """
     if not reads_captions(config):
         return
-    unread = f"give {arg('text_encoder', 'none')} to leave captions unread"
+    unread = f"leave the captions unread with {arg('uncaptioned', True)}"
     if facts.text is None:
         raise UnblotError(f"{printable(facts.name)!r} has no captions for {arg('text_encoder', config.text_encoder)}")
     network = parse(NETWORKS, config.network, "network")[0]
     if not NETWORKS[network].reads_text:  # type: ignore[attr-defined]
         able = " or ".join(name for name, made in NETWORKS.items() if made.reads_text)  # type: ignore[attr-defined]
         raise UnblotError(f"network {network!r} cannot read captions; choose {able}, or {unread}")
+    if config.shard == "on":
+        raise UnblotError(f"a text encoder is whole in every process; leave out {arg('shard', 'on')}, or {unread}")
     if config.clusters:
         raise UnblotError(f"{arg('clusters', config.clusters)} is for data without captions; leave it out, or {unread}")
 

@@ -1,0 +1,197 @@
+"""From captions to a prompt: the same picture in any batch, from the model file alone, in every command."""
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unblot
+from helpers import refused
+from unblot import api
+from unblot.cli.parser import main
+from unblot.errors import UnblotError, UnblotNote
+from unblot.runs.folder import MODEL, load_model
+
+SMALL = {"network": "unet:width=16,multipliers=1-2,blocks=1", "text_encoder": "transformer:width=32,depth=1"}
+TINY = {**SMALL, "steps": 6, "batch_size": 8, "preview_every": 3, "checkpoint_every": 3, "quiet": True}
+PROMPTS = ["a red picture", "a dark picture"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twenty red and twenty dark pictures, each with captions in a file beside it."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        pixels = rng.integers(0, 60, (8, 8, 3), np.uint8)
+        pixels[..., 0] += 150 * (i % 2)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        (folder / f"{i:02d}.txt").write_text(f"{PROMPTS[1 - i % 2]}\nanother {('dark', 'red')[i % 2]} one")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A run in which the text matters: its zeros are made small numbers, as training does slowly."""
+    trained = api.train(data, out=tmp_path_factory.mktemp("runs") / "run", **TINY)
+    torch.manual_seed(0)
+    for parameter in trained.denoiser.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    unblot.runs.folder.save_model(trained.path / MODEL, trained.config, dict(trained.denoiser.named_parameters()))
+    return api.load(trained.path)
+
+
+def test_a_run_with_captions_has_no_clusters_and_knows_their_words(run):
+    assert run.config.data.clusters == ()
+    assert set(run.config.data.text.words.split()) == {"a", "another", "red", "dark", "picture", "one"}
+
+
+def test_the_prompt_is_obeyed_by_the_network(run):
+    red, dark = (run.sample(4, prompt=prompt, steps=3).array.astype(int) for prompt in PROMPTS)
+    assert (red != dark).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_picture_is_the_same_beside_other_prompts_and_in_other_batches(run, guidance):
+    whole = run.sample(6, prompt=[*PROMPTS, ""], steps=3, guidance=guidance)
+    parts = run.sample(6, prompt=[*PROMPTS, ""], steps=3, guidance=guidance, batch_size=1)
+    assert np.abs(whole.array.astype(int) - parts.array).max() <= 1  # kernels round by the shape of a batch
+    alone = run.sample(1, first=4, prompt=PROMPTS[1], steps=3, guidance=guidance, batch_size=1)
+    assert np.array_equal(alone.array[0], parts.array[4])  # the same batch of one: to the last bit
+
+
+def test_no_prompt_and_an_empty_one_are_no_text(run):
+    assert np.abs(run.sample(2, steps=3).array.astype(int) - run.sample(2, steps=3, prompt="").array).max() <= 1
+
+
+def test_a_negative_prompt_takes_the_place_of_no_text(run):
+    plain = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0)
+    away = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0, negative=PROMPTS[1])
+    assert not np.array_equal(plain.array, away.array)
+    itself = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0, negative=PROMPTS[0])
+    unguided = run.sample(2, steps=3, prompt=PROMPTS[0])
+    assert np.abs(itself.array.astype(int) - unguided.array).max() <= 1  # away from what it goes towards
+
+
+def test_the_model_file_alone_draws_the_same(run, tmp_path):
+    (tmp_path / MODEL).write_bytes((run.path / MODEL).read_bytes())
+    alone = api.load(tmp_path / MODEL)
+    assert np.array_equal(
+        alone.sample(2, prompt=PROMPTS[0], steps=3).array, run.sample(2, prompt=PROMPTS[0], steps=3).array
+    )
+
+
+def test_words_that_were_never_seen_are_named(run):
+    with pytest.warns(UnblotNote, match=r"furry, dragon$"):
+        run.sample(1, prompt="furry red dragon", steps=1)
+
+
+def test_long_prompts_are_noted(run):
+    with pytest.warns(UnblotNote, match="longer than the longest caption"):
+        run.sample(1, prompt="a red picture " * 20, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"prompt": []}, "holds no prompt"),
+        ({"prompt": [3]}, "is no text"),
+        ({"negative": "a dark one"}, "guidance=2.0"),
+        ({"guidance": 2.0}, "give one with prompt="),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(run, choices, told):
+    with pytest.raises(UnblotError, match=told):
+        run.sample(1, steps=1, **choices)
+
+
+def test_a_run_without_captions_refuses_a_prompt(data, tmp_path):
+    plain = api.train(data, out=tmp_path / "plain", uncaptioned=True, **{**TINY, "text_encoder": "none"})
+    assert plain.config.data.text is None
+    assert plain.denoiser.text_encoder is None
+    with pytest.raises(UnblotError, match="trained without captions"):
+        plain.sample(1, prompt="a red picture")
+
+
+@pytest.mark.parametrize("network", ["mlp", "ddpm_unet"])
+def test_networks_that_cannot_read_are_refused_with_those_that_can(data, network):
+    with pytest.raises(UnblotError, match="choose unet or dit"):
+        api.plan(data, network=network, quiet=True)
+
+
+def test_captions_that_are_not_there_cannot_be_read():
+    with pytest.raises(UnblotError, match="has no captions"):
+        api.plan("digits", text_encoder="transformer", quiet=True)
+
+
+def test_training_goes_on_to_the_last_bit(data, tmp_path):
+    whole = api.train(data, out=tmp_path / "whole", **TINY)
+    before = (whole.path / MODEL).read_bytes()
+    shutil.rmtree(whole.path / "checkpoints" / "00000006")
+    (whole.path / MODEL).unlink()
+    api.resume(whole.path, quiet=True)
+    assert (whole.path / MODEL).read_bytes() == before
+
+
+def test_samples_say_what_was_asked_for(run, tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{PROMPTS[1]}\n\n")
+    out = tmp_path / "out"
+    argv = ["sample", run.path, "-n", "3", "--steps", "2", "--prompt", PROMPTS[0], "--prompts", prompts, "--out", out]
+    assert main([*map(str, argv)]) == 0
+    about = [json.loads(Image.open(out / f"{i:06d}.png").text["unblot"]) for i in range(3)]
+    assert [a["prompt"] for a in about] == [*PROMPTS, PROMPTS[0]]
+    assert json.loads((out / "manifest.json").read_text())["prompt"] == PROMPTS
+    assert main([*map(str, argv)]) == 0  # which finds everything there
+    assert "another model or of other choices" in refused(capsys, *argv, "--prompt", "red")
+
+
+def test_film_and_edits_take_prompts(run, data, tmp_path):
+    film = ["film", run.path, "--prompt", PROMPTS[0], "-n", "2", "--steps", "2", "--out", tmp_path / "film"]
+    assert main([*map(str, film)]) == 0
+    edit = ["edit", "img2img", run.path, data / "00.png", "--prompt", PROMPTS[0], "--guidance", "2", "-n", "2"]
+    assert main([*map(str, [*edit, "--steps", "3", "--out", tmp_path / "edit"])]) == 0
+    files = sorted((tmp_path / "edit").glob("00-*.png"))
+    assert [json.loads(Image.open(f).text["unblot"])["prompt"] for f in files] == [PROMPTS[0]] * 2
+
+
+def test_evaluation_and_distillation_show_the_captions_of_the_data(run, data, tmp_path, monkeypatch):
+    asked = []
+    sample = unblot.runs.run.Run.sample
+    monkeypatch.setattr(unblot.runs.run.Run, "sample", lambda self, n, **k: asked.append(k) or sample(self, n, **k))
+    api.evaluate(run.path, n=8, likelihood=2, steps=2, quiet=True)
+    assert {*asked[0]["prompt"]} <= {*PROMPTS}
+    student = api.distill(run.path, out=tmp_path / "student", steps=2, batch_size=4, guidance=1.5, quiet=True)
+    assert student.sample(1, prompt=PROMPTS[0]).prompts == [PROMPTS[0]]
+
+
+def test_tuning_measures_with_captions(run, monkeypatch):
+    monkeypatch.setattr("unblot.config.durations.LEAST_SECONDS", 0.0)
+    tuned = api.tune(run.path, budget="1s", n=100)
+    assert tuned.candidates
+    assert run.sample(1, prompt=PROMPTS[0]).provenance["steps"] == tuned.candidates[-1].sampler.steps
+
+
+def test_nothing_of_captions_needs_a_network(data, tmp_path, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    trained = api.train(data, out=tmp_path / "run", **TINY)
+    api.load(trained.path).sample(1, prompt="a red picture", steps=1)
+
+
+def test_a_model_whose_captions_were_forged_is_damaged(run, tmp_path):
+    config, denoiser = load_model(run.path / MODEL)
+    text = unblot.config.schema.TextFacts("zz yy", "a", 4, 1)
+    forged = unblot.config.schema.RunConfig(
+        config.source, config.data.__class__(**{**vars(config.data), "text": text}), config.train, config.version
+    )
+    unblot.runs.folder.save_model(tmp_path / "m.safetensors", forged, dict(denoiser.named_parameters()))
+    with pytest.raises(UnblotError, match="damaged"):
+        api.load(tmp_path / "m.safetensors")
