@@ -97,7 +97,7 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
 def seen_by(
     denoiser: Denoiser, dataset: Dataset, indices: np.ndarray, size: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor | None, list[torch.Generator]]]:
-    """Batches of pictures (B, C, H, W), their labels (B,) if the denoiser has any, and a generator for each picture.
+    """Batches of the x0 of pictures (B, C, H, W), their labels (B,) if the denoiser has any, and their generators.
 
     On the denoiser's device. Generator i follows from the seed and the position i among the indices.
     """
@@ -105,4 +105,4 @@ def seen_by(
     for start in range(0, len(indices), size):
         x0, label = dataset.batch(indices[start : start + size])
         known = None if label is None or not denoiser.num_classes else label.to(device)
-        yield x0.to(device), known, picture_generators(seed, range(start, start + len(x0)))
+        yield denoiser.latents(x0.to(device)), known, picture_generators(seed, range(start, start + len(x0)))

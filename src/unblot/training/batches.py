@@ -15,6 +15,7 @@ from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
+from unblot.latent.latents import latents_of
 from unblot.process.levels import per_picture
 from unblot.process.randomness import chunk_generator, epoch_order, stratified_uniform, uniform_indices
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
@@ -144,9 +145,11 @@ class BatchMaker:
     def __init__(self, config: RunConfig, dataset: Dataset, augment: str, second_noise: bool = False):
         train = config.train
         self.dataset, self.second_noise = dataset, second_noise
+        self.seen = latents_of(dataset)  # as the denoiser does: the pictures, or their latents
+        self.encode = None if augment == "none" else dataset.autoencoder  # what is augmented is encoded afterwards
         self.no_label = config.data.num_labels  # the label that stands for a hidden one
         self.sampler = BatchSampler(
-            train.seed, train.batch_size, len(dataset.train), config.data.shape, train.times, train.label_dropout
+            train.seed, train.batch_size, len(dataset.train), config.shape, train.times, train.label_dropout
         )
         self.augment = build(AUGMENTATIONS, augment, "augmentation")
         self.coupling = build(COUPLINGS, train.coupling, "coupling")
@@ -154,9 +157,13 @@ class BatchMaker:
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The batch of a step, or one process's share of it."""
         draw = self.sampler.at(step, rank, world)
-        x0, label = self.dataset.batch(self.dataset.train[draw.pictures.numpy()])
+        dataset = self.seen if self.encode is None else self.dataset
+        x0, label = dataset.batch(dataset.train[draw.pictures.numpy()])
         chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
         x0, conditions = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
+        if self.encode is not None:
+            with torch.no_grad():
+                x0 = self.encode.encode(x0.to(self.encode.mean.device)).cpu()
         eps = self.coupling(x0, draw.eps)
         if label is not None:
             label = torch.where(draw.hidden, self.no_label, label)

@@ -13,7 +13,7 @@ import torch
 from unblot.data.output import sheet
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
-from unblot.runs.folder import CONFIG, MODEL, SAMPLES, save_model
+from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
 from unblot.sampling.batched import sample_batches
 from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import write_json
@@ -76,7 +76,7 @@ def run_training(
             controller.planned_step_seconds,
         )
         if trainer.group.is_main_process:
-            loop.logger.finish(trainer.config, session)
+            loop.logger.finish(trainer.config, session, frozen_weights(trainer.denoiser))
     return trainer.step >= trainer.config.train.steps
 
 
@@ -179,7 +179,7 @@ class Loop:
         tensors = trainer.for_main_process(trainer.tensors())
         if trainer.group.is_main_process:
             metrics_bytes = self.logger.metrics.flushed()
-            save_model(self.folder / MODEL, trainer.config, averages(tensors))
+            save_model(self.folder / MODEL, trainer.config, averages(tensors) | frozen_weights(trainer.denoiser))
             if budget is not None:
                 write_json(self.folder / CONFIG, trainer.config.to_dict())  # with the steps as they are planned now
             state = {
@@ -266,7 +266,7 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     with trainer.averaged():
         samples = sample_batches(
             trainer.denoiser,
-            data.shape,
+            config.shape,
             indices,
             schedule=config.train.schedule,
             **how,
@@ -274,7 +274,7 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
             labels=labels,
             batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(data.shape))),
         )
-        return torch.cat(list(samples)).cpu(), labels
+        return torch.cat([trainer.denoiser.pictures(x0, data.shape[1:]).cpu() for x0 in samples]), labels
 
 
 @contextmanager

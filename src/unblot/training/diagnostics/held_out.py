@@ -53,7 +53,7 @@ class HeldOutLoss:
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
         self.log_snr = log_snr(task.schedule(middle))
         self.mine = torch.arange(self.n)[group.rank :: group.world]
-        eps = torch.stack([torch.randn(config.data.shape, generator=generators[k]) for k in self.mine.tolist()])
+        eps = torch.stack([torch.randn(config.shape, generator=generators[k]) for k in self.mine.tolist()])
         sides = {"training": data.train, "held_out": data.held_out}
         self.batches = {side: self._batch(chosen, eps) for side, chosen in sides.items() if len(chosen)}
 
@@ -77,7 +77,7 @@ class HeldOutLoss:
     def _batch(self, indices: np.ndarray, eps: Tensor) -> Batch:
         """This process's items on the pictures at `indices`."""
         order = torch.randperm(len(indices), generator=generator(self.seed, MEASURE, self.n))
-        x0, label = self.task.batches.dataset.batch(indices[order[self.mine % len(order)].numpy()])
+        x0, label = self.task.batches.seen.batch(indices[order[self.mine % len(order)].numpy()])
         x0, noise = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
         return Batch(x0, self.t[self.mine], noise, None if label is None else label.to(self.device))
 
