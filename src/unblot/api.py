@@ -78,18 +78,15 @@ def train(
     source, dataset = data_of_choices(data, choices, quiet)
     controller = BudgetController(budget, shared_clock(join_group()))
     group, latent = join_group(), bool(choices.get("latent"))
-    # The first stage of latents comes before trial steps, which need them, and in a folder, to go on from.
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
     trainer = None if latent else denoising_trainer(config, dataset)
     with claimed(folder, Path("runs") / dataset.name, group) as claim:
         if group.is_main_process:
             create(claim, config, overwrite)
-        if trainer is None:
+        if trainer is None:  # the first stage of latents: before trial steps, in a folder to go on from
             choices["latent_steps"], dataset = first_stage(claim, config, dataset, controller, line_printer(quiet))
             config, budget_plan = planned(source, dataset, choices, budget, controller)
             trainer = denoising_trainer(config, dataset)
-            if group.is_main_process:
-                write_run_config(claim, config)
         return _train(claim, trainer, controller, budget_plan, quiet)
 
 
@@ -209,6 +206,8 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
         cache_folder() / "features",
     )
     run = load(path, config.device)
+    if config.ode:
+        run.need_pixels(arg("ode", config.ode))
     must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
     label = labels_as_trained(run.config.data, dataset, config.seed, config.n)
