@@ -30,9 +30,10 @@ from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.training import checkpoint
 from unblot.training.announce import announce
-from unblot.training.budget import choose, go_on, keep, training_seconds, try_out
+from unblot.training.budget import go_on, keep, planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.diagnostics.monitor import Monitor
+from unblot.training.latents import first_stage, with_first_stage
 from unblot.training.loop import run_training
 from unblot.training.plan import SPECS, check_choices, plan_run
 from unblot.training.trainer import Trainer, denoising_trainer
@@ -77,15 +78,16 @@ def train(
         refuse_run(folder, overwrite)
     source, dataset = data_of_choices(data, choices, quiet)
     controller = BudgetController(budget, shared_clock(join_group()))
-    config, budget_plan = plan_run(source, dataset, choices), None
-    if budget is not None:
-        config, budget_plan = choose(
-            lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller
-        )
-    trainer = denoising_trainer(config, dataset)
-    with claimed(folder, Path("runs") / dataset.name, trainer.group) as claim:
-        if trainer.group.is_main_process:
+    group, latent = join_group(), bool(choices.get("latent"))
+    config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
+    trainer = None if latent else denoising_trainer(config, dataset)
+    with claimed(folder, Path("runs") / dataset.name, group) as claim:
+        if group.is_main_process:
             create(claim, config, overwrite)
+        if trainer is None:  # the first stage of latents: before trial steps, in a folder to go on from
+            choices["latent_steps"], dataset = first_stage(claim, config, dataset, controller, line_printer(quiet))
+            config, budget_plan = planned(source, dataset, choices, budget, controller)
+            trainer = denoising_trainer(config, dataset)
         return _train(claim, trainer, controller, budget_plan, quiet)
 
 
@@ -136,6 +138,8 @@ def resume(
     dataset, config = data_of_run(config, folder, data, quiet)
     seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
     controller = BudgetController(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
+    if config.distill is None:
+        config, dataset = with_first_stage(folder, config, dataset, controller, line_printer(quiet))
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
     budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
     if config.distill is None:
@@ -203,6 +207,8 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
         cache_folder() / "features",
     )
     run = load(path, config.device)
+    if config.ode:
+        run.need_pixels(arg("ode", config.ode))
     must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
     shown = as_trained(run.config.data, dataset, config.seed, config.n)
@@ -234,7 +240,7 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     weights = snapshots.weights(std)
     chosen = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema=f"power:std={std}"))
     with locked(path):
-        save_model(path / MODEL, chosen, weights)
+        save_model(path / MODEL, chosen, {**run.denoiser.state_dict(), **weights})
     return load(path, config.device)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unblot.nn.autoencoder import Autoencoder
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import ddpm_index
@@ -59,6 +60,8 @@ class Denoiser(nn.Module):
     al. 2022, appendix F.2). learned_variance: the network has twice the output channels, the second half for the
     variance. spectrum: of the data, for c_skip, c_out and c_in of each frequency (with edm only). text_encoder: of a
     model that reads captions.
+
+    autoencoder: of a model of latents, frozen; None where x0 is the picture itself.
     """
 
     def __init__(
@@ -81,6 +84,17 @@ class Denoiser(nn.Module):
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
+        self.autoencoder: Autoencoder | None = None
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """The x0 of pictures (B, C, H, W) in the network's range: they themselves, or their latents."""
+        with torch.no_grad():
+            return pictures if self.autoencoder is None else self.autoencoder.encode(pictures)
+
+    def pictures(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
+        """The pictures of x0, of this height and width, in the network's range: x0 itself, or its latents decoded."""
+        with torch.no_grad():
+            return x0 if self.autoencoder is None else self.autoencoder.decode(x0, *size)
 
     def condition(self, label: Tensor | None = None, captions: Sequence[str] | None = None) -> Condition:
         """The condition of labels (B,) and captions, a text for each picture, on this denoiser's device.

@@ -12,7 +12,7 @@ from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
-from unblot.config.schema import DataConfig, DistillConfig, EditConfig, SampleConfig, TrainConfig
+from unblot.config.schema import DataConfig, DistillConfig, EditConfig, LatentConfig, SampleConfig, TrainConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
@@ -103,6 +103,7 @@ def _training(command: Command) -> None:
     train.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
     train.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(train, DataConfig, skip=["data"])
+    add_flags(train, LatentConfig)
     add_flags(train, TrainConfig)
 
     distill = command("distill", "make a few-step model from a run", does.distill_command, "RUN [--out RUN] [flags]")

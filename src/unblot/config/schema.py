@@ -216,6 +216,19 @@ class DistillConfig(Checked):
     sha256: str = option("", "", default="")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(Checked):
+    """The autoencoder of a run that learns in latents. latent_steps: of its training, None until that is planned."""
+
+    latent: bool = option("learn in the latents of an own autoencoder, trained first", "latent", default=False)
+    latent_factor: int = option("pixels to a side of one latent: 2, 4, 8", "latent", "N", low=2, high=16, default=4)
+    latent_channels: int = option("channels of the latents", "latent", "N", low=1, high=64, default=4)
+    latent_width: int = option("width of the autoencoder", "latent", "N", low=4, high=1024, default=32)
+    latent_steps: int | None = option(
+        "its training steps (default: a quarter of the budget, or of the steps)", "latent", "N", low=1, default=None
+    )
+
+
 @dataclass(frozen=True)
 class TextFacts:
     """What a run must know of its captions, to read a prompt as they were read.
@@ -277,6 +290,20 @@ class DataFacts:
         return "points" if self.shape == (2, 1, 1) else "pictures"
 
 
+def latent_facts(data: DataFacts, latent: LatentConfig) -> DataFacts:
+    """The facts of the latents of this data."""
+    channels, factor = latent.latent_channels, latent.latent_factor
+    return dataclasses.replace(
+        data,
+        channels=channels,
+        height=-(-data.height // factor),
+        width=-(-data.width // factor),
+        values={"dtype": "float32", "offset": [0.0] * channels, "scale": [1.0] * channels, "alpha": False},
+        std=1.0,
+        spectrum="",
+    )
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything needed to rebuild a run's model, and to say how it was made."""
@@ -286,6 +313,17 @@ class RunConfig:
     train: TrainConfig
     version: str
     distill: DistillConfig | None = None
+    latent: LatentConfig | None = None
+
+    @property
+    def seen(self) -> DataFacts:
+        """What the denoiser learns: the pictures, or their latents, whose standard deviation is 1."""
+        return self.data if self.latent is None else latent_facts(self.data, self.latent)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the denoiser learns."""
+        return self.seen.shape
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -19,6 +19,7 @@ from unblot.data.readers.sources import open_source, split_spec
 from unblot.data.split import split
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
+from unblot.nn.autoencoder import Autoencoder
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: comparing arrays would take long
@@ -30,7 +31,8 @@ class Dataset:
     hash of the content, equal for the same pictures at another place. cached: names, broken pictures and kinds of the
     originals, None for a data set that was not read from a source. captions: for
     each of the N pictures, in order, its captions, one or several, () for a picture without any; None where no picture
-    has one, or where they are not asked for.
+    has one, or where they are not asked for. autoencoder, latents: through which a run sees the pictures, and what it
+    sees, (N, c, h, w) float32; None where it sees the pictures themselves.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Dataset:
     held_out: np.ndarray
     cached: CachedDataset | None = None
     captions: tuple[tuple[str, ...], ...] | None = None
+    autoencoder: Autoencoder | None = None
+    latents: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -70,7 +70,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "solver": canonical(SOLVERS, "euler", "solver"),
         "sampling_steps": choices.nfe,
     }
-    train = resolve(teacher.data, {**taken, **decided, **training})
+    train = resolve(teacher.seen, {**taken, **decided, **training})
     if train.shard == "on":
         raise UnblotError(f"a distillation keeps its networks whole in every process; leave out {arg('shard', 'on')}")
     if train.times != "spacing":

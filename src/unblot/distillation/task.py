@@ -19,6 +19,7 @@ from unblot.data.clusters import clustered
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition, Denoiser
 from unblot.distillation.targets import no_noise, one_step_x0, segment
+from unblot.latent.latents import with_latents
 from unblot.losses import WEIGHTINGS, squared_error
 from unblot.process.levels import corrupt
 from unblot.process.schedules import SCHEDULES
@@ -54,6 +55,8 @@ class DistillationTask:
         self.denoiser, self.critic = copy.deepcopy(teacher), copy.deepcopy(teacher).train()
         self.teacher = teacher.eval().requires_grad_(False)
         self.learners: Mapping[str, nn.Module] = {"student": self.denoiser, "critic": self.critic}
+        if teacher.autoencoder is not None:
+            dataset = with_latents(dataset, teacher.autoencoder)
         clusters = len(config.data.clusters)
         dataset = clustered(dataset, clusters) if clusters else dataset
         # The teacher has learned from augmented pictures; its student sees pictures as they are.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unblot._version import __version__
 from unblot.config.choices import from_choices
@@ -49,7 +50,7 @@ def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, 
     known = _encoded(run, pictures)
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
-        mask = torch.from_numpy(~unknown).to(known.device)[rows]
+        mask = known_x0(run, torch.from_numpy(~unknown).to(known.device))[rows]
         return methods.inpaint(batch.denoise, known[rows], mask, batch.x_T(), batch.levels, batch.solver, batch.noise)
 
     edited = _edited(run, "inpaint", pictures, work, {**INPAINTING, **choices, "n": n})
@@ -69,6 +70,7 @@ def outpaint(
     **choices: Any,
 ) -> EditResult:
     """n samples per picture of what lies beyond its border, in pixels per side, by inpainting windows of its size."""
+    run.need_pixels("outpaint")
     known, sides = _encoded(run, pictures), {"left": left, "right": right, "top": top, "bottom": bottom}
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
@@ -87,6 +89,7 @@ def outpaint(
 
 def upscale(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n samples of the run's size per small picture (P, C, h, w), whose means over factor x factor pixels equal it."""
+    run.need_pixels("upscale")
     height, width = run.config.data.shape[1:]
     factor = height // small.shape[2]
     if small.shape[2] * factor != height or small.shape[3] * factor != width:
@@ -105,6 +108,7 @@ def colorize(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> EditR
 
     The brightness of three channels is their luma, of another number their mean.
     """
+    run.need_pixels("colorize")
     values, channels = values_of(run), run.config.data.channels
     weights = gray_weights(channels - values.alpha)
     if len(weights) == 1:
@@ -197,7 +201,7 @@ def _edited(
     sampler = replace(plain_sampler(train, config.steps, config.solver, config.spacing), guidance=config.guidance)
     batches = split_batches(
         run.denoiser,
-        data.shape,
+        run.config.shape,
         range(count),
         sampler.levels(build(SCHEDULES, train.schedule, "schedule")),
         build(SOLVERS, sampler.solver, "solver"),
@@ -208,7 +212,7 @@ def _edited(
     )
     results = []
     for batch in batches:
-        results.append(work(batch, rows[batch.part]).cpu().numpy())
+        results.append(run.pictures(work(batch, rows[batch.part])).cpu().numpy())
         progress(len(results[-1]))
     array = values.decode(np.concatenate(results)).reshape(len(pictures), config.n, *results[0].shape[1:])
     origin = {"generator": f"unblot {__version__}", "run": run.path.resolve().name, "edit": kind, **(about or {})}
@@ -235,14 +239,26 @@ def _restoring(operator: Operator, y: Tensor) -> Work:
 
 
 def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True) -> Tensor:
-    """Stored pictures in the network's range, on the run's device. Raises UnblotError for another shape."""
+    """The x0 of stored pictures, on the run's device: in the network's range, or in latents. Raises UnblotError for
+    another shape."""
     wanted = run.config.data.shape
     if pictures.ndim != 4 or pictures.shape[1] != wanted[0] or (fixed_size and pictures.shape[1:] != wanted):
         raise UnblotError(
             f"pictures of shape {pictures.shape} do not fit this run; give (P, {', '.join(map(str, wanted))})"
         )
     _check_finite(pictures)
-    return torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(run.device)
+    return run.denoiser.latents(torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(run.device))
+
+
+def known_x0(run: Run, known: Tensor) -> Tensor:
+    """Which values of x0 (P, 1, h, w) are known, where these pixels (P, 1, H, W) are: of latents those all of whose own
+    pixels are known. The pixels outside of the picture, up to a whole latent, are known."""
+    if run.config.latent is None:
+        return known
+    factor = run.config.latent.latent_factor
+    bottom, right = -known.shape[2] % factor, -known.shape[3] % factor
+    unknown = F.pad((~known).float(), (0, right, 0, bottom))
+    return F.max_pool2d(unknown, factor) == 0
 
 
 def _check_finite(pictures: np.ndarray) -> None:

@@ -95,7 +95,7 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
         )
         batches = sample_batches(
             denoiser,
-            data.shape,
+            config.shape,
             range(n),
             schedule=train.schedule,
             spacing=train.spacing,
@@ -105,7 +105,8 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
             condition=condition,
             batch_size=250,
         )
-        samples = dataset.values.decode(torch.cat(list(batches)).cpu().numpy())
+        pictures = torch.cat([denoiser.pictures(x0, data.shape[1:]) for x0 in batches])
+        samples = dataset.values.decode(pictures.cpu().numpy())
         return frechet_distance(extract(features, parts_of(dataset, samples).samples.chunks()), reference)
 
     return judge

@@ -98,11 +98,11 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
 def seen_by(
     denoiser: Denoiser, dataset: Dataset, indices: np.ndarray, size: int, seed: int
 ) -> Iterator[tuple[Tensor, Condition, list[torch.Generator]]]:
-    """Batches of pictures (B, C, H, W), what they show as far as the denoiser knows, and a generator for each picture.
+    """Batches of the x0 of pictures (B, C, H, W), what they show as far as the denoiser knows, and their generators.
 
     On the denoiser's device. Generator i follows from the seed and the position i among the indices.
     """
     device = next(denoiser.parameters()).device
     for start in range(0, len(indices), size):
         x0, condition = shown(denoiser, dataset, indices[start : start + size])
-        yield x0.to(device), condition, picture_generators(seed, range(start, start + len(x0)))
+        yield denoiser.latents(x0.to(device)), condition, picture_generators(seed, range(start, start + len(x0)))

@@ -209,9 +209,10 @@ def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options:
     """Bits per dimension of held-out and of training pictures, given what they show: means, intervals, each picture's.
 
     `bound` with its terms; `ode` along the probability-flow ODE, for whole numbers with uniform noise of one step.
-    None for a distilled run, which is no denoiser, and where none is asked for.
+    None for a distilled run, which is no denoiser, for one in latents, whose density is not that of pictures, and where
+    none is asked for.
     """
-    if config.distill is not None or not (options.likelihood or options.ode):
+    if config.distill is not None or config.latent is not None or not (options.likelihood or options.ode):
         return None
     discrete = dataset.values.bounded
     result: dict[str, Any] = {"discrete": discrete, "steps": BOUND_STEPS, "nfe": BOUND_NFE, "ode_steps": ODE_STEPS}

@@ -131,6 +131,8 @@ def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Not
     if config.distill is not None:
         note("a distilled run is no denoiser: it has no likelihood and no loss by noise level; its teacher has")
         return None
+    if config.latent is not None:
+        note("a run in latents has no likelihood of pictures: the density of latents is not theirs")
     if min(len(dataset.held_out), len(dataset.train)) < 2:
         few = f"{len(dataset.held_out)} held-out and {len(dataset.train)} training {config.data.kind}"
         note(f"the loss by noise level needs at least 2 held-out and 2 training {config.data.kind}; there are {few}")

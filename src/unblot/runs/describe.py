@@ -41,6 +41,7 @@ def describe(path: Path) -> str:
         ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
                      f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"),
         ("sampling", f"{train.solver}, {train.sampling_steps} steps, spacing {train.spacing}"),
+        *_latent_rows(config),
         ("preset", f"{train.preset}, unblot {config.version}"),
     ]  # fmt: skip
     if config.distill is not None:
@@ -50,6 +51,16 @@ def describe(path: Path) -> str:
     if path.is_dir():
         rows += _folder_rows(path, config, denoiser)
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _latent_rows(config: RunConfig) -> list[tuple[str, str]]:
+    """What the denoiser learns, where that is latents."""
+    if config.latent is None:
+        return []
+    (channels, height, width), chosen = config.shape, config.latent
+    text = f"{height} x {width} x {channels}, of an own autoencoder: factor {chosen.latent_factor}, "
+    steps = "as many steps as fit" if chosen.latent_steps is None else f"{chosen.latent_steps} steps"
+    return [("latents", f"{text}width {chosen.latent_width}, trained for {steps}")]
 
 
 def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> list[tuple[str, str]]:

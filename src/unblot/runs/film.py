@@ -32,7 +32,7 @@ def shoot(run: Run, n: int, **choices: Any) -> list[Frame]:
     def on_step(progress: Progress) -> None:
         level = progress.level
         scale = float((level.alpha**2 + level.sigma**2).sqrt())
-        x, x0 = progress.x.cpu().numpy() / scale, progress.x0.cpu().numpy()
+        x, x0 = (run.pictures(value).cpu().numpy() for value in (progress.x / scale, progress.x0))
         frames.append(Frame(x, x0, float(level.sigma / level.alpha)))
 
     run.sample(n, batch_size=n, on_step=on_step, **choices)

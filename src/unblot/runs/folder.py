@@ -2,6 +2,7 @@
 
     config.json          every choice, and what the data is
     model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
+    autoencoder.safetensors  of a run in latents: its first stage, to go on from
     teacher.safetensors  of a distilled run: the model that it was made from
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
     plan.json            with a budget: the plan from trial steps, and how it ended
@@ -31,8 +32,10 @@ from unblot.data.augment import AUGMENTATIONS
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
+from unblot.latent.first_stage import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn import NETWORKS
+from unblot.nn.autoencoder import frozen
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
@@ -48,7 +51,7 @@ TUNING = "tuning.json"
 BEST, LOG, WANDB_ID = "best.safetensors", "training.log", "wandb.id"
 
 OURS = re.compile(  # every file that unblot writes into a run folder, besides those that a manifest in samples/ lists
-    r"(config|plan|tuning)\.json|(model|teacher|best)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
+    r"(config|plan|tuning)\.json|(model|teacher|best|autoencoder)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
     r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
 )
@@ -57,7 +60,7 @@ TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
     """The run's denoiser with fresh weights, which follow from the run's seed, in channels_last."""
-    train, data = config.train, config.data
+    train, data = config.train, config.seen
     augmentations = build(AUGMENTATIONS, train.augment, "augmentation").conditions
     learned = build(OBJECTIVES, train.objective, "objective").learned_variance
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
@@ -73,6 +76,20 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         network, train.parameterization, train.data_std, data.num_labels, augmentations, learned, spectrum, encoder
     )
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_model(config: RunConfig) -> Denoiser:
+    """`build_denoiser`'s, with the frozen autoencoder of a run in latents, whose weights are those of a model file."""
+    denoiser = build_denoiser(config)
+    if config.latent is not None:
+        denoiser.autoencoder = frozen(build_autoencoder(config))
+    return denoiser
+
+
+def frozen_weights(denoiser: Denoiser) -> dict[str, Tensor]:
+    """The weights of a model that are not trained with it, but saved: those of its autoencoder."""
+    trained = dict(denoiser.named_parameters())
+    return {name: w.detach().cpu().contiguous() for name, w in denoiser.state_dict().items() if name not in trained}
 
 
 def fingerprint(denoiser: Denoiser) -> str:
@@ -164,9 +181,9 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     try:
         convert_stored(config.data.values, ValueMap, "values of the data")
         with _at_most(len(weights)), torch.device("meta"):
-            expected = build_denoiser(config).state_dict()
+            expected = build_model(config).state_dict()
         _compare({name: w.shape for name, w in expected.items()}, {name: w.shape for name, w in weights.items()})
-        denoiser = build_denoiser(config)
+        denoiser = build_model(config)
         denoiser.load_state_dict(weights)
     except (UnblotError, ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, MemoryError) as e:
         reason = " ".join(str(e).split())[:200]

@@ -145,7 +145,7 @@ class Run:
         }
         batches = sample_batches(
             self.denoiser,
-            data.shape,
+            self.config.shape,
             indices,
             condition=condition,
             guidance=guidance,
@@ -156,12 +156,24 @@ class Run:
         values = ValueMap.from_dict(data.values)
         precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # that of training, on a GPU
         with mixed_precision(precision, self.device):
-            array = np.concatenate([values.decode(batch.cpu().numpy()) for batch in batches])
+            array = np.concatenate([values.decode(self.pictures(batch).cpu().numpy()) for batch in batches])
         run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
         options = {**asdict(config), **asdict(sampler)}
         changed = {k: options[k] for k in GUIDANCE_OPTIONS if options[k] != getattr(SampleConfig, k)}
         about = {"generator": f"unblot {__version__}", **run, **choices, "guidance": sampler.guidance, **changed}
         return Samples(array, chosen, data, indices, about, prompts)
+
+    def pictures(self, x0: Tensor) -> Tensor:
+        """The pictures (B, C, H, W) in the network's range that an x0 of the denoiser stands for."""
+        return self.denoiser.pictures(x0, self.config.data.shape[1:])
+
+    def need_pixels(self, what: str) -> None:
+        """Raises UnblotError for a run in latents, where `what` has no meaning."""
+        if self.config.latent is not None:
+            raise UnblotError(
+                f"{what} works on pixels, and this run learned latents of {self.config.latent.latent_factor}x"
+                f"{self.config.latent.latent_factor} pixels; use a run that was trained without {arg('latent')}"
+            )
 
     def need_denoiser(self, what: str) -> None:
         """Raises UnblotError for a distilled run, which knows its own noise levels alone and cannot do `what`."""
@@ -243,6 +255,8 @@ class Run:
             )
         if scale == 1 and weak is not None:
             raise UnblotError(f"autoguidance with scale 1 changes nothing; give {arg('guidance', 1.5)} or more")
+        if threshold != "none":
+            self.need_pixels(arg("threshold", threshold))
         if threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
             raise UnblotError(
                 f"{arg('threshold', threshold)} needs data with limits; this run's data are unbounded floats"
@@ -266,7 +280,7 @@ class Run:
             config, denoiser = self.config, at_snapshot(place, self.config)
         else:
             config, denoiser = load_model(place)
-        mine, its = ((c.data.shape, c.data.num_labels) for c in (self.config, config))
+        mine, its = ((c.shape, c.data.num_labels) for c in (self.config, config))
         if (config.data.text is None) != (self.config.data.text is None):
             raise UnblotError(f"{arg('autoguide', path)} reads captions or does not, other than this run; give another")
         if mine != its:

@@ -16,6 +16,7 @@ from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg
+from unblot.latent.latents import latents_of
 from unblot.process.levels import per_picture
 from unblot.process.randomness import chunk_generator, epoch_order, stratified_uniform, uniform_indices
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
@@ -164,9 +165,11 @@ class BatchMaker:
         train, text = config.train, config.data.text
         self.tokenizer = None if text is None else Tokenizer(text)
         self.dataset, self.second_noise = dataset, second_noise
+        self.seen = latents_of(dataset)  # as the denoiser does: the pictures, or their latents
+        self.encode = None if augment == "none" else dataset.autoencoder  # what is augmented is encoded afterwards
         self.no_label = config.data.num_labels  # the label that stands for a hidden one
         self.sampler = BatchSampler(
-            train.seed, train.batch_size, len(dataset.train), config.data.shape, train.times, train.label_dropout
+            train.seed, train.batch_size, len(dataset.train), config.shape, train.times, train.label_dropout
         )
         self.augment = build(AUGMENTATIONS, augment, "augmentation")
         self.coupling = build(COUPLINGS, train.coupling, "coupling")
@@ -175,9 +178,12 @@ class BatchMaker:
         """The batch of a step, or one process's share of it."""
         draw = self.sampler.at(step, rank, world)
         indices = self.dataset.train[draw.pictures.numpy()]
-        x0, label = self.dataset.batch(indices)
+        x0, label = (self.seen if self.encode is None else self.dataset).batch(indices)
         chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
         x0, augmented = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
+        if self.encode is not None:
+            with torch.no_grad():
+                x0 = self.encode.encode(x0.to(self.encode.mean.device)).cpu()
         eps = self.coupling(x0, draw.eps)
         captions = captions_of(self.dataset.captions, indices.tolist(), draw.passes.tolist())
         tokens = None if self.tokenizer is None or captions is None else self.tokenizer(captions)

@@ -18,7 +18,7 @@ import torch
 
 from unblot.config.durations import format_seconds
 from unblot.config.presets import ENOUGH_STEPS, FREE_BATCH, LEAST_PASS, MOST_BATCH, ladder
-from unblot.config.schema import RunConfig
+from unblot.config.schema import DataConfig, RunConfig
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
@@ -26,6 +26,7 @@ from unblot.runs.folder import PLAN
 from unblot.system.files import write_json
 from unblot.training.budget_controller import BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
+from unblot.training.plan import plan_run
 from unblot.training.previews import PREVIEW_STEPS, preview_pictures
 from unblot.training.trainer import Trainer, denoising_trainer
 
@@ -111,6 +112,15 @@ def training_seconds(trial: Trial) -> float:
     return train.steps * trial.step_seconds + _overhead(trial, 0)
 
 
+def planned(
+    source: DataConfig, dataset: Dataset, choices: dict[str, Any], budget: float | None, controller: BudgetController
+) -> tuple[RunConfig, BudgetPlan | None]:
+    """The configuration of a run on this data, and with a budget its plan."""
+    if budget is None:
+        return plan_run(source, dataset, choices), None
+    return choose(lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller)
+
+
 def choose(
     configure: Callable[..., RunConfig], choices: Mapping[str, Any], dataset: Dataset, controller: BudgetController
 ) -> tuple[RunConfig, BudgetPlan]:
@@ -123,7 +133,7 @@ def choose(
     assert controller.budget is not None
     until = controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * controller.budget)
     first = configure()
-    networks = (first.train.network,) if "network" in choices else ladder(first.data, first.train.preset)
+    networks = (first.train.network,) if "network" in choices else ladder(first.seen, first.train.preset)
     free_batch = "batch_size" not in choices and first.train.preset == "default"
     chosen = configure(network=networks[0])
     if len(networks) > 1 or free_batch:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig
 from unblot.errors import UnblotError, arg
+from unblot.latent.first_stage import FILE as AUTOENCODER
 from unblot.runs.folder import BEST, CHECKPOINTS, CONFIG, MODEL, PLAN, SNAPSHOTS, TEACHER
 from unblot.system.files import checksum, flush, read_tensors, write_json, write_tensors
 
@@ -39,7 +40,8 @@ def run_identity(config: RunConfig) -> str:
     """A hash of everything that makes a run what it is: data, recipe, seed and, of a distillation, the teacher."""
     train = {name: value for name, value in dataclasses.asdict(config.train).items() if name not in FREE}
     distill = None if config.distill is None else dataclasses.asdict(config.distill)
-    return _digest({"data": dataclasses.asdict(config.data), "train": train, "distill": distill})
+    latent = {} if config.latent is None else {"latent": dataclasses.asdict(config.latent)}
+    return _digest({"data": dataclasses.asdict(config.data), "train": train, "distill": distill, **latent})
 
 
 def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], identity: str) -> Path:
@@ -133,7 +135,7 @@ def remove_unfinished(run: Path) -> None:
     """Removes what a run that was killed while it wrote has left: our own files under their temporary names."""
     for folder in (run / CHECKPOINTS).glob("[0-9]*.part"):
         shutil.rmtree(folder, ignore_errors=True)
-    ours = [path for name in (MODEL, BEST, TEACHER, CONFIG, PLAN) for path in run.glob(f".{name}.*.part")]
+    ours = [path for name in (MODEL, BEST, TEACHER, AUTOENCODER, CONFIG, PLAN) for path in run.glob(f".{name}.*.part")]
     for path in (*ours, *(run / SNAPSHOTS).glob(".[0-9]*.safetensors.*.part")):
         path.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ import torch
 
 from unblot.data.output import sheet
 from unblot.errors import UnblotError, arg
-from unblot.runs.folder import CONFIG, MODEL, SAMPLES, save_model
+from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
 from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import write_json
 from unblot.training import checkpoint
@@ -72,7 +72,7 @@ def run_training(
             controller.planned_step_seconds,
         )
         if trainer.group.is_main_process:
-            loop.logger.finish(trainer.config, session)
+            loop.logger.finish(trainer.config, session, frozen_weights(trainer.denoiser))
     return trainer.step >= trainer.config.train.steps
 
 
@@ -175,7 +175,7 @@ class Loop:
         tensors = trainer.for_main_process(trainer.tensors())
         if trainer.group.is_main_process:
             metrics_bytes = self.logger.metrics.flushed()
-            save_model(self.folder / MODEL, trainer.config, averages(tensors))
+            save_model(self.folder / MODEL, trainer.config, averages(tensors) | frozen_weights(trainer.denoiser))
             if budget is not None:
                 write_json(self.folder / CONFIG, trainer.config.to_dict())  # with the steps as they are planned now
             state = {

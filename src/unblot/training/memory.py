@@ -19,7 +19,7 @@ def fitting_pictures(config: RunConfig, denoiser: Denoiser, memory: int) -> int:
 
     As a batch in equal parts, as far as possible. The whole batch, unlooked at, where it has few values.
     """
-    batch, shape = config.train.batch_size, config.data.shape
+    batch, shape = config.train.batch_size, config.shape
     if batch * math.prod(shape) <= SMALL:
         return batch
     most = max(1, int(SHARE * memory / kept_bytes(denoiser, shape)))

@@ -12,7 +12,7 @@ from unblot._version import __version__
 from unblot.config.durations import budget_of
 from unblot.config.options import check_values
 from unblot.config.presets import PRESETS, resolve
-from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig
+from unblot.config.schema import DataConfig, DataFacts, LatentConfig, RunConfig, TrainConfig, latent_facts
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
@@ -64,16 +64,27 @@ def check_choices(choices: Mapping[str, Any]) -> None:
 
     choices: fields of DataConfig and TrainConfig. Raises UnblotError for the first that cannot be.
     """
-    fields = {f.name for config in (DataConfig, TrainConfig) for f in dataclasses.fields(config)}
+    fields = {f.name for config in (DataConfig, TrainConfig, LatentConfig) for f in dataclasses.fields(config)}
     if unknown := sorted(set(choices) - fields):
         raise UnblotError(f"unknown choice {unknown[0]!r}; choose among {', '.join(sorted(fields))}")
-    for config in (DataConfig, TrainConfig):
+    for config in (DataConfig, TrainConfig, LatentConfig):
         check_values(config, choices)
+    latent_of(choices)
     budget_of(dict(choices))
     if (preset := choices.get("preset", "default")) not in PRESETS:
         raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     check_specs(choices)
     check_machine(choices)
+
+
+def latent_of(choices: Mapping[str, Any]) -> LatentConfig | None:
+    """The autoencoder that these choices ask for, None for pixels. Raises UnblotError for its options without it."""
+    given = {f.name: choices[f.name] for f in dataclasses.fields(LatentConfig) if f.name in choices}
+    if given.get("latent"):
+        return LatentConfig(**given)
+    if options := sorted(given.keys() - {"latent"}):
+        raise UnblotError(f"{arg(options[0])} is of an autoencoder; give {arg('latent', True)} as well")
+    return None
 
 
 def check_specs(choices: Mapping[str, Any]) -> None:
@@ -102,11 +113,14 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
 
     Raises UnblotError for choices that do not go together.
     """
-    facts = facts_of(dataset)
-    config = resolve(facts, choices)
+    latent, facts = latent_of(choices), facts_of(dataset)
+    choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
+    if latent is not None:
+        choices = {"spectrum": "none", **choices}
+    config = resolve(facts if latent is None else latent_facts(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)
-        config = resolve(facts, choices)
+        config = resolve(facts if latent is None else latent_facts(facts, latent), choices)
     check_specs(vars(config))
     check_text(facts, config)
     if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
@@ -118,7 +132,9 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
     config = dataclasses.replace(config, **written)
     check_levels(config)
-    return RunConfig(source, facts, config, __version__)
+    if latent is not None and config.spectrum != "none":
+        raise UnblotError(f"{arg('spectrum', config.spectrum)} is of pixels; leave it out with {arg('latent', True)}")
+    return RunConfig(source, facts, config, __version__, latent=latent)
 
 
 def reads_captions(config: TrainConfig) -> bool:

@@ -30,7 +30,7 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     with trainer.averaged():
         samples = sample_batches(
             trainer.denoiser,
-            data.shape,
+            config.shape,
             indices,
             schedule=config.train.schedule,
             **how,
@@ -38,7 +38,7 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
             condition=trainer.denoiser.condition(labels, prompts),
             batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(data.shape))),
         )
-        return torch.cat(list(samples)).cpu(), labels
+        return torch.cat([trainer.denoiser.pictures(x0, data.shape[1:]).cpu() for x0 in samples]), labels
 
 
 def preview_prompts(dataset: Dataset, count: int) -> list[str] | None:

@@ -64,14 +64,16 @@ class DenoisingTask:
         self.device = available_device(train.device)
         self.precision = train.precision
         self.autocast()  # refuses what the device does not have
-        self.denoiser = build_denoiser(config).to(self.device)
+        denoiser = build_denoiser(config)
+        denoiser.autoencoder = dataset.autoencoder
+        self.denoiser = denoiser.to(self.device)
         self.learners: Mapping[str, nn.Module] = {"denoiser": self.denoiser}
         clusters = len(config.data.clusters)
         self.batches = BatchMaker(config, clustered(dataset, clusters) if clusters else dataset, train.augment)
         self.schedule = training_schedule(train)
         self.objective = build(OBJECTIVES, train.objective, "objective")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
-        self.decoder = decoder_of(dataset.values, self.device)
+        self.decoder = decoder_of(self.batches.seen.values, self.device)
         self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
 
     def autocast(self) -> torch.autocast:

@@ -80,7 +80,7 @@ class ScreeningSet:
 
 def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSet:
     """The screening set of a run; none of its noises is that of a later sample."""
-    shape = run.config.data.shape
+    shape = run.config.shape
     count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
     device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()

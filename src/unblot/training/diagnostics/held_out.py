@@ -54,7 +54,7 @@ class HeldOutLoss:
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
         self.log_snr = log_snr(task.schedule(middle))
         self.mine = torch.arange(self.n)[group.rank :: group.world]
-        eps = torch.stack([torch.randn(config.data.shape, generator=generators[k]) for k in self.mine.tolist()])
+        eps = torch.stack([torch.randn(config.shape, generator=generators[k]) for k in self.mine.tolist()])
         sides = {"training": data.train, "held_out": data.held_out}
         self.batches = {side: self._batch(chosen, eps) for side, chosen in sides.items() if len(chosen)}
 
@@ -79,7 +79,7 @@ class HeldOutLoss:
         """This process's items on the pictures at `indices`."""
         order = torch.randperm(len(indices), generator=generator(self.seed, MEASURE, self.n))
         chosen = indices[order[self.mine % len(order)].numpy()]
-        x0, condition = shown(self.task.denoiser, self.task.batches.dataset, chosen)
+        x0, condition = shown(self.task.denoiser, self.task.batches.seen, chosen)
         x0, noise = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
         return Batch(x0, self.t[self.mine], noise, condition.label, condition.tokens)
 

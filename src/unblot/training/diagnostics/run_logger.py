@@ -1,7 +1,7 @@
 """The record of a run in training: its metrics, its warnings, and how it went."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -96,13 +96,17 @@ class RunLogger:
         measured = of_kind(self.metrics.lines, HELD_OUT)
         return mean_loss(measured[-1], "held_out") if measured else None
 
-    def finish(self, config: RunConfig, session: Session) -> None:
-        """Says how the run went; of a run that has overfitted, keeps the best weights that have a checkpoint."""
+    def finish(self, config: RunConfig, session: Session, fixed: Mapping[str, Tensor]) -> None:
+        """Says how the run went; of a run that has overfitted, keeps the best weights that have a checkpoint.
+
+        fixed: the weights of the model that were not trained, and are in no checkpoint.
+        """
         (self.folder / BEST).unlink(missing_ok=True)
         if turned(self.metrics.lines) is not None:
             best = checkpoint.best_saved(self.folder)
             if best is not None:
-                save_model(self.folder / BEST, config, averages(checkpoint.load(self.folder, best)[0]))
+                weights = averages(checkpoint.load(self.folder, best)[0])
+                save_model(self.folder / BEST, config, weights | dict(fixed))
         for line in summary(self.folder, config, self.metrics.lines, session):
             self.monitor.note(line)
 

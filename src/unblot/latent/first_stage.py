@@ -1,0 +1,186 @@
+"""The first stage of a run in latents: an autoencoder learns the training pictures, before any diffusion.
+
+    autoencoder.safetensors    in the run folder: weights and Adam's moments, with the step in the header
+
+The bottleneck is plain: latents are brought to mean 0 and standard deviation 1 in each channel of a batch, and noise of
+standard deviation NOISE is added, so that a small error of the second stage stays small in the picture. There is no
+posterior to sample: the latents that the second stage learns are the means themselves.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
+from unblot.errors import UnblotError, arg
+from unblot.nn.autoencoder import Autoencoder, frozen
+from unblot.process.randomness import LATENT, epoch_order, generator
+from unblot.system.files import read_tensors, write_tensors
+
+FILE = "autoencoder.safetensors"
+NOISE = 0.1  # standard deviation of the noise on latents of standard deviation 1
+EDGES = 1.0  # weight of the differences between neighbours, against that of the values
+BATCH, LEARNING_RATE, WARMUP = 32, 2e-3, 0.05
+KEPT_EVERY = 100  # steps
+MEASURED = 4096  # pictures that mean and standard deviation of the latents are measured on
+SHARE = 0.25  # of a time budget
+TRIES = 4  # steps that are timed
+
+Report = Callable[[str], None]
+
+
+def build_autoencoder(config: RunConfig) -> Autoencoder:
+    """The run's autoencoder with fresh weights, which follow from the run's seed, in channels_last."""
+    assert config.latent is not None
+    chosen, channels = config.latent, config.data.channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        network = Autoencoder(channels, chosen.latent_factor, chosen.latent_channels, chosen.latent_width)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def reconstruction_loss(autoencoder: Autoencoder, x: Tensor, noise: Tensor) -> Tensor:
+    """The error of the pictures x (B, C, H, W) after encoding, noise (B, c, h, w) and decoding, ().
+
+    Mean absolute error of the values and of the differences between neighbours: the latter are small where a picture is
+    blurred, and squares would hardly see them.
+    """
+    raw = autoencoder.raw(x)
+    z = (raw - raw.mean((0, 2, 3), keepdim=True)) / (raw.std((0, 2, 3), keepdim=True) + 1e-5)
+    error = autoencoder.decode(z + NOISE * noise, *x.shape[2:]) - x
+    edges = [error.diff(dim=axis).abs().mean() for axis in (2, 3) if error.shape[axis] > 1]
+    return error.abs().mean() + EDGES * sum(edges, error.new_zeros(())) / max(1, len(edges))
+
+
+class FirstStage:
+    """The state of the first stage: an autoencoder, its optimizer, and the step. A batch follows from (seed, step)."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device):
+        assert config.latent is not None
+        self.config, self.dataset, self.device = config, dataset, device
+        self.autoencoder = build_autoencoder(config).to(device)
+        self.parameters = dict(self.autoencoder.named_parameters())
+        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=LEARNING_RATE)
+        self.step = 0
+
+    def take_step(self, steps: int) -> Tensor:
+        """One step of `steps`; its loss, ()."""
+        seed = self.config.train.seed
+        rise, left = (self.step + 1) / max(1.0, WARMUP * steps), self.step / steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
+        x = self.dataset.batch(self.dataset.train[self._chosen(seed)])[0].to(self.device)
+        channels, height, width = self.config.shape
+        noise = torch.randn(len(x), channels, height, width, generator=generator(seed, LATENT, self.step)).to(
+            self.device
+        )
+        loss = reconstruction_loss(self.autoencoder, x, noise)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def _chosen(self, seed: int) -> np.ndarray:
+        """Positions among the training pictures, (B,): each pass takes every picture once, but for a last few."""
+        count = len(self.dataset.train)
+        size = min(BATCH, count)
+        epoch, place = divmod(self.step, count // size)
+        return epoch_order(seed, epoch, count)[place * size : (place + 1) * size].numpy()
+
+    def save(self, folder: Path) -> None:
+        """Writes all that is needed to go on exactly."""
+        tensors = {f"weights/{name}": tensor for name, tensor in self.autoencoder.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer/{name}/{key}"] = value.detach()
+        write_tensors(folder / FILE, tensors, {"unblot_autoencoder": json.dumps({"step": self.step})})
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote. Raises UnblotError where the file is damaged, or of another network."""
+        path = folder / FILE
+        tensors, header = read_tensors(path)
+        try:
+            prefix = "weights/"
+            weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            self.autoencoder.load_state_dict(weights)
+            self.step = int(json.loads(header["unblot_autoencoder"])["step"])
+            for name, parameter in self.parameters.items():
+                start = f"optimizer/{name}/"
+                state = {n.removeprefix(start): t.clone() for n, t in tensors.items() if n.startswith(start)}
+                self.optimizer.state[parameter] = {k: t if k == "step" else t.to(parameter) for k, t in state.items()}
+        except (RuntimeError, KeyError, ValueError, TypeError) as e:
+            reason = " ".join(str(e).split())[:160]
+            raise UnblotError(f"{str(path)!r} does not fit this run ({reason}); train it again") from None
+
+    @torch.no_grad()
+    def measure(self) -> None:
+        """Puts mean and standard deviation of the latents of training pictures, by channel, into the autoencoder."""
+        chosen = self.dataset.train[:MEASURED]
+        raw = torch.cat([self.autoencoder.raw(x).double() for x in batches(self.dataset, chosen, self.device)])
+        self.autoencoder.mean.copy_(raw.mean((0, 2, 3)))
+        self.autoencoder.std.copy_(raw.std((0, 2, 3), correction=0).clamp_min(1e-6))
+
+
+def batches(dataset: Dataset, indices: np.ndarray, device: torch.device) -> list[Tensor]:
+    """The pictures at these indices, (b, C, H, W) each, on the device."""
+    return [dataset.batch(indices[i : i + BATCH])[0].to(device) for i in range(0, len(indices), BATCH)]
+
+
+def planned_steps(
+    config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None, clock: Callable[[], float]
+) -> int:
+    """The number of steps of the first stage: as given, or as fit into its share of `seconds`, or of the run's steps.
+
+    Raises UnblotError where the map of latents would be a single point.
+    """
+    latent, data = config.latent, config.data
+    assert latent is not None
+    if max(config.shape[1:]) < 2:
+        raise UnblotError(
+            f"{data.kind} of {data.height}x{data.width} are too small for latents of {latent.latent_factor}x"
+            f"{latent.latent_factor} pixels; leave out {arg('latent')}"
+        )
+    if latent.latent_steps is not None:
+        return latent.latent_steps
+    if seconds is None:
+        return max(1, round(SHARE * config.train.steps))
+    trial, times = FirstStage(config, dataset, device), []
+    for _ in range(1 + TRIES):
+        start = clock()
+        trial.take_step(1 + TRIES).item()
+        times.append(clock() - start)
+    return max(1, int(SHARE * seconds / (sum(times[1:]) / TRIES)))
+
+
+def trained_autoencoder(
+    folder: Path, config: RunConfig, dataset: Dataset, device: torch.device, note: Report
+) -> Autoencoder:
+    """The run's autoencoder, frozen, trained as far as it is not yet; a run that was stopped goes on exactly from the
+    file in its folder.
+    """
+    assert config.latent is not None
+    stage, steps = FirstStage(config, dataset, device), config.latent.latent_steps or 0
+    if (folder / FILE).exists():
+        stage.load(folder)
+    losses: list[Tensor] = []
+    every = max(1, min(KEPT_EVERY, steps // 5))
+    while stage.step < steps:
+        losses.append(stage.take_step(steps))
+        if stage.step % every == 0 or stage.step == steps:
+            if stage.step == steps:
+                stage.measure()
+            loss = float(torch.stack(losses).mean())
+            if not math.isfinite(loss):
+                raise UnblotError("the autoencoder's loss is not finite; check the pictures by unblot doctor")
+            note(f"autoencoder: step {stage.step} of {steps}, loss {loss:.4f}")
+            losses = []
+            stage.save(folder)
+    return frozen(stage.autoencoder)

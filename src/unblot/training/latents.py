@@ -1,0 +1,45 @@
+"""A run in latents before its second stage: its autoencoder trained, or read back, and its pictures encoded."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
+from unblot.latent.first_stage import planned_steps, trained_autoencoder
+from unblot.latent.latents import with_latents
+from unblot.runs.folder import write_run_config
+from unblot.system.device import available_device
+from unblot.system.distributed import agreed, join_group, wait_for_all
+from unblot.training.budget_controller import BudgetController
+
+
+def first_stage(
+    folder: Path, config: RunConfig, dataset: Dataset, controller: BudgetController, note: Callable[[str], None]
+) -> tuple[int, Dataset]:
+    """The number of the autoencoder's steps, and the data set with its latents.
+
+    A first stage that was stopped goes on; one that is done is read back. Other processes wait for the main one, and
+    read what it wrote: all have the same autoencoder, to the last bit.
+    """
+    assert config.latent is not None
+    group, device, latent, steps = join_group(), available_device(config.train.device), config.latent, 0
+    if group.is_main_process:
+        steps = planned_steps(config, dataset, device, controller.budget, controller.clock)
+        config = replace(config, latent=replace(latent, latent_steps=steps))
+        write_run_config(folder, config)
+        trained_autoencoder(folder, config, dataset, device, note)
+    steps = int(agreed(group, str(steps)))
+    wait_for_all(group)
+    config = replace(config, latent=replace(latent, latent_steps=steps))
+    return steps, with_latents(dataset, trained_autoencoder(folder, config, dataset, device, note))
+
+
+def with_first_stage(
+    folder: Path, config: RunConfig, dataset: Dataset, controller: BudgetController, note: Callable[[str], None]
+) -> tuple[RunConfig, Dataset]:
+    """The configuration and the data set of a run that goes on, with its latents; those of pixels as they are."""
+    if config.latent is None:
+        return config, dataset
+    steps, dataset = first_stage(folder, config, dataset, controller, note)
+    return replace(config, latent=replace(config.latent, latent_steps=steps)), dataset

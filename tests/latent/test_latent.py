@@ -1,0 +1,215 @@
+"""Runs in latents: the autoencoder's laws, and every command on a tiny run."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unblot
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset, open_data
+from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
+from unblot.errors import UnblotError
+from unblot.latent.first_stage import FirstStage, trained_autoencoder
+from unblot.latent.latents import latents_of, with_latents
+from unblot.nn.autoencoder import Autoencoder, frozen
+from unblot.runs.film import picture, shoot
+from unblot.runs.folder import MODEL, load_model
+from unblot.runs.run import Run
+from unblot.system.files import read_tensors
+
+CHOICES = {
+    "latent": True,
+    "latent_width": 8,
+    "latent_steps": 6,
+    "network": "unet:width=16,multipliers=1,blocks=1,attention=",
+    "steps": 4,
+    "batch_size": 8,
+    "clusters": 0,
+    "preview_every": 0,
+    "checkpoint_every": 2,
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """40 gradients in colour, 10x12, whose sides are no multiples of the factor."""
+    x, y = np.meshgrid(np.arange(12), np.arange(10))
+    stack = [np.stack([x * 20, y * 25, np.full_like(x, 6 * i)], -1) for i in range(40)]
+    path = tmp_path_factory.mktemp("latent") / "gradients.npy"
+    np.save(path, np.array(stack, np.uint8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory) -> Run:
+    return unblot.train(pictures, out=tmp_path_factory.mktemp("runs") / "run", quiet=True, **CHOICES)
+
+
+@pytest.fixture(scope="module")
+def planned(pictures) -> tuple[RunConfig, Dataset]:
+    return unblot.plan(pictures, quiet=True, **CHOICES), open_data(str(pictures))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_shapes_are_those_of_the_pictures_for_any_height_and_width(factor):
+    network = Autoencoder(3, factor, 5, 8)
+    z = network.encode(torch.randn(2, 3, 10, 13))
+    assert z.shape == (2, 5, -(-10 // factor), -(-13 // factor))
+    assert network.decode(z, 10, 13).shape == (2, 3, 10, 13)
+
+
+@pytest.mark.parametrize("factor", [3, 32])
+def test_a_factor_that_is_no_power_of_two_is_refused(factor):
+    with pytest.raises(UnblotError, match="latent_factor"):
+        Autoencoder(3, factor, 4, 8)
+
+
+def test_a_frozen_autoencoder_has_no_parameters_and_the_same_values():
+    network = Autoencoder(1, 2, 4, 8)
+    x, names = torch.randn(1, 1, 8, 8), set(network.state_dict())
+    before = network.encode(x)
+    assert not list(frozen(network).parameters())
+    assert set(network.state_dict()) == names
+    assert torch.equal(network.encode(x), before)
+
+
+def test_latents_of_the_training_pictures_have_mean_0_and_standard_deviation_1(planned):
+    config, dataset = planned
+    stage = FirstStage(config, dataset, CPU)
+    stage.take_step(2)
+    stage.measure()
+    z = torch.from_numpy(latents_of(with_latents(dataset, stage.autoencoder)).pictures[dataset.train]).double()
+    assert z.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (z.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+
+
+def test_the_first_stage_lowers_the_error(planned):
+    stage = FirstStage(*planned, CPU)
+    losses = [float(stage.take_step(80)) for _ in range(80)]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_a_first_stage_that_was_stopped_goes_on_exactly(planned, tmp_path):
+    config, dataset = planned
+    whole = trained_autoencoder(tmp_path, config, dataset, CPU, lambda line: None).state_dict()
+    stopped = FirstStage(config, dataset, CPU)
+    for _ in range(3):
+        stopped.take_step(6)
+    (tmp_path / "again").mkdir()
+    stopped.save(tmp_path / "again")
+    again = trained_autoencoder(tmp_path / "again", config, dataset, CPU, lambda line: None).state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_the_model_file_alone_holds_the_autoencoder(run, tmp_path):
+    (tmp_path / MODEL).write_bytes((run.path / MODEL).read_bytes())
+    alone = unblot.load(tmp_path / MODEL, "cpu")
+    own = {name for name in read_tensors(run.path / MODEL)[0] if name.startswith("autoencoder.")}
+    assert "autoencoder.mean" in own
+    assert np.array_equal(alone.sample(2, steps=2).array, run.sample(2, steps=2).array)
+
+
+def test_samples_have_the_shape_and_the_type_of_the_pictures(run):
+    samples = run.sample(3, steps=2)
+    assert (samples.array.shape, samples.array.dtype) == ((3, 3, 10, 12), np.uint8)
+    assert np.array_equal(run.sample(1, first=2, steps=2).array[0], samples.array[2])
+
+
+def test_a_resumed_run_is_the_run_that_did_not_stop(run, pictures, tmp_path):
+    half = unblot.train(pictures, out=tmp_path / "half", quiet=True, **{**CHOICES, "decay": "none", "warmup": 0.0})
+    longer = unblot.resume(half.path, steps=6, quiet=True)
+    straight = {**CHOICES, "steps": 6, "decay": "none", "warmup": 0.0, "latent_steps": 6}
+    whole = unblot.train(pictures, out=tmp_path / "whole", quiet=True, **straight)
+    a, b = (r.denoiser.state_dict() for r in (longer, whole))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_film_shows_pictures(run):
+    frames = shoot(run, 2, steps=2)
+    assert frames[0].x0.shape == (2, 4, 3, 3)
+    assert picture(run, frames[0].x0).width >= 12
+
+
+def test_known_pixels_are_exact_after_inpainting(run):
+    known = np.random.default_rng(0).integers(0, 256, (1, 3, 10, 12)).astype(np.uint8)
+    unknown = np.zeros((1, 1, 10, 12), bool)
+    unknown[..., 2:5, 3:7] = True
+    result = inpaint(run, known, unknown, n=2, steps=3).array
+    outside = np.broadcast_to(~unknown[:, None], result.shape)
+    assert np.array_equal(result[outside], np.broadcast_to(known[:, None], result.shape)[outside])
+
+
+def test_a_latent_is_known_where_all_of_its_pixels_are(run):
+    known = torch.ones(1, 1, 10, 12, dtype=torch.bool)
+    known[..., 3, 4] = False
+    assert (~known_x0(run, known)).nonzero().tolist() == [[0, 0, 0, 1]]
+
+
+def test_other_edits_work_or_are_refused_with_the_reason(run):
+    given = run.sample(1, steps=2).array
+    assert img2img(run, given, n=1, steps=2).array.shape == (1, 1, 3, 10, 12)
+    for edit, small in ((upscale, given[..., :5, :6]), (colorize, given[:, :1])):
+        with pytest.raises(UnblotError, match="latent"):
+            edit(run, small, n=1)
+    with pytest.raises(UnblotError, match="latent"):
+        run.sample(1, steps=2, threshold="static")
+
+
+def test_a_student_of_a_run_in_latents_draws_pictures(run, tmp_path):
+    student = unblot.distill(run.path, out=tmp_path / "student", quiet=True, nfe=1, teacher_steps=1, steps=2)
+    assert student.sample(2).array.shape == (2, 3, 10, 12)
+
+
+def test_augmented_pictures_are_augmented_before_they_are_encoded(pictures, tmp_path):
+    choices = {**CHOICES, "augment": "plain:flip=true", "steps": 2}
+    assert unblot.train(pictures, out=tmp_path / "run", quiet=True, **choices).sample(1, steps=2).array.shape[1] == 3
+
+
+def test_show_says_it(run):
+    from unblot.runs.describe import describe
+
+    assert "3 x 3 x 4, of an own autoencoder: factor 4, width 8, trained for 6 steps" in describe(run.path)
+
+
+def test_options_of_the_autoencoder_without_it_are_refused(pictures, tmp_path):
+    with pytest.raises(UnblotError, match="latent_width"):
+        unblot.train(pictures, out=tmp_path / "run", quiet=True, latent_width=8)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_without_latents_is_read_as_before(run):
+    raw = dataclasses.replace(run.config, latent=None).to_dict()
+    del raw["latent"]
+    assert RunConfig.from_dict(raw).shape == (3, 10, 12)
+
+
+def test_a_model_file_whose_autoencoder_is_another_is_refused(run, tmp_path):
+    from unblot.system.files import write_tensors
+
+    tensors, header = read_tensors(run.path / MODEL)
+    del tensors["autoencoder.mean"]
+    write_tensors(tmp_path / MODEL, tensors, header)
+    with pytest.raises(UnblotError, match="autoencoder.mean"):
+        load_model(tmp_path / MODEL)
+
+
+def test_a_run_that_was_killed_in_its_first_stage_goes_on(run, pictures, tmp_path, monkeypatch):
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("unblot.latent.first_stage.FirstStage.measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unblot.train(pictures, out=tmp_path / "run", quiet=True, **CHOICES)
+    again = unblot.resume(tmp_path / "run", quiet=True).denoiser.state_dict()
+    straight = run.denoiser.state_dict()
+    assert all(torch.equal(again[name], straight[name]) for name in straight)
+
+
+def test_evaluation_has_no_likelihood_of_latents(run):
+    with pytest.raises(UnblotError, match="latent"):
+        unblot.evaluate(run.path, quiet=True, n=20, steps=2, ode=2)
