@@ -193,7 +193,7 @@ def test_a_model_file_whose_autoencoder_is_another_is_refused(run, tmp_path):
     tensors, header = read_tensors(run.path / MODEL)
     del tensors["autoencoder.mean"]
     write_tensors(tmp_path / MODEL, tensors, header)
-    with pytest.raises(UnblotError, match="autoencoder.mean"):
+    with pytest.raises(UnblotError, match=r"autoencoder\.mean"):
         load_model(tmp_path / MODEL)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from unblot._version import __version__
 from unblot.config.choices import from_choices
