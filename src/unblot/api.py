@@ -198,17 +198,12 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     from unblot.reports.evaluation import evaluate_run
 
     config = EvaluateConfig(**choices)
-    options = Options(
-        tuple(several(config.features)) if config.features else (),
-        config.flip,
-        config.shift,
-        config.likelihood,
-        config.ode,
-        cache_folder() / "features",
-    )
+    features = tuple(several(config.features)) if config.features else ()
+    cache = cache_folder() / "features"
+    options = Options(features, config.flip, config.shift, config.likelihood, config.ode, cache)
     run = load(path, config.device)
     if config.ode:
-        run.need_pixels(arg("ode", config.ode))
+        run.config.need_pixels(arg("ode", config.ode))
     must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
     shown = as_trained(run.config.data, dataset, config.seed, config.n)

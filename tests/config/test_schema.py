@@ -10,7 +10,8 @@ import pytest
 from unblot import UnblotError, api
 from unblot.config.measuring import EmaConfig
 from unblot.config.presets import PRESETS, reasons, resolve
-from unblot.config.schema import DataConfig, RunConfig, SampleConfig, TrainConfig
+from unblot.config.sampling import SampleConfig
+from unblot.config.schema import DataConfig, RunConfig, TrainConfig
 from unblot.errors import command_line, flag
 from unblot.specs import canonical
 

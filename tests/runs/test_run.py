@@ -11,7 +11,7 @@ import torch
 import unblot
 from unblot import UnblotError
 from unblot.cli.parser import main
-from unblot.config.schema import SampleConfig
+from unblot.config.sampling import SampleConfig
 from unblot.data.values import ValueMap
 from unblot.editing import images
 from unblot.process.randomness import training_labels

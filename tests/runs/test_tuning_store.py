@@ -10,7 +10,7 @@ import torch
 import unblot
 from unblot import UnblotError
 from unblot.cli.parser import main
-from unblot.config.schema import SampleConfig
+from unblot.config.sampling import SampleConfig
 from unblot.runs import bulk
 from unblot.runs.describe import describe
 from unblot.runs.folder import TUNING, fingerprint, save_model

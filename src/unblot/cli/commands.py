@@ -78,7 +78,7 @@ def sample_command(args: dict[str, Any]) -> None:
     command and --out; torchrun shares it among processes.
     """
     from unblot import api
-    from unblot.config.schema import SampleConfig
+    from unblot.config.sampling import SampleConfig
     from unblot.runs import bulk
     from unblot.system.distributed import join_group
     from unblot.system.progress import progress_bar

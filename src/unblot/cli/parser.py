@@ -12,7 +12,8 @@ from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
-from unblot.config.schema import DataConfig, DistillConfig, EditConfig, LatentConfig, SampleConfig, TrainConfig
+from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.

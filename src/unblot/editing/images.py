@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from unblot._version import __version__
 from unblot.config.choices import from_choices
-from unblot.config.schema import EditConfig
+from unblot.config.sampling import EditConfig
 from unblot.data.output import as_display
 from unblot.data.values import ValueMap
 from unblot.editing import methods
@@ -70,7 +70,7 @@ def outpaint(
     **choices: Any,
 ) -> EditResult:
     """n samples per picture of what lies beyond its border, in pixels per side, by inpainting windows of its size."""
-    run.need_pixels("outpaint")
+    run.config.need_pixels("outpaint")
     known, sides = _encoded(run, pictures), {"left": left, "right": right, "top": top, "bottom": bottom}
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def outpaint(
 
 def upscale(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n samples of the run's size per small picture (P, C, h, w), whose means over factor x factor pixels equal it."""
-    run.need_pixels("upscale")
+    run.config.need_pixels("upscale")
     height, width = run.config.data.shape[1:]
     factor = height // small.shape[2]
     if small.shape[2] * factor != height or small.shape[3] * factor != width:
@@ -108,7 +108,7 @@ def colorize(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> EditR
 
     The brightness of three channels is their luma, of another number their mean.
     """
-    run.need_pixels("colorize")
+    run.config.need_pixels("colorize")
     values, channels = values_of(run), run.config.data.channels
     weights = gray_weights(channels - values.alpha)
     if len(weights) == 1:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from unblot.config.choices import from_choices
-from unblot.config.schema import SampleConfig
+from unblot.config.sampling import SampleConfig
 from unblot.data.output import picture_suffix, save_array
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg

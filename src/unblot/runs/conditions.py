@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unblot.config.schema import DataFacts, EditConfig, SampleConfig, TextFacts
+from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.schema import DataFacts, TextFacts
 from unblot.data.readers.listing import counted
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg, note

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unblot._version import __version__
 from unblot.config.choices import from_choices
-from unblot.config.schema import DataFacts, RunConfig, SampleConfig
+from unblot.config.sampling import SampleConfig
+from unblot.config.schema import DataFacts, RunConfig
 from unblot.data.output import picture_suffix, save_picture, sheet
 from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
@@ -168,14 +169,6 @@ class Run:
         """The pictures (B, C, H, W) in the network's range that an x0 of the denoiser stands for."""
         return self.denoiser.pictures(x0, self.config.data.shape[1:])
 
-    def need_pixels(self, what: str) -> None:
-        """Raises UnblotError for a run in latents, where `what` has no meaning."""
-        if self.config.latent is not None:
-            raise UnblotError(
-                f"{what} works on pixels, and this run learned latents of {self.config.latent.latent_factor}x"
-                f"{self.config.latent.latent_factor} pixels; use a run that was trained without {arg('latent')}"
-            )
-
     def need_denoiser(self, what: str) -> None:
         """Raises UnblotError for a distilled run, which knows its own noise levels alone and cannot do `what`."""
         if self.config.distill is not None:
@@ -257,7 +250,7 @@ class Run:
         if scale == 1 and weak is not None:
             raise UnblotError(f"autoguidance with scale 1 changes nothing; give {arg('guidance', 1.5)} or more")
         if threshold != "none":
-            self.need_pixels(arg("threshold", threshold))
+            self.config.need_pixels(arg("threshold", threshold))
         if threshold != "none" and not ValueMap.from_dict(self.config.data.values).bounded:
             raise UnblotError(
                 f"{arg('threshold', threshold)} needs data with limits; this run's data are unbounded floats"

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unblot.config.schema import SampleConfig, TrainConfig
+from unblot.config.sampling import SampleConfig
+from unblot.config.schema import TrainConfig
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES

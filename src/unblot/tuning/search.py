@@ -21,7 +21,7 @@ from torch import Tensor
 from unblot._version import __version__
 from unblot.config.durations import parse_budget
 from unblot.config.measuring import TuneConfig
-from unblot.config.schema import SampleConfig
+from unblot.config.sampling import SampleConfig
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
