@@ -145,7 +145,7 @@ def test_a_dry_run_says_what_decides_each_choice_and_writes_no_run(capsys, tmp_p
     assert main(["train", "digits", "--dry-run", "--steps", "40"]) == 0
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("--"))
     assert told["--steps"] == "40  (given)"
-    assert told["--clusters"] == "0  (preset default, from the labels and the number of pictures)"
+    assert told["--clusters"] == "0  (preset default, from the labels, the captions and the number of pictures)"
     assert told["--preview-every"] == "8  (a fifth of the steps)"
     assert told["--seed"] == "0  (default)"
     assert {f"--{f.name.replace('_', '-')}" for f in fields(TrainConfig)} <= set(told)
