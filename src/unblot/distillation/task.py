@@ -131,7 +131,7 @@ class DistillationTask:
             x[here] = sample(denoise, x[here], self.levels.at(slice(i, i + 2)), self.solver, no_noise)
         return x
 
-    def matching(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> dict[str, Tensor]:
+    def matching(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """The losses of distribution matching for the student's samples x0 (B, C, H, W), each (B,).
 
         "matching" is x0 times a constant: the gradient that moves x0 from the critic's estimate to the teacher's,
@@ -148,7 +148,7 @@ class DistillationTask:
             gradient = (fake - real) / (size + LEAST * self.train.data_std)
         return {"matching": (x0 * gradient).flatten(1).mean(1), "critic": critic}
 
-    def guided_teacher(self, condition: Condition) -> Denoise:
+    def guided_teacher(self, condition: Condition | None) -> Denoise:
         """The teacher with a condition and guidance bound in."""
         return guided(self.teacher, condition, Guidance(self.guidance))
 

@@ -39,13 +39,13 @@ class Guidance:
         return replace(self, scale=self.scale[part]) if isinstance(self.scale, Tensor) else self
 
 
-def guided(denoiser: Denoiser, condition: Condition, guidance: Guidance) -> Denoise:
+def guided(denoiser: Denoiser, condition: Condition | None, guidance: Guidance) -> Denoise:
     """The denoiser with its condition bound in, then guided and thresholded."""
     options = {"rescale": guidance.rescale, "low": guidance.low, "high": guidance.high}
     if guidance.weak is not None:
         weak = bound(guidance.weak, condition)
         denoise = autoguidance(bound(denoiser, condition), weak, guidance.scale, **options)
-    elif not condition.nothing:
+    elif condition is not None and not condition.nothing:
         denoise = classifier_free(denoiser, condition, guidance.scale, negative=guidance.negative, **options)
     else:
         denoise = bound(denoiser, condition)
