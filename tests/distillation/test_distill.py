@@ -10,7 +10,7 @@ import torch
 from oracles import F64, gaussian, gaussian_flow, ideal
 from unblot import UnblotError, api
 from unblot.config.schema import DistillConfig
-from unblot.denoiser import Condition, Denoised, Denoiser
+from unblot.denoiser import Denoised, Denoiser
 from unblot.distillation.student import student_config, teacher_of
 from unblot.distillation.targets import one_step_x0, segment
 from unblot.distillation.task import DistillationTask
@@ -167,7 +167,7 @@ def test_matching_pulls_towards_the_teacher_and_not_at_all_where_the_critic_agre
     samples = torch.randn(64, 2, 1, 1).requires_grad_()
 
     def pull():
-        losses = task.matching(samples, t, eps, Condition())
+        losses = task.matching(samples, t, eps, None)
         assert losses["critic"].min() > 0
         return torch.autograd.grad(losses["matching"].sum(), samples)[0]
 
@@ -193,7 +193,7 @@ def test_the_critic_learns_the_students_samples():
     for _ in range(150):
         t, eps = (torch.arange(256) + 0.5) / 256, torch.randn(256, 2, 1, 1)
         optimizer.zero_grad()
-        task.matching(0.4 + 0.1 * torch.randn(256, 2, 1, 1), t, eps, Condition())["critic"].mean().backward()
+        task.matching(0.4 + 0.1 * torch.randn(256, 2, 1, 1), t, eps, None)["critic"].mean().backward()
         optimizer.step()
     level = level_at(task.every_level, 5.0)
     with torch.no_grad():
