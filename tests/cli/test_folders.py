@@ -106,6 +106,16 @@ def test_overwriting_a_folder_of_somebody_else_is_refused(command, run, picture,
     assert tree(out) == before
 
 
+@pytest.mark.parametrize(("command", "name"), [("edit", "picture-2.png"), ("film", "strip.png")])
+def test_a_file_of_somebody_else_is_seen_before_the_work(command, name, run, picture, tmp_path, capsys, monkeypatch):
+    argv, out = [*overwriting(command, run, picture), "--out", tmp_path / "out"], tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("dear")
+    monkeypatch.setattr("unblot.denoiser.Denoiser.forward", lambda *_: pytest.fail("the work was begun"))
+    assert name in refused(capsys, *argv, "--overwrite")
+    assert tree(out) == {name: b"dear"}
+
+
 def test_removing_a_run_leaves_nothing_of_it_behind(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

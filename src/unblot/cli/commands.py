@@ -6,7 +6,7 @@ The docstring of each is the text of its `--help`. Heavy imports stand inside, s
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,11 +98,16 @@ def edit_command(args: dict[str, Any]) -> None:
     of the run's data; known pixels are kept to the last bit. Writes one file a result, and a grid of all."""
     from unblot.editing.files import edit_files
     from unblot.editing.result import GRID
+    from unblot.system.folders import refuse_foreign
 
     kind, pictures = args.pop("kind"), args.pop("pictures")
     args = _with_prompts(args)
     with _output(kind, args) as (run, folder, overwrite):
-        edited = edit_files(run, kind, pictures, **args)
+
+        def begin(names: list[str]) -> None:
+            refuse_foreign(folder, names, overwrite)
+
+        edited = edit_files(run, kind, pictures, begin=begin, **args)
         edited.save(folder, overwrite)
     if edited.errors is not None:
         for name, error in zip(edited.names, edited.errors.tolist(), strict=True):
@@ -120,7 +125,7 @@ def film_command(args: dict[str, Any]) -> None:
     compared = args.pop("compare_steps")
     counts = [] if compared is None else step_counts(compared)  # before the work rather than after it
     args = _with_prompts(args)
-    with _output("film", args) as (run, folder, overwrite):
+    with _output("film", args, film.STEPS_FILES if counts else film.FILES) as (run, folder, overwrite):
         if counts:
             drawn = in_steps(run, counts=counts, **args)
             say(f"{film.save_steps(run, drawn, counts, folder, overwrite)}\n{film.steps_sentence(drawn, counts, run)}")
@@ -143,15 +148,18 @@ def _with_prompts(args: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _output(name: str, args: dict[str, Any]) -> Iterator[tuple[Any, Any, bool]]:
-    """The run, the claimed folder for results, and whether earlier results in it are replaced."""
+def _output(name: str, args: dict[str, Any], names: Iterable[str] = ()) -> Iterator[tuple[Any, Any, bool]]:
+    """The run, the claimed folder for results, and whether earlier results in it are replaced.
+
+    names: of the files that will be written, as far as they are known.
+    """
     from unblot import api
     from unblot.system.folders import claimed, refuse_foreign
 
     out, overwrite = args.pop("out"), args.pop("overwrite")
     run = api.load(args.pop("run"), args.pop("device", "auto"))
     if out is not None:
-        refuse_foreign(out, (), overwrite)  # before the work rather than after it
+        refuse_foreign(out, names, overwrite)  # before the work rather than after it
     with claimed(out, run.path / "samples" / name) as folder:
         yield run, folder, overwrite
 

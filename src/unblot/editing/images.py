@@ -21,7 +21,7 @@ from unblot.data.values import ValueMap
 from unblot.editing import methods
 from unblot.editing.inputs import gray_weights, size_name
 from unblot.editing.operators import Operator, averaging, graying
-from unblot.editing.result import EditResult, tinted
+from unblot.editing.result import EditResult, file_names, tinted
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.conditions import conditions
@@ -44,7 +44,8 @@ def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, 
     """n samples per picture of its `unknown` pixels, given the others; unknown: bool (P or 1, 1, H, W).
 
     choices, of this and all edits: the fields of `EditConfig` (label, prompt, guidance, seed, steps, solver, spacing,
-    batch_size); names of the pictures; progress, called with the number of results just made.
+    batch_size); names of the pictures; progress, called with the number of results just made; begin, called before
+    the first of them with the names of the files that `EditResult.save` will write.
     """
     unknown = _checked_mask(pictures, unknown)
     known = _encoded(run, pictures)
@@ -193,7 +194,7 @@ def _edited(
     """
     run.need_denoiser("editing")
     names = choices.pop("names", None) or [f"picture-{i}" for i in range(len(pictures))]
-    progress = choices.pop("progress", lambda done: None)
+    begin, progress = (choices.pop(name, lambda _: None) for name in ("begin", "progress"))
     config = from_choices(EditConfig, choices, without=["fit", "device"])
     data, train, values, count = run.config.data, run.config.train, values_of(run), len(pictures) * config.n
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
@@ -210,6 +211,7 @@ def _edited(
         guidance=run.guidance(sampler, condition, range(count), negative=config.negative),
         batch_size=config.batch_size,
     )
+    begin(file_names(names, len(pictures), config.n, data.channels, values))
     results = []
     for batch in batches:
         results.append(run.pictures(work(batch, rows[batch.part])).cpu().numpy())

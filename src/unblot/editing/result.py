@@ -47,11 +47,12 @@ class EditResult:
         Raises UnblotError where the folder holds files already and `overwrite` is False.
         """
         folder = Path(folder)
-        stems = self.stems()
-        suffix = picture_suffix(self.array.shape[2], self.values)
-        begin_folder(folder, [*(stem + suffix for stem in stems), GRID], self.about, overwrite)
-        for index, (stem, result) in enumerate(zip(stems, self.array.reshape(-1, *self.array.shape[2:]), strict=True)):
-            about = {**self.about, "picture": self.names[index // self.array.shape[1]], "index": index}
+        count, n, channels, height, width = self.array.shape
+        begin_folder(folder, file_names(self.names, count, n, channels, self.values), self.about, overwrite)
+        stems = result_stems(self.names, count, n)
+        results = self.array.reshape(-1, channels, height, width)
+        for index, (stem, result) in enumerate(zip(stems, results, strict=True)):
+            about = {**self.about, "picture": self.names[index // n], "index": index}
             if self.labels is not None:
                 about["label"] = self.labels[index]
             if self.prompts is not None:
@@ -60,13 +61,21 @@ class EditResult:
         self.grid().save(folder / GRID)
         return folder
 
-    def stems(self) -> list[str]:
-        """The names of the results' files without their suffix, in order: NAME-1, NAME-2, … for each picture."""
-        plain = [
-            Path(name).stem or "picture" for name in self.names[: len(self.array)]
-        ]  # a second one is interpolated to
-        unique = [name if plain.count(name) == 1 else f"{row + 1}-{name}" for row, name in enumerate(plain)]
-        return [f"{name}-{i + 1}" for name in unique for i in range(self.array.shape[1])]
+
+def result_stems(names: Sequence[str], count: int, n: int) -> list[str]:
+    """The names of the results' files without their suffix, NAME-1, NAME-2, … for each of the first `count` pictures.
+
+    A second picture to interpolate to has none.
+    """
+    plain = [Path(name).stem or "picture" for name in names[:count]]
+    unique = [name if plain.count(name) == 1 else f"{row + 1}-{name}" for row, name in enumerate(plain)]
+    return [f"{name}-{i + 1}" for name in unique for i in range(n)]
+
+
+def file_names(names: Sequence[str], count: int, n: int, channels: int, values: ValueMap) -> list[str]:
+    """The names of all files of an edit: n results for each of `count` pictures, and the grid."""
+    suffix = picture_suffix(channels, values)
+    return [*(stem + suffix for stem in result_stems(names, count, n)), GRID]
 
 
 def tinted(shown: np.ndarray, unknown: np.ndarray) -> np.ndarray:
