@@ -26,7 +26,7 @@ CENTRES, ROUND, REACHED = (
     3.0,
     3,
 )  # modes, a square number; standard deviations that belong to one; samples that reach it
-PARAMETERS, SECONDS, SPREAD = 30_000, 6.0, 0.05  # of the three models of CENTRES Gaussians; of each Gaussian
+PARAMETERS, SECONDS, SPREAD = 42_000, 6.0, 0.05  # of the three models of CENTRES Gaussians; of each Gaussian
 
 
 class Textbook(NamedTuple):
