@@ -13,6 +13,7 @@ import torch
 
 import unblot
 from helpers import TINY, refused
+from small_sets import write
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.nn import NETWORKS
@@ -56,7 +57,10 @@ def run(tmp_path_factory):
         ('{"steps": 1', "no valid JSON"),
         ("", "no valid JSON"),
         ("[" * 100_000, "no valid JSON"),
-        ('"\\ud800"', "no valid JSON"),
+        ('"\\ud800"', "surrogates not allowed"),
+        ('{"steps": 1, "share": 1e999}', "no valid JSON"),
+        ('{"steps": 1, "share": -Infinity}', "no valid JSON"),
+        ('{"steps": ' + "9" * 5000 + "}", "no valid JSON"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(text, said, tmp_path):
@@ -234,3 +238,14 @@ def test_a_model_that_is_loaded_is_the_one_that_was_saved(run):
     again = unblot.load(run)
     assert config == again.config == read_config(run)
     assert all(torch.equal(a, b) for a, b in zip(denoiser.parameters(), again.denoiser.parameters(), strict=True))
+
+
+def test_a_run_on_data_whose_path_is_no_unicode_text_is_used_like_any_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = write(tmp_path / os.fsdecode(b"caf\xe9"), *(f"{i}.png" for i in range(12)))
+    tiny = ["--network", "mlp:width=8", "--steps", "1", "--batch-size", "4", "--quiet"]
+    assert main(["train", str(folder), "--out", "run", *tiny]) == 0
+    assert main(["train", "--resume", "run", "--steps", "2", "--quiet"]) == 0
+    assert main(["sample", "run", "-n", "1", "--steps", "1"]) == 0
+    assert main(["show", "run"]) == 0
+    assert "caf" in capsys.readouterr().out

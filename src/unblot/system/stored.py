@@ -1,5 +1,7 @@
 """Reading stored JSON with its types checked: a damaged or edited file ends in one line, never in a traceback."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,11 +39,11 @@ def parse_stored(
     text: bytes | str, kind: type[T], where: str, way_out: str = "it is damaged", extra: bool = False
 ) -> T:
     """The value of type `kind` in a JSON text; see `read_stored`. `where` begins the message of an error."""
-    import msgspec
-
     try:
-        raw = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
+        plain = text if isinstance(text, str) else text.decode()
+        # Python's own reader: a path in it may be no Unicode text ("caf\udce9"), which msgspec's refuses
+        raw = json.loads(plain, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as e:
         raise UnblotError(f"{where} is no valid JSON ({e}); {way_out}") from None
     return convert_stored(raw, kind, where, way_out, extra)
 
@@ -54,11 +56,18 @@ def convert_stored(raw: Any, kind: type[T], where: str, way_out: str = "it is da
         with command_line(False):  # a stored value is no flag
             value = msgspec.convert(raw, kind)
         unknown = "" if extra else _unknown(raw, msgspec.to_builtins(value))
-    except (msgspec.ValidationError, UnblotError, OverflowError, RecursionError) as e:
+    except (msgspec.ValidationError, UnblotError, OverflowError, RecursionError, UnicodeError) as e:
         raise UnblotError(f"{where}: {e}; {way_out}") from None
     if unknown:
         raise UnblotError(f"{where}: unknown field {unknown}; {way_out}")
     return value
+
+
+def _finite(text: str) -> float:
+    """The number in a JSON text. Raises ValueError for NaN and infinity, which are none."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
 
 
 def _unknown(raw: Any, kept: Any, at: str = "$") -> str:
