@@ -14,6 +14,7 @@ import unblot
 from helpers import TINY, refused
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.data.readers.walking import is_record
 from unblot.runs.folder import CONFIG, LOG, MODEL, remove_run
 from unblot.system.folders import MANIFEST, claimed, locked, must_be_writable, recorded
 
@@ -170,8 +171,10 @@ def test_manifests_list_what_was_written(run, picture, tmp_path):
         out = tmp_path / command
         assert main([*overwriting(command, run, picture), "--out", str(out)]) == 0
         assert recorded(out) == set(tree(out))
+        assert is_record(MANIFEST, (out / MANIFEST).read_bytes())  # so that it is never data
     unblot.load(run).sample(2, steps=1).save(tmp_path / "saved")
     assert recorded(tmp_path / "saved") == set(tree(tmp_path / "saved"))
+    assert is_record(MANIFEST, (tmp_path / "saved" / MANIFEST).read_bytes())
 
 
 # --- claims

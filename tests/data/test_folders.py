@@ -55,6 +55,8 @@ def test_hidden_folders_and_runs_are_no_data_in_folders_and_archives(suffix: str
     members |= {"runs/one/config.json": json.dumps(CONFIG).encode(), "runs/one/samples/step-1.png": png()}
     members |= {"two/model.safetensors": b"", "two/checkpoints/1/x": b"", "two/samples/1.png": png()}
     members |= {"new/manifest.json": b'{"n": 1, "shards": false, "model": ""}', "new/000000.png": png()}
+    members |= {"edits/manifest.json": b'{"generator": "unblot 1.0", "files": []}', "edits/ant-1.png": png()}
+    members |= {"cat/manifest.json": b'{"generator": "camera", "files": []}'}
     members |= {"bee/config.json": b"{}", "bee/manifest.json": b'{"files": []}'}
     members |= {"bee/x.json": b"[" * 10_000, "Thumbs.db": b""}
     place = tmp_path / f"set{suffix}"
@@ -66,7 +68,7 @@ def test_hidden_folders_and_runs_are_no_data_in_folders_and_archives(suffix: str
     listing = listed(place, tmp_path)
     assert [os.path.normpath(item.name) for item in listing.items] == ["ant/1.png", "bee/1.png"]
     assert listing.classes == ("ant", "bee")
-    assert "3 folders of runs or samples left out: new, runs/one, two" in listing.notes
+    assert "4 folders of runs or results left out: edits, new, runs/one, two" in listing.notes
     assert not any(".db" in note for note in listing.notes)
 
 

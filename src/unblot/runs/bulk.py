@@ -31,7 +31,7 @@ from unblot.sampling.batched import sampling_levels
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
-from unblot.system.folders import MANIFEST, begin_folder, claimed, recorded, refuse_foreign
+from unblot.system.folders import GENERATOR, MANIFEST, begin_folder, claimed, recorded, refuse_foreign
 from unblot.system.stored import read_stored
 
 GRID = "grid.png"
@@ -181,7 +181,9 @@ def _present(folder: Path, manifest: dict[str, Any], names: Sequence[str], overw
         refuse_foreign(folder, names, overwrite)
         return set()
     there = read_stored(path, dict[str, Any])
-    if {k: v for k, v in there.items() if k not in ("sampled_with", "files")} != json.loads(json.dumps(manifest)):
+    if {k: v for k, v in there.items() if k not in ("sampled_with", GENERATOR, "files")} != json.loads(
+        json.dumps(manifest)
+    ):
         raise UnblotError(
             f"{str(folder)!r} holds samples of another model or of other choices (see its {MANIFEST}); choose another "
             f"{arg('out')}, or give {arg('overwrite', True)}"

@@ -1,6 +1,7 @@
 """Folders that commands write into: claimed by one process at a time, and overwritten only where unblot wrote.
 
-    manifest.json    in every folder of samples, edits or films: under "files" the names that were written beside it
+    manifest.json    in every folder of samples, edits or films: what made it under "generator", as "unblot 1.0", and
+                     under "files" the names that were written beside it
     .lock            while a process writes
 
 Nothing else in a folder is ever removed or replaced.
@@ -18,12 +19,14 @@ from typing import Any
 
 import filelock
 
+from unblot._version import __version__
 from unblot.errors import UnblotError, arg, sentence
 from unblot.system.distributed import Group, agreed
 from unblot.system.files import write_json
 from unblot.system.stored import read_stored
 
 MANIFEST, LOCK = "manifest.json", ".lock"
+GENERATOR = "generator"  # the key of a manifest that says what wrote the folder
 SHOWN = 3  # names in a message
 
 
@@ -82,7 +85,7 @@ def begin_folder(folder: Path, names: Iterable[str], about: Mapping[str, Any], o
     refuse_foreign(folder, names, overwrite)
     remove_recorded(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / MANIFEST, {**about, "files": names})
+    write_json(folder / MANIFEST, {**about, GENERATOR: f"unblot {__version__}", "files": names})
 
 
 def remove_recorded(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Which files are below a folder: every picture and label file by name, and what was left out.
 
-A folder that unblot wrote, a run or samples, is no data, nor is anything below it, so that both may be written beside
-the pictures of the training. Samples are data where their folder is the one that was asked for; a run never is.
+A folder that unblot wrote, a run or results (samples, edits, a film), is no data, nor is anything below it, so that all
+may be written beside the pictures of the training. Results are data where their folder is the one that was asked for; a
+run never is.
 """
 
 import hashlib
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 
 from unblot.data.readers.listing import Broken, Item, counted, hidden, named, printable
 from unblot.errors import UnblotError
+from unblot.system.folders import GENERATOR, MANIFEST  # by which a folder of samples is known
 
 CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  # by which a run is known
-MANIFEST = "manifest.json"  # by which a folder of samples is known
-KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}
+KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}  # older samples' manifests
 RECORD_BYTES = 2**24  # a longer file is none of ours
 Wanted = Callable[[str], bool]
 
@@ -37,7 +38,7 @@ class Found:
         """What was left out, a line each."""
         left = ", ".join(f"{printable(suffix) or 'no suffix'} ({n})" for suffix, n in sorted(self.others.items()))
         notes = [f"other files left out: {left}"] if left else []
-        ours = f"{counted(len(self.ours), 'folder')} of runs or samples left out: {named(self.ours)}"
+        ours = f"{counted(len(self.ours), 'folder')} of runs or results left out: {named(self.ours)}"
         notes += [ours] if self.ours else []
         return notes
 
@@ -115,7 +116,7 @@ def _look_into(
 
 
 def _is_ours(path: str, below: str) -> bool:
-    """Whether a folder holds a run, or below the root samples."""
+    """Whether a folder holds a run, or below the root samples, edits or a film."""
     if os.path.isfile(os.path.join(path, MODEL)) and os.path.isdir(os.path.join(path, CHECKPOINTS)):
         return True
     return _has_record(path, CONFIG) or (below != "" and _has_record(path, MANIFEST))
@@ -135,12 +136,15 @@ def _has_record(path: str, base: str) -> bool:
 
 
 def is_record(base: str, data: bytes) -> bool:
-    """Whether the bytes of a config.json or manifest.json are of a run or of samples of ours."""
+    """Whether the bytes of a config.json or manifest.json are of a run or of results of ours."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and record.keys() >= KEYS[base]
+    if not isinstance(record, dict):
+        return False
+    written = base == MANIFEST and str(record.get(GENERATOR)).startswith("unblot ")
+    return written or record.keys() >= KEYS[base]
 
 
 def ours_among(names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
