@@ -203,6 +203,15 @@ def test_a_cache_that_was_edited_is_built_again(name, tmp_path):
         assert path.read_bytes() == whole
 
 
+def test_an_error_before_anything_is_decoded_leaves_no_folder(tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "0.png").write_bytes(b"")
+    for few in (tmp_path / "few", tmp_path / "few" / "0.png"):
+        with pytest.raises(UnblotError, match="not one picture can be used"):
+            cached(few, tmp_path / "cache")
+    assert [path for path in (tmp_path / "cache" / "datasets").iterdir() if path.is_dir()] == []
+
+
 def test_journal_lines_that_were_edited_are_done_again(folder, tmp_path, undisturbed, monkeypatch):
     monkeypatch.setattr(place, "ALONE", COUNT)
     assert die_at(6, folder, tmp_path, monkeypatch)

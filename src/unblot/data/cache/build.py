@@ -4,6 +4,7 @@ A dataset cache is a folder: `pictures.npy` (N, C, H, W), `digests.npy` and `man
 called `….part`. A killed process leaves the part, and the next one continues it; only a finished part gets its name.
 """
 
+import contextlib
 import math
 import os
 import shutil
@@ -72,7 +73,13 @@ def cached_dataset(
         if (found := place.opened(final)) is not None:
             return found
         decode_all = partial(pool.decode_all, count=workers or pool.cores(), idle=[] if idle is None else idle)
-        built = _build(source, options, part, report, progress, decode_all)
+        try:
+            built = _build(source, options, part, report, progress, decode_all)
+        except BaseException:
+            for folder in (part / "work", part):  # where nothing is in it that the next call can use
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
         if built is not None:
             shutil.rmtree(part, ignore_errors=True)
             return built
