@@ -1,6 +1,5 @@
 """The evaluation of a run: measured, judged in a sentence for each question, written as report.json and report.html."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from unblot.runs.folder import REPORT
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.specs import build
 from unblot.system.files import write_json, write_text
+from unblot.system.stored import read_stored
 
 JSON, HTML = "report.json", "report.html"
 
@@ -170,13 +170,11 @@ def read_report(folder: Path) -> dict[str, Any]:
     """The report.json of a run folder. Raises UnblotError where the run was not evaluated, or the file is damaged."""
     path = folder / REPORT / JSON
     anew = f"make a new one with: unblot evaluate {folder}"
+    if not path.exists():
+        raise UnblotError(f"no report in {str(folder)!r}; {anew}")
+    report = read_stored(path, dict[str, Any], f"it is damaged; {anew}")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
         summary(report), compare([report])  # whatever is read of it is there, and of the right type
-    except FileNotFoundError:
-        raise UnblotError(f"no report in {str(folder)!r}; {anew}") from None
-    except OSError as error:
-        raise UnblotError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UnblotError(f"{str(path)!r} is damaged ({reason}); {anew}") from None
