@@ -1,6 +1,7 @@
 """What can happen to a run from outside, and by design: one clear line, and nothing good is lost."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -196,6 +197,31 @@ def test_a_state_that_is_no_state_is_a_damaged_checkpoint(tmp_path):
     for raw in (b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000):
         path.write_bytes(raw)
         assert checkpoint.load_newest(folder, lambda line: None)[1]["step"] == 4
+
+
+def test_files_of_others_in_a_checkpoint_stay_when_it_is_written_again(tmp_path):
+    place = checkpoint.save(tmp_path, 4, {"x": torch.zeros(2)}, {}, "")
+    (place / "notes").mkdir()
+    (place / "notes" / "mine.txt").write_text("dear")
+    checkpoint.save(tmp_path, 4, {"x": torch.ones(2)}, {}, "")
+    assert checkpoint.load(tmp_path, 4)[0]["x"].tolist() == [1, 1]
+    for step in (5, 6, 7):
+        checkpoint.save(tmp_path, step, {"x": torch.ones(2)}, {}, "")
+    assert checkpoint.steps_saved(tmp_path) == [6, 7]
+    assert (place / "notes" / "mine.txt").read_text() == "dear"
+    (tmp_path / "checkpoints" / "00000008").write_text("dear")
+    with pytest.raises(UnblotError, match=r"is no folder.*move it away"):
+        checkpoint.save(tmp_path, 8, {"x": torch.ones(2)}, {}, "")
+    assert (tmp_path / "checkpoints" / "00000008").read_text() == "dear"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_state_that_is_no_regular_file_keeps_nobody_waiting(tmp_path):
+    for step in (4, 5):
+        checkpoint.save(tmp_path, step, {"x": torch.zeros(2)}, {}, "")
+    (tmp_path / "checkpoints" / "00000005" / "state.json").unlink()
+    os.mkfifo(tmp_path / "checkpoints" / "00000005" / "state.json")
+    assert checkpoint.load_newest(tmp_path, lambda line: None)[1]["step"] == 4
 
 
 def test_a_checkpoint_of_another_run_is_not_taken(tmp_path):

@@ -23,6 +23,7 @@ from unblot.errors import UnblotError, arg
 from unblot.latent.first_stage import FILE as AUTOENCODER
 from unblot.runs.folder import BEST, CHECKPOINTS, CONFIG, MODEL, PLAN, SNAPSHOTS, TEACHER
 from unblot.system.files import checksum, flush, read_tensors, write_json, write_tensors
+from unblot.system.stored import read_stored
 
 TENSORS, STATE = "state.safetensors", "state.json"
 KEEP = 2  # newest checkpoints kept, besides the one of least held-out loss
@@ -47,10 +48,13 @@ def run_identity(config: RunConfig) -> str:
 def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], identity: str) -> Path:
     """Writes checkpoint `step`, then deletes all but the newest few and the best.
 
-    state: plain JSON values. identity: of the run, see `run_identity`.
+    state: plain JSON values. identity: of the run, see `run_identity`. Raises UnblotError where something else lies at
+    its place; files of others in its folder stay.
     """
     place = run / CHECKPOINTS / f"{step:08d}"
     temporary = place.with_name(place.name + ".part")
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UnblotError(f"{str(place)!r} is no folder, and a checkpoint is to be written there; move it away")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -62,16 +66,26 @@ def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if place.exists():
-        shutil.rmtree(place)
-    os.replace(temporary, place)
+    _remove(place)
+    if place.is_dir():  # it holds files that are not ours, which stay
+        for name in (TENSORS, STATE):  # without its state it is no checkpoint
+            os.replace(temporary / name, place / name)
+        temporary.rmdir()
+        flush(place)
+    else:
+        os.replace(temporary, place)
     flush(place.parent)
     for old in set(steps_saved(run)[:-KEEP]) - {best_saved(run)}:
-        for name in (TENSORS, STATE):
-            (run / CHECKPOINTS / f"{old:08d}" / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds files that are not ours
-            (run / CHECKPOINTS / f"{old:08d}").rmdir()
+        _remove(run / CHECKPOINTS / f"{old:08d}")
     return place
+
+
+def _remove(place: Path) -> None:
+    """Removes a checkpoint, and its folder where nothing else is in it."""
+    for name in (STATE, TENSORS):
+        (place / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is missing, or holds files that are not ours
+        place.rmdir()
 
 
 def steps_saved(run: Path) -> list[int]:
@@ -153,13 +167,8 @@ def _states(run: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def _read_state(path: Path) -> dict[str, Any]:
     """A checkpoint's state. Raises UnblotError where it is damaged: it holds a checksum of all its values."""
-    try:
-        state = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UnblotError(f"{str(path)!r} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise UnblotError(f"{str(path)!r} is damaged ({error})") from None
-    if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
+    state = read_stored(path, dict[str, Any], "it is damaged")
+    if state.pop("state_sha256", None) != _digest(state):
         raise UnblotError(f"{str(path)!r} is damaged: its checksum is not the one that was stored")
     return state
 
