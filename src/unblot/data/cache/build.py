@@ -73,13 +73,8 @@ def cached_dataset(
         if (found := place.opened(final)) is not None:
             return found
         decode_all = partial(pool.decode_all, count=workers or pool.cores(), idle=[] if idle is None else idle)
-        try:
+        with _without_empty(part):
             built = _build(source, options, part, report, progress, decode_all)
-        except BaseException:
-            for folder in (part / "work", part):  # where nothing is in it that the next call can use
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            raise
         if built is not None:
             shutil.rmtree(part, ignore_errors=True)
             return built
@@ -91,6 +86,18 @@ def cached_dataset(
     found = place.opened(final)
     assert found is not None
     return found
+
+
+@contextlib.contextmanager
+def _without_empty(part: Path) -> Iterator[None]:
+    """Within it an error removes the folder of a cache in which there is nothing that the next call can use."""
+    try:
+        yield
+    except BaseException:
+        for folder in (part / "work", part):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _build(
