@@ -25,6 +25,20 @@ def test_a_dicom_series_is_in_hounsfield_units(tmp_path: Path) -> None:
     assert "slope and intercept applied, values in HU" in said
 
 
+def test_dicom_without_a_suffix_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    for name, values in zip(("IM0001", "1.2.840.113", "deeper/IM0003"), SLICES):
+        dicom_file(tmp_path / name, values)
+    for name in ("DICOMDIR", "README"):
+        (tmp_path / name).write_bytes(bytes(128) + (b"DICM" if name == "DICOMDIR" else b"none"))
+    said: list[str] = []
+    data = open_data(str(tmp_path), report=said.append)
+    assert data.cached is not None
+    assert data.cached.names == ["1.2.840.113", "IM0001", "deeper/IM0003"]
+    np.testing.assert_array_equal(data.pictures[:, 0], SLICES[[1, 0, 2]])
+    assert "other files left out: no suffix (2)" in said
+    np.testing.assert_array_equal(open_data(str(tmp_path / "IM0001")).pictures[:, 0], SLICES[:1])
+
+
 def test_the_frames_of_a_dicom_file_are_pictures_of_the_stored_type(tmp_path: Path) -> None:
     dicom_file(tmp_path / "x.dcm", SLICES)
     data = open_data(str(tmp_path / "x.dcm"))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unblot.data.readers.arrays import file_source
+from unblot.data.readers.dicom_names import is_dicom, may_be_dicom
 from unblot.data.readers.folders import PICTURES
 from unblot.data.readers.labels import Labelled, labels_from_folders
 from unblot.data.readers.layouts import (
@@ -40,10 +41,10 @@ from unblot.data.readers.listing import (
     printable,
     wants_labels,
 )
-from unblot.data.readers.walking import Found, suffix_of, walk
+from unblot.data.readers.walking import Found, Wanted, suffix_of, walk
 from unblot.errors import UnblotError
 
-DICOM, NIFTI = (".dcm", ".dicom", ".ima"), (".nii", ".nii.gz")
+NIFTI = (".nii", ".nii.gz")
 MAT_BYTES = {  # by MATLAB's name of a type
     **{"double": 8, "single": 4, "logical": 1, "char": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2},
     **{"int32": 4, "uint32": 4, "int64": 8, "uint64": 8},
@@ -66,13 +67,13 @@ class Slices:
 def dicom(path: str, *, labels: str = "") -> DataSource:
     """A DICOM file, or a folder of them: each frame is a picture, classes from the subfolders."""
     _require("pydicom")
-    return _source(path, _is_dicom, _dicom_slices, labels)
+    return _source(path, may_be_dicom, is_dicom, _dicom_slices, labels)
 
 
 def nifti(path: str, *, labels: str = "") -> DataSource:
     """A NIfTI file, or a folder of them: each axial slice, seen with the front of the body up, is a picture."""
     _require("nibabel")
-    return _source(path, lambda base: base.lower().endswith(NIFTI), _nifti_slices, labels)
+    return _source(path, _is_nifti, _is_nifti, _nifti_slices, labels)
 
 
 def mat(path: str, *, images: str = "", labels: str = "", layout: str = "") -> DataSource:
@@ -93,36 +94,44 @@ def mat(path: str, *, images: str = "", labels: str = "", layout: str = "") -> D
 def medical_kind(folder: str) -> str:
     """ "dicom" or "nifti" where the first files of a folder are such and none are pictures, else ""."""
     kinds: set[str] = set()
-    for base in _first_names(folder):
+    for path in _first_files(folder):
+        base = os.path.basename(path)
         if suffix_of(base) in PICTURES:
             return ""
-        lower = base.lower()
-        kinds |= {"nifti"} if lower.endswith(NIFTI) else {"dicom"} if lower.endswith(DICOM) else set()
+        if _is_nifti(base):
+            kinds.add("nifti")
+        elif may_be_dicom(base) and is_dicom(path):
+            kinds.add("dicom")
     return kinds.pop() if len(kinds) == 1 else ""
 
 
-def _first_names(folder: str) -> Iterator[str]:
-    """The names of the first files of a folder and of those below it, without links and hidden ones."""
+def _first_files(folder: str) -> Iterator[str]:
+    """The paths of the first files of a folder and of those below it, without links to folders and hidden ones."""
     left = PEEKED
-    for _, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not hidden(name))
         names = sorted(name for name in files if not hidden(name))[:left]
-        yield from names
+        yield from (os.path.join(place, name) for name in names)
         left -= len(names)
         if not left:
             return
 
 
-def _is_dicom(base: str) -> bool:
-    return suffix_of(base) in DICOM
+def _is_nifti(path: str) -> bool:
+    return path.lower().endswith(NIFTI)
 
 
-def _source(path: str, wanted: Callable[[str], bool], open_file: Callable[[str], Slices], labels: str) -> DataSource:
-    """The pictures of a file or of all wanted files in a folder."""
+def _source(
+    path: str, wanted: Wanted, is_one: Callable[[str], bool], open_file: Callable[[str], Slices], labels: str
+) -> DataSource:
+    """The pictures of a file, or of all files in a folder that have a wanted name and, by their path, are such."""
     with_labels = wants_labels(labels)
     place = os.path.abspath(path)
     if os.path.isdir(path):
         found, root = walk(path, wanted), path
+        others = [item for item in found.items if not is_one(os.path.join(path, item.name))]
+        found.others.update(suffix_of(item.name) for item in others)
+        found.items = [item for item in found.items if item not in others] if others else found.items
         origin: list[Any] = [place, found.digest]
     else:
         origin, root = file_origin(path), os.path.dirname(path)

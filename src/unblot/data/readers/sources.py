@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unblot import specs
-from unblot.data.readers import archives, arrays, builtin, folders, hdf5, hub, medical, shapes
+from unblot.data.readers import archives, arrays, builtin, dicom_names, folders, hdf5, hub, medical, shapes
 from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file, printable
 from unblot.errors import UnblotError
 
@@ -44,7 +44,7 @@ ENDINGS = {  # of a file's name, in small letters
     ".npz": "npz",
     **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), "hdf5"),
     **dict.fromkeys((".idx", ".idx.gz", "-ubyte", "-ubyte.gz"), "idx"),
-    **dict.fromkeys(medical.DICOM, "dicom"),
+    **dict.fromkeys(dicom_names.DICOM, "dicom"),
     **dict.fromkeys(medical.NIFTI, "nifti"),
     ".mat": "mat",
     **dict.fromkeys(folders.PICTURES, "picture"),
@@ -107,6 +107,8 @@ def kind_of(place: str) -> str:
         return fitting[-1]
     if re.search(r"idx[1-4]", name):
         return "idx"
+    if dicom_names.may_be_dicom(name) and dicom_names.is_dicom(place):
+        return "dicom"
     known = "a folder, " + ", ".join(dict.fromkeys(ending for ending in ENDINGS if ending[0] == "."))
     raise UnblotError(f"cannot tell what {printable(place)!r} is from its name; known are {known} and IDX files")
 
