@@ -11,7 +11,7 @@ from unblot.errors import UnblotError
 
 SAMPLES_OF_PILLOW = {"MINISBLACK": (1, 2), "MINISWHITE": (1,), "RGB": (3, 4), "PALETTE": (1,), "SEPARATED": (4,)}
 COLOURS = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "PALETTE": 1, "SEPARATED": 4, "YCBCR": 3}  # samples of a pixel
-ICC_PROFILE = 34675  # the tag
+INK_SET, ICC_PROFILE = 332, 34675  # tags
 
 
 class Meaning(NamedTuple):
@@ -53,9 +53,12 @@ def meaning_of(page: Any) -> Meaning:
         raise UnblotError(f"its values are of type {dtype}, which are no pictures")
     if name not in COLOURS or (name == "YCBCR" and page.compression.name not in ("JPEG", "OJPEG")):
         raise UnblotError(f"it is a TIFF of {bits} bits in {name} colours, which is not read; convert it to RGB")
+    if name == "SEPARATED" and INK_SET in page.tags and page.tags[INK_SET].value != 1:
+        raise UnblotError("it is a TIFF of other inks than CMYK, which is not read; convert it to RGB")
     if samples < COLOURS[name]:
         raise UnblotError(f"it is a TIFF in {name} colours of {counted(samples, 'sample')} a pixel")
     extra = page.extrasamples[-1] if page.extrasamples and samples > COLOURS[name] else 0
+    convert = None
     steps = [_whole_bytes(bits)] if dtype.kind == "b" or (dtype.kind == "u" and bits < 8 and name != "PALETTE") else []
     stored = np.dtype(np.uint8) if steps else dtype
     channels, word = samples, "float " if dtype.kind == "f" else "signed " if dtype.kind == "i" else ""
@@ -64,15 +67,16 @@ def meaning_of(page: Any) -> Meaning:
     if name in ("PALETTE", "SEPARATED"):
         if stored.name not in ("uint8", "uint16"):
             raise UnblotError(f"it is a TIFF of {name} colours in {stored}, which is not read; convert it to RGB")
-        steps.append(_palette(page.colormap, stored) if name == "PALETTE" else _separated(page, stored))
+        convert = srgb_converter(_profile(page), "cmyk") if name == "SEPARATED" else None
+        inks = _profiled(convert, 4) if convert else _separated(stored)
+        steps.append(_palette(page.colormap, stored) if name == "PALETTE" else inks)
         channels = samples + (2 if name == "PALETTE" else -1)
         word = "palette " if name == "PALETTE" else "CMYK "
     if extra == 1:
         steps.append(_unmultiplied)
-    profile = page.tags[ICC_PROFILE].value if ICC_PROFILE in page.tags else b""
-    fit = name in ("RGB", "PALETTE") and stored.name in ("uint8", "uint16") and isinstance(profile, bytes)
-    if convert := srgb_converter(profile) if fit else None:
-        steps.append(_profiled(convert))
+    if name in ("RGB", "PALETTE") and stored.name in ("uint8", "uint16"):
+        convert = srgb_converter(_profile(page))
+        steps += [_profiled(convert, 3)] if convert else []
 
     def colours(array: np.ndarray) -> np.ndarray:
         for step in steps:
@@ -80,6 +84,12 @@ def meaning_of(page: Any) -> Meaning:
         return array.astype(stored, copy=False)
 
     return Meaning(channels, stored.name, extra in (1, 2), convert is not None, f"{bits}-bit {word}TIFF", colours)
+
+
+def _profile(page: Any) -> bytes:
+    """The colour profile of a page, empty where there is none."""
+    value = page.tags[ICC_PROFILE].value if ICC_PROFILE in page.tags else b""
+    return value if isinstance(value, bytes) else b""
 
 
 def _whole_bytes(bits: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -98,10 +108,8 @@ def _palette(colormap: np.ndarray, dtype: np.dtype) -> Callable[[np.ndarray], np
     return lambda array: np.concatenate([table[:, array[0]], array[1:]])
 
 
-def _separated(page: Any, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+def _separated(dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
     """Inks (4 or 5, H, W), cyan, magenta, yellow, black, as RGB: what each leaves of white."""
-    if 332 in page.tags and page.tags[332].value != 1:
-        raise UnblotError("it is a TIFF of other inks than CMYK, which is not read; convert it to RGB")
     white = int(np.iinfo(dtype).max)
 
     def change(array: np.ndarray) -> np.ndarray:
@@ -121,6 +129,8 @@ def _unmultiplied(array: np.ndarray) -> np.ndarray:
     return np.concatenate([colours.astype(array.dtype), array[-1:]])
 
 
-def _profiled(convert: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """The first three channels converted to sRGB."""
-    return lambda array: np.concatenate([convert(array[:3].transpose(1, 2, 0)).transpose(2, 0, 1), array[3:]])
+def _profiled(convert: Callable[[np.ndarray], np.ndarray], colours: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The first channels, of colours, converted to sRGB."""
+    return lambda array: np.concatenate(
+        [convert(array[:colours].transpose(1, 2, 0)).transpose(2, 0, 1), array[colours:]]
+    )
