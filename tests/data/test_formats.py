@@ -258,6 +258,52 @@ def test_cmyk_of_16_bits_is_what_the_inks_leave_of_white():
     np.testing.assert_allclose(picture.values(), planes(wanted), atol=1)
 
 
+def cmyk_profile() -> bytes:
+    """ICC profile (ICC.1:2001, 6.5.8): paper has L* 100, black ink 0, the others, however mixed, are a gray of 50."""
+    ramp = bytes(range(256))
+    corners = [255, 0] + 7 * [128, 0]  # L* of the corners of CMYK; black goes fastest
+    colours = b"".join(bytes([lightness, 128, 128]) for lightness in corners)
+    identity = struct.pack(">9i", *(65536 * (i in (0, 4, 8)) for i in range(9)))
+    table = b"mft1\0\0\0\0\4\3\2\0" + identity + 4 * ramp + colours + 3 * ramp
+    kinds = b"\2\x40\0\0prtrCMYKLab "
+    d50 = 0xF6D6, 0x10000, 0xD32D
+    head = struct.pack(">I4x16s12x4s28x3i48x", 144 + len(table), kinds, b"acsp", *d50)
+    return head + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_cmyk_is_converted_by_its_profile(depth):
+    full = np.iinfo(depth).max
+    inks = np.zeros((7, 9, 4), depth)
+    inks[3:, :, 0] = full  # cyan
+    picture = formats.open_picture(tiff_of(inks, photometric="separated", iccprofile=cmyk_profile()))
+    assert picture.kind.endswith("(converted to sRGB)")
+    assert (picture.channels, picture.dtype) == (3, depth)
+    wanted = np.ones((3, 7, 9))
+    wanted[:, 3:] = 119 / 255  # of L* = 50 in sRGB
+    np.testing.assert_allclose(picture.values() / full, wanted, atol=0.01)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_of_12_bits_keeps_them(channels):
+    smooth = np.linspace(0, 4095, 32 * 40 * channels).reshape(32, 40, channels).astype(np.uint16)
+    data = imagecodecs.jpeg_encode(smooth if channels == 3 else smooth[..., 0], bitspersample=12, level=100)
+    picture = formats.open_picture(data)
+    assert (picture.kind, picture.dtype) == (f"12-bit JPEG {'RGB' if channels == 3 else 'gray'}", "uint16")
+    np.testing.assert_allclose(picture.values() / 65535, planes(smooth) / 4095, atol=4 / 4095)
+    frame = data.index(b"\xff\xc1") + 4
+    with pytest.raises(UnblotError, match="JPEG of 16 bits"):
+        formats.open_picture(data[:frame] + b"\x10" + data[frame + 1 :])
+
+
+def test_a_tiff_of_several_pages_under_another_suffix_is_named(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(tiff_of(RNG.integers(0, 256, (3, 7, 9), np.uint8), photometric="minisblack"))
+    said = []
+    assert len(open_data(str(tmp_path), report=said.append)) == 2
+    assert any("only the first page is read of 2 files" in line and ".tif" in line for line in said)
+
+
 def test_a_palette_of_16_bits_gives_its_colours():
     colormap = RNG.integers(0, 65536, (3, 65536), np.uint16)
     picture = formats.open_picture(tiff_of(DEEP, photometric="palette", colormap=colormap))

@@ -11,7 +11,7 @@ import numpy as np
 from unblot.data.cache.journal import OnDisk, signed, unsigned
 from unblot.data.image_spec import ImageSpec
 from unblot.data.readers.listing import Broken, Captions, Listing, counted
-from unblot.data.readers.metadata import CONVERTED
+from unblot.data.readers.metadata import CONVERTED, FIRST_PAGE
 from unblot.data.values import ValueMap
 from unblot.system.files import checksum
 
@@ -129,8 +129,13 @@ def _notes(spec: ImageSpec, kinds: dict[str, int]) -> list[str]:
     modes: Counter[str] = Counter()
     for kind, n in kinds.items():
         modes[kind.rpartition(" ")[0]] += n
-    if converted := sum(n for mode, n in modes.items() if mode.endswith(CONVERTED)):
+    if converted := sum(n for mode, n in modes.items() if CONVERTED in mode):
         notes.append(f"{counted(converted, 'picture')} converted to sRGB: the file holds another colour profile")
+    if paged := sum(n for mode, n in modes.items() if mode.endswith(FIRST_PAGE)):
+        notes.append(
+            f"only the first page is read of {counted(paged, 'file')}: TIFF of several pages under another suffix; "
+            "name such files .tif to read all pages"
+        )
     if len(modes) > 1:
         numbers = ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
         all_became = f"all became {counted(spec.channels, 'channel')} of {spec.dtype}"

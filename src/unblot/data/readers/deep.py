@@ -1,4 +1,4 @@
-"""Formats that Pillow reads with 8 bits where they hold more: PNM, JPEG 2000, AVIF, HEIC.
+"""Formats that Pillow reads with 8 bits where they hold more, or not at all: PNM, JPEG, JPEG 2000, AVIF, HEIC.
 
 Values of 9 to 15 bits become 16 bits at full scale, which loses none of them.
 """
@@ -18,6 +18,7 @@ from unblot.errors import UnblotError
 PNM = re.compile(rb"P([2356])" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})" + rb"\s")
 JPEG2000_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 SIZE_MARKER = b"\xff\x4f\xff\x51"
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a header with size and depth
 YCC = b"colr\1\0\0\0\0\0\x12"  # JPEG 2000's colour box that names sYCC
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -85,6 +86,30 @@ def _pnm(data: bytes) -> Deep | None:
         return scaled(np.minimum(found, largest), largest).reshape(height, width, channels)
 
     return Deep("16-bit", channels, height, width, 16, "uint16", Metadata(), values)
+
+
+def open_deep_jpeg(data: bytes, metadata: Metadata) -> Deep | None:
+    """The header of a JPEG of 12 bits; None for one of 8, or a damaged one; ITU-T T.81, B.2.2.
+
+    Raises UnblotError for another depth or other colours.
+    """
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF and data[place + 1] not in JPEG_FRAMES:
+        place += 1 if data[place + 1] == 0xFF else 2 + struct.unpack_from(">H", data, place + 2)[0]
+    if place + 10 > len(data) or data[place] != 0xFF:
+        return None
+    bits, height, width, channels = struct.unpack_from(">BHHB", data, place + 4)
+    if bits == 8:
+        return None
+    if bits != 12 or channels not in (1, 3):
+        raise UnblotError(f"it is a JPEG of {bits} bits and {channels} channels, which is not read; save it as PNG")
+
+    def values() -> np.ndarray:
+        import imagecodecs
+
+        return imagecodecs.jpeg_decode(data)
+
+    return Deep("12-bit JPEG", channels, height, width, bits, "uint16", metadata, values)
 
 
 def _jpeg2000(data: bytes) -> Deep | None:

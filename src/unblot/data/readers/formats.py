@@ -11,9 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from unblot.data.readers import tiff
 from unblot.data.readers.damage import check_size, damage_in_one_line
-from unblot.data.readers.deep import full_scale, open_deep
+from unblot.data.readers.deep import Deep, full_scale, open_deep, open_deep_jpeg
 from unblot.data.readers.metadata import (
     CONVERTED,
+    FIRST_PAGE,
     PNG_START,
     Metadata,
     is_avif,
@@ -116,12 +117,17 @@ def _opened(data: bytes, pages: str, at_least: int) -> Picture:
         return _pillow(clean, at_least, metadata)
     if data.startswith(JPEG_START):
         clean, metadata = of_jpeg(data)
-        return _pillow(clean, at_least, metadata)
+        deep_jpeg = open_deep_jpeg(clean, metadata)
+        return _pillow(clean, at_least, metadata) if deep_jpeg is None else _of_deep(deep_jpeg)
     if data[:4] in tiff.STARTS and (found := _tiff(data, pages)):
         return found
     data = without_bad_exif(data) if is_avif(data) else data
-    if (deep := open_deep(data)) is None:
-        return _pillow(data, at_least)
+    deep = open_deep(data)
+    return _pillow(data, at_least) if deep is None else _of_deep(deep)
+
+
+def _of_deep(deep: Deep) -> Picture:
+    """A picture of more than 8 bits."""
 
     def values() -> np.ndarray:
         array = full_scale(deep.values(), deep.bits)
@@ -142,7 +148,8 @@ def _tiff(data: bytes, pages: str) -> Picture | None:
             return None
     except Exception:
         return None
-    return tiff_picture(stack)
+    found = tiff_picture(stack)
+    return found if stack.count == 1 else found._replace(kind=found.kind + FIRST_PAGE)
 
 
 def _png(data: bytes, metadata: Metadata) -> Picture:

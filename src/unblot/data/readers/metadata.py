@@ -24,6 +24,7 @@ JPEG_DROPPED = {*range(0xE0, 0xF0), 0xFE} - set(JPEG_KEPT)  # application data, 
 JPEG_SCAN = 0xDA
 MAX_METADATA_BYTES = 2**24  # decompressed
 CONVERTED = " (converted to sRGB)"  # ends the kind of a picture whose colour profile was applied
+FIRST_PAGE = " (the first page)"  # ends the kind of a TIFF under another suffix, of which one page is read
 SAME_COLOURS = 2  # of 255: what may separate one rounding of sRGB from another
 
 
