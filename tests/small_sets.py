@@ -2,10 +2,13 @@
 
 import io
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -42,15 +45,16 @@ def packed(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-SCANDIR = os.scandir
+SCANDIR, LISTDIR = os.scandir, os.listdir
 
 
-class Backwards:
-    """In place of os.scandir: the entries of a folder from the last to the first."""
+class Shuffled:
+    """In place of os.scandir: the entries of a folder in a random order."""
 
-    def __init__(self, path: str = "."):
+    def __init__(self, path: str, chance: random.Random):
         with SCANDIR(path) as entries:
             self.left = sorted(entries, key=lambda entry: entry.name)
+        chance.shuffle(self.left)
 
     def __iter__(self) -> Iterator[os.DirEntry[str]]:
         return self
@@ -60,7 +64,7 @@ class Backwards:
             raise StopIteration
         return self.left.pop()
 
-    def __enter__(self) -> "Backwards":
+    def __enter__(self) -> "Shuffled":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,3 +72,20 @@ class Backwards:
 
     def close(self) -> None:
         pass
+
+
+@contextmanager
+def shuffled(seed: int) -> Iterator[None]:
+    """Within it folders are listed in a random order, by os.scandir and os.listdir and whatever is made of them."""
+    chance = random.Random(seed)
+
+    def listdir(path: str = ".") -> list[str]:
+        names = sorted(LISTDIR(path))
+        chance.shuffle(names)
+        return names
+
+    with (
+        mock.patch("os.scandir", lambda path=".": Shuffled(path, chance)),
+        mock.patch("os.listdir", listdir),
+    ):
+        yield

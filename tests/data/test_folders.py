@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unblot
-from small_sets import Backwards, packed, png, write
+from small_sets import packed, png, shuffled, write
 from unblot.data.dataset import open_data
 from unblot.data.readers.labels import SPLITS
 from unblot.data.readers.listing import Listing, hidden, max_bytes, printable, readable
@@ -235,10 +235,33 @@ def test_the_listing_does_not_follow_the_hash_seed(many: Path) -> None:
     assert len(found) == 1
 
 
-def test_the_listing_does_not_follow_the_order_of_the_disk(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CLASSES = (
+    "import random, sys; from unblot.data.readers.listing import class_names; chance = random.Random(7); "
+    "pool = ['nan', 'NaN', '-nan', '1', '01', '1.0', '10', '1_0', 'inf', '1e400', '-0', '0', 'a', 'A', 'é', '']; "
+    "sets = [chance.sample(pool, 6) for _ in range(200)]; "
+    "found = [class_names(labels)[1] for labels in sets]; "
+    "assert found == [class_names(list(set(labels)))[1] for labels in sets]; print(ascii(found))"
+)
+
+
+def test_the_order_of_classes_follows_neither_the_hash_seed_nor_the_order_of_labels() -> None:
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", CLASSES],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_the_listing_does_not_follow_the_order_of_the_disk(many: Path) -> None:
     first, stamp = open_source(str(many))
-    monkeypatch.setattr(os, "scandir", Backwards)
-    second, other_stamp = open_source(str(many))
+    with shuffled(0):
+        second, other_stamp = open_source(str(many))
     assert stamp == other_stamp
     one, two = first.load(many), second.load(many)
     assert (one.items, one.classes, one.notes, one.broken) == (two.items, two.classes, two.notes, two.broken)
@@ -270,6 +293,14 @@ def listed_or_refused(folder: Path) -> tuple[Listing | None, str]:
         return None, str(error)
 
 
+def told(listing: Listing | None) -> object:
+    """Everything that a listing says, to be compared."""
+    if listing is None:
+        return None
+    labels = None if listing.labels is None else listing.labels.tolist()
+    return listing.items, labels, listing.classes, listing.notes, listing.broken
+
+
 @given(trees())
 @settings(max_examples=150, deadline=None)
 def test_every_picture_is_in_the_set_with_its_label_or_named(
@@ -289,6 +320,10 @@ def test_every_picture_is_in_the_set_with_its_label_or_named(
             with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("file", "label"), *rows])
         listing, refusal = listed_or_refused(folder)
+        with shuffled(len(pictures)):
+            again, other_refusal = listed_or_refused(folder)
+        assert refusal == other_refusal
+        assert told(listing) == told(again)
         seen = [name for name in there if not hidden(name)]
         if listing is None:
             assert "\n" not in refusal
