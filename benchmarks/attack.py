@@ -2,14 +2,14 @@
 
     python benchmarks/attack.py [--only models|stored|data|samples] [--seed 0] [--scale 1]
 
-Trains a tiny model, then tries 200 mutated model files, 300 edited JSON files of a run, 400 mutated data files of every
-format and 20 simultaneous `unblot sample` of one run, each command in a process of its own with limits of memory and
-processor time. What is not held is printed with its command, its files are kept. Prints one line of JSON at the end:
-tried and held of each kind, and the most that an attack took beyond the same command on sound files.
+Trains a tiny model, then tries 200 mutated model files, 300 edited JSON files of a run and of its dataset cache, 400
+mutated data files of every format and 20 simultaneous `unblot sample` of one run, each command in a process of its own
+with limits of memory and processor time. What is not held is printed with its command, its files are kept. Prints one
+line of JSON at the end: tried and held of each kind, and the most that an attack took beyond the same command on sound
+files.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -27,14 +27,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from attack_files import ALONE, data_files, edited, mutated
+from attack_files import ALONE, TRAIN, data_files, edited, everything, mutated, warm
 from unblot.cli.parser import main as unblot
 from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
 
 MEMORY, SECONDS = 2**30, 20  # beyond the same command on sound files; of processor time
 ADDRESSES = 4 * 2**30  # bytes of address space that a command may add
-TRAIN = "train digits --quiet --steps 3 --batch-size 8 --network unet:width=16,multipliers=1,blocks=1,attention="
+CACHED = "a dataset cache's manifest.json"
 
 
 class Ended(NamedTuple):
@@ -99,13 +99,6 @@ def end(child: int, log: Path, patience: float = 10 * SECONDS) -> Ended:
         time.sleep(0.005)
     code, used = os.waitstatus_to_exitcode(found[1]), found[2]
     return Ended(code, log.read_text(errors="replace"), used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
-
-
-def warm(command: str) -> None:
-    """Runs a command in this process, so that those that start from it find everything imported."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        if code := unblot(command.split()):
-            raise SystemExit(f"unblot {command} ends with {code}")
 
 
 class Attack:
@@ -174,8 +167,10 @@ def models(attack: Attack, run: Path, chance: random.Random, count: int) -> None
 
 
 def stored(attack: Attack, run: Path, chance: random.Random, count: int) -> None:
-    """The config, metrics, checkpoint states and samples' manifest of a run, edited, then read by what needs them."""
-    copy = attack.folder / "copy"
+    """All JSON files of a run and of its dataset cache, edited, then read by what needs them."""
+    whole, place = everything(attack.folder), attack.folder / "place"
+    before, copy = os.environ["UNBLOT_CACHE"], place / "run"
+    os.environ["UNBLOT_CACHE"] = str(place / "cache")
     show, resume = f"show {copy}", f"train --resume {copy} --steps 4 --quiet"
     again = f"sample {copy} -n 2 --steps 2 --out {copy / 'samples' / 'sample'}"
     readers = {
@@ -183,22 +178,34 @@ def stored(attack: Attack, run: Path, chance: random.Random, count: int) -> None
         "metrics.jsonl": (show, resume),
         "state.json": (resume,),
         "manifest.json": (again, f"{again} --overwrite"),
+        "plan.json": (show,),
+        "tuning.json": (show, f"sample {copy} -n 1"),
+        "report.json": (f"compare {copy}",),
+        CACHED: (resume,),
     }
     for command in sorted({command for some in readers.values() for command in some}):
-        shutil.copytree(run, copy)
+        shutil.copytree(whole, place)
         attack.sound(command)
-        shutil.rmtree(copy)
-    files = sorted(p.relative_to(run) for p in run.rglob("*") if p.suffix in (".json", ".jsonl"))
+        shutil.rmtree(place)
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.suffix in (".json", ".jsonl"))
+    if missing := readers.keys() - {_kind_of(file) for file in files}:
+        raise SystemExit(f"the run has no {', '.join(sorted(missing))}")
     for i in range(count):
-        shutil.copytree(run, copy)
-        path = copy / files[i % len(files)]
+        shutil.copytree(whole, place)
+        path = place / files[i % len(files)]
         lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
         line = chance.randrange(len(lines))
         lines[line] = edited(lines[line], chance)
         path.write_text("\n".join(lines) + "\n")
-        commands = readers[path.name]
-        attack.attempt(commands[i // len(files) % len(commands)], copy)
-        shutil.rmtree(copy)
+        commands = readers[_kind_of(files[i % len(files)])]
+        attack.attempt(commands[i // len(files) % len(commands)], place)
+        shutil.rmtree(place)
+    os.environ["UNBLOT_CACHE"] = before
+
+
+def _kind_of(file: Path) -> str:
+    """What a JSON file is: its name, and of the dataset cache's manifest a name of its own."""
+    return CACHED if file.parts[:2] == ("cache", "datasets") and file.name == "manifest.json" else file.name
 
 
 def data(attack: Attack, run: Path, chance: random.Random, count: int) -> None:
@@ -269,8 +276,6 @@ def main() -> None:
     for kind in [args.only] if args.only else KINDS:
         attack, count = Attack(base / kind), max(1, round(KINDS[kind][1] * args.scale))
         attack.folder.mkdir()
-        if kind == "stored":
-            attack.sound(f"sample {run} -n 2 --steps 2")
         KINDS[kind][0](attack, run, random.Random(args.seed), count)
         results[kind] = {"tried": attack.tried, "held": attack.held, "seconds": attack.seconds, "bytes": attack.beyond}
         print(f"{kind}: {attack.held} of {attack.tried} held", flush=True)

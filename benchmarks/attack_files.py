@@ -1,12 +1,16 @@
-"""Small files of every format that unblot reads, and how `attack.py` damages files and JSON."""
+"""What `attack.py` attacks, small files of every format and a run with all that is written into one, and how."""
 
+import contextlib
 import io
 import json
+import os
 import random
+import shutil
 import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -15,7 +19,10 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from unblot.cli.parser import main as unblot
+
 ALONE = ("stack.tif", "x.zip", "x.tar", "x.tar.gz", "x.npy", "x.npz", "x.h5", "x-idx3-ubyte")  # that hold many pictures
+TRAIN = "train digits --quiet --steps 3 --batch-size 8 --network unet:width=16,multipliers=1,blocks=1,attention="
 VALUES: tuple[Any, ...] = (
     None,
     True,
@@ -80,6 +87,38 @@ def data_files() -> dict[str, bytes]:
         "x-idx3-ubyte": struct.pack(">HBB3I", 0, 8, 3, 8, 24, 20) + many[..., 0].tobytes(),
         "labels.csv": b"file,label\n0.png,cat\n1.png,dog\n",
     }
+
+
+def little_pictures(folder: Path) -> Path:
+    """A folder with 60 gray pictures of 8x8 in two classes."""
+    for i, values in enumerate(np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)):
+        place = folder / str(i % 2) / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(imagecodecs.png_encode(values))
+    return folder
+
+
+def warm(command: str) -> None:
+    """Runs a command in this process, so that those that start from it find everything imported."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if code := unblot(command.split()):
+            raise SystemExit(f"unblot {command} ends with {code}")
+
+
+def everything(folder: Path) -> Path:
+    """A folder with a run on a folder of pictures, with every JSON file that a run has, and with its dataset cache."""
+    whole, planned = folder / "whole", folder / "planned"
+    pictures = little_pictures(folder / "pictures")
+    before, os.environ["UNBLOT_CACHE"] = os.environ["UNBLOT_CACHE"], str(whole / "cache")
+    run, train = whole / "run", TRAIN.replace("digits", str(pictures))
+    warm(f"{train} --out {run}")
+    warm(f"{train.replace('--steps 3', '--budget 10s')} --out {planned}")
+    shutil.copy(planned / "plan.json", run)
+    warm(f"sample {run} -n 2 --steps 2 --out {run / 'samples' / 'sample'}")
+    warm(f"tune {run} --budget 10s -n 100")
+    warm(f"evaluate {run} -n 60 --steps 1 --likelihood 0")
+    os.environ["UNBLOT_CACHE"] = before
+    return whole
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
