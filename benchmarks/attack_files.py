@@ -73,6 +73,7 @@ def data_files() -> dict[str, bytes]:
     return {
         **{f"x.{kind}": written(save, kind) for kind in ("png", "webp", "gif", "bmp", "tga", "ppm", "avif")},
         "icc.jpg": written(save, "jpeg", icc_profile=imagecodecs.cms_profile("adobergb")),
+        "12.jpg": bytes(imagecodecs.jpeg_encode(deep >> 4, bitspersample=12)),
         "16.png": bytes(imagecodecs.png_encode(deep)),
         "16.jp2": bytes(imagecodecs.jpeg2k_encode(deep, level=0)),
         "10.avif": bytes(imagecodecs.avif_encode(deep >> 6, bitspersample=10)),

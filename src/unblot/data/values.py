@@ -74,8 +74,8 @@ class ValueMap:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
-        """The map that `to_dict` described."""
-        return cls(plain["dtype"], tuple(plain["offset"]), tuple(plain["scale"]), plain["alpha"])
+        """The map that `to_dict` described; as in every stored file, a missing key takes the field's default."""
+        return cls(plain["dtype"], tuple(plain["offset"]), tuple(plain["scale"]), plain.get("alpha", cls.alpha))
 
     def _columns(self, pictures: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Offset and scale shaped (C, 1, 1), after checking that the pictures have these channels."""
