@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
+from unblot.evaluation.fitting import fit
+
 WIDTHS = (32, 64, 128, 128)
 EPOCHS, BATCH, RATE = 12, 64, 4e-3
 TURN, SHIFT, SCALE, LIGHT = 0.25, 0.12, 0.12, 0.2  # radians, halves of a side, relative, half of the range; at most
@@ -27,22 +29,15 @@ def fitted(pictures: Tensor, labels: Tensor, classes: int, kept: Path) -> nn.Mod
         if kept.exists():
             network.load_state_dict(load_file(kept))
             return network.eval()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
         batch = min(BATCH, len(pictures))
         steps = max(1, EPOCHS * (len(pictures) // batch))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-        order = torch.empty(0, dtype=torch.long)
-        for _ in range(steps):
-            if len(order) < batch:
-                order = torch.randperm(len(pictures))
-            chosen, order = order[:batch], order[batch:]
-            loss = cross_entropy(network(_varied(pictures[chosen])), labels[chosen], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+        def loss(chosen: Tensor) -> Tensor:
+            return cross_entropy(network(_varied(pictures[chosen])), labels[chosen], label_smoothing=0.05)
+
+        fit(network, loss, len(pictures), batch=batch, steps=steps, rate=RATE, weight_decay=0.02)
     save_file(network.state_dict(), kept)
-    return network.eval()
+    return network
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unblot.data.readers.shapes import COLOURS, OPPOSITES, SHAPES, SIZES, Scene, Thing, render, scenes
+from unblot.evaluation.fitting import fit
 
 SIDE = 32  # pixels; larger pictures are averaged down to it
 LAYOUTS = ("one", "beside", "above")  # one thing, two beside each other, one above the other
@@ -131,25 +132,19 @@ def load_judge(cache: Path) -> tuple[Judge, dict[str, Any]]:
 
 
 def train(judge: Judge) -> None:
-    """Trains on LEARNED renderings, AdamW with a one-cycle learning rate; always the same weights."""
+    """Trains on LEARNED renderings; always the same weights."""
     torch.manual_seed(0)
     judge.load_state_dict(Judge().state_dict())
     drawn = scenes(TRAIN_SEED, LEARNED, left_out=False)
     pictures = torch.from_numpy(np.stack([render(scene, SIDE) for scene in drawn]))
     targets = encoded([reading_of(scene) for scene in drawn])
-    optimizer = torch.optim.AdamW(judge.parameters(), RATE, weight_decay=0.05)
-    steps = EPOCHS * (LEARNED // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    judge.train()
-    for _ in range(EPOCHS):
-        order = torch.randperm(LEARNED)
-        for chosen in order.split(BATCH)[: LEARNED // BATCH]:
-            scores = judge(small(pictures[chosen]))
-            losses = [F.cross_entropy(scores[name], targets[name][chosen], ignore_index=-1) for name in HEADS]
-            optimizer.zero_grad()
-            torch.stack(losses).sum().backward()
-            optimizer.step()
-            schedule.step()
+
+    def loss(chosen: Tensor) -> Tensor:
+        scores = judge(small(pictures[chosen]))
+        losses = [F.cross_entropy(scores[name], targets[name][chosen], ignore_index=-1) for name in HEADS]
+        return torch.stack(losses).sum()
+
+    fit(judge, loss, LEARNED, batch=BATCH, steps=EPOCHS * (LEARNED // BATCH), rate=RATE)
 
 
 def encoded(readings: Sequence[Reading]) -> dict[str, Tensor]:

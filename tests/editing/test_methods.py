@@ -19,7 +19,7 @@ from unblot.editing.methods import (
     spherical,
     variations,
 )
-from unblot.editing.operators import averaging, conditioned, graying, masking, projected, tilted
+from unblot.editing.operators import averaging, conditioned, graying, masking, tilted
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.schedules import SCHEDULES, flow, linear
@@ -154,12 +154,6 @@ def test_restoring_finds_the_one_picture_that_fits(operator, solver: str, least:
     found = (x - wanted).abs().amax((1, 2, 3)) < 0.1
     assert int(found.sum()) >= least
     torch.testing.assert_close(operator.measure(x), y, rtol=0, atol=1e-12)
-
-
-def test_projection_holds_the_measurement_at_every_level() -> None:
-    operator, y = masking(LEFT), DATA * LEFT
-    x0 = projected(gaussian(0.0, 0.5), operator, y)(seeded_noise(DATA.shape, 9)(), level(0.6, 0.8)).x0
-    assert torch.equal(x0 * LEFT, y)
 
 
 def test_conditioning_works_inside_no_grad_and_keeps_no_graph() -> None:

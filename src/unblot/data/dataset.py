@@ -14,7 +14,7 @@ from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import ImageOptions, parse_size
-from unblot.data.readers.listing import Broken, counted, printable, readable
+from unblot.data.readers.listing import Broken, counted, readable
 from unblot.data.readers.sources import open_source, split_spec
 from unblot.data.split import split
 from unblot.data.values import ValueMap
@@ -125,19 +125,6 @@ def _check_choices(on_broken: str, held_out: float) -> None:
         raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
     if not 0 <= held_out < 1:
         raise UnblotError(f"the held-out share {held_out} is out of range; give {arg('held_out')} from 0 to below 1")
-
-
-def require_same(dataset: Dataset, fingerprint: str, place: str) -> None:
-    """Raises UnblotError unless the data set, opened from `place`, has the content of the fingerprint.
-
-    It must have been opened with the options of the data set that it is compared with: size, fit, colour, labels.
-    """
-    if dataset.fingerprint != fingerprint:
-        classes = f" in {counted(len(dataset.classes), 'class')}" if dataset.classes else ""
-        raise UnblotError(
-            f"{printable(place)!r} is not the data that the run was trained on (there are now "
-            f"{counted(len(dataset), 'picture')}{classes}); restore it, or name its place with {arg('data')}"
-        )
 
 
 def _report(cached: CachedDataset, on_broken: str, report: Report) -> None:

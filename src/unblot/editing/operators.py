@@ -70,11 +70,6 @@ def graying(weights: Tensor | None = None) -> Operator:
     return Operator(measure, impose)
 
 
-def projected(denoise: Denoise, operator: Operator, y: Tensor) -> Denoise:
-    """x0_hat with y imposed on it (DDNM, Wang et al. 2023): no gradient, but other pixels do not respond to y."""
-    return lambda x, level: Denoised(operator.impose(denoise(x, level).x0, y))
-
-
 def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int = 1) -> Denoise:
     """E[x0 | x_t, y = H·x0] by gradients through the denoiser (moment matching, Rozet et al. 2024).
 

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unblot.evaluation.fitting import fit
 from unblot.evaluation.image_set import ImageSet, shrink
 from unblot.system.files import write_whole
 
@@ -63,26 +64,17 @@ def train_classifier(pictures: ImageSet, labels: Tensor, classes: int, cache: Pa
         _train(network, pictures, labels)
     if kept is not None:
         _save(network, kept)
-    return network.eval()
+    return network
 
 
 def _train(network: Classifier, pictures: ImageSet, labels: Tensor) -> None:
-    """AdamW, one-cycle learning rate; every pass visits every picture once."""
     batch = min(BATCH, len(pictures))
     steps = min(STEPS, max(100, EPOCHS * len(pictures) // batch))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
-    order = torch.randperm(len(pictures))
-    network.train()
-    for _ in range(steps):
-        if len(order) < batch:
-            order = torch.cat([order, torch.randperm(len(pictures))])
-        chosen, order = order[:batch], order[batch:]
-        loss = nn.functional.cross_entropy(network(pictures[chosen.numpy()]), labels[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+
+    def loss(chosen: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(network(pictures[chosen.numpy()]), labels[chosen])
+
+    fit(network, loss, len(pictures), batch=batch, steps=steps)
 
 
 def _load(network: Classifier, path: Path) -> bool:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unblot.evaluation.fitting import fit
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 from unblot.evaluation.memorization import share_interval
 from unblot.text.words import words
@@ -136,31 +137,24 @@ def train_encoder(pairs: Pairs) -> DualEncoder:
         torch.manual_seed(0)
         encoder = DualEncoder({word: i + 2 for i, word in enumerate(known)}, *pairs.pictures.shape)
         _train(encoder, pairs)
-    return encoder.eval()
+    return encoder
 
 
 def _train(encoder: DualEncoder, pairs: Pairs) -> None:
-    """AdamW with a one-cycle learning rate, for EPOCHS passes but from 100 to STEPS steps."""
+    """EPOCHS passes, but from 100 to STEPS steps."""
     count = len(pairs.captions)
     batch = min(BATCH, count)
-    steps = min(STEPS, max(100, EPOCHS * count // batch))
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
-    order, visits = torch.randperm(count), [0] * count
-    encoder.train()
-    for _ in range(steps):
-        if len(order) < batch:
-            order = torch.cat([order, torch.randperm(count)])
-        chosen, order = order[:batch].tolist(), order[batch:]
+    visits = [0] * count
+
+    def loss(chosen: Tensor) -> Tensor:
         texts = []
-        for i in chosen:
+        for i in chosen.tolist():
             texts.append(pairs.captions[i][visits[i] % len(pairs.captions[i])])
             visits[i] += 1
-        loss = contrastive_loss(encoder, pairs.pictures[np.array(chosen)], texts)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        return contrastive_loss(encoder, pairs.pictures[chosen.numpy()], texts)
+
+    steps = min(STEPS, max(100, EPOCHS * count // batch))
+    fit(encoder, loss, count, batch=batch, steps=steps, weight_decay=0.1)
 
 
 def contrastive_loss(encoder: DualEncoder, pictures: Tensor, texts: Sequence[str]) -> Tensor:

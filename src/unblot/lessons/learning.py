@@ -1,7 +1,6 @@
 """Training and sampling in numbers: the textbook at work, what a number of steps buys, and who keeps variety."""
 
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -131,9 +130,3 @@ def _variety(name: str, samples: Tensor, centres: Tensor, steps: int) -> Variety
     inside = distance < ROUND * SPREAD
     reached = nearest[inside].bincount(minlength=len(centres)) >= REACHED
     return Variety(name, int(reached.sum()), float(inside.double().mean()), samples, steps)
-
-
-def first_below(values: Sequence[float], share: float) -> int:
-    """The first position from which on all values lie below a share of the first."""
-    above = [i for i, value in enumerate(values) if value >= share * values[0]]
-    return above[-1] + 1 if above else 0
