@@ -1,11 +1,12 @@
 """Captions ranked: the true one is first where pictures show it; a judge that cannot tell is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 
+from unblot.evaluation import retrieval
 from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.retrieval import DualEncoder, Pairs, caption_agreement, contrastive_loss, ranks, train_encoder
 
@@ -28,6 +29,15 @@ def pairs(count: int, seed: int, shown: bool = True) -> Pairs:
         half[:4], half[4:] = a, b
         picture += 0.05 * rng.standard_normal(picture.shape)
     return Pairs(ImageSet(pictures), captions)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """A smaller judge that learns for a shorter time: enough for pictures of two halves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "DIMS", 64)
+        patch.setattr(retrieval, "STEPS", 60)
+        yield
 
 
 @pytest.fixture(scope="module")

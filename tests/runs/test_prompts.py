@@ -16,8 +16,8 @@ from unblot.cli.parser import main
 from unblot.errors import UnblotError, UnblotNote
 from unblot.runs.folder import MODEL, load_model
 
-SMALL = {"network": "unet:width=16,multipliers=1-2,blocks=1", "text_encoder": "transformer:width=32,depth=1"}
-TINY = {**SMALL, "steps": 6, "batch_size": 8, "preview_every": 3, "checkpoint_every": 3, "quiet": True}
+SMALL = {"network": "unet:width=8,multipliers=1,blocks=1", "text_encoder": "transformer:width=32,depth=1"}
+TINY = {**SMALL, "steps": 6, "batch_size": 8, "preview_every": 0, "checkpoint_every": 3, "quiet": True}
 PROMPTS = ["a red picture", "a dark picture"]
 
 
@@ -123,9 +123,9 @@ def test_networks_that_cannot_read_are_refused_with_those_that_can(data, network
         api.plan(data, network=network, quiet=True)
 
 
-def test_captions_that_are_not_there_cannot_be_read():
+def test_captions_that_are_not_there_cannot_be_read(data):
     with pytest.raises(UnblotError, match="has no captions"):
-        api.plan("digits", text_encoder="transformer", quiet=True)
+        api.plan(data, uncaptioned=True, text_encoder="transformer", quiet=True)
 
 
 def test_training_goes_on_to_the_last_bit(data, tmp_path):
