@@ -12,8 +12,11 @@ from PIL import Image
 import unblot
 from helpers import refused
 from unblot import api
-from unblot.cli.parser import main
+from unblot.cli.parser import EDITS, main
+from unblot.editing.files import edit_files
 from unblot.errors import UnblotError, UnblotNote
+from unblot.runs.bulk import sample_to_folder
+from unblot.runs.film import shoot
 from unblot.runs.folder import MODEL, load_model
 
 SMALL = {"network": "unet:width=8,multipliers=1,blocks=1", "text_encoder": "transformer:width=32,depth=1"}
@@ -157,6 +160,55 @@ def test_film_and_edits_take_prompts(run, data, tmp_path):
     assert main([*map(str, [*edit, "--steps", "3", "--out", tmp_path / "edit"])]) == 0
     files = sorted((tmp_path / "edit").glob("00-*.png"))
     assert [json.loads(Image.open(f).text["unblot"])["prompt"] for f in files] == [PROMPTS[0]] * 2
+
+
+OPTIONS = {
+    "inpaint": {"mask": "mask.png"},
+    "outpaint": {"left": 3},
+    "upscale": {"factor": 2},
+    "variations": {"amount": 0.6},
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_the_prompt_changes_every_edit_and_the_same_seed_gives_the_same_bytes(run, data, tmp_path, kind):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:6] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = {k: tmp_path / v if k == "mask" else v for k, v in OPTIONS.get(kind, {}).items()}
+    options |= {} if kind == "reconstruct" else {"n": 2}
+    pictures = [data / "00.png", data / "01.png"][: 2 if kind == "interpolate" else 1]
+
+    def drawn(prompt):
+        return edit_files(run, kind, pictures, prompt=prompt, steps=4, **options).array
+
+    assert not np.array_equal(drawn(PROMPTS[0]), drawn(PROMPTS[1]))
+    assert np.array_equal(drawn(PROMPTS[0]), drawn(PROMPTS[0]))
+
+
+def test_the_prompt_changes_films_and_many_samples_and_the_same_seed_gives_the_same_bytes(run, tmp_path):
+    one, other = (shoot(run, 1, prompt=prompt, steps=2)[-1].x0 for prompt in PROMPTS)
+    assert not np.array_equal(one, other)
+    assert np.array_equal(one, shoot(run, 1, prompt=PROMPTS[0], steps=2)[-1].x0)
+    places = [sample_to_folder(tmp_path / f"{i}", run, 2, prompt=PROMPTS[i % 2], steps=2) for i in range(3)]
+    one, other, again = ((place / "000001.png").read_bytes() for place in places)
+    assert one == again != other
+
+
+def test_sheets_of_several_prompts_say_which_picture_shows_which(run, tmp_path):
+    plain, told = (run.sample(2, prompt=prompt, steps=1) for prompt in (PROMPTS[0], PROMPTS))
+    assert told.grid().height > plain.grid().height  # a line of text below
+    assert plain.grid().size == run.sample(2, steps=1).grid().size  # one prompt needs none
+    told.save(tmp_path / "told")
+    assert json.loads((tmp_path / "told" / "manifest.json").read_text())["prompts"] == PROMPTS
+
+
+def test_previews_say_which_picture_shows_which_caption(data, tmp_path):
+    trained = api.train(data, out=tmp_path / "run", **{**TINY, "steps": 1, "preview_every": 1})
+    preview = Image.open(trained.path / "samples" / "step_00000001.png")
+    captions = json.loads(preview.text["unblot"])["captions"]
+    assert len(captions) == 40
+    assert set(captions) == set(PROMPTS)
 
 
 def test_evaluation_and_distillation_show_the_captions_of_the_data(run, data, tmp_path, monkeypatch):

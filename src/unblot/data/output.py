@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from unblot.data.values import ValueMap
+from unblot.system import lettering
 from unblot.system.files import write_whole
 
 MIN_GRID_SIDE = 64  # pixels: smaller pictures are enlarged in grids
+CAPTIONED_SIDE = 128  # ... in grids with a caption below each, which needs room
 PAPER, INK, BETWEEN = (255, 255, 255), (28, 62, 110), 205
 
 
@@ -37,19 +40,34 @@ def as_display(stored: np.ndarray, values: ValueMap) -> np.ndarray:
     return over.round().astype(np.uint8)
 
 
-def grid(stored: np.ndarray, values: ValueMap, columns: int | None = None, scale: int | None = None) -> Image.Image:
+def grid(
+    stored: np.ndarray,
+    values: ValueMap,
+    columns: int | None = None,
+    scale: int | None = None,
+    captions: Sequence[str] | None = None,
+) -> Image.Image:
     """A sheet of pictures (N, C, H, W), row by row; small ones are enlarged by a whole factor."""
-    return tile(as_display(stored, values), columns, scale)
+    return tile(as_display(stored, values), columns, scale, captions=captions)
 
 
-def tile(shown: np.ndarray, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Image.Image:
-    """A sheet of pictures to look at (N, H, W, 3) uint8, row by row."""
+def tile(
+    shown: np.ndarray,
+    columns: int | None = None,
+    scale: int | None = None,
+    gap: int = 2,
+    captions: Sequence[str] | None = None,
+) -> Image.Image:
+    """A sheet of pictures to look at (N, H, W, 3) uint8, row by row. captions: a text below each picture."""
     count, height, width, _ = shown.shape
     columns = columns or max(1, math.ceil(math.sqrt(count * height / width)))
     columns = min(columns, count)
-    scale = scale or max(1, round(MIN_GRID_SIDE / max(height, width)))
+    scale = scale or max(1, round((MIN_GRID_SIDE if captions is None else CAPTIONED_SIDE) / max(height, width)))
     shown = shown.repeat(scale, axis=1).repeat(scale, axis=2)
-    height, width, rows = height * scale, width * scale, math.ceil(count / columns)
+    if captions is not None:
+        shown = np.concatenate([shown, lettering.fields(captions, shown.shape[2])], axis=1)
+    _, height, width, _ = shown.shape
+    rows = math.ceil(count / columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), BETWEEN, np.uint8)
     for i, picture in enumerate(shown):
         y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
@@ -57,9 +75,16 @@ def tile(shown: np.ndarray, columns: int | None = None, scale: int | None = None
     return Image.fromarray(sheet)
 
 
-def sheet(stored: np.ndarray, values: ValueMap, columns: int | None = None) -> Image.Image:
+def sheet(
+    stored: np.ndarray, values: ValueMap, columns: int | None = None, captions: Sequence[str] | None = None
+) -> Image.Image:
     """Stored values (N, C, H, W) as one picture to look at: a grid of pictures, or a plot of points in the plane."""
-    return scatter(stored) if stored.shape[1:] == (2, 1, 1) else grid(stored, values, columns=columns)
+    return scatter(stored) if stored.shape[1:] == (2, 1, 1) else grid(stored, values, columns, captions=captions)
+
+
+def save_sheet(path: Path, sheet: Image.Image, about: dict[str, Any]) -> None:
+    """Writes a sheet as PNG with what there is to say of it, plain JSON values, under "unblot" as in its pictures."""
+    sheet.save(path, pnginfo=_info(json.dumps(about)) if about else None)
 
 
 def scatter(points: np.ndarray, size: int = 512, extent: float | None = None) -> Image.Image:
@@ -111,10 +136,14 @@ def picture_suffix(channels: int, values: ValueMap) -> str:
 
 def _write_png(path: Path, stored: np.ndarray, text: str) -> None:
     """Gray, gray with alpha, RGB or RGBA of 8 bits, gray of 16, or black and white."""
+    array = stored[0] if stored.shape[0] == 1 else stored.transpose(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(array)).save(path, "PNG", pnginfo=_info(text))
+
+
+def _info(text: str) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("unblot", text)
-    array = stored[0] if stored.shape[0] == 1 else stored.transpose(1, 2, 0)
-    Image.fromarray(np.ascontiguousarray(array)).save(path, "PNG", pnginfo=info)
+    return info
 
 
 def _write_tiff(path: Path, stored: np.ndarray, text: str) -> None:

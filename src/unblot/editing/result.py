@@ -36,10 +36,19 @@ class EditResult:
     errors: np.ndarray | None = None
 
     def grid(self) -> Image.Image:
-        """One image with a row for each picture: the picture, the model's input, the results."""
+        """One image with a row for each picture: the picture, the model's input, the results, each above its prompt
+        where there are several."""
         results = [as_display(column, self.values) for column in self.array.swapaxes(0, 1)]
         row = np.stack([*self.before, *results, *self.after], axis=1)
-        return tile(row.reshape(-1, *row.shape[2:]), columns=row.shape[1])
+        return tile(row.reshape(-1, *row.shape[2:]), columns=row.shape[1], captions=self._captions())
+
+    def _captions(self) -> list[str] | None:
+        """The text below each image of the grid, none below those that are no results; None without several prompts."""
+        if self.prompts is None or len(set(self.prompts)) < 2:
+            return None
+        n = self.array.shape[1]
+        parts = [self.prompts[i : i + n] for i in range(0, len(self.prompts), n)]
+        return [text for part in parts for text in ([""] * len(self.before) + [*part] + [""] * len(self.after))]
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes `grid.png` and one file a result, NAME-1, NAME-2, …, provenance inside; returns the folder.
@@ -48,7 +57,10 @@ class EditResult:
         """
         folder = Path(folder)
         count, n, channels, height, width = self.array.shape
-        begin_folder(folder, file_names(self.names, count, n, channels, self.values), self.about, overwrite)
+        texts = {} if self.prompts is None else {"prompts": [*self.prompts]}
+        begin_folder(
+            folder, file_names(self.names, count, n, channels, self.values), {**self.about, **texts}, overwrite
+        )
         stems = result_stems(self.names, count, n)
         results = self.array.reshape(-1, channels, height, width)
         for index, (stem, result) in enumerate(zip(stems, results, strict=True)):

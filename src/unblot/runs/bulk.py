@@ -206,4 +206,5 @@ def _grid(job: Job, n: int, shown: Sequence[Samples]) -> Image.Image:
     if sum(len(part.array) for part in shown) < n:
         return job.sample(range(n)).grid()
     array = np.concatenate([part.array for part in shown])[:n]
-    return dataclasses.replace(shown[0], array=array).grid()
+    prompts = [prompt for part in shown for prompt in part.prompts or ()][:n]
+    return dataclasses.replace(shown[0], array=array, prompts=prompts or None).grid()

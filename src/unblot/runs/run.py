@@ -51,8 +51,9 @@ class Samples:
     prompts: list[str] | None = None
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """All samples in one image."""
-        return sheet(self.array, ValueMap.from_dict(self.data.values), columns)
+        """All samples in one image, each above its prompt where they have several."""
+        captions = self.prompts if len(set(self.prompts or ())) > 1 else None
+        return sheet(self.array, ValueMap.from_dict(self.data.values), columns, captions)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes `grid.png` and one file per sample (of points in the plane: one `points.npy`); returns the folder.
@@ -62,7 +63,8 @@ class Samples:
         folder, points = user_path(folder), self.data.kind == "points"
         suffix = picture_suffix(self.data.channels, ValueMap.from_dict(self.data.values))
         names = ["points.npy"] if points else [f"{index:06d}{suffix}" for index in self.indices]
-        begin_folder(folder, ["grid.png", *names], self.provenance, overwrite)
+        about = self.provenance | ({} if self.prompts is None else {"prompts": self.prompts})
+        begin_folder(folder, ["grid.png", *names], about, overwrite)
         self.grid().save(folder / "grid.png")
         if points:
             np.save(folder / "points.npy", self.array[:, :, 0, 0])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unblot.data.output import sheet
+from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
 from unblot.system.distributed import sum_over, wait_for_all
@@ -22,7 +22,7 @@ from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
-from unblot.training.previews import PREVIEW_STEPS, preview_pictures
+from unblot.training.previews import PREVIEW_STEPS, preview_pictures, preview_prompts
 from unblot.training.trainer import StepResult, Trainer
 
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -153,7 +153,9 @@ class Loop:
         if not trainer.group.is_main_process:
             return
         path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
-        sheet(values.decode(pictures.numpy()), values, columns=10).save(path)
+        captions = preview_prompts(trainer, len(pictures))
+        shown = sheet(values.decode(pictures.numpy()), values, columns=10, captions=captions)
+        save_sheet(path, shown, {} if captions is None else {"captions": captions})
         self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
         self.monitor.note(f"preview: {path}")
 

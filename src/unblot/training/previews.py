@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from unblot.data.dataset import Dataset
 from unblot.process.randomness import labels_for
 from unblot.sampling.batched import sample_batches
 from unblot.text.tokenizer import captions_of
@@ -21,9 +20,8 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     config = trainer.config
     data, seed = config.data, config.train.seed
     indices = range(PREVIEW_PICTURES if data.kind == "pictures" else 25 * PREVIEW_PICTURES)
-    dataset = trainer.task.batches.dataset
     labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
-    prompts = None if data.text is None else preview_prompts(dataset, len(indices))
+    prompts = preview_prompts(trainer, len(indices))
     how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # a student samples well only in its own steps
         how = {"spacing": config.train.spacing, "solver": config.train.solver, "steps": config.train.sampling_steps}
@@ -41,7 +39,11 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
         return torch.cat([trainer.denoiser.pictures(x0, data.shape[1:]).cpu() for x0 in samples]), labels
 
 
-def preview_prompts(dataset: Dataset, count: int) -> list[str] | None:
-    """The texts of a preview: captions of held-out pictures, or of training pictures where there are too few."""
+def preview_prompts(trainer: Trainer, count: int) -> list[str] | None:
+    """The texts of a preview: captions of held-out pictures, or of training pictures where there are too few; None
+    where the run reads none."""
+    if trainer.config.data.text is None:
+        return None
+    dataset = trainer.task.batches.dataset
     chosen = np.concatenate([dataset.held_out, dataset.train])
     return captions_of(dataset.captions, np.resize(chosen, count).tolist())
