@@ -31,6 +31,17 @@ def test_a_canonical_spec_says_all_and_stays_as_it_is(width: int, rate: float, d
     assert canonical(TABLE, "thing", "thing") == "thing:width=3,rate=0.5,deep=False,kind=a"
 
 
+def test_a_text_alone_is_the_first_option_where_that_is_a_text() -> None:
+    def reader(*, model: str = "", width: int = 3) -> tuple[str, int]:
+        return model, width
+
+    assert build({"reader": reader}, "reader:./a/b", "reader") == ("./a/b", 3)
+    with pytest.raises(UnblotError, match="no option 'a'"):
+        build({"reader": reader}, "reader:width=2,a", "reader")
+    with pytest.raises(UnblotError, match="no option 'a'"):
+        build(TABLE, "thing:a", "thing")
+
+
 def test_several_specs_are_joined_by_plus() -> None:
     both = "thing:width=3,rate=1e+20,deep=False,kind=a+plain"
     assert canonical(TABLE, "thing:rate=1e+20+plain", "thing") == canonical(TABLE, both, "thing") == both

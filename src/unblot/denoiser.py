@@ -12,6 +12,7 @@ from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import ddpm_index
 from unblot.process.spectrum import Spectrum
 from unblot.text.encoder import TextEncoder
+from unblot.text.frozen import FrozenEncoder
 from unblot.text.tokenizer import PAD
 
 
@@ -73,7 +74,7 @@ class Denoiser(nn.Module):
         augmentations: int = 0,
         learned_variance: bool = False,
         spectrum: Spectrum | None = None,
-        text_encoder: TextEncoder | None = None,
+        text_encoder: TextEncoder | FrozenEncoder | None = None,
     ):
         super().__init__()
         self.network = network

@@ -24,8 +24,9 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
 def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tuple[str, dict[str, Any]]:
     """The name of the entry and all its options, with defaults, for a spec `name` or `name:key=value,key=value`.
 
-    Values take the type of the option's default. Raises UnblotError for an unknown name, an unknown option or a
-    value of the wrong type; `kind` ("solver") is the word used in the message.
+    Values take the type of the option's default. A text alone, `name:text`, is the first option if that is a text.
+    Raises UnblotError for an unknown name, an unknown option or a value of the wrong type; `kind` ("solver") is the
+    word used in the message.
     """
     name, _, tail = spec.partition(":")
     if name not in table:
@@ -33,6 +34,8 @@ def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tupl
     options = options_of(table[name])
     for item in filter(None, tail.split(",")):
         key, equals, text = item.partition("=")
+        if not equals and item == tail and isinstance(next(iter(options.values()), None), str):
+            key, equals, text = next(iter(options)), "=", item  # a path or a name alone
         if key not in options or not equals:
             known = ", ".join(f"{k}={v}" for k, v in options.items()) or "none"
             raise UnblotError(f"{kind} {name!r} has no option {item!r}; its options are: {known}")

@@ -31,6 +31,7 @@ from unblot.specs import build
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.distributed import Group
 from unblot.training.batches import Batch, BatchMaker, training_schedule
+from unblot.training.captions import remember_captions
 
 HUBER = 0.05  # times the data's standard deviation
 LEAST = 1e-3  # the same: the least distance from the teacher's estimate by which a gradient is divided
@@ -52,6 +53,7 @@ class DistillationTask:
         self.autocast()  # refuses what the device does not have
         self.guidance = config.distill.guidance
         teacher = teacher.to(self.device)
+        remember_captions(teacher, dataset)
         self.denoiser, self.critic = copy.deepcopy(teacher), copy.deepcopy(teacher).train()
         self.teacher = teacher.eval().requires_grad_(False)
         self.learners: Mapping[str, nn.Module] = {"student": self.denoiser, "critic": self.critic}

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from unblot.config.sampling import EditConfig, SampleConfig
-from unblot.config.schema import DataFacts, TextFacts
+from unblot.config.schema import DataFacts, RunConfig, TextFacts
 from unblot.data.readers.listing import counted
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg, note
 from unblot.process.randomness import training_order
 from unblot.runs.labels import choose_labels, labels_as_trained
-from unblot.text.tokenizer import Tokenizer, captions_of
+from unblot.text.encoder import TextEncoder
+from unblot.text.frozen import FrozenEncoder
+from unblot.text.tokenizer import captions_of
 from unblot.text.words import MOST_WORDS, unseen
 
 if TYPE_CHECKING:  # sampling needs no reader of data
@@ -39,7 +41,7 @@ def conditions(
     prompts = choose_prompts(config.prompt, data.text, indices)
     negatives = choose_prompts(config.negative, data.text, indices[:1])
     texts = [""] * len(indices) if prompts is None and negatives else prompts
-    note_on_prompts([*(prompts or []), *(negatives or [])], data.text)
+    note_on_prompts([*(prompts or []), *(negatives or [])], data.text, denoiser.text_encoder)
     return chosen, prompts, denoiser.condition(labels if chosen is None else torch.tensor(chosen), texts)
 
 
@@ -50,6 +52,13 @@ def towards(data: DataFacts) -> str:
     if not data.classes:
         return f"a text; give one with {arg('prompt')}"
     return f"a label or a text; give one with {arg('label')} or {arg('prompt')}"
+
+
+def tokens_of(config: RunConfig) -> tuple[str, int, str] | None:
+    """What decides the tokens that a run reads a text as; None where it reads none."""
+    text, spec = config.data.text, config.train.text_encoder
+    frozen = spec.partition(",width=")[0] if spec.startswith("transformers:") else ""
+    return None if text is None else (text.merges, text.length, frozen)
 
 
 def describe_text(text: TextFacts) -> str:
@@ -80,9 +89,11 @@ def choose_prompts(prompt: Any, text: TextFacts | None, indices: Sequence[int]) 
     return [prompts[i % len(prompts)] for i in indices]
 
 
-def note_on_prompts(prompts: Iterable[str], text: TextFacts | None) -> None:
+def note_on_prompts(
+    prompts: Iterable[str], text: TextFacts | None, encoder: TextEncoder | FrozenEncoder | None
+) -> None:
     """Notes the words that no caption of the training data had, and prompts that are too long."""
-    if text is None:
+    if text is None or encoder is None:
         return
     prompts = list(dict.fromkeys(prompts))
     known = text.words.split(" ")
@@ -90,7 +101,7 @@ def note_on_prompts(prompts: Iterable[str], text: TextFacts | None) -> None:
         more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
         where = "not in any caption" if len(known) < MOST_WORDS else "not in enough captions"
         note(f"{where} that this run learned from: {', '.join(strange[:NAMED])}{more}")
-    sizes = Tokenizer(text).sizes(prompts)
+    sizes = encoder.tokenizer.sizes(prompts)
     if long := sum(size > text.length for size in sizes):
         those = "a prompt is" if long == 1 else f"{long} prompts are"
         note(f"{those} longer than the longest caption, {text.length} tokens; the rest is cut")

@@ -20,7 +20,7 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
-from unblot.runs.conditions import conditions, towards
+from unblot.runs.conditions import conditions, tokens_of, towards
 from unblot.runs.folder import SNAPSHOTS, load_model
 from unblot.runs.snapshots import at_snapshot
 from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
@@ -277,8 +277,8 @@ class Run:
         else:
             config, denoiser = load_model(place)
         mine, its = ((c.shape, c.data.num_labels) for c in (self.config, config))
-        if (config.data.text is None) != (self.config.data.text is None):
-            raise UnblotError(f"{arg('autoguide', path)} reads captions or does not, other than this run; give another")
+        if tokens_of(config) != tokens_of(self.config):
+            raise UnblotError(f"{arg('autoguide', path)} does not read captions as this run does; give another")
         if mine != its:
             raise UnblotError(
                 f"{arg('autoguide', path)} has pictures of shape {its[0]} and {its[1]} labels, this run {mine[0]} and "

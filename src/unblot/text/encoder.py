@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from unblot.config.schema import TextFacts
 from unblot.errors import UnblotError
 from unblot.nn.layers import check_sizes, zeroed
+from unblot.specs import parse
+from unblot.text.frozen import Frozen, FrozenEncoder, FrozenTokenizer
 from unblot.text.tokenizer import PAD, Tokenizer
 
 HEAD = 32  # channels of an attention head
@@ -67,7 +69,19 @@ def none(facts: TextFacts) -> None:
     return None
 
 
-TEXT_ENCODERS: dict[str, Callable[..., TextEncoder | None]] = {"transformer": TextEncoder, "none": none}
+TEXT_ENCODERS: dict[str, Callable[..., TextEncoder | FrozenEncoder | None]] = {
+    "transformer": TextEncoder,
+    "transformers": FrozenEncoder,
+    "none": none,
+}
+
+
+def tokenizer_of(spec: str, facts: TextFacts) -> Tokenizer | FrozenTokenizer:
+    """How the text encoder of a spec reads a text."""
+    name, options = parse(TEXT_ENCODERS, spec, "text encoder")
+    if name == "transformers":
+        return FrozenTokenizer(Frozen(options["model"], options["sha256"], options["size"]), facts.length)
+    return Tokenizer(facts)
 
 
 def _norm(h: Tensor) -> Tensor:

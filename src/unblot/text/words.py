@@ -18,8 +18,12 @@ ALONE = (  # letters of scripts that put no spaces between words: each counts as
 
 def normalised(text: str) -> str:
     """The text in one form: NFKC, small letters, every run of spaces and control characters one space."""
-    plain = unicodedata.normalize("NFKC", text).lower()
-    return " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in plain).split())
+    return spaced(unicodedata.normalize("NFKC", text).lower())
+
+
+def spaced(text: str) -> str:
+    """The text with every run of spaces and control characters as one space."""
+    return " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text).split())
 
 
 def words(text: str) -> list[str]:

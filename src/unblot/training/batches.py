@@ -22,7 +22,8 @@ from unblot.process.randomness import chunk_generator, epoch_order, stratified_u
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
 from unblot.sampling.batched import sampling_levels
 from unblot.specs import build
-from unblot.text.tokenizer import Tokenizer, captions_of
+from unblot.text.encoder import tokenizer_of
+from unblot.text.tokenizer import captions_of
 
 RNG_CHUNK = 16  # pictures
 INDICES = 1000  # DDPM's T
@@ -163,7 +164,7 @@ class BatchMaker:
 
     def __init__(self, config: RunConfig, dataset: Dataset, augment: str, second_noise: bool = False):
         train, text = config.train, config.data.text
-        self.tokenizer = None if text is None else Tokenizer(text)
+        self.tokenizer = None if text is None else tokenizer_of(train.text_encoder, text)
         self.dataset, self.second_noise = dataset, second_noise
         self.seen = latents_of(dataset)  # as the denoiser does: the pictures, or their latents
         self.encode = None if augment == "none" else dataset.autoencoder  # what is augmented is encoded afterwards

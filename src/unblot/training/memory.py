@@ -46,7 +46,7 @@ def kept_bytes(denoiser: Denoiser, shape: tuple[int, int, int]) -> int:
     label = torch.zeros(1, dtype=torch.int64, device="meta") if denoiser.num_classes else None
     shown = [label]
     if denoiser.text_encoder is not None:
-        length, width = denoiser.text_encoder.positions.shape
+        length, width = denoiser.text_encoder.tokenizer.length, denoiser.text_encoder.width
         mask = torch.ones(1, 1, 1, length, dtype=torch.bool, device="meta")
         shown += [torch.empty(1, length, width, device="meta"), mask]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

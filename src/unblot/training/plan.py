@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from unblot.specs import build, canonical, parse, several
 from unblot.system import compiling, sharding
 from unblot.system.device import available_device, mixed_precision
 from unblot.text.encoder import TEXT_ENCODERS
-from unblot.text.tokenizer import learn
+from unblot.text.frozen import Frozen, FrozenTokenizer, digest
+from unblot.text.tokenizer import LONGEST, learn
 from unblot.training.averages.ema import EMAS
 from unblot.training.batches import COUPLINGS, check_times
 from unblot.training.diagnostics.loggers import services
@@ -121,6 +123,8 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)
         config = resolve(facts if latent is None else latent_facts(facts, latent), choices)
+    if facts.text is not None and config.text_encoder.startswith("transformers"):
+        facts, config = with_frozen_encoder(facts, config, dataset)
     check_specs(vars(config))
     check_text(facts, config)
     if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
@@ -135,6 +139,35 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     if latent is not None and config.spectrum != "none":
         raise UnblotError(f"{arg('spectrum', config.spectrum)} is of pixels; leave it out with {arg('latent', True)}")
     return RunConfig(source, facts, config, __version__, latent=latent)
+
+
+def with_frozen_encoder(facts: DataFacts, config: TrainConfig, dataset: Dataset) -> tuple[DataFacts, TrainConfig]:
+    """The facts and the choices of a run whose text encoder is one of transformers: what it is, and what it reads.
+
+    Raises UnblotError where it cannot be used.
+    """
+    assert facts.text is not None
+    _, options = parse(TEXT_ENCODERS, config.text_encoder, "text encoder")
+    place = str(Path(options["model"]).resolve()) if Path(options["model"]).is_dir() else options["model"]
+    if not options["model"] or set(place) & set(",+"):
+        raise UnblotError(
+            f"{arg('text_encoder', config.text_encoder)} names no encoder; give "
+            f"{arg('text_encoder', 'transformers:FOLDER')}, a folder without + and , in its path"
+        )
+    frozen = Frozen(place)
+    options |= {"model": place, "size": frozen.channels(), "sha256": digest(frozen.folder)}
+    length, cut = _sizes(dataset, place, options["sha256"])
+    text = dataclasses.replace(facts.text, merges="", length=length, cut=cut)
+    spec = "transformers:" + ",".join(f"{k}={v}" for k, v in options.items())
+    return dataclasses.replace(facts, text=text), dataclasses.replace(config, text_encoder=spec)
+
+
+@lru_cache(maxsize=1)
+def _sizes(dataset: Dataset, place: str, sha256: str) -> tuple[int, int]:
+    """How many tokens of this encoder a caption has at most, up to LONGEST, and how many captions have more."""
+    texts = [text for i in dataset.train.tolist() for text in (dataset.captions or ())[i]]
+    sizes = FrozenTokenizer(Frozen(place, sha256), LONGEST).sizes(["", *texts])
+    return max(2, min(LONGEST, max(sizes))), sum(size > LONGEST for size in sizes)
 
 
 def reads_captions(config: TrainConfig) -> bool:

@@ -18,6 +18,7 @@ from unblot.system.device import available_device, mixed_precision
 from unblot.system.distributed import Group
 from unblot.training.adaptive_times import Adaptive
 from unblot.training.batches import Batch, BatchMaker, training_schedule
+from unblot.training.captions import remember_captions
 from unblot.vlb import Decoder, decoder_of, reverse_step
 
 
@@ -67,6 +68,7 @@ class DenoisingTask:
         denoiser = build_denoiser(config)
         denoiser.autoencoder = dataset.autoencoder
         self.denoiser = denoiser.to(self.device)
+        remember_captions(self.denoiser, dataset)
         self.learners: Mapping[str, nn.Module] = {"denoiser": self.denoiser}
         clusters = len(config.data.clusters)
         self.batches = BatchMaker(config, clustered(dataset, clusters) if clusters else dataset, train.augment)
