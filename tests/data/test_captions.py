@@ -135,7 +135,7 @@ def test_parquet_is_read_where_its_package_is_installed(tmp_path: Path, monkeypa
     (folder / "metadata.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr(tables, "can_read_parquet", lambda: False)
     needs = "1 caption file not read: Parquet needs an extra package; pip install 'unblot[hub]': metadata.parquet"
-    assert opened(folder)[1] == [needs]
+    assert opened(folder)[1] == [needs, "no picture has a caption: no words are learned"]
     rows = iter([["file_name", "text"], ["a.png", "a fox"], ["b.png", None]])
     monkeypatch.setattr(tables, "can_read_parquet", lambda: True)
     monkeypatch.setattr(tables, "_parquet_rows", lambda data: rows)
@@ -211,7 +211,16 @@ def test_odd_captions_are_named(tmp_path: Path) -> None:
         assert note in said
 
 
-WORDS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+def test_captions_without_a_word_anywhere_are_told(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", "a.png", "b.png")
+    texts(folder, a_txt="", b_txt=" ")
+    data, said = opened(folder)
+    assert data.captions is None
+    assert "no picture has a caption: no words are learned" in said
+
+
+# Text with many zeros could be UTF-16 as well, such as "000\0".
+WORDS = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda text: "\0" not in text) | st.sampled_from(
     ["", " ", "a fox", "狐狸", "🦊\u200d❄️", "\x00", "\x1b[2J", "\u202e", "0 1 2 3 4", "\ufeff", "a\r\nb", '","', "\x85"]
 )
 STEMS = st.sampled_from(["a", "b", "a.b", "é", "x/a", "x/b", ".h", "y"])

@@ -94,7 +94,7 @@ def save_steps(run: Run, drawn: Sequence[Samples], counts: Sequence[int], folder
     values = ValueMap.from_dict(run.config.data.values)
     rows = []
     for samples, steps in zip(drawn, counts, strict=True):
-        pictures = sheet(samples.array, values, columns=len(samples.array))
+        pictures = samples.grid(columns=len(samples.array))
         rows.append(stack([written(words(steps), MARGIN, pictures.height), pictures], vertical=False))
     stack(rows, vertical=True).save(folder / STEPS_SHEET)
     far = differences(drawn, values)

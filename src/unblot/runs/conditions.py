@@ -65,7 +65,7 @@ def describe_text(text: TextFacts) -> str:
     """What a run learned from its captions, in words."""
     count = len(text.words.split(" "))
     known = f"{counted(count, 'word')}" if count < MOST_WORDS else f"the {count:,} commonest words"
-    cut = f"; {text.cut:,} longer captions were cut" if text.cut else ""
+    cut = f"; {counted(text.cut, 'longer caption')} {'was' if text.cut == 1 else 'were'} cut" if text.cut else ""
     return f"{known}, up to {text.length} tokens{cut}"
 
 

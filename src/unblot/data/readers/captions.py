@@ -56,7 +56,7 @@ class Gathered:
         notes = [f"{counted(len(names), kind)} {what}: {named(names)}" for (kind, what), names in self._told.items()]
         count = sum(map(bool, self.texts))
         if not count:
-            return Captions((), tuple(notes)) if notes else None
+            return Captions((), (*notes, "no picture has a caption: no words are learned")) if notes else None
         said = [f"{counted(count, 'picture')} with captions from {' and '.join(self._sources)}"]
         without = [item.name for item, texts in zip(self.pictures, self.texts) if not texts]
         if without:
