@@ -69,7 +69,9 @@ def add_flags(
         how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": about["value"]}
         how |= {"action": "append"} if about["repeats"] else {}
         name = flag(field.name)
-        action = added[about["group"]].add_argument(name, default=argparse.SUPPRESS, help=help_of(field).replace("%", "%%"), **how)
+        action = added[about["group"]].add_argument(
+            name, default=argparse.SUPPRESS, help=help_of(field).replace("%", "%%"), **how
+        )
         if about["value"] == "PATH":
             action.complete = FILES
         if about["table"] and (entries := with_options(about["table"])):

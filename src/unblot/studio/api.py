@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
@@ -67,22 +67,26 @@ def router(folders: Folders) -> APIRouter:
     _add_jobs(service, folders)
 
     @service.post("/uploads")
-    def upload(files: Annotated[list[UploadFile], File()]) -> dict[str, Any]:
-        """Keeps files in a folder of their own; returns its path and the files'. Only the last part of a name counts,
-        and the folder before it, which is a label."""
+    def upload(
+        files: Annotated[list[UploadFile], File()], paths: Annotated[list[str] | None, Form()] = None
+    ) -> dict[str, Any]:
+        """Keeps files in a folder of their own; returns its path and the files'. paths: where each lies in the folder
+        that was dropped; its last two parts count, for the folder of a picture is its label."""
         if len(files) > MOST_FILES:
             raise UnblotError(f"{len(files)} files are too many; at most {MOST_FILES} at once")
-        folder, paths, left = root / UPLOADS / uuid.uuid4().hex, [], MOST_BYTES
+        names = [file.filename or "file" for file in files] if paths is None else paths
+        if len(names) != len(files):
+            raise UnblotError(f"{len(files)} files have {len(names)} paths; give a path for each, or none")
+        folder, left = root / UPLOADS / uuid.uuid4().hex, MOST_BYTES
+        targets = [folder.joinpath(*_safe_parts(name)) for name in names]
         try:
-            for file in files:
-                target = folder.joinpath(*_safe_parts(file.filename or "file"))
+            for file, target in zip(files, targets, strict=True):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 left -= _keep(file, target, left)
-                paths.append(str(target))
         except UnblotError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return {"folder": str(folder), "files": paths}
+        return {"folder": str(folder), "files": [str(target) for target in targets]}
 
     @service.get("/commands/{command}")
     def choices(command: NAME) -> dict[str, Any]:
@@ -238,7 +242,10 @@ async def watched(request: Request, look: Callable[[], str]) -> AsyncIterator[st
     """Server-sent events: what `look` returns, at once and whenever it is another."""
     last = None
     while not await request.is_disconnected():
-        found = await asyncio.to_thread(look)
+        try:
+            found = await asyncio.to_thread(look)
+        except UnblotError:  # as long as a run is being made
+            found = ""
         if found != last:
             lines = "".join(f"data: {line}\n" for line in found.split("\n"))
             last = found
@@ -278,5 +285,3 @@ def _keep(file: UploadFile, target: Path, left: int) -> int:
                 raise UnblotError(f"the upload is larger than {MOST_BYTES / 2**30:g} GiB; give the path of a folder")
             out.write(part)
     return size
-
-

@@ -27,7 +27,7 @@ class Choices(NamedTuple):
 COMMANDS = {
     "train": Choices(
         (DataConfig, LatentConfig, TrainConfig),
-        ("size", "budget", "preset", "clusters", "captions", "augment", "seed"),
+        ("size", "budget", "preset", "clusters", "augment", "seed"),
         ("data", "log_to"),
     ),
     "sample": Choices((SampleConfig,), ("prompt", "negative", "label", "n", "seed", "steps", "solver", "guidance")),
@@ -56,7 +56,7 @@ EDITS = {  # each kind of edit, what it does, and its own choices: name -> (word
 
 
 class Field(NamedTuple):
-    """A choice in a form. kind: switch, number or text. suggestions: the names that it may have, where these are few."""
+    """A choice in a form. kind: switch, number or text. suggestions: the entries of its table."""
 
     name: str
     label: str
@@ -99,7 +99,7 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
 
 def _options(command: str) -> list[dataclasses.Field]:
     chosen = COMMANDS[command]
-    found = {}
+    found: dict[str, dataclasses.Field] = {}
     for config in chosen.configs:
         for f in dataclasses.fields(config):
             wanted = not chosen.groups or f.metadata["group"] in chosen.groups

@@ -1,7 +1,7 @@
 """Jobs of the studio: the ordinary commands as child processes, whose whole state is files in a folder of their own.
 
     .studio/jobs/ID/job.json     what is to run, written once
-                    started      made by the one process that starts the job; holds the number of the job's process group
+                    started      made by the one process that starts the job; the number of its process group
                     output.log   what the command prints
                     ended.json   its exit code and the time
                     .lock        held while the job runs, and let go however that ends

@@ -27,11 +27,17 @@ WIDTH, HEIGHT, EDGE = 640, 220, 48  # of the chart of losses
 
 def add_pages(app: FastAPI, folders: Folders) -> None:
     """The routes of all pages."""
-    root = folders.root
+    _add_run_pages(app, folders.root)
+    _add_other_pages(app, folders.root)
+    _add_streams(app, folders.root)
 
-    def page(template: str, **values: Any) -> HTMLResponse:
-        return HTMLResponse(render(template, **values))
 
+def page(template: str, **values: Any) -> HTMLResponse:
+    """The answer that is a page."""
+    return HTMLResponse(render(template, **values))
+
+
+def _add_other_pages(app: FastAPI, root: Path) -> None:
     @app.get("/", include_in_schema=False)
     def list_page(page_number: int = 0) -> HTMLResponse:
         names = runs.names(root)
@@ -62,6 +68,15 @@ def add_pages(app: FastAPI, folders: Folders) -> None:
     def job_page(id: str) -> HTMLResponse:
         return page("job.html", status=jobs.status(root, id))
 
+    @app.get("/style.css", include_in_schema=False)
+    def style() -> Response:
+        """The style of the reports, and what the studio adds."""
+        places = ("reports/templates/style.css", "studio/static/studio.css")
+        text = "\n".join((files("unblot") / place).read_text(encoding="utf-8") for place in places)
+        return Response(text, media_type="text/css")
+
+
+def _add_run_pages(app: FastAPI, root: Path) -> None:
     @app.get("/runs/{name}", include_in_schema=False)
     def run_page(name: str) -> HTMLResponse:
         folder = runs.run_folder(root, name)
@@ -83,21 +98,16 @@ def add_pages(app: FastAPI, folders: Folders) -> None:
             measures=MEASURES,
         )
 
-    @app.get("/style.css", include_in_schema=False)
-    def style() -> Response:
-        """The style of the reports, and what the studio adds."""
-        places = ("reports/templates/style.css", "studio/static/studio.css")
-        text = "\n".join((files("unblot") / place).read_text(encoding="utf-8") for place in places)
-        return Response(text, media_type="text/css")
-
-    _add_streams(app, root)
-
 
 def _add_streams(app: FastAPI, root: Path) -> None:
     @app.get("/live/runs/{name}", include_in_schema=False)
     def live_run(name: str, request: Request) -> StreamingResponse:
-        folder = runs.run_folder(root, name)
-        return stream(request, lambda: render("live_run.html", **live_values(folder)))
+        def look() -> str:
+            """Nothing while the job that will make the run has not begun."""
+            folder = root / name
+            return render("live_run.html", **live_values(runs.run_folder(root, name))) if folder.is_dir() else ""
+
+        return stream(request, look)
 
     @app.get("/live/jobs/{id}", include_in_schema=False)
     def live_job(id: str, request: Request) -> StreamingResponse:

@@ -1,4 +1,4 @@
-"""What the pages show of runs, read from their folders: nothing is kept, and a long run costs no more than a short one."""
+"""What the pages show of runs, read from their folders: nothing is kept, a long run costs no more than a short one."""
 
 import json
 import os
@@ -156,4 +156,3 @@ def _part(path: Path, start: int) -> list[Line]:
     if start:
         raw = raw[raw.find(b"\n") + 1 :]
     return parse_metrics(raw)[0]
-

@@ -1,7 +1,7 @@
-"""Who may speak to a server on one's own machine: a token, the right Host and Origin, and pages that load nothing else.
+"""Who may speak to a server on one's own machine: a token, the right Host and Origin, pages that load nothing else.
 
-A page of another site can send requests to 127.0.0.1 (cross-site posts), and its name can be made to mean 127.0.0.1 (DNS
-rebinding). The token keeps the first out, the check of Host the second.
+A page of another site can send requests to 127.0.0.1 (cross-site posts), and its name can be made to mean 127.0.0.1
+(DNS rebinding). The token keeps the first out, the check of Host the second.
 """
 
 import hmac
@@ -17,7 +17,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'"
 )
-REPORT_POLICY = (  # of a report, which holds its own styles, scripts and pictures: shut in, without the rights of the page
+REPORT_POLICY = (  # of a report, which holds its own styles, scripts and pictures: without the rights of the page
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
 SAFE = ("GET", "HEAD")

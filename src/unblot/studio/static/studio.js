@@ -13,7 +13,10 @@ const api = async (method, path, body) => {
 
 const upload = async (files) => {
   const form = new FormData();
-  for (const file of files) form.append("files", file, file.webkitRelativePath || file.name);
+  for (const file of files) {
+    form.append("files", file);
+    form.append("paths", file.webkitRelativePath || file.name);
+  }
   return api("POST", "/uploads", form);
 };
 
