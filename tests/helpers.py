@@ -6,6 +6,8 @@ from unblot.cli.parser import main
 
 TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "4", "--batch-size", "8"]
 
+TINY_RUN = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 4, "batch_size": 8}
+
 
 def refused(capsys, *argv) -> str:
     """The one line of complaint about these arguments."""

@@ -275,3 +275,15 @@ def show_command(args: dict[str, Any]) -> None:
     from unblot.runs.describe import describe
 
     say(describe(args["run"]))
+
+
+def studio_command(args: dict[str, Any]) -> None:
+    """Open a page in the browser that shows every run live, trains, draws, edits, measures and explains.
+
+    It listens on this machine alone, and asks for the token in the printed address. Trainings go on when it ends.
+    """
+    try:
+        from unblot.studio.app import serve
+    except ImportError as e:
+        raise UnblotError(f"the studio needs {e.name}; pip install 'unblot[studio]'") from None
+    serve(args.pop("folder"), allow=tuple(args.pop("allow")), say=lambda line: print(line, flush=True), **args)

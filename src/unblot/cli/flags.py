@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unblot.config.options import field_type
-from unblot.config.tables import names, with_options
+from unblot.config.tables import help_of, with_options
 from unblot.errors import flag
 
-DECIDED = "decided by the preset and the data"
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what a shell completes a path with
 
 
@@ -70,7 +69,9 @@ def add_flags(
         how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": about["value"]}
         how |= {"action": "append"} if about["repeats"] else {}
         name = flag(field.name)
-        action = added[about["group"]].add_argument(name, default=argparse.SUPPRESS, help=help_of(field), **how)
+        action = added[about["group"]].add_argument(
+            name, default=argparse.SUPPRESS, help=help_of(field).replace("%", "%%"), **how
+        )
         if about["value"] == "PATH":
             action.complete = FILES
         if about["table"] and (entries := with_options(about["table"])):
@@ -78,16 +79,3 @@ def add_flags(
     if options:
         title = "values with OPTIONS, which are written as NAME:KEY=VALUE,KEY=VALUE, with their defaults:"
         parser.epilog = "\n".join([*filter(None, [parser.epilog]), title, *options])
-
-
-def help_of(field: dataclasses.Field) -> str:
-    """The help of a flag: what it is, the entries of its table, and its default."""
-    about, default = field.metadata, field.default
-    text, bracket, own = about["help"].partition(" (default:")
-    if about["table"]:
-        text += f": {names(about['table'])}"
-    if not bracket and default is dataclasses.MISSING:
-        own = f" {DECIDED})"
-    elif not bracket and default not in (None, "") and default is not False:
-        own = f" {default})"
-    return (text + (f" (default:{own}" if own else "")).replace("%", "%%")

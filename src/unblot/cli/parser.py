@@ -186,6 +186,13 @@ def _measuring(command: Command) -> None:
     add_path(explain, "--out", default="lessons.html", metavar="FILE", help="the page (default: lessons.html)")
     explain.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random number (default: 0)")
 
+    studio = command("studio", "open everything in a browser", does.studio_command, "[FOLDER] [flags]")
+    add_path(studio, "folder", nargs="?", default="runs", metavar="FOLDER", help="where runs are (default: runs)")
+    add_path(studio, "--allow", action="append", default=[], metavar="PATH", help="data may be read from here, too")
+    studio.add_argument("--port", type=int, default=8770, metavar="N", help="(default: 8770)")
+    studio.add_argument("--host", default="127.0.0.1", metavar="NAME", help="address to listen on (default: 127.0.0.1)")
+    studio.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
+
     _add_run(command("show", "describe a run", does.show_command, "RUN"))
 
 

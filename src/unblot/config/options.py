@@ -61,7 +61,7 @@ def check_values(config: type, values: Mapping[str, Any]) -> None:
     """Raises UnblotError for a value that does not suit the configuration's field of that name; others are not read."""
     for f in dataclasses.fields(config):
         if f.name in values and not (values[f.name] is None and _optional(f)):
-            _check(f, values[f.name])
+            check_value(f, values[f.name])
 
 
 def field_type(f: dataclasses.Field) -> type:
@@ -73,13 +73,14 @@ def _optional(f: dataclasses.Field) -> bool:
     return isinstance(f.type, types.UnionType)
 
 
-def _check(f: dataclasses.Field, value: Any) -> None:
+def check_value(f: dataclasses.Field, value: Any) -> None:
+    """Raises UnblotError for a value of another type than the field's, or out of its range."""
     kind, low, high = field_type(f), f.metadata["low"], f.metadata["high"]
     if _optional(f) and kind is str:
         return  # a label by index, a path: what it may be is said where it is used
     if _optional(f) and isinstance(value, list | tuple):  # several that take turns
         for one in value:
-            _check(f, one)
+            check_value(f, one)
         return
     abstract: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
     if not isinstance(value, abstract) or (isinstance(value, bool) and kind is not bool):

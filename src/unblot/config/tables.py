@@ -5,9 +5,11 @@ PyTorch, and an entry that is added to its table stands in the help.
 """
 
 import ast
+import dataclasses
 from functools import cache
 from pathlib import Path
 
+DECIDED = "decided by the preset and the data"
 PACKAGE = Path(__file__).parents[1]
 TABLES = {  # the module of each table
     "AUGMENTATIONS": "data/augment.py",
@@ -55,6 +57,19 @@ def with_options(table: str) -> list[str]:
         for name, options in entries(table).items()
         if options
     ]
+
+
+def help_of(field: dataclasses.Field) -> str:
+    """What a choice of a configuration is, the entries of its table, and its default."""
+    about, default = field.metadata, field.default
+    text, bracket, own = about["help"].partition(" (default:")
+    if about["table"]:
+        text += f": {names(about['table'])}"
+    if not bracket and default is dataclasses.MISSING:
+        own = f" {DECIDED})"
+    elif not bracket and default not in (None, "") and default is not False:
+        own = f" {default})"
+    return text + (f" (default:{own}" if own else "")
 
 
 @cache

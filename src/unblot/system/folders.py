@@ -144,6 +144,19 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process has the folder locked now."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (filelock.Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
 def must_be_writable(folder: Path) -> None:
     """Raises UnblotError where no file can be made in the folder, or in the nearest folder above it that exists."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,0 +1,287 @@
+"""The REST service of the studio: runs, jobs, uploads and files. The pages use nothing else."""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel, Field
+
+from unblot.data.readers.sources import BUILT_IN
+from unblot.errors import UnblotError, command_line
+from unblot.runs.folder import remove_run
+from unblot.studio import commands, jobs, runs
+from unblot.studio.security import REPORT_POLICY
+from unblot.system.folders import in_use
+
+UPLOADS, REPORTS = ".studio/uploads", ".studio/reports"
+MOST_FILES, MOST_BYTES = 20_000, 4 * 2**30  # of one upload
+SHOWN_FILES = {".png", ".gif", ".jpg", ".html", ".json", ".jsonl", ".npy", ".npz", ".tif", ".log", ".safetensors"}
+TICK = 0.5  # seconds between two looks at a file that grows
+NAME = Annotated[str, InPath(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The only folders that the studio reads from: that of the runs, and those of data."""
+
+    root: Path
+    allowed: tuple[Path, ...]
+
+    def inside(self, path: str) -> Path:
+        """An existing path inside the folders. Raises UnblotError for any other."""
+        found = Path(path).expanduser()
+        real = (found if found.is_absolute() else self.allowed[0] / found).resolve()
+        if not any(real.is_relative_to(folder.resolve()) for folder in (self.root, *self.allowed)):
+            raise UnblotError(f"{path!r} is outside of the folders of this studio; start it with --allow {path}")
+        if not real.exists():
+            raise UnblotError(f"{path!r}: no such file or folder")
+        return real
+
+
+class NewJob(BaseModel):
+    """A command to run. run: the run that it works on, or that a training resumes. data: of train and doctor, a path
+    or the name of a built-in set. pictures, mask: of edit, paths of uploads. values: the command's choices by name."""
+
+    command: str
+    run: str | None = None
+    data: str | None = None
+    out: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}$")
+    kind: str = "inpaint"
+    pictures: list[str] = []
+    mask: str | None = None
+    values: dict[str, str | bool | list[str]] = {}
+
+
+def router(folders: Folders) -> APIRouter:
+    """All routes below /api."""
+    service = APIRouter(prefix="/api")
+    root = folders.root
+    _add_runs(service, root)
+    _add_jobs(service, folders)
+
+    @service.post("/uploads")
+    def upload(
+        files: Annotated[list[UploadFile], File()], paths: Annotated[list[str] | None, Form()] = None
+    ) -> dict[str, Any]:
+        """Keeps files in a folder of their own; returns its path and the files'. paths: where each lies in the folder
+        that was dropped; its last two parts count, for the folder of a picture is its label."""
+        if len(files) > MOST_FILES:
+            raise UnblotError(f"{len(files)} files are too many; at most {MOST_FILES} at once")
+        names = [file.filename or "file" for file in files] if paths is None else paths
+        if len(names) != len(files):
+            raise UnblotError(f"{len(files)} files have {len(names)} paths; give a path for each, or none")
+        folder, left = root / UPLOADS / uuid.uuid4().hex, MOST_BYTES
+        targets = [folder.joinpath(*_safe_parts(name)) for name in names]
+        try:
+            for file, target in zip(files, targets, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                left -= _keep(file, target, left)
+        except UnblotError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return {"folder": str(folder), "files": [str(target) for target in targets]}
+
+    @service.get("/commands/{command}")
+    def choices(command: NAME) -> dict[str, Any]:
+        """The choices of a command with their help: those of the first look, and the others."""
+        _known(command)
+        first, others = commands.fields(command)
+        return {"first": [f._asdict() for f in first], "others": [f._asdict() for f in others]}
+
+    return service
+
+
+def _add_runs(service: APIRouter, root: Path) -> None:
+    @service.get("/runs")
+    def list_runs(page: int = 0) -> dict[str, Any]:
+        """A page of runs, the one that was written last first."""
+        names = runs.names(root)
+        start = min(max(page, 0), len(names) // runs.PAGE) * runs.PAGE
+        return {"count": len(names), "runs": [asdict(c) for c in cards(root, names[start : start + runs.PAGE])]}
+
+    @service.get("/runs/{name}")
+    def one_run(name: NAME) -> dict[str, Any]:
+        """A run: where it stands, its previews, what was drawn with it, and its reports."""
+        folder = runs.run_folder(root, name)
+        return {
+            **asdict(runs.card(folder)),
+            "previews": runs.previews(folder),
+            "galleries": runs.galleries(folder),
+            "reports": runs.reports(folder),
+        }
+
+    @service.get("/runs/{name}/curve")
+    def one_curve(name: NAME) -> dict[str, Any]:
+        """Loss by step, of the training and on held-out pictures."""
+        return runs.curve(runs.run_folder(root, name))
+
+    @service.delete("/runs/{name}")
+    def delete(name: NAME, confirm: str = "") -> dict[str, str]:
+        """Removes the files that unblot wrote into a run; `confirm` must repeat its name."""
+        folder = runs.run_folder(root, name)
+        if confirm != name:
+            raise UnblotError(f"to remove run {name!r}, repeat its name")
+        if in_use(folder):
+            raise UnblotError(f"run {name!r} is being trained; stop it first")
+        remove_run(folder)
+        return {"removed": name}
+
+    @service.get("/runs/{name}/files/{path:path}")
+    def file(name: NAME, path: str) -> Response:
+        """A file of a run: a picture, a report, values."""
+        return served(runs.run_folder(root, name), path)
+
+
+def _add_jobs(service: APIRouter, folders: Folders) -> None:
+    root = folders.root
+
+    @service.post("/jobs", status_code=201)
+    def new(job: NewJob) -> dict[str, Any]:
+        """Checks the choices, and puts the command at the end of the queue."""
+        with command_line(False):
+            arguments, run = job_arguments(folders, job)
+        added = jobs.add(root, job.command, arguments, run)
+        jobs.advance(root)
+        return asdict(jobs.status(root, added.id))
+
+    @service.get("/jobs")
+    def list_jobs() -> list[dict[str, Any]]:
+        """The newest jobs, the newest first."""
+        return [asdict(status) for status in jobs.jobs(root)]
+
+    @service.get("/jobs/{id}")
+    def one_job(id: NAME) -> dict[str, Any]:
+        """Where a job stands, and the end of what it printed."""
+        return {**asdict(jobs.status(root, id)), "output": jobs.output(root, id)}
+
+    @service.post("/jobs/{id}/stop")
+    def stop(id: NAME) -> dict[str, Any]:
+        """Interrupts a job as Ctrl-C does; a training saves what it has and can be resumed."""
+        jobs.stop(root, id)
+        return asdict(jobs.status(root, id))
+
+    @service.get("/jobs/{id}/report")
+    def report(id: NAME) -> Response:
+        """The page that doctor or explain wrote."""
+        jobs.status(root, id)
+        return served(root / REPORTS, f"{_report_of(root, id)}")
+
+
+def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]:
+    """The arguments of the command line for a job, and the name of its run. Raises UnblotError for bad ones."""
+    _known(job.command, "explain")
+    root, values = folders.root, dict(job.values)
+    if job.command == "train" and job.run is not None:
+        steps = {name: values[name] for name in ("steps", "budget") if values.get(name)}
+        folder = runs.run_folder(root, job.run)
+        return ["--resume", str(folder), "--quiet", *commands.arguments("train", steps)], job.run
+    if job.command == "train":
+        name = job.out or f"run-{uuid.uuid4().hex[:6]}"
+        if (root / name).exists():
+            raise UnblotError(f"there is a run {name!r} already; choose another name")
+        flags = commands.arguments("train", values)
+        return [data_of(folders, job.data), "--out", str(root / name), *flags], name
+    if job.command in ("doctor", "explain"):
+        page = root / REPORTS / f"{uuid.uuid4().hex}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if job.command == "explain":
+            target = str(runs.run_folder(root, job.run)) if job.run else data_of(folders, job.data or "digits")
+            return [target, "--out", str(page)], job.run
+        return [data_of(folders, job.data), "--page", str(page), *commands.arguments("doctor", values)], None
+    folder = runs.run_folder(root, job.run or "")
+    if job.command != "edit":
+        return [str(folder), *commands.arguments(job.command, values)], folder.name
+    if job.kind not in commands.EDITS:
+        raise UnblotError(f"unknown edit {job.kind!r}; choose among {', '.join(commands.EDITS)}")
+    own = {name: str(values.pop(name)) for name in commands.EDITS[job.kind][1] if values.get(name)}
+    pictures = [str(folders.inside(path)) for path in job.pictures]
+    if not pictures:
+        raise UnblotError("choose a picture to edit first")
+    mask = ["--mask", str(folders.inside(job.mask))] if job.mask and job.kind == "inpaint" else []
+    flags = [f"--{name}={value}" for name, value in own.items()]
+    return [job.kind, str(folder), *pictures, *mask, *flags, *commands.arguments("edit", values)], folder.name
+
+
+def data_of(folders: Folders, data: str | None) -> str:
+    """Data as a command takes it: the name of a built-in set, or a path inside the folders."""
+    text = (data or "").strip()
+    if not text:
+        raise UnblotError("say where the pictures are: drop files, or give a folder, an archive or built-in data")
+    place, colon, options = text.partition(":")
+    return text if place in BUILT_IN else f"{folders.inside(place)}{colon}{options}"
+
+
+def cards(root: Path, names: list[str]) -> list[runs.Card]:
+    """The cards of these runs, without those that cannot be read."""
+    found = []
+    for name in names:
+        try:
+            found.append(runs.card(root / name))
+        except UnblotError:
+            continue
+    return found
+
+
+def served(folder: Path, path: str) -> Response:
+    """A file below a folder; 404 for everything else, and for kinds of files that no page needs."""
+    real = (folder / path).resolve()
+    if not real.is_relative_to(folder.resolve()) or not real.is_file() or real.suffix not in SHOWN_FILES:
+        raise HTTPException(404, "there is no such file")
+    headers = {"Content-Security-Policy": REPORT_POLICY} if real.suffix == ".html" else {}
+    return FileResponse(real, headers=headers)
+
+
+async def watched(request: Request, look: Callable[[], str]) -> AsyncIterator[str]:
+    """Server-sent events: what `look` returns, at once and whenever it is another."""
+    last = None
+    while not await request.is_disconnected():
+        try:
+            found = await asyncio.to_thread(look)
+        except UnblotError:  # as long as a run is being made
+            found = ""
+        if found != last:
+            lines = "".join(f"data: {line}\n" for line in found.split("\n"))
+            last = found
+            yield f"event: message\n{lines}\n"
+        await asyncio.sleep(TICK)
+
+
+def stream(request: Request, look: Callable[[], str]) -> StreamingResponse:
+    """An answer that goes on: see `watched`."""
+    return StreamingResponse(watched(request, look), media_type="text/event-stream")
+
+
+def _known(command: str, *others: str) -> None:
+    if command not in (*commands.COMMANDS, *others):
+        raise UnblotError(f"unknown command {command!r}; choose among {', '.join((*commands.COMMANDS, *others))}")
+
+
+def _report_of(root: Path, id: str) -> str:
+    """The name of the page that a job writes."""
+    arguments = jobs.status(root, id).job.arguments
+    return next((Path(text).name for text in arguments if text.startswith(str(root / REPORTS))), "")
+
+
+def _safe_parts(name: str) -> list[str]:
+    """The last two parts of an uploaded name, without anything that leads elsewhere."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return [part.lstrip(".")[:120] or "file" for part in parts[-2:]] or ["file"]
+
+
+def _keep(file: UploadFile, target: Path, left: int) -> int:
+    """Writes an upload; returns its size. Raises UnblotError where it is larger than what is left."""
+    size = 0
+    with target.open("wb") as out:
+        while part := file.file.read(2**20):
+            size += len(part)
+            if size > left:
+                raise UnblotError(f"the upload is larger than {MOST_BYTES / 2**30:g} GiB; give the path of a folder")
+            out.write(part)
+    return size

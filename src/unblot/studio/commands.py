@@ -1,0 +1,135 @@
+"""What the studio can run: each command with its choices, as a form shows them and as the command line takes them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
+from unblot.config.options import check_value, field_type
+from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
+from unblot.config.tables import DECIDED, help_of, names
+from unblot.errors import UnblotError, flag
+
+
+class Choices(NamedTuple):
+    """The choices of a command: the configurations whose fields they are, and those of the first look.
+
+    skipped: fields that the studio sets itself, or that do not apply. groups: where not empty, only fields of these.
+    """
+
+    configs: tuple[type, ...]
+    first: tuple[str, ...]
+    skipped: tuple[str, ...] = ("device",)
+    groups: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train": Choices(
+        (DataConfig, LatentConfig, TrainConfig),
+        ("size", "budget", "preset", "clusters", "augment", "seed"),
+        ("data", "log_to"),
+    ),
+    "sample": Choices((SampleConfig,), ("prompt", "negative", "label", "n", "seed", "steps", "solver", "guidance")),
+    "film": Choices((SampleConfig,), ("prompt", "label", "n", "seed", "steps", "solver", "guidance"),
+                    ("device", "batch_size")),
+    "edit": Choices((EditConfig,), ("prompt", "label", "n", "seed", "steps", "fit")),
+    "evaluate": Choices((EvaluateConfig,), ("n", "features", "steps")),
+    "tune": Choices((TuneConfig,), ("budget", "n")),
+    "ema": Choices((EmaConfig,), ("std", "by")),
+    "distill": Choices((DistillConfig,), ("nfe", "guidance"), ("teacher", "sha256")),
+    "doctor": Choices((DataConfig,), ("size",), ("data", "on_broken")),
+}  # fmt: skip
+
+EDITS = {  # each kind of edit, what it does, and its own choices: name -> (words, default)
+    "inpaint": ("fill the painted part of the picture anew", {}),
+    "outpaint": (
+        "continue the picture beyond its border",
+        {side: (f"pixels to add, {side}", "0") for side in ("left", "right", "top", "bottom")},
+    ),
+    "upscale": ("make large pictures that reduce to a small one", {"factor": ("how many times larger", "2")}),
+    "colorize": ("give a gray picture colours", {}),
+    "img2img": ("keep coarse features, draw fine ones anew", {"strength": ("share of the steps, 0 to 1", "0.5")}),
+    "variations": ("draw variations of the picture", {"amount": ("0 none, 1 another picture", "0.3")}),
+    "reconstruct": ("find the noise of the picture and draw from it again", {}),
+}
+
+
+class Field(NamedTuple):
+    """A choice in a form. kind: switch, number or text. suggestions: the entries of its table."""
+
+    name: str
+    label: str
+    help: str
+    kind: str
+    group: str
+    placeholder: str
+    suggestions: tuple[str, ...]
+
+
+def fields(command: str) -> tuple[list[Field], list[Field]]:
+    """The choices of a command: those of the first look, and all others."""
+    chosen = COMMANDS[command]
+    found = {f.name: _field(f) for f in _options(command)}
+    first = [found.pop(name) for name in chosen.first if name in found]
+    return first, list(found.values())
+
+
+def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
+    """The flags of a command with these values; an empty one is left out, so that the command's default holds.
+
+    Raises UnblotError for an unknown choice, and for a value of the wrong type or out of its range.
+    """
+    options = {f.name: f for f in _options(command)}
+    flags = []
+    for name, value in values.items():
+        if name not in options:
+            raise UnblotError(f"unknown choice {name!r} of {command}; choose among {', '.join(options)}")
+        if value in ("", None, False, []):
+            continue
+        f = options[name]
+        if field_type(f) is bool:
+            flags.append(flag(name))
+            continue
+        for one in value if isinstance(value, list) and f.metadata["repeats"] else [value]:
+            check_value(f, _typed(f, one))
+            flags += [flag(name) + ("=" if len(name) > 1 else "") + str(one)]
+    return flags
+
+
+def _options(command: str) -> list[dataclasses.Field]:
+    chosen = COMMANDS[command]
+    found: dict[str, dataclasses.Field] = {}
+    for config in chosen.configs:
+        for f in dataclasses.fields(config):
+            wanted = not chosen.groups or f.metadata["group"] in chosen.groups
+            if f.name not in chosen.skipped and wanted:
+                found.setdefault(f.name, f)
+    return list(found.values())
+
+
+def _field(f: dataclasses.Field) -> Field:
+    kind = {bool: "switch", int: "number", float: "number"}.get(field_type(f), "text")
+    table = f.metadata["table"]
+    default = f.default
+    known = default is not dataclasses.MISSING and default not in (None, "", False)
+    return Field(
+        f.name,
+        f.name.replace("_", " ") if len(f.name) > 1 else "how many",
+        help_of(f),
+        kind,
+        f.metadata["group"],
+        str(default) if known else "decided for you" if DECIDED in help_of(f) else "",
+        tuple(names(table).split(", ")) if table else (),
+    )
+
+
+def _typed(f: dataclasses.Field, value: Any) -> Any:
+    """A value of a form as the type of its field, where it can be read as such."""
+    kind = field_type(f)
+    if not isinstance(value, str) or kind not in (int, float):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        return value

@@ -1,0 +1,174 @@
+"""Jobs of the studio: the ordinary commands as child processes, whose whole state is files in a folder of their own.
+
+    .studio/jobs/ID/job.json     what is to run, written once
+                    started      made by the one process that starts the job; the number of its process group
+                    output.log   what the command prints
+                    ended.json   its exit code and the time
+                    .lock        held while the job runs, and let go however that ends
+
+A page, a second tab and a studio that was started again read the same files, and a job outlives all of them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import filelock
+
+from unblot.errors import UnblotError
+from unblot.system.files import write_json
+from unblot.system.folders import LOCK, in_use
+from unblot.system.stored import read_stored
+
+JOBS = ".studio/jobs"
+JOB, STARTED, OUTPUT, ENDED = "job.json", "started", "output.log", "ended.json"
+ONE_AT_A_TIME = ("train", "distill", "tune")  # that would take each other's cores
+TAIL_BYTES = 64 * 1024  # of the output that a page shows
+STOPPED = -signal.SIGINT, 130  # exit codes of a command that was interrupted
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to run: a command of unblot with its arguments, and the run that it works on, where there is one."""
+
+    id: str
+    command: str
+    arguments: list[str]
+    created: float
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: the exit code of its command, and the time in seconds since 1970."""
+
+    code: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a job stands: waiting, running, done, stopped, failed, or lost where its process is gone without an end."""
+
+    job: Job
+    state: str
+    code: int | None = None
+    seconds: float | None = None
+
+
+def add(root: Path, command: str, arguments: Sequence[str], run: str | None = None) -> Job:
+    """Writes a job into the studio's folder below `root`; `advance` starts it."""
+    name = f"{time.time_ns() // 10**6:013d}-{uuid.uuid4().hex[:6]}"
+    job = Job(name, command, list(arguments), time.time(), run)
+    folder = root / JOBS / name
+    folder.mkdir(parents=True)
+    write_json(folder / JOB, asdict(job))
+    return job
+
+
+def jobs(root: Path, most: int = 100) -> list[Status]:
+    """The newest jobs, the newest first."""
+    folder = root / JOBS
+    names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
+    return [status(root, name) for name in names[:most] if (folder / name / JOB).is_file()]
+
+
+def status(root: Path, name: str) -> Status:
+    """Where the job of this name stands. Raises UnblotError where there is none."""
+    folder = root / JOBS / name
+    if name != os.path.basename(name) or not (folder / JOB).is_file():
+        raise UnblotError(f"there is no job {name!r}")
+    job = read_stored(folder / JOB, Job, "remove its folder")
+    if not (folder / STARTED).exists():
+        return Status(job, "waiting")
+    start = (folder / STARTED).stat().st_mtime
+    if (folder / ENDED).is_file():
+        ended = read_stored(folder / ENDED, Ended, "remove its folder")
+        state = "done" if ended.code == 0 else "stopped" if ended.code in STOPPED else "failed"
+        return Status(job, state, ended.code, ended.time - start)
+    if in_use(folder) or (not (folder / LOCK).exists() and _exists(folder)):  # it takes the lock when it is loaded
+        return Status(job, "running", seconds=time.time() - start)
+    return Status(job, "lost")
+
+
+def output(root: Path, name: str) -> str:
+    """The end of what a job printed; of a line that was written over again and again, its last state."""
+    status(root, name)
+    path = root / JOBS / name / OUTPUT
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+def stop(root: Path, name: str) -> None:
+    """Interrupts a job as Ctrl-C does, after which a training can be resumed; one that waits will not start."""
+    found = status(root, name)
+    folder = root / JOBS / name
+    if found.state == "waiting" and _claim(folder):
+        write_json(folder / ENDED, asdict(Ended(130, time.time())))
+    elif found.state == "running" and (text := (folder / STARTED).read_text()):
+        os.killpg(int(text), signal.SIGINT)
+
+
+def advance(root: Path) -> None:
+    """Starts the jobs whose turn it is, in the order in which they were added."""
+    found = jobs(root)[::-1]
+    busy = any(one.state == "running" and one.job.command in ONE_AT_A_TIME for one in found)
+    for one in found:
+        if one.state != "waiting" or (busy and one.job.command in ONE_AT_A_TIME):
+            continue
+        if _claim(root / JOBS / one.job.id):
+            _start(root, one.job)
+            busy = busy or one.job.command in ONE_AT_A_TIME
+
+
+def run_job(root: Path, name: str) -> None:
+    """Runs a job to its end, in a process of its own, and then starts the next."""
+    folder = root / JOBS / name
+    job = read_stored(folder / JOB, Job)
+    with filelock.FileLock(folder / LOCK):
+        signal.signal(signal.SIGINT, lambda *_: None)  # meant for the command, which is in this group
+        with (folder / OUTPUT).open("ab") as file:
+            command = [sys.executable, "-m", "unblot", job.command, *job.arguments]
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file).returncode
+        write_json(folder / ENDED, asdict(Ended(code, time.time())))
+    advance(root)
+
+
+def _claim(folder: Path) -> bool:
+    """Whether this process is the one that starts the job."""
+    try:
+        (folder / STARTED).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _start(root: Path, job: Job) -> None:
+    command = [sys.executable, "-c", "from unblot.studio.jobs import main; main()", str(root), job.id]
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+    (root / JOBS / job.id / STARTED).write_text(str(process.pid))
+
+
+def _exists(folder: Path) -> bool:
+    """Whether the process of a job that just starts is there."""
+    try:
+        os.kill(int((folder / STARTED).read_text() or os.getpid()), 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def main() -> None:
+    """The process of one job: its folder's root and its name are the arguments."""
+    run_job(Path(sys.argv[1]), sys.argv[2])

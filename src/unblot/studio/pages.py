@@ -1,0 +1,183 @@
+"""The pages of the studio, and the parts of them that are sent again while a job goes on."""
+
+import shlex
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from unblot._version import __version__
+from unblot.data.readers.sources import BUILT_IN
+from unblot.errors import UnblotError
+from unblot.studio import commands, jobs, runs
+from unblot.studio.api import Folders, cards, stream
+
+MEASURES = {
+    "evaluate": "How good, varied and original are the pictures?",
+    "tune": "Which sampler is best for each number of network calls?",
+    "ema": "Which average of the weights is best?",
+    "distill": "Make a model that draws in one to four steps.",
+}
+WIDTH, HEIGHT, EDGE = 640, 220, 48  # of the chart of losses
+
+
+def add_pages(app: FastAPI, folders: Folders) -> None:
+    """The routes of all pages."""
+    _add_run_pages(app, folders.root)
+    _add_other_pages(app, folders.root)
+    _add_streams(app, folders.root)
+
+
+def page(template: str, **values: Any) -> HTMLResponse:
+    """The answer that is a page."""
+    return HTMLResponse(render(template, **values))
+
+
+def _add_other_pages(app: FastAPI, root: Path) -> None:
+    @app.get("/", include_in_schema=False)
+    def list_page(page_number: int = 0) -> HTMLResponse:
+        names = runs.names(root)
+        start = min(max(page_number, 0), max(0, len(names) - 1) // runs.PAGE) * runs.PAGE
+        found = cards(root, names[start : start + runs.PAGE])
+        return page("runs.html", runs=found, count=len(names), number=start // runs.PAGE, size=runs.PAGE)
+
+    @app.get("/train", include_in_schema=False)
+    def train_page(data: str = "") -> HTMLResponse:
+        first, others = commands.fields("train")
+        return page("train.html", first=first, groups=grouped(others), data=data, builtin=BUILT_IN)
+
+    @app.get("/data", include_in_schema=False)
+    def data_page(data: str = "") -> HTMLResponse:
+        first, others = commands.fields("doctor")
+        return page("data.html", first=first, groups=grouped(others), data=data, builtin=BUILT_IN)
+
+    @app.get("/learn", include_in_schema=False)
+    def learn_page() -> HTMLResponse:
+        done = [s for s in jobs.jobs(root) if s.job.command == "explain"]
+        return page("learn.html", lessons=done, runs=cards(root, runs.names(root)[: runs.PAGE]))
+
+    @app.get("/jobs", include_in_schema=False)
+    def jobs_page() -> HTMLResponse:
+        return page("jobs.html", jobs=jobs.jobs(root))
+
+    @app.get("/jobs/{id}", include_in_schema=False)
+    def job_page(id: str) -> HTMLResponse:
+        return page("job.html", status=jobs.status(root, id))
+
+    @app.get("/style.css", include_in_schema=False)
+    def style() -> Response:
+        """The style of the reports, and what the studio adds."""
+        places = ("reports/templates/style.css", "studio/static/studio.css")
+        text = "\n".join((files("unblot") / place).read_text(encoding="utf-8") for place in places)
+        return Response(text, media_type="text/css")
+
+
+def _add_run_pages(app: FastAPI, root: Path) -> None:
+    @app.get("/runs/{name}", include_in_schema=False)
+    def run_page(name: str) -> HTMLResponse:
+        folder = runs.run_folder(root, name)
+        return page("run.html", galleries=runs.galleries(folder), reports=runs.reports(folder), **live_values(folder))
+
+    @app.get("/runs/{name}/{action}", include_in_schema=False)
+    def action_page(name: str, action: str) -> HTMLResponse:
+        if action not in ("draw", "edit", "measure"):
+            raise UnblotError(f"there is no page {action!r} of a run")
+        folder = runs.run_folder(root, name)
+        forms = {"draw": ["sample", "film"], "edit": ["edit"], "measure": list(MEASURES)}[action]
+        return page(
+            f"{action}.html",
+            card=runs.card(folder),
+            forms={command: _form(command) for command in forms},
+            galleries=runs.galleries(folder),
+            reports=runs.reports(folder),
+            edits=commands.EDITS,
+            measures=MEASURES,
+        )
+
+
+def _add_streams(app: FastAPI, root: Path) -> None:
+    @app.get("/live/runs/{name}", include_in_schema=False)
+    def live_run(name: str, request: Request) -> StreamingResponse:
+        def look() -> str:
+            """Nothing while the job that will make the run has not begun."""
+            folder = root / name
+            return render("live_run.html", **live_values(runs.run_folder(root, name))) if folder.is_dir() else ""
+
+        return stream(request, look)
+
+    @app.get("/live/jobs/{id}", include_in_schema=False)
+    def live_job(id: str, request: Request) -> StreamingResponse:
+        jobs.status(root, id)
+
+        def look() -> str:
+            status = jobs.status(root, id)
+            return render("live_job.html", status=status, output=jobs.output(root, id), report=_has_page(status))
+
+        return stream(request, look)
+
+
+def live_values(folder: Path) -> dict[str, Any]:
+    """What changes on the page of a run while it trains."""
+    return {"card": runs.card(folder), "previews": runs.previews(folder), "chart": chart(runs.curve(folder))}
+
+
+def chart(curve: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
+    """Losses by step as the points of lines in a picture of WIDTH×HEIGHT, with the ends of both axes."""
+    rows = [row for line in curve.values() for row in line]
+    if len(rows) < 2:
+        return {}
+    last = max(step for step, _ in rows) or 1
+    low, high = min(loss for _, loss in rows), max(loss for _, loss in rows)
+    span = (high - low) or 1.0
+
+    def place(step: int, loss: float) -> str:
+        x = EDGE + (WIDTH - EDGE - 8) * step / last
+        y = 8 + (HEIGHT - EDGE - 8) * (high - loss) / span
+        return f"{x:.1f},{y:.1f}"
+
+    lines = {name: " ".join(place(*row) for row in line) for name, line in curve.items()}
+    ends = {name: f"{line[-1][1]:.4f}" if line else "" for name, line in curve.items()}
+    return {"lines": lines, "ends": ends, "low": f"{low:.3g}", "high": f"{high:.3g}", "last": f"{last:,}",
+            "width": WIDTH, "height": HEIGHT, "edge": EDGE}  # fmt: skip
+
+
+def grouped(fields: list[commands.Field]) -> dict[str, list[commands.Field]]:
+    """Choices by their group, in the order in which the groups come."""
+    found: dict[str, list[commands.Field]] = {}
+    for field in fields:
+        found.setdefault(field.group, []).append(field)
+    return found
+
+
+def render(template: str, **values: Any) -> str:
+    """A page or a part of one; every value is escaped."""
+    return _environment().get_template(template).render(values)
+
+
+def error_page(message: str) -> str:
+    """A page that says what was wrong with a request."""
+    return render("error.html", message=message)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("unblot.studio"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals["version"] = __version__
+    environment.filters["command_line"] = lambda job: shlex.join(["unblot", job.command, *job.arguments])
+    return environment
+
+
+def _form(command: str) -> dict[str, Any]:
+    first, others = commands.fields(command)
+    return {"first": first, "groups": grouped(others)}
+
+
+def _has_page(status: jobs.Status) -> bool:
+    return status.state == "done" and status.job.command in ("doctor", "explain")

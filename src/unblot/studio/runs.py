@@ -1,0 +1,158 @@
+"""What the pages show of runs, read from their folders: nothing is kept, a long run costs no more than a short one."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unblot.errors import UnblotError
+from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
+from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind, parse_metrics
+from unblot.system.folders import MANIFEST, in_use
+
+PART_BYTES = 16 * 1024  # of a metrics file that is read at one place
+PARTS = 64  # places of a metrics file that a curve is made of
+PAGE = 24  # runs on a page
+PREVIEW = "step_*.png"
+PICTURES = (".png", ".gif")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A run in the list: its name, the data, where it stands, and its newest preview (a path below the run)."""
+
+    name: str
+    data: str
+    state: str
+    step: int
+    steps: int
+    loss: float | None
+    preview: str | None
+    captions: bool
+    classes: int
+    changed: float
+
+
+def run_folder(root: Path, name: str) -> Path:
+    """The folder of a run. Raises UnblotError where there is none of this name right below the root."""
+    folder = root / name
+    if name != os.path.basename(name) or name in ("", ".", "..") or not is_run(folder):
+        raise UnblotError(f"there is no run {name!r}")
+    return folder
+
+
+def names(root: Path) -> list[str]:
+    """The names of the runs, the one that was written last first."""
+    found = []
+    with os.scandir(root) as entries:
+        for entry in entries:
+            config = Path(entry.path) / CONFIG
+            if entry.is_dir() and not entry.name.startswith(".") and config.is_file():
+                metrics = Path(entry.path) / METRICS
+                found.append(((metrics if metrics.exists() else config).stat().st_mtime, entry.name))
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def card(folder: Path) -> Card:
+    """A run in the list. Raises UnblotError where its configuration cannot be read."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        data, train = config["data"], config["train"]
+        steps, kind, classes = int(train["steps"]), str(data["name"]), len(data["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UnblotError(f"the configuration of run {folder.name!r} cannot be read ({e})") from None
+    lines = _part(folder / METRICS, -1)
+    last = lines[-1]["step"] if lines else 0
+    losses = of_kind(lines, STEP)
+    shown = previews(folder)
+    return Card(
+        folder.name,
+        kind,
+        state(folder, last, steps),
+        last,
+        steps,
+        losses[-1]["loss"] if losses else None,
+        shown[-1] if shown else None,
+        data.get("text") is not None,
+        classes,
+        (folder / CONFIG).stat().st_mtime,
+    )
+
+
+def state(folder: Path, step: int, steps: int) -> str:
+    """Whether a run is training, finished, stopped before its end, or has no model yet."""
+    if in_use(folder):
+        return "training"
+    if not (folder / MODEL).exists():
+        return "no model yet"
+    return "finished" if step >= steps or not step else "stopped"
+
+
+def previews(folder: Path) -> list[str]:
+    """The previews of a run, the oldest first, as paths below its folder."""
+    return [f"{SAMPLES}/{path.name}" for path in sorted((folder / SAMPLES).glob(PREVIEW))]
+
+
+def galleries(folder: Path) -> list[dict[str, Any]]:
+    """What was drawn, edited and filmed with a run, the newest first: each folder's manifest, its name and pictures."""
+    found = []
+    for path in sorted((folder / SAMPLES).glob(f"*/{MANIFEST}"), key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            files = [name for name in about.pop("files") if isinstance(name, str)]
+        except (OSError, ValueError, KeyError, AttributeError):
+            continue
+        place = f"{SAMPLES}/{path.parent.name}"
+        pictures = [f"{place}/{name}" for name in files if name.endswith(PICTURES)]
+        found.append({"name": path.parent.name, "about": about, "pictures": pictures})
+    return found
+
+
+def reports(folder: Path) -> list[str]:
+    """The pages of a run's evaluation and tuning, as paths below its folder."""
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.html"))]
+
+
+def curve(folder: Path, points: int = 300) -> dict[str, list[tuple[int, float]]]:
+    """Loss by step of the training and on held-out pictures, at most about `points` of each.
+
+    A long file is read at PARTS places, always about as much of it.
+    """
+    path = folder / METRICS
+    size = path.stat().st_size if path.exists() else 0
+    if size <= PARTS * PART_BYTES:
+        lines = parse_metrics(path.read_bytes())[0] if size else []
+    else:
+        lines = [line for i in range(PARTS) for line in _part(path, i * size // PARTS)] + _part(path, -1)
+    seen = {(line["step"], HELD_OUT in line): line for line in lines}
+    lines = sorted(seen.values(), key=lambda line: line["step"])
+    training = [(line["step"], line["loss"]) for line in of_kind(lines, STEP) if line["loss"] is not None]
+    measured = [(line["step"], mean_loss(line, "held_out")) for line in of_kind(lines, HELD_OUT)]
+    return {
+        "training": thinned(training, points),
+        "held_out": thinned([(step, loss) for step, loss in measured if loss is not None], points),
+    }
+
+
+def thinned(rows: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+    """At most `most` rows, each the mean of its neighbours; the last step stays."""
+    if len(rows) <= most:
+        return list(rows)
+    groups = [rows[i * len(rows) // most : (i + 1) * len(rows) // most] for i in range(most)]
+    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
+
+
+def _part(path: Path, start: int) -> list[Line]:
+    """The whole lines in PART_BYTES of a metrics file from `start` on, or at its end for -1."""
+    if not path.exists():
+        return []
+    size = path.stat().st_size
+    start = max(0, size - PART_BYTES) if start < 0 else start
+    with path.open("rb") as file:
+        file.seek(start)
+        raw = file.read(PART_BYTES)
+    if start:
+        raw = raw[raw.find(b"\n") + 1 :]
+    return parse_metrics(raw)[0]

@@ -1,0 +1,108 @@
+"""Who may speak to a server on one's own machine: a token, the right Host and Origin, pages that load nothing else.
+
+A page of another site can send requests to 127.0.0.1 (cross-site posts), and its name can be made to mean 127.0.0.1
+(DNS rebinding). The token keeps the first out, the check of Host the second.
+"""
+
+import hmac
+import ipaddress
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "unblot_token"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'"
+)
+REPORT_POLICY = (  # of a report, which holds its own styles, scripts and pictures: without the rights of the page
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+SAFE = ("GET", "HEAD")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """An ASGI middleware: 403 for a foreign Host or Origin, 401 without the token, and the headers of every answer.
+
+    The token comes in the printed address once (`?token=`), then as a cookie that no other site's page can use, or in
+    `Authorization: Bearer`. hosts: names under which the server may be called, besides those of this machine.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] = ()):
+        self.app, self.token, self.hosts = app, token, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        answer = self._refusal(scope, headers)
+        await (answer or self.app)(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> ASGIApp | None:
+        """The answer to a request that may not pass, or to the first one, whose token becomes a cookie."""
+        host = headers.get("host", "")
+        if not self._known(_name(host)):
+            return PlainTextResponse("403: this server is not called by this name", 403)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return PlainTextResponse("403: a page of another site asked", 403)
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        given = query.pop("token", [""])[0]
+        if given and self._right(given) and scope["method"] in SAFE:
+            rest = urlencode(query, doseq=True)
+            answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            return answer
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        if self._right(bearer) or self._right(_cookie(headers.get("cookie", ""))):
+            return None
+        return PlainTextResponse("401: open the address that `unblot studio` printed, with its token", 401)
+
+    def _right(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self.token.encode())
+
+    def _known(self, name: str) -> bool:
+        return is_loopback(name) or name in self.hosts
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _cookie(text: str) -> str:
+    try:
+        found = SimpleCookie(text).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def _with_headers(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            there = {key.lower() for key, _ in message["headers"]}
+            wanted = {
+                b"content-security-policy": PAGE_POLICY.encode(),
+                b"x-content-type-options": b"nosniff",
+                b"referrer-policy": b"no-referrer",
+                b"cache-control": b"no-store",
+            }
+            message["headers"] = [*message["headers"], *((k, v) for k, v in wanted.items() if k not in there)]
+        await send(message)
+
+    return sent

@@ -1,0 +1,133 @@
+"""The REST service: runs as they lie in their folders, uploads, and clear words for what cannot be done."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+import unblot
+from helpers import TINY_RUN
+from unblot.studio import jobs, runs
+from unblot.studio.api import Folders, NewJob, job_arguments
+from unblot.studio.app import make_app
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one trained run, `first`."""
+    root = tmp_path_factory.mktemp("studio")
+    unblot.train("digits", out=root / "first", quiet=True, preview_every=2, held_out_every=2, **TINY_RUN)
+    return root
+
+
+@pytest.fixture
+def app(root: Path) -> TestClient:
+    client = TestClient(make_app(Folders(root, (root,)), "t"), "http://127.0.0.1", raise_server_exceptions=True)
+    client.headers["Authorization"] = "Bearer t"
+    return client
+
+
+def test_a_run_is_what_lies_in_its_folder(app: TestClient, root: Path) -> None:
+    found = app.get("/api/runs/first").json()
+    assert (found["state"], found["step"], found["steps"], found["data"]) == ("finished", 4, 4, "digits")
+    assert found["previews"] == ["samples/step_00000002.png", "samples/step_00000004.png"]
+    assert app.get("/api/runs").json()["runs"][0]["preview"] == found["previews"][-1]
+    curve = app.get("/api/runs/first/curve").json()
+    assert [step for step, _ in curve["held_out"]] == [0, 2, 4]
+    samples = unblot.load(root / "first").sample(3, steps=2, seed=5)
+    samples.save(root / "first" / "samples" / "mine")
+    gallery = app.get("/api/runs/first").json()["galleries"][0]
+    assert gallery["name"] == "mine"
+    assert gallery["about"]["seed"] == 5
+    picture = app.get(f"/api/runs/first/files/{gallery['pictures'][0]}")
+    assert picture.content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("page", ["/", "/train?data=digits", "/data", "/jobs", "/learn", "/runs/first", "/style.css",
+                                  "/runs/first/draw", "/runs/first/edit", "/runs/first/measure"])  # fmt: skip
+def test_every_page_is_there(app: TestClient, page: str) -> None:
+    assert app.get(page).status_code == 200
+
+
+def test_what_is_not_there_is_said(app: TestClient) -> None:
+    for path in ("/api/runs/other", "/runs/other", "/runs/first/nothing", "/jobs/other", "/api/jobs/other"):
+        answer = app.get(path)
+        assert answer.status_code == 404, path
+        assert "there is no" in answer.text
+
+
+@pytest.mark.parametrize(("job", "words"), [
+    ({"command": "rm"}, "unknown command"),
+    ({"command": "train"}, "say where the pictures are"),
+    ({"command": "train", "data": "/etc"}, "outside of the folders"),
+    ({"command": "train", "data": "nothing-here"}, "no such file"),
+    ({"command": "train", "data": "digits", "out": "first"}, "there is a run 'first' already"),
+    ({"command": "train", "data": "digits", "values": {"steps": "many"}}, "whole number"),
+    ({"command": "train", "data": "digits", "values": {"out": "x"}}, "unknown choice"),
+    ({"command": "sample", "run": "other"}, "there is no run"),
+    ({"command": "edit", "run": "first", "kind": "nonsense"}, "unknown edit"),
+    ({"command": "edit", "run": "first"}, "choose a picture"),
+    ({"command": "edit", "run": "first", "pictures": ["/etc/passwd"]}, "outside of the folders"),
+])  # fmt: skip
+def test_a_job_that_cannot_run_is_refused_in_one_line(app: TestClient, root: Path, job: dict, words: str) -> None:
+    answer = app.post("/api/jobs", json=job)
+    assert answer.status_code in (404, 422)
+    assert words in answer.json()["detail"]
+    assert not (root / jobs.JOBS).exists()
+
+
+def test_a_job_is_the_command_that_one_would_type(root: Path) -> None:
+    folders = Folders(root, (root,))
+    train = NewJob(command="train", data="digits", out="new", values={"steps": "3", "unlabelled": True})
+    assert job_arguments(folders, train)[0] == ["digits", "--out", str(root / "new"), "--steps=3", "--unlabelled"]
+    more = NewJob(command="train", run="first", values={"steps": "9", "size": ""})
+    assert job_arguments(folders, more)[0] == ["--resume", str(root / "first"), "--quiet", "--steps=9"]
+
+
+def test_uploads_are_kept_in_a_folder_of_their_own(app: TestClient, root: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "a.png")
+    content = (root / "a.png").read_bytes()
+    names = ["cats/a.png", "../../b.png", "C:\\dogs\\c.png", ".hidden"]
+    found = app.post("/api/uploads", files=[("files", ("x.png", content)) for _ in names], data={"paths": names}).json()
+    folder = Path(found["folder"])
+    assert folder.is_relative_to(root)
+    below = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert below == ["b.png", "cats/a.png", "dogs/c.png", "hidden"]
+    assert all(Path(path).is_relative_to(folder) for path in found["files"])
+    assert "for each" in app.post("/api/uploads", files={"files": ("x", content)}, data={"paths": ["a", "b"]}).text
+
+
+def test_removing_a_run_asks_for_its_name_and_leaves_other_files(app: TestClient, tmp_path: Path, root: Path) -> None:
+    unblot.train("digits", out=root / "second", quiet=True, **TINY_RUN)
+    (root / "second" / "notes.txt").write_text("mine")
+    assert app.delete("/api/runs/second?confirm=first").status_code == 422
+    assert app.delete("/api/runs/second?confirm=second").status_code == 200
+    assert [path.name for path in (root / "second").iterdir()] == ["notes.txt"]
+
+
+def test_a_long_run_costs_no_more_than_a_short_one(tmp_path: Path) -> None:
+    lines = (json.dumps({"step": i, "loss": 1 / (1 + i), "grad_norm": 1.0}) for i in range(100_000))
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    tracemalloc.start()
+    curve = runs.curve(tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(curve["training"]) == 300
+    assert curve["training"][-1][0] == 99_999
+    assert most < 30e6, "the file itself has 5 MB, its 100,000 lines in memory some 60"
+
+
+def test_many_runs_are_listed_a_page_at_a_time(root: Path, tmp_path: Path) -> None:
+    config = (root / "first" / "config.json").read_text()
+    for i in range(500):
+        (tmp_path / f"run-{i:03d}").mkdir()
+        (tmp_path / f"run-{i:03d}" / "config.json").write_text(config)
+    app = TestClient(make_app(Folders(tmp_path, (tmp_path,)), "t"), "http://127.0.0.1")
+    app.headers["Authorization"] = "Bearer t"
+    pages = [app.get(f"/api/runs?page={i}").json() for i in (0, 20, 99)]
+    assert [page["count"] for page in pages] == [500] * 3
+    assert [len(page["runs"]) for page in pages] == [24, 20, 20]

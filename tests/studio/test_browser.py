@@ -1,0 +1,144 @@
+"""The whole way in a real browser: data, training, drawing, editing, with reloads, and no request to another host."""
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+import unblot
+from helpers import TINY_RUN
+from unblot.studio.api import Folders
+from unblot.studio.app import make_app
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+PAGES = ("", "train", "data", "jobs", "learn", "runs/first", "runs/first/draw", "runs/first/edit", "runs/first/measure")
+WAIT = 120_000  # milliseconds, of a command on a busy machine
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a studio with a trained run, and its folder."""
+    root = tmp_path_factory.mktemp("studio")
+    unblot.train("digits", out=root / "first", quiet=True, preview_every=2, **TINY_RUN)
+    config = uvicorn.Config(
+        make_app(Folders(root, (root,)), "t"), port=0, log_level="critical", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/", root
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(
+    browser: "playwright.Browser", studio: tuple[str, Path], request: pytest.FixtureRequest
+) -> Iterator["playwright.Page"]:
+    """A page that is let in, and that may neither call another host nor report an error."""
+    how = getattr(request, "param", {"viewport": {"width": 1280, "height": 900}})
+    context = browser.new_context(**how)
+    page, wrong = context.new_page(), []
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "422" not in m.text else None)
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("request", lambda r: None if r.url.startswith((studio[0], "data:", "blob:")) else wrong.append(r.url))
+    page.goto(studio[0] + "?token=t")
+    yield page
+    context.close()
+    assert not wrong
+
+
+HOW = [
+    {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    {"viewport": {"width": 400, "height": 800}},
+]
+
+
+@pytest.mark.parametrize("page", HOW, indirect=True, ids=["wide dark", "narrow light"])
+def test_every_page_fits_and_can_be_used_by_all(page: "playwright.Page", studio: tuple[str, Path]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for name in PAGES:
+        page.goto(studio[0] + name)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, name
+        found = [v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+        assert not found, (name, [(v["id"], [n["html"] for n in v["nodes"]]) for v in found])
+
+
+def test_from_a_dropped_folder_to_a_picture(page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path) -> None:
+    address, root = studio
+    for i in range(12):
+        (tmp_path / "pictures" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        value = np.full((8, 8), 20 * i, np.uint8)
+        Image.fromarray(value).save(tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png")
+    page.goto(address + "train")
+    page.set_input_files("input[webkitdirectory]", tmp_path / "pictures")
+    playwright.expect(page.locator("#data")).to_have_value(re.compile("uploads"), timeout=WAIT)
+    page.fill("#out", "mine")
+    page.click("summary")
+    for name, value in {**TINY_RUN, "preview_every": 2, "held_out": 0.2}.items():
+        page.fill(f"#train-{name}", str(value))
+    page.reload()  # what was typed is still there
+    assert page.input_value("#train-steps") == "4"
+    page.click("button:has-text('Start')")
+    page.wait_for_url("**/jobs/*")
+    page.reload()
+    page.wait_for_selector(".state.done", timeout=WAIT)
+    assert "2 classes" in page.inner_text("main")
+    page.click("text=Its pictures")
+    page.fill("#sample-n", "3")
+    page.fill("#sample-steps", "2")
+    page.fill("#sample-label", "all")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".gallery img", timeout=WAIT)
+    drawn = unblot.load(root / "mine").sample(3, steps=2, label="all").array
+    kept = np.array(Image.open(root / "mine" / "samples" / "sample" / "000001.png"))
+    assert np.array_equal(kept, drawn[1, 0])
+    page.fill("#sample-steps", "9")
+    page.click("text=Again with these settings")
+    assert page.input_value("#sample-steps") == "2"
+    page.goto(address)
+    assert re.search("mine.*finished", page.inner_text("main"), re.S)
+
+
+def test_a_painted_mask_is_filled_and_the_rest_stays(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, root = studio
+    picture = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    page.goto(address + "runs/first/edit")
+    page.click("button:has-text('Edit')")
+    assert page.inner_text("form [role=alert]") == "choose a picture first"
+    page.set_input_files("#picture", tmp_path / "a.png")
+    page.wait_for_selector("canvas")
+    page.focus("canvas")
+    page.keyboard.press("Space")
+    page.fill("#edit-n", "1")
+    page.fill("#edit-steps", "2")
+    page.click("button:has-text('Edit')")
+    page.wait_for_selector("section[aria-label=inpaint] img", timeout=WAIT)
+    made = next(path for path in (root / "first/samples/inpaint").glob("*.png") if "grid" not in path.name)
+    same = np.array(Image.open(made)) == picture
+    assert same[0].all()
+    assert not same.all()

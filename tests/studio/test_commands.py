@@ -1,0 +1,51 @@
+"""Forms and flags are made from the configuration: each choice of a form is one that the command line takes."""
+
+import pytest
+
+from unblot.cli.parser import EDITS, make_parser
+from unblot.errors import UnblotError
+from unblot.studio import commands
+
+BEFORE = {"train": ["digits"], "doctor": ["digits"], "edit": ["inpaint", "run", "a.png"]}
+VALUES = {"number": "1", "text": "x"}
+LEAST = {"n": "100", "latent_factor": "4", "latent_width": "32", "held_out": "0.5"}  # of what 1 is no value for
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_the_command_line_takes_every_choice_of_a_form(command: str) -> None:
+    first, others = commands.fields(command)
+    chosen = commands.COMMANDS[command]
+    assert [f.name for f in first] == [name for name in chosen.first if name in {f.name for f in first}]
+    for field in (*first, *others):
+        value = True if field.kind == "switch" else LEAST.get(field.name, VALUES[field.kind])
+        flags = commands.arguments(command, {field.name: value})
+        parsed = vars(make_parser().parse_args([command, *BEFORE.get(command, ["run"]), *flags]))
+        assert field.name in parsed
+        assert field.help
+
+
+def test_no_form_has_a_first_choice_that_does_not_exist() -> None:
+    for command, chosen in commands.COMMANDS.items():
+        names = {f.name for part in commands.fields(command) for f in part}
+        assert set(chosen.first) <= names, command
+
+
+def test_bad_values_are_refused_before_anything_runs() -> None:
+    for values, words in (
+        ({"n": "x"}, "whole number"),
+        ({"steps": "0"}, "from 1 to"),
+        ({"nonsense": "1"}, "unknown choice"),
+    ):
+        with pytest.raises(UnblotError, match=words):
+            commands.arguments("sample", values)
+
+
+def test_empty_values_are_left_to_the_command() -> None:
+    assert commands.arguments("sample", {"n": "", "seed": None, "prompt": []}) == []
+    assert commands.arguments("sample", {"n": "3", "prompt": ["a b", "c"]}) == ["-n3", "--prompt=a b", "--prompt=c"]
+
+
+def test_the_kinds_of_edits_are_those_of_the_command_line() -> None:
+    assert set(commands.EDITS) == set(EDITS) - {"interpolate"}
+    for kind, (_, own) in commands.EDITS.items():
+        assert {f"--{name}" for name in own} == {name for name, _ in EDITS[kind][1]} - {"--mask"}

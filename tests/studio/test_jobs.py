@@ -1,0 +1,79 @@
+"""Jobs are their files: whoever reads them sees the same, and the process that started them may go."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unblot.errors import UnblotError
+from unblot.studio import jobs
+from unblot.studio.jobs import ENDED, JOBS, OUTPUT, STARTED
+
+
+def ended(root: Path, name: str) -> jobs.Status:
+    """The job when it has ended."""
+    for _ in range(600):
+        found = jobs.status(root, name)
+        if found.state not in ("waiting", "running"):
+            return found
+        time.sleep(0.1)
+    raise AssertionError("the job does not end")
+
+
+def test_a_job_runs_outlives_its_starter_and_keeps_what_it_printed(tmp_path: Path) -> None:
+    job = jobs.add(tmp_path, "show", ["nothing-here"])
+    assert jobs.status(tmp_path, job.id).state == "waiting"
+    start = f"from pathlib import Path; from unblot.studio import jobs; jobs.advance(Path({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", start], check=True)  # a studio that is closed at once
+    found = ended(tmp_path, job.id)
+    assert (found.state, found.code) == ("failed", 2)
+    assert "unblot: error:" in jobs.output(tmp_path, job.id)
+    jobs.advance(tmp_path)
+    assert jobs.status(tmp_path, job.id) == found, "it runs once"
+
+
+def made(root: Path, command: str, files: dict[str, str]) -> jobs.Job:
+    job = jobs.add(root, command, [])
+    for name, text in files.items():
+        (root / JOBS / job.id / name).write_text(text)
+    return job
+
+
+def test_one_training_at_a_time_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    monkeypatch.setattr(jobs, "_start", lambda root, job: begun.append(job.id))
+    running = made(tmp_path, "train", {STARTED: str(os.getpid())})
+    first, other, second = (jobs.add(tmp_path, command, []) for command in ("tune", "sample", "train"))
+    jobs.advance(tmp_path)
+    assert begun == [other.id]
+    (tmp_path / JOBS / running.id / ENDED).write_text('{"code": 0, "time": 0}')
+    jobs.advance(tmp_path)
+    assert begun == [other.id, first.id]
+    assert jobs.status(tmp_path, second.id).state == "waiting"
+
+
+def test_states_are_read_from_the_files(tmp_path: Path) -> None:
+    for code, state in ((0, "done"), (130, "stopped"), (-signal.SIGINT, "stopped"), (2, "failed"), (-9, "failed")):
+        job = made(tmp_path, "train", {STARTED: "1", ENDED: f'{{"code": {code}, "time": 0}}'})
+        assert jobs.status(tmp_path, job.id).state == state
+    assert jobs.status(tmp_path, made(tmp_path, "train", {STARTED: "999999999"}).id).state == "lost"
+    with pytest.raises(UnblotError, match="there is no job"):
+        jobs.status(tmp_path, "../x")
+
+
+def test_a_job_that_waits_can_be_stopped_and_never_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_start", lambda root, job: pytest.fail("started"))
+    job = jobs.add(tmp_path, "train", [])
+    jobs.stop(tmp_path, job.id)
+    jobs.advance(tmp_path)
+    assert jobs.status(tmp_path, job.id).state == "stopped"
+
+
+def test_of_a_line_that_was_written_over_the_last_state_is_shown(tmp_path: Path) -> None:
+    job = made(tmp_path, "sample", {})
+    (tmp_path / JOBS / job.id / OUTPUT).write_bytes(b"one\nstep 1\rstep 2\rstep 3\nlast\xff")
+    assert jobs.output(tmp_path, job.id) == "one\nstep 3\nlast\ufffd"

@@ -1,0 +1,76 @@
+"""Who may speak to the studio: only this machine's own pages, with the token."""
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from unblot.studio.api import Folders
+from unblot.studio.app import make_app
+from unblot.studio.security import COOKIE, is_loopback
+
+TOKEN = "t0ken"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> TestClient:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"no")
+    return TestClient(make_app(Folders(tmp_path / "runs", (tmp_path / "runs",)), TOKEN), "http://127.0.0.1")
+
+
+def test_without_the_token_nothing_is_said(app: TestClient) -> None:
+    for path in ("/", "/api/runs", "/static/studio.js", "/openapi.json"):
+        answer = app.get(path)
+        assert answer.status_code == 401
+        assert "open the address" in answer.text
+    assert app.get("/", headers={"Cookie": f"{COOKIE}=other"}).status_code == 401
+    assert app.get("/api/runs", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_the_token_of_the_address_becomes_a_cookie_of_this_site_alone(app: TestClient) -> None:
+    answer = app.get(f"/jobs?token={TOKEN}&x=1", follow_redirects=False)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/jobs?x=1"
+    cookie = answer.headers["set-cookie"].lower()
+    assert "samesite=strict" in cookie
+    assert "httponly" in cookie
+    assert app.get("/jobs").status_code == 200
+    app.cookies.clear()
+    assert app.get("/?token=wrong").status_code == 401
+
+
+@pytest.mark.parametrize(("header", "value"), [("Host", "evil.com"), ("Host", ""), ("Host", "[bad"),
+                                               ("Origin", "http://evil.com"), ("Origin", "null")])  # fmt: skip
+def test_foreign_names_and_origins_are_refused(app: TestClient, header: str, value: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", header: value}
+    assert app.get("/api/runs", headers=headers).status_code == 403
+    assert app.post("/api/jobs", json={"command": "train"}, headers=headers).status_code == 403
+
+
+def test_our_own_origin_passes(app: TestClient) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Origin": "http://127.0.0.1"}
+    assert app.get("/api/runs", headers=headers).status_code == 200
+
+
+TRICKS = (
+    *("/api/runs/..%2f", "/api/runs/%2e%2e/files/secret.png", "/api/runs/..%2f/files/secret.png", "/api/jobs/..%2fx"),
+    *("/api/jobs/%00", "/jobs/..%2f..", "/static/..%2fapp.py", "/static/%2e%2e%2fapp.py"),
+)
+
+
+@pytest.mark.parametrize("path", TRICKS)
+def test_tricks_with_paths_find_nothing(app: TestClient, path: str) -> None:
+    assert app.get(path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code in (404, 422)
+
+
+def test_every_answer_carries_the_policy(app: TestClient) -> None:
+    for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
+        policy = app.get("/", headers=headers).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_what_loopback_is() -> None:
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "example.org", "192.168.0.2", "")))
