@@ -19,24 +19,13 @@ from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.conditions import as_trained
-from unblot.runs.folder import (
-    MODEL,
-    REPORT,
-    build_denoiser,
-    create,
-    load_model,
-    read_config,
-    refuse_run,
-    save_model,
-    write_run_config,
-)
+from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.runs.tuning_store import Tuning
 from unblot.specs import several
-from unblot.system.device import available_device
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.training import checkpoint
@@ -46,7 +35,6 @@ from unblot.training.budget_controller import BudgetController
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.latents import first_stage, with_first_stage
 from unblot.training.loop import run_training
-from unblot.training.memory import expected_bytes
 from unblot.training.plan import SPECS, check_choices, plan_run
 from unblot.training.trainer import Trainer, denoising_trainer
 
@@ -59,7 +47,6 @@ __all__ = [
     "choose_labels",
     "distill",
     "evaluate",
-    "expected_memory",
     "load",
     "open_data",
     "plan",
@@ -114,14 +101,6 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     budget_of(choices)
     source, dataset = data_of_choices(data, choices, quiet)
     return plan_run(source, dataset, choices)
-
-
-def expected_memory(config: RunConfig) -> int | None:
-    """About how many bytes of memory a training of this configuration takes; None where that is not known beforehand:
-    with a budget, whose trial steps decide the network, on a GPU, and in latents."""
-    if config.train.budget:
-        return None
-    return expected_bytes(config, build_denoiser(config), available_device(config.train.device))
 
 
 def resume(

@@ -6,7 +6,9 @@ import torch
 
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
+from unblot.runs.folder import build_denoiser
 from unblot.specs import several
+from unblot.system.device import available_device
 from unblot.system.memory import machine_memory
 from unblot.training.counting import kept_bytes, pass_bytes
 from unblot.training.diagnostics.held_out import held_bytes
@@ -60,3 +62,10 @@ def expected_bytes(config: RunConfig, denoiser: Denoiser, device: torch.device) 
     if device.type != "cpu" or config.latent is not None or config.distill is not None:
         return None
     return run_bytes(config, denoiser, pictures_at_a_time(config, denoiser, device))
+
+
+def planned_bytes(config: RunConfig) -> int | None:
+    """`expected_bytes` of a run that has not begun; None with a budget too, whose trial steps decide the network."""
+    if config.train.budget:
+        return None
+    return expected_bytes(config, build_denoiser(config), available_device(config.train.device))
