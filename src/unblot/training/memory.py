@@ -18,8 +18,8 @@ SMALL = 2**20  # values in a batch up to which memory is no question: it is not 
 SHARE = 0.1  # of the machine's memory for what a pass keeps; the rest is for weights, data, and other programs
 
 # Measured in whole runs (docs/training.md):
-LIBRARIES = 350_000_000  # bytes of the interpreter, PyTorch and the other libraries
-SLACK = 1.5  # times the tensors of a pass: besides them the allocator holds gaps, and kernels their own buffers
+LIBRARIES = 400_000_000  # bytes of the interpreter, PyTorch and the other libraries
+SLACK = 1.4  # times the tensors of a pass: besides them the allocator holds gaps, and kernels their own buffers
 
 
 def fitting_pictures(config: RunConfig, denoiser: Denoiser, memory: int) -> int:
