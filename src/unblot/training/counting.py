@@ -94,7 +94,7 @@ class _Live(TorchDispatchMode):
 def _shapes_of(denoiser: Denoiser) -> Denoiser:
     """A copy of the denoiser that has shapes in place of weights."""
     memo = {id(t): _shape_of(t) for t in [*denoiser.parameters(), *denoiser.buffers()]}
-    return copy.deepcopy(denoiser, dict(memo))  # type: ignore[arg-type]
+    return copy.deepcopy(denoiser, dict(memo))
 
 
 def _shape_of(tensor: Tensor) -> Tensor:
