@@ -17,7 +17,7 @@ from unblot.training.optim import state_bytes
 SMALL = 2**20  # values in a batch up to which memory is no question: it is not looked at
 SHARE = 0.1  # of the machine's memory for what a pass keeps; the rest is for weights, data, and other programs
 
-# Measured in whole runs (docs/training.md):
+# Fitted to measured runs (docs/training.md):
 LIBRARIES = 400_000_000  # bytes of the interpreter, PyTorch and the other libraries
 SLACK = 1.4  # times the tensors of a pass: besides them the allocator holds gaps, and kernels their own buffers
 
