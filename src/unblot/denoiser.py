@@ -125,6 +125,16 @@ class Denoiser(nn.Module):
         tokens = self.text_encoder.read([""]) if condition.tokens is None else condition.tokens
         return Condition(condition.label, tokens, self.text_encoder(tokens))
 
+    def shown(self, condition: Condition | None, count: int) -> list[Tensor | None]:
+        """What the network is told that `count` pictures show, its arguments after picture and level.
+
+        The label (count,) or None, and with a text encoder the text (count, L, D) and its mask (count, 1, 1, L).
+        """
+        label, tokens, text = self.encoded(condition)
+        if tokens is None or text is None:
+            return [label]
+        return [label, text.expand(count, -1, -1), (tokens != PAD).expand(count, -1)[:, None, None]]
+
     def output(
         self,
         x_t: Tensor,
@@ -143,11 +153,7 @@ class Denoiser(nn.Module):
         if self.augmentations:
             given = x.new_zeros(len(x), self.augmentations) if augmentation is None else augmentation
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        label, tokens, text = self.encoded(condition)
-        shown = [label]
-        if tokens is not None and text is not None:
-            shown += [text.expand(len(x), -1, -1), (tokens != PAD).expand(len(x), -1)[:, None, None]]
-        output = self.network(x, per_picture(embed(level), x_t), *shown)
+        output = self.network(x, per_picture(embed(level), x_t), *self.shown(condition, len(x)))
         if seen is None:
             return output
         f, variance = output.to(x_t.dtype).tensor_split([x_t.shape[1]], 1)  # no variance channels: an empty tensor

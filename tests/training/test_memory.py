@@ -7,10 +7,13 @@ import torch
 
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import open_data
+from unblot.nn import NETWORKS
 from unblot.runs.folder import build_denoiser
 from unblot.system.memory import machine_memory
-from unblot.training import memory
+from unblot.training import counting, memory
+from unblot.training.optim import OPTIMIZERS, Optimizer, state_bytes
 from unblot.training.plan import plan_run
+from unblot.training.trainer import denoising_trainer
 
 SHAPE = (1, 8, 8)
 
@@ -32,7 +35,98 @@ def test_what_is_counted_without_values_is_what_a_pass_keeps(network):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         denoiser.network(torch.zeros(1, *SHAPE), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     wanted = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
-    assert memory.kept_bytes(denoiser, SHAPE) == pytest.approx(wanted, rel=0.15)
+    assert counting.kept_bytes(denoiser, SHAPE) == pytest.approx(wanted, rel=0.15)
+
+
+LIKE_A_PHOTOGRAPH = "unet:width=16,multipliers=1-2,patch=4,waves=true,join=true"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"network": LIKE_A_PHOTOGRAPH, "spectrum": "data"},
+        {"network": "dit:width=32,depth=2,heads=2", "augment": "non_leaking"},
+        {"network": "ddpm_unet:width=32", "objective": "hybrid"},
+        {"network": "mlp", "unlabelled": True, "parameterization": "x0"},
+    ],
+)
+def test_the_most_that_a_pass_holds_is_that_of_real_tensors(choices):
+    """The same pass with values: what it keeps for the gradients, which all is there when it turns round."""
+    source = DataConfig(data="digits", unlabelled=choices.pop("unlabelled", False))
+    config = plan_run(source, open_data("digits", labels=not source.unlabelled), {"batch_size": 8, **choices})
+    trainer = denoising_trainer(config, open_data("digits", labels=not source.unlabelled))
+    batch, outside = trainer.share_of_batch(0), {p.data_ptr() for p in trainer.denoiser.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.task.measured(batch)
+    least = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in outside)
+    counted = counting.pass_bytes(config, trainer.denoiser, 8)
+    weights = sum(p.numel() * 4 for p in trainer.denoiser.parameters())
+    assert least <= counted <= 1.5 * least + weights  # the gradients of weights come as what was kept goes
+
+
+def test_what_a_pass_holds_grows_with_its_pictures_and_shrinks_where_blocks_are_computed_again():
+    config = config_of(network="unet:width=16,blocks=4")
+    denoiser = build_denoiser(config)
+    few, many, again = (counting.pass_bytes(config, denoiser, *how) for how in ((64,), (256,), (256, True)))
+    assert many == pytest.approx(4 * few, rel=0.1)
+    assert again < many / 2
+
+
+def test_optimizers_come_to_hold_what_was_counted_beforehand():
+    for spec in OPTIMIZERS:
+        denoiser = build_denoiser(config_of())
+        optimizer = Optimizer(denoiser, spec, 0.0)
+        for p in denoiser.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step(0.1, torch.tensor(False))
+        moments = [t for t in optimizer.tensors().values() if t.ndim]
+        assert state_bytes(denoiser, spec) == sum(t.numel() * 4 for t in moments)
+
+
+SMALL_NETWORKS = {
+    "unet": "unet:width=16,dropout=0.5",
+    "ddpm_unet": "ddpm_unet:width=32,multipliers=1-2,dropout=0.5",
+    "dit": "dit:width=32,depth=2,heads=2",
+    "mlp": "mlp:width=32,dropout=0.5",
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradients_are_the_same_where_not_even_one_picture_fits(network, monkeypatch):
+    """Then pictures go through the network one by one, and its blocks are computed again on the way back."""
+    config, data = config_of(2, SMALL_NETWORKS[network]), open_data("digits")
+    plain = denoising_trainer(config, data)
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 1)
+    tight = denoising_trainer(config, data)
+    assert tight.recomputes
+    assert tight.micro_batch == plain.micro_batch - 1 == 1
+    plain.micro_batch = 1
+    for trainer in (plain, tight):
+        with torch.random.fork_rng():  # of dropout
+            torch.manual_seed(0)
+            trainer.denoiser.train()
+            trainer._passes(trainer.share_of_batch(0))
+    for a, b in zip(plain.denoiser.parameters(), tight.denoiser.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+    assert plain.denoiser.state_dict().keys() == tight.denoiser.state_dict().keys()
+
+
+def test_the_memory_of_a_run_is_that_of_its_parts():
+    config = config_of()
+    denoiser = build_denoiser(config)
+    one = memory.run_bytes(config, denoiser, 64)
+    assert one > memory.LIBRARIES + memory.SLACK * counting.pass_bytes(config, denoiser, 64)
+    assert memory.run_bytes(config, denoiser, 8) < one
+    averages = dataclasses.replace(config, train=dataclasses.replace(config.train, ema="power"))
+    weights = sum(p.numel() * 4 for p in denoiser.parameters())
+    assert one - memory.run_bytes(averages, denoiser, 64) == pytest.approx(weights, abs=2)
 
 
 def test_a_batch_goes_in_equal_parts_that_fit_and_a_small_one_is_not_looked_at(monkeypatch):
@@ -40,11 +134,12 @@ def test_a_batch_goes_in_equal_parts_that_fit_and_a_small_one_is_not_looked_at(m
     denoiser = build_denoiser(config)
     assert memory.fitting_pictures(config, denoiser, 1) == 64
     monkeypatch.setattr(memory, "SMALL", 0)
-    each = memory.kept_bytes(denoiser, SHAPE) / memory.SHARE
-    for pictures, fitting in ((1000, 64), (64, 64), (63, 32), (31, 22), (1, 1), (0, 1)):
+    each = counting.kept_bytes(denoiser, SHAPE) / memory.SHARE
+    for pictures, fitting in ((1000, 64), (64, 64), (63, 32), (31, 22), (1, 1), (0, 0)):
         assert memory.fitting_pictures(config, denoiser, int((pictures + 0.5) * each)) == fitting
     points = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=1))
-    assert memory.fitting_pictures(points, denoiser, 1) == 1
+    assert memory.fitting_pictures(points, denoiser, int(1.5 * each)) == 1
+    assert memory.fitting_pictures(points, denoiser, 1) == 0
 
 
 def test_the_memory_of_a_control_group_is_a_limit(tmp_path):

@@ -51,12 +51,16 @@ def _dry_run(data: str, args: dict[str, Any]) -> None:
     """Prints every choice of a run with what decides it."""
     from unblot import api
     from unblot.config.presets import reasons
+    from unblot.system.memory import in_words
+    from unblot.training.memory import planned_bytes
 
     choices = {k: v for k, v in args.items() if k not in ("out", "overwrite")}
     config = api.plan(data, **choices)
     facts, train = config.data, config.train
     say(f"data: {facts.name}, {facts.count} training {facts.kind} of {facts.height}x{facts.width}x{facts.channels}, "
         f"{len(facts.classes) or 'no'} classes")  # fmt: skip
+    if (memory := planned_bytes(config)) is not None:
+        say(f"memory: about {in_words(memory)}")
     given = {k: v for k, v in choices.items() if k != "quiet"}
     rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
             for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip

@@ -21,6 +21,7 @@ from unblot.nn.layers import (
     pad_to_multiple,
     zeroed,
 )
+from unblot.system.device import own_precision
 
 FREQUENCIES = 64  # features of the noise level
 HEAD = 32  # channels of an attention head
@@ -234,6 +235,5 @@ def pixel_norm(x: Tensor) -> Tensor:
 
     Computed in the precision of x: autocast would write float32, twice the memory; the kernel sums in float32 anyway.
     """
-    device = "cpu" if x.is_meta else x.device.type  # shapes alone, for a count of memory, have no autocast
-    with torch.autocast(device, enabled=False):
+    with own_precision(x):
         return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)

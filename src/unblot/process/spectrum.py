@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, norm, per_picture
+from unblot.system.device import own_precision
 
 LEAST = 1e-3  # the least standard deviation of a wave, in the network's range: what is never there is noise too
 
@@ -73,7 +74,7 @@ class Spectrum:
         whiten = ((1 + ratio**2) / (r**2 + ratio**2)).sqrt()
         waves = self.to_waves(x) - broadcast(level.alpha / n, x) * mean
         known = ratio * (r**2 - 1) / (r**2 + ratio**2) * waves + broadcast(level.sigma / (n * data_std), x) * mean
-        with torch.autocast(x.device.type, enabled=False):
+        with own_precision(x):
             return Preconditioned(self, from_waves(whiten * waves), r * whiten, known)
 
     def _of_shape(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,12 +93,12 @@ class Spectrum:
 
     def to_waves(self, x: Tensor) -> Tensor:
         """Pictures (..., C, H, W) as amplitudes of the waves of their axes, the same shape."""
-        with torch.autocast(x.device.type, enabled=False):  # waves differ by orders of magnitude
+        with own_precision(x):  # waves differ by orders of magnitude
             return to_waves(torch.einsum("dc,...chw->...dhw", self.axes.to(x), x))
 
     def from_waves(self, waves: Tensor) -> Tensor:
         """Amplitudes (B, C, H, W) as pictures again."""
-        with torch.autocast(waves.device.type, enabled=False):
+        with own_precision(waves):
             return torch.einsum("dc,bdhw->bchw", self.axes.to(waves), from_waves(waves))
 
     def __str__(self) -> str:
@@ -151,7 +152,7 @@ class Preconditioned(NamedTuple):
 
     def output(self, says: Tensor) -> Tensor:
         """EDM's F, (B, C, H, W), for the network's output."""
-        with torch.autocast(says.device.type, enabled=False):
+        with own_precision(says):
             return self.spectrum.from_waves(self.gain * to_waves(says) + self.known)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from unblot.config.durations import format_seconds
 from unblot.data.readers.listing import counted
+from unblot.system.memory import in_words
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ class StoredPlan:
 
 def describe_plan(plan: dict[str, Any]) -> str:
     """A plan in words, as `BudgetPlan.to_dict` gives it, in four lines."""
-    memory = f"{plan['memory'] / 1e9:.1f} GB" if plan["memory"] >= 1e9 else f"{plan['memory'] / 1e6:.0f} MB"
     budget = f"budget {format_seconds(plan['budget'])}, {plan['used']:.0f} s of it used so far"
     if plan["steps"]:
         first = (
@@ -74,7 +74,7 @@ def describe_plan(plan: dict[str, Any]) -> str:
     return (
         f"{first}\n"
         f"{plan['network']}, {plan['parameters'] / 1e6:.2f} M parameters, "
-        f"{plan['pictures_per_second']:.0f} pictures/s, {memory} of memory\n"
+        f"{plan['pictures_per_second']:.0f} pictures/s, {in_words(plan['memory'])} of memory\n"
         f"ends at {plan['ends'][11:]}, {overhead}\n"
         f"assumes that the machine stays as idle as during {counted(plan['trial_steps'], 'trial step')} of "
         f"{plan['step_seconds']:.3g} s; if it gets slower, the run takes fewer steps"

@@ -1,6 +1,7 @@
 """The device that a run computes on, and the precision that it computes in."""
 
 import torch
+from torch import Tensor
 
 from unblot.errors import UnblotError, arg
 
@@ -28,3 +29,9 @@ def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
         raise UnblotError(f"precision bf16 needs a CUDA device, not {device.type}; use {arg('precision', 'fp32')}")
     wanted = precision != "fp32" and device.type == "cuda" and torch.cuda.is_bf16_supported(False)
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def own_precision(x: Tensor) -> torch.autocast:
+    """A context in which what is computed from x keeps its precision."""
+    device = "cpu" if x.is_meta else x.device.type  # shapes alone, for a count of memory, have no autocast
+    return torch.autocast(device, enabled=False)

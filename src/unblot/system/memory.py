@@ -15,3 +15,8 @@ def machine_memory(limits: tuple[Path, ...] = LIMITS) -> int:
         except (OSError, ValueError):
             continue
     return min(found)
+
+
+def in_words(size: int) -> str:
+    """A number of bytes for people: 1.4 GB, 350 MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -5,6 +5,10 @@ from pathlib import Path
 from unblot.data.readers.listing import counted
 from unblot.errors import arg
 from unblot.runs.conditions import describe_text
+from unblot.system.memory import in_words
+from unblot.training.diagnostics.held_out import is_held
+from unblot.training.memory import expected_bytes
+from unblot.training.previews import PREVIEW_PICTURES, preview_count
 from unblot.training.trainer import Trainer
 
 
@@ -21,13 +25,9 @@ def announce(trainer: Trainer, folder: Path) -> str:
     lines = [
         f"{data.name}: {counted(data.count, data.kind.removesuffix('s'))} of {shape}{labels}; preset {train.preset}, "
         f"{parameters / 1e6:.2f} M parameters on {trainer.device}{processes}",
-        f"{counted(train.steps, 'step')} of {train.batch_size} into {folder}",
+        f"{counted(train.steps, 'step')} of {train.batch_size} into {folder}{_memory(trainer)}",
+        *_savings(trainer),
     ]
-    if trainer.micro_batch < train.batch_size:
-        lines.append(
-            f"note: {trainer.micro_batch} pictures at a time go through the network, in the same steps, so that they "
-            "fit into memory"
-        )
     if data.text is not None:
         lines.append(f"captions of {counted(data.text.pictures, 'picture')}, {describe_text(data.text)}")
     if (data.num_labels or data.text) and not train.label_dropout and trainer.config.distill is None:
@@ -35,3 +35,28 @@ def announce(trainer: Trainer, folder: Path) -> str:
             f"note: with {arg('label_dropout', 0.0)} the model always sees what a picture shows: guidance will not work"
         )
     return "\n".join(lines)
+
+
+def _memory(trainer: Trainer) -> str:
+    """The memory that the run will take, where it is known beforehand; the plan of a budget has it measured."""
+    if trainer.config.train.budget or trainer.group.world > 1:
+        return ""
+    size = expected_bytes(trainer.config, trainer.denoiser, trainer.device)
+    return "" if size is None else f", about {in_words(size)} of memory"
+
+
+def _savings(trainer: Trainer) -> list[str]:
+    """What is done so that large pictures fit into memory, a line each."""
+    data, train, found = trainer.config.data, trainer.config.train, []
+    if trainer.micro_batch < train.batch_size:
+        twice = ", computing parts of itself twice" if trainer.recomputes else ""
+        at_a_time = counted(trainer.micro_batch, "picture")
+        found.append(
+            f"note: the network takes {at_a_time} at a time{twice}, in the same steps, so that memory suffices"
+        )
+    few, anew = preview_count(data) < PREVIEW_PICTURES, train.held_out_every and not is_held(train, data)
+    if data.kind == "pictures" and (few or anew):
+        shown = f"previews have {counted(preview_count(data), 'picture')} instead of {PREVIEW_PICTURES}"
+        measured = "the pictures that the held-out loss is measured on are read anew each time"
+        found.append(f"note: pictures are large, so {' and '.join([shown] * few + [measured] * bool(anew))}")
+    return found

@@ -95,8 +95,11 @@ def steps_saved(run: Path) -> list[int]:
 
 
 def best_saved(run: Path) -> int | None:
-    """The step of the checkpoint of least held-out loss, as last measured before it; None where it was not measured."""
-    losses = {step: loss for step, state in _states(run) if (loss := state.get("held_out_loss")) is not None}
+    """The step of the checkpoint of least held-out loss, as last measured before it; None where it was not measured.
+
+    Not the untrained weights, at step 0.
+    """
+    losses = {step: loss for step, state in _states(run) if step and (loss := state.get("held_out_loss")) is not None}
     return min(losses, key=lambda step: losses[step]) if losses else None
 
 

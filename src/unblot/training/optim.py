@@ -138,6 +138,13 @@ class Optimizer:
             owner[p].state[p][key] = moment
 
 
+def state_bytes(module: nn.Module, spec: str) -> int:
+    """Bytes of the state that training a module comes to hold: one moment of each value for Muon, two for AdamW."""
+    parts = build(OPTIMIZERS, spec, "optimizer", split(module), 0.0)
+    values = [(part, p) for part in parts for group in part.param_groups for p in group["params"]]
+    return sum((1 if isinstance(part, Muon) else 2) * p.numel() * p.element_size() for part, p in values)
+
+
 def split(module: nn.Module) -> Split:
     """The weights of hidden layers that act as matrices, and all other parameters, both in the module's order."""
     layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)

@@ -119,26 +119,36 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
     if latent is not None:
         choices = {"spectrum": "none", **choices}
-    config = resolve(facts if latent is None else latent_facts(facts, latent), choices)
+    config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)
-        config = resolve(facts if latent is None else latent_facts(facts, latent), choices)
+        config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and config.text_encoder.startswith("transformers"):
         facts, config = with_frozen_encoder(facts, config, dataset)
     check_specs(vars(config))
     check_text(facts, config)
+    check_spectrum(config, latent)
+    facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
+    written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
+    config = dataclasses.replace(config, **written)
+    check_levels(config)
+    return RunConfig(source, facts, config, __version__, latent=latent)
+
+
+def _seen(facts: DataFacts, latent: LatentConfig | None) -> DataFacts:
+    """What the denoiser will learn: the pictures of the data, or their latents."""
+    return facts if latent is None else latent_facts(facts, latent)
+
+
+def check_spectrum(config: TrainConfig, latent: LatentConfig | None) -> None:
+    """Raises UnblotError for an unknown spectrum, or one that does not go with other choices."""
+    if latent is not None and config.spectrum != "none":
+        raise UnblotError(f"{arg('spectrum', config.spectrum)} is of pixels; leave it out with {arg('latent', True)}")
     if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
         raise UnblotError(
             f"{arg('spectrum', config.spectrum)} cannot be used; choose none, or data with "
             f"{arg('parameterization', 'edm')}"
         )
-    facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
-    written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
-    config = dataclasses.replace(config, **written)
-    check_levels(config)
-    if latent is not None and config.spectrum != "none":
-        raise UnblotError(f"{arg('spectrum', config.spectrum)} is of pixels; leave it out with {arg('latent', True)}")
-    return RunConfig(source, facts, config, __version__, latent=latent)
 
 
 def with_frozen_encoder(facts: DataFacts, config: TrainConfig, dataset: Dataset) -> tuple[DataFacts, TrainConfig]:

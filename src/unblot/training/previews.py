@@ -6,20 +6,29 @@ from typing import Any
 import numpy as np
 import torch
 
+from unblot.config.schema import DataFacts
 from unblot.process.randomness import labels_for
 from unblot.sampling.batched import sample_batches
 from unblot.text.tokenizer import captions_of
 from unblot.training.trainer import Trainer
 
 PREVIEW_PICTURES, PREVIEW_STEPS = 40, 20
+PREVIEW_PIXELS = PREVIEW_PICTURES * 2**16  # of all of them: fewer pictures where they are larger than 256x256
 PREVIEW_VALUES = 2**22  # of the pictures that are sampled at a time
+
+
+def preview_count(data: DataFacts) -> int:
+    """The number of samples in a preview, at least 1."""
+    if data.kind == "points":
+        return 25 * PREVIEW_PICTURES
+    return min(PREVIEW_PICTURES, max(1, PREVIEW_PIXELS // (data.height * data.width)))
 
 
 def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The samples of a preview, (N, C, H, W) in the network's range, in `steps` steps, and their labels."""
     config = trainer.config
     data, seed = config.data, config.train.seed
-    indices = range(PREVIEW_PICTURES if data.kind == "pictures" else 25 * PREVIEW_PICTURES)
+    indices = range(preview_count(data))
     labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
     prompts = preview_prompts(trainer, len(indices))
     how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}

@@ -13,6 +13,7 @@ from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
+from unblot.nn.recomputing import recompute
 from unblot.system.compiling import compile_where_it_pays
 from unblot.system.device import available_device
 from unblot.system.distributed import join_group, sum_gradients, sum_over
@@ -42,7 +43,8 @@ class Trainer:
     """The state of a run in training: a task, its optimizers, the weight average, and the position in the run.
 
     step: steps taken. rate_scale: a factor on the learning rate. switch: where the number of steps was last changed.
-    micro_batch: pictures that go through the network at a time. sharded: whether the network is spread over processes.
+    micro_batch: pictures that go through the network at a time. recomputes: whether blocks of the network are computed
+    again on the way back, to save memory. sharded: whether the network is spread over processes.
     """
 
     def __init__(self, config: RunConfig, task: Task):
@@ -62,7 +64,10 @@ class Trainer:
         self.rate_scale = 1.0
         self.switch: Switch | None = None
         self.skipped_steps = torch.zeros((), device=self.device)
-        self.micro_batch = pictures_at_a_time(config, task.denoiser, self.device)
+        fitting = pictures_at_a_time(config, task.denoiser, self.device)
+        self.micro_batch, self.recomputes = max(1, fitting), not fitting
+        for module in task.learners.values() if self.recomputes else ():
+            recompute(module)
 
     @property
     def denoiser(self) -> Denoiser:

@@ -54,7 +54,7 @@ def test_it_is_the_loss_of_the_averaged_weights_at_levels_from_all_of_training()
     for _ in range(3):
         trainer.take_step()
     line = measured(trainer)
-    batch = measurement(trainer).batches["held_out"]
+    batch = measurement(trainer).batches(slice(None))["held_out"]
     with trainer.averaged(), torch.no_grad():
         loss = training_loss(
             trainer.denoiser,
@@ -88,6 +88,17 @@ def test_processes_share_it_out(monkeypatch):
         shares.append(measured(trainer))
     for key in ("training", "held_out", "held_out_parts"):
         assert torch.allclose(sum(share[key] for share in shares), whole[key], rtol=1e-5)
+
+
+def test_large_pictures_are_made_anew_for_each_measurement_and_give_the_same(monkeypatch):
+    held = measurement(trainer_for())
+    monkeypatch.setattr(heldout, "MEMORY", 1)
+    anew = measurement(trainer_for())
+    assert held.held is not None
+    assert anew.held is None
+    for at_a_time in (7, 64):
+        a, b = held.measure(0, at_a_time), anew.measure(0, at_a_time)
+        assert all(torch.equal(a[key], b[key]) for key in ("training", "held_out", "held_out_parts"))
 
 
 def test_without_held_out_pictures_the_training_loss_is_measured_alone():

@@ -157,6 +157,12 @@ def test_a_warning_is_said_once_also_after_a_resume():
     assert Diagnostics(lines).look(lines) == []
 
 
+def test_a_run_never_goes_back_to_untrained_weights():
+    lines = measured(0.4 + 0.01 * np.arange(15), falling(15, 0.1))
+    assert lines[0]["step"] == 0
+    assert turned(lines).best_step == lines[1]["step"]
+
+
 @pytest.mark.parametrize("power", [0.0, 0.1, 0.5])
 def test_twice_the_steps_gain_what_a_power_law_says(power):
     lines = measured(np.arange(1, 31) ** -power, np.arange(1, 31) ** -power)

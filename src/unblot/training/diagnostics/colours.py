@@ -1,6 +1,7 @@
 """The colours of previews compared with those of training pictures: mean and standard deviation of each channel."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from unblot.runs.metrics import Line
 
 REFERENCE = 1000  # training pictures compared with
 VALUES = 2**26  # values in them, at most
-AT_A_TIME = 64
+AT_A_TIME, VALUES_AT_A_TIME = 64, 2**24  # pictures, and values in them: fewer pictures where they are large
 
 
 class ColourStatistics:
@@ -23,10 +24,9 @@ class ColourStatistics:
     def __init__(self, dataset: Dataset, labels: Tensor | None):
         most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
         chosen = alike(dataset, labels, most)
-        batches = [dataset.batch(chosen[i : i + AT_A_TIME])[0] for i in range(0, len(chosen), AT_A_TIME)]
-        means = torch.cat([b.double().mean((2, 3)) for b in batches])
+        means = torch.cat([b.double().mean((2, 3)) for b in in_parts(dataset, chosen)])
         self.mean = means.mean(0)
-        squares = torch.cat([self._squares(b) for b in batches])
+        squares = torch.cat([self._squares(b) for b in in_parts(dataset, chosen)])
         self.std = squares.mean(0).sqrt()
         spread = [x.std(0) if len(chosen) > 1 else x[0] * torch.nan for x in (means, squares)]
         self.spread = torch.stack(spread)  # from picture to picture; unknown for one
@@ -56,6 +56,12 @@ class ColourStatistics:
     def _squares(self, pictures: Tensor) -> Tensor:
         """Mean square difference from the mean of the channel over all training pictures, (n, C)."""
         return (pictures.double().cpu() - self.mean[:, None, None]).square().mean((2, 3))
+
+
+def in_parts(dataset: Dataset, chosen: np.ndarray) -> Iterator[Tensor]:
+    """The pictures at the indices `chosen`, (n, C, H, W) in the network's range, as many at a time as memory allows."""
+    n = min(AT_A_TIME, max(1, VALUES_AT_A_TIME // math.prod(dataset.shape)))
+    return (dataset.batch(chosen[i : i + n])[0] for i in range(0, len(chosen), n))
 
 
 def alike(dataset: Dataset, labels: Tensor | None, most: int) -> np.ndarray:

@@ -33,30 +33,45 @@ def pictures_a_side(train: TrainConfig, data: DataFacts) -> int:
     """The number of held-out pictures measured on, and of training pictures: a multiple of BLOCK within COST and
     MEMORY, at least BLOCK."""
     affordable = COST * PASSES * (train.held_out_every or 0) * train.batch_size / 2
-    holdable = MEMORY / (3 * 4 * data.channels * data.height * data.width)
+    holdable = MEMORY / _item_bytes(data)
     return BLOCK * max(1, min(MOST_BLOCKS, round(affordable / BLOCK), int(holdable / BLOCK)))
+
+
+def is_held(train: TrainConfig, data: DataFacts) -> bool:
+    """Whether the pictures and noise stay in memory; where even BLOCK of them take more than MEMORY they are made anew
+    for each measurement."""
+    return pictures_a_side(train, data) <= MEMORY / _item_bytes(data)
+
+
+def held_bytes(train: TrainConfig, data: DataFacts) -> int:
+    """Bytes of the pictures and noise that stay in memory."""
+    return pictures_a_side(train, data) * _item_bytes(data) if is_held(train, data) else 0
+
+
+def _item_bytes(data: DataFacts) -> int:
+    """Bytes of a held-out picture, a training picture and their noise."""
+    return 3 * 4 * data.channels * data.height * data.width
 
 
 class HeldOutLoss:
     """A fixed measurement of the task's loss; `measure(step, …)` gives a line of metrics.
 
     Item k is picture k of either side (in turns, where there are fewer), at a level of bin k % LEVELS, with noise from
-    (seed, k). Several processes share the items.
+    (seed, k), the same on both sides. Several processes share the items.
     """
 
     def __init__(self, config: RunConfig, task: Task, group: Group, device: torch.device):
         data = task.batches.dataset
-        self.task, self.group, self.device = task, group, device
+        self.task, self.group, self.device, self.shape = task, group, device, config.shape
         self.seed, self.n = config.train.seed, pictures_a_side(config.train, config.data)
-        generators = [generator(self.seed, MEASURE, k) for k in range(self.n)]
-        u = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in generators])
+        u = torch.stack([self._draw(k)[0] for k in range(self.n)])
         self.t = ((torch.arange(self.n) % LEVELS + u) / LEVELS).clamp(1e-6, 1 - 1e-6)
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
         self.log_snr = log_snr(task.schedule(middle))
         self.mine = torch.arange(self.n)[group.rank :: group.world]
-        eps = torch.stack([torch.randn(config.shape, generator=generators[k]) for k in self.mine.tolist()])
         sides = {"training": data.train, "held_out": data.held_out}
-        self.batches = {side: self._batch(chosen, eps) for side, chosen in sides.items() if len(chosen)}
+        self.chosen = {side: self._choose(of) for side, of in sides.items() if len(of)}
+        self.held = self._make(slice(None)) if is_held(config.train, config.data) else None
 
     def measure(self, step: int, at_a_time: int = AT_A_TIME) -> Line:
         """The line of metrics of the denoiser's present weights, which should be the averaged ones.
@@ -65,9 +80,8 @@ class HeldOutLoss:
         SNR in the middle of each level's bin. `held_out` is None without held-out pictures.
         """
         line: Line = {"step": step, "log_snr": self.log_snr, "training": None, "held_out": None}
-        for side, batch in self.batches.items():
+        for side, losses in self._losses(min(AT_A_TIME, at_a_time)).items():
             sums = torch.zeros(PARTS, LEVELS, dtype=torch.float64)
-            losses = self._losses(batch, min(AT_A_TIME, at_a_time))
             sums.index_put_((self.mine // LEVELS % PARTS, self.mine % LEVELS), losses, accumulate=True)
             sums = sums.to(self.device, sums.dtype if self.device.type != "mps" else torch.float32)
             sum_over(self.group, sums)
@@ -75,18 +89,44 @@ class HeldOutLoss:
             line |= {side: means.mean(0), f"{side}_parts": means.mean(1)}
         return line
 
-    def _batch(self, indices: np.ndarray, eps: Tensor) -> Batch:
-        """This process's items on the pictures at `indices`."""
+    def batches(self, part: slice) -> dict[str, Batch]:
+        """Some of this process's items, of either side."""
+        if self.held is None:
+            return self._make(part)
+        return {side: batch.rows(part) for side, batch in self.held.items()}
+
+    def _make(self, part: slice) -> dict[str, Batch]:
+        items = self.mine[part]
+        noise = self._on_device(torch.stack([self._noise(k) for k in items.tolist()]))
+        made = {}
+        for side, chosen in self.chosen.items():
+            x0, condition = shown(self.task.denoiser, self.task.batches.seen, chosen[part])
+            made[side] = Batch(self._on_device(x0), self.t[items], noise, condition.label, condition.tokens)
+        return made
+
+    def _choose(self, indices: np.ndarray) -> np.ndarray:
+        """The picture of each of this process's items, among those at `indices`."""
         order = torch.randperm(len(indices), generator=generator(self.seed, MEASURE, self.n))
-        chosen = indices[order[self.mine % len(order)].numpy()]
-        x0, condition = shown(self.task.denoiser, self.task.batches.seen, chosen)
-        x0, noise = (x.to(self.device, memory_format=torch.channels_last) for x in (x0, eps))
-        return Batch(x0, self.t[self.mine], noise, condition.label, condition.tokens)
+        return indices[order[self.mine % len(order)].numpy()]
+
+    def _draw(self, k: int) -> tuple[Tensor, torch.Generator]:
+        """Item k's place in its bin, in [0, 1), and the generator of its noise."""
+        g = generator(self.seed, MEASURE, k)
+        return torch.rand((), dtype=torch.float64, generator=g), g
+
+    def _noise(self, k: int) -> Tensor:
+        return torch.randn(self.shape, generator=self._draw(k)[1])
+
+    def _on_device(self, x: Tensor) -> Tensor:
+        return x.to(self.device, memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def _losses(self, batch: Batch, at_a_time: int) -> Tensor:
+    def _losses(self, at_a_time: int) -> dict[str, Tensor]:
         """The loss of each item, float64 on the CPU; every process makes the same number of network calls."""
         calls = -(-len(range(0, self.n, self.group.world)) // at_a_time)
-        ends = [len(batch.x0) * i // calls for i in range(calls + 1)]
-        parts = [batch.rows(slice(a, b)) for a, b in itertools.pairwise(ends)]
-        return torch.cat([self.task.measured(part) for part in parts]).double().cpu()
+        ends = [len(self.mine) * i // calls for i in range(calls + 1)]
+        found: dict[str, list[Tensor]] = {side: [] for side in self.chosen}
+        for a, b in itertools.pairwise(ends):
+            for side, batch in self.batches(slice(a, b)).items():
+                found[side].append(self.task.measured(batch).double().cpu())
+        return {side: torch.cat(losses) for side, losses in found.items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.process.octaves import octave_powers
-from unblot.training.diagnostics.colours import AT_A_TIME, alike
+from unblot.training.diagnostics.colours import AT_A_TIME, alike, in_parts
 
 REFERENCE = 500  # training pictures compared with
 VALUES = 2**25  # values in them, at most
@@ -26,8 +26,7 @@ class OctaveStatistics:
     def __init__(self, dataset: Dataset, labels: Tensor | None, count: int):
         most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
         chosen = alike(dataset, labels, most)
-        batches = [dataset.batch(chosen[i : i + AT_A_TIME])[0] for i in range(0, len(chosen), AT_A_TIME)]
-        powers = torch.cat([octave_powers(batch) for batch in batches])
+        powers = torch.cat([octave_powers(part) for part in in_parts(dataset, chosen)])
         self.values: ValueMap = dataset.values
         self.power = powers.mean(0)
         self.known = self.power > NOTHING * (1 + self.power.sum())  # a flat picture has rounding errors

@@ -37,9 +37,9 @@ def turned(lines: Sequence[Line]) -> Turn | None:
     """Where the held-out loss began to rise for good while the training loss kept falling; None where it did not.
 
     The last two measurements must both lie above the least one, by RISE and by STANDARD_ERRORS of the change, which
-    are estimated from parts of the held-out pictures.
+    are estimated from parts of the held-out pictures. The untrained weights, at step 0, are nothing to go back to.
     """
-    measured = [line for line in of_kind(lines, HELD_OUT) if mean_loss(line, "held_out") is not None]
+    measured = [line for line in of_kind(lines, HELD_OUT) if line["step"] and mean_loss(line, "held_out") is not None]
     measured = [line for line in measured if mean_loss(line, "training") is not None]
     if len(measured) < 3:
         return None

@@ -73,9 +73,10 @@ def more_time(lines: Sequence[Line], folder: Path, budget: str = "") -> str:
     turn = turned(lines)
     if turn is not None:
         return (
-            f"would not help: the held-out loss was least at step {turn.best_step} ({turn.best:.4g}, now "
-            f"{turn.now:.4g}); more pictures or {arg('augment')} would. Sample from the best: "
-            f"unblot sample {folder / BEST}"
+            "would not help: the model is learning its pictures by heart. Its loss on pictures that it was not trained "
+            f"on (held-out) was least at step {turn.best_step}, {turn.best:.4g}, and is {turn.now:.4g} now; more "
+            f"pictures or {arg('augment', 'non_leaking')} would help. The best weights are kept; sample from them "
+            f"with: unblot sample {folder / BEST}"
         )
     command = f"unblot train --resume {folder} " + (f"--budget +{budget}" if budget else f"--steps {2 * steps}")
     gain = gain_of_twice(lines)
