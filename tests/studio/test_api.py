@@ -1,5 +1,6 @@
 """The REST service: runs as they lie in their folders, uploads, and clear words for what cannot be done."""
 
+import io
 import json
 import tracemalloc
 from pathlib import Path
@@ -13,7 +14,7 @@ import unblot
 from helpers import TINY_RUN
 from unblot.studio import jobs, runs
 from unblot.studio.api import Folders, NewJob, job_arguments
-from unblot.studio.app import make_app
+from unblot.studio.app import TOKEN, make_app, stored_token
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +46,33 @@ def test_a_run_is_what_lies_in_its_folder(app: TestClient, root: Path) -> None:
     assert gallery["about"]["seed"] == 5
     picture = app.get(f"/api/runs/first/files/{gallery['pictures'][0]}")
     assert picture.content.startswith(b"\x89PNG")
+    page = app.get(f"/runs/first/picture?path={gallery['pictures'][0]}").text
+    assert "<dt>seed</dt><dd>5</dd>" in page
+    assert "<dt>index</dt><dd>0</dd>" in page
 
 
 @pytest.mark.parametrize("page", ["/", "/train?data=digits", "/data", "/jobs", "/learn", "/runs/first", "/style.css",
-                                  "/runs/first/draw", "/runs/first/edit", "/runs/first/measure"])  # fmt: skip
+                                  "/runs/first/draw", "/runs/first/edit", "/runs/first/measure",
+                                  "/compare", "/compare?a=first&b=first"])  # fmt: skip
 def test_every_page_is_there(app: TestClient, page: str) -> None:
     assert app.get(page).status_code == 200
+
+
+def test_each_frame_of_a_film_can_be_looked_at(app: TestClient, root: Path) -> None:
+    shown = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (10, 200)]
+    shown[0].save(root / "first" / "samples" / "film.gif", save_all=True, append_images=shown[1:])
+    for number, value in enumerate((10, 200)):
+        found = app.get(f"/api/runs/first/frames/samples/film.gif?number={number}")
+        assert abs(Image.open(io.BytesIO(found.content)).getpixel((0, 0))[0] - value) < 8
+    assert "there is no frame 2" in app.get("/api/runs/first/frames/samples/film.gif?number=2").text
+    assert 'max="1"' in app.get("/runs/first/picture?path=samples/film.gif").text
+
+
+def test_the_token_stays_over_restarts_and_is_its_owners_alone(tmp_path: Path) -> None:
+    token = stored_token(tmp_path)
+    assert stored_token(tmp_path) == token
+    assert len(token) >= 24
+    assert (tmp_path / TOKEN).stat().st_mode & 0o077 == 0
 
 
 def test_what_is_not_there_is_said(app: TestClient) -> None:
@@ -84,6 +106,10 @@ def test_a_job_is_the_command_that_one_would_type(root: Path) -> None:
     folders = Folders(root, (root,))
     train = NewJob(command="train", data="digits", out="new", values={"steps": "3", "unlabelled": True})
     assert job_arguments(folders, train)[0] == ["digits", "--out", str(root / "new"), "--steps=3", "--unlabelled"]
+    assert job_arguments(folders, NewJob(command="train", data="digits", dry_run=True)) == (
+        ["digits", "--dry-run"],
+        None,
+    )
     more = NewJob(command="train", run="first", values={"steps": "9", "size": ""})
     assert job_arguments(folders, more)[0] == ["--resume", str(root / "first"), "--quiet", "--steps=9"]
 

@@ -11,7 +11,8 @@ import pytest
 
 from unblot.errors import UnblotError
 from unblot.studio import jobs
-from unblot.studio.jobs import ENDED, JOBS, OUTPUT, STARTED
+from unblot.studio.jobs import JOBS, STARTED
+from unblot.studio.runner import ENDED, OUTPUT
 
 
 def ended(root: Path, name: str) -> jobs.Status:

@@ -24,7 +24,7 @@ def test_without_the_token_nothing_is_said(app: TestClient) -> None:
         answer = app.get(path)
         assert answer.status_code == 401
         assert "open the address" in answer.text
-    assert app.get("/", headers={"Cookie": f"{COOKIE}=other"}).status_code == 401
+    assert app.get("/", headers={"Cookie": f"{COOKIE.format(port=80)}=other"}).status_code == 401
     assert app.get("/api/runs", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
@@ -47,7 +47,7 @@ class Folders:
 
 class NewJob(BaseModel):
     """A command to run. run: the run that it works on, or that a training resumes. data: of train and doctor, a path
-    or the name of a built-in set. pictures, mask: of edit, paths of uploads. values: the command's choices by name."""
+    or the name of a built-in set. dry_run: of train, the plan alone. pictures, mask: of edit, paths of uploads. values: the command's choices by name."""
 
     command: str
     run: str | None = None
@@ -56,6 +56,7 @@ class NewJob(BaseModel):
     kind: str = "inpaint"
     pictures: list[str] = []
     mask: str | None = None
+    dry_run: bool = False
     values: dict[str, str | bool | list[str]] = {}
 
 
@@ -133,6 +134,11 @@ def _add_runs(service: APIRouter, root: Path) -> None:
         remove_run(folder)
         return {"removed": name}
 
+    @service.get("/runs/{name}/frames/{path:path}")
+    def frame(name: NAME, path: str, number: Annotated[int, Query(ge=0, lt=10_000)] = 0) -> Response:
+        """A frame of a film as a PNG file."""
+        return Response(runs.frame(runs.file_below(runs.run_folder(root, name), path), number), media_type="image/png")
+
     @service.get("/runs/{name}/files/{path:path}")
     def file(name: NAME, path: str) -> Response:
         """A file of a run: a picture, a report, values."""
@@ -187,6 +193,8 @@ def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]
         if (root / name).exists():
             raise UnblotError(f"there is a run {name!r} already; choose another name")
         flags = commands.arguments("train", values)
+        if job.dry_run:
+            return [data_of(folders, job.data), "--dry-run", *flags], None
         return [data_of(folders, job.data), "--out", str(root / name), *flags], name
     if job.command in ("doctor", "explain"):
         page = root / REPORTS / f"{uuid.uuid4().hex}.html"
@@ -231,8 +239,8 @@ def cards(root: Path, names: list[str]) -> list[runs.Card]:
 
 def served(folder: Path, path: str) -> Response:
     """A file below a folder; 404 for everything else, and for kinds of files that no page needs."""
-    real = (folder / path).resolve()
-    if not real.is_relative_to(folder.resolve()) or not real.is_file() or real.suffix not in SHOWN_FILES:
+    real = runs.file_below(folder, path)
+    if real.suffix not in SHOWN_FILES:
         raise HTTPException(404, "there is no such file")
     headers = {"Content-Security-Policy": REPORT_POLICY} if real.suffix == ".html" else {}
     return FileResponse(real, headers=headers)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import webbrowser
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ from unblot.studio.security import Guard, is_loopback
 STATIC = Path(__file__).parent / "static"
 LOOK = 1.0  # seconds between two looks at the queue
 PORT = 8770
+TOKEN = ".studio/token"
 
 
 def make_app(folders: Folders, token: str, hosts: tuple[str, ...] = ()) -> FastAPI:
@@ -69,7 +71,7 @@ def serve(
     """
     folders = Folders(Path(root).expanduser().resolve(), (Path.cwd(), *(Path(p).expanduser() for p in allow)))
     folders.root.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_urlsafe(24)
+    token = stored_token(folders.root)
     if not is_loopback(host):
         say(f"the studio listens on {host}: who has the address below can train, draw and read files in its folders")
     app = make_app(folders, token, () if is_loopback(host) else (host,))
@@ -82,6 +84,16 @@ def serve(
         uvicorn.Server(config).run()
     except SystemExit:
         raise UnblotError(f"port {port} of {host} cannot be used; choose another with --port") from None
+
+
+def stored_token(root: Path) -> str:
+    """The token of the studio of these runs, which stays the same over restarts; only its owner can read the file."""
+    path = root / TOKEN
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(24))
+    return path.read_text().strip()
 
 
 async def _queue(root: Path) -> None:

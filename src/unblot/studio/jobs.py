@@ -19,15 +19,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import filelock
-
 from unblot.errors import UnblotError
+from unblot.studio import runner
+from unblot.studio.runner import ENDED, OUTPUT
 from unblot.system.files import write_json
 from unblot.system.folders import LOCK, in_use
 from unblot.system.stored import read_stored
 
 JOBS = ".studio/jobs"
-JOB, STARTED, OUTPUT, ENDED = "job.json", "started", "output.log", "ended.json"
+JOB, STARTED = "job.json", "started"
 ONE_AT_A_TIME = ("train", "distill", "tune")  # that would take each other's cores
 TAIL_BYTES = 64 * 1024  # of the output that a page shows
 STOPPED = -signal.SIGINT, 130  # exit codes of a command that was interrupted
@@ -131,19 +131,6 @@ def advance(root: Path) -> None:
             busy = busy or one.job.command in ONE_AT_A_TIME
 
 
-def run_job(root: Path, name: str) -> None:
-    """Runs a job to its end, in a process of its own, and then starts the next."""
-    folder = root / JOBS / name
-    job = read_stored(folder / JOB, Job)
-    with filelock.FileLock(folder / LOCK):
-        signal.signal(signal.SIGINT, lambda *_: None)  # meant for the command, which is in this group
-        with (folder / OUTPUT).open("ab") as file:
-            command = [sys.executable, "-m", "unblot", job.command, *job.arguments]
-            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file).returncode
-        write_json(folder / ENDED, asdict(Ended(code, time.time())))
-    advance(root)
-
-
 def _claim(folder: Path) -> bool:
     """Whether this process is the one that starts the job."""
     try:
@@ -154,7 +141,7 @@ def _claim(folder: Path) -> bool:
 
 
 def _start(root: Path, job: Job) -> None:
-    command = [sys.executable, "-c", "from unblot.studio.jobs import main; main()", str(root), job.id]
+    command = [sys.executable, runner.__file__, str(root / JOBS / job.id), job.command, *job.arguments]
     nothing = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
     (root / JOBS / job.id / STARTED).write_text(str(process.pid))
@@ -167,8 +154,3 @@ def _exists(folder: Path) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def main() -> None:
-    """The process of one job: its folder's root and its name are the arguments."""
-    run_job(Path(sys.argv[1]), sys.argv[2])

@@ -77,6 +77,19 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
 
 
 def _add_run_pages(app: FastAPI, root: Path) -> None:
+    @app.get("/compare", include_in_schema=False)
+    def compare_page(a: str = "", b: str = "") -> HTMLResponse:
+        names = runs.names(root)
+        a, b = a or (names[0] if names else ""), b or (names[1] if len(names) > 1 else "")
+        sides = [live_values(runs.run_folder(root, name)) for name in (a, b) if name]
+        return page("compare.html", names=names, a=a, b=b, sides=sides)
+
+    @app.get("/runs/{name}/picture", include_in_schema=False)
+    def picture_page(name: str, path: str) -> HTMLResponse:
+        file = runs.file_below(runs.run_folder(root, name), path)
+        frames, about = runs.picture_facts(file)
+        return page("picture.html", name=name, path=path, frames=frames, about=about)
+
     @app.get("/runs/{name}", include_in_schema=False)
     def run_page(name: str) -> HTMLResponse:
         folder = runs.run_folder(root, name)

@@ -1,11 +1,14 @@
 """What the pages show of runs, read from their folders: nothing is kept, a long run costs no more than a short one."""
 
+import io
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from unblot.errors import UnblotError
 from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
@@ -17,6 +20,7 @@ PARTS = 64  # places of a metrics file that a curve is made of
 PAGE = 24  # runs on a page
 PREVIEW = "step_*.png"
 PICTURES = (".png", ".gif")
+PROVENANCE = "unblot"  # the key of the text in a picture file that says what made it
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,36 @@ def galleries(folder: Path) -> list[dict[str, Any]]:
         pictures = [f"{place}/{name}" for name in files if name.endswith(PICTURES)]
         found.append({"name": path.parent.name, "about": about, "pictures": pictures})
     return found
+
+
+def file_below(folder: Path, path: str) -> Path:
+    """The file at a path below a folder. Raises UnblotError where there is none."""
+    real = (folder / path).resolve()
+    if not real.is_relative_to(folder.resolve()) or not real.is_file():
+        raise UnblotError(f"there is no file {path!r}")
+    return real
+
+
+def picture_facts(path: Path) -> tuple[int, dict[str, Any]]:
+    """How many frames a picture file has, and what made it: the provenance that is written inside."""
+    try:
+        with Image.open(path) as picture:
+            about = json.loads(getattr(picture, "text", {}).get(PROVENANCE, "{}"))
+            return getattr(picture, "n_frames", 1), about if isinstance(about, dict) else {}
+    except (OSError, ValueError):
+        return 1, {}
+
+
+def frame(path: Path, number: int) -> bytes:
+    """Frame `number` of an animation as a PNG file. Raises UnblotError where there is none."""
+    found = io.BytesIO()
+    try:
+        with Image.open(path) as picture:
+            picture.seek(number)
+            picture.convert("RGB").save(found, "PNG")
+    except (OSError, EOFError):
+        raise UnblotError(f"there is no frame {number} of {path.name!r}") from None
+    return found.getvalue()
 
 
 def reports(folder: Path) -> list[str]:

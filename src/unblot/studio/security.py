@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "unblot_token"
+COOKIE = "unblot_{port}"  # browsers keep the cookies of all ports of a machine together
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'"
 )
 REPORT_POLICY = (  # of a report, which holds its own styles, scripts and pictures: without the rights of the page
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 )
 SAFE = ("GET", "HEAD")
 
@@ -59,13 +59,14 @@ class Guard:
             return PlainTextResponse("403: a page of another site asked", 403)
         query = parse_qs(scope["query_string"].decode("latin-1"))
         given = query.pop("token", [""])[0]
+        cookie = COOKIE.format(port=scope["server"][1])
         if given and self._right(given) and scope["method"] in SAFE:
             rest = urlencode(query, doseq=True)
             answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(cookie, self.token, httponly=True, samesite="strict")
             return answer
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if self._right(bearer) or self._right(_cookie(headers.get("cookie", ""))):
+        if self._right(bearer) or self._right(_cookie(headers.get("cookie", ""), cookie)):
             return None
         return PlainTextResponse("401: open the address that `unblot studio` printed, with its token", 401)
 
@@ -84,9 +85,9 @@ def _name(host: str) -> str:
         return ""
 
 
-def _cookie(text: str) -> str:
+def _cookie(text: str, name: str) -> str:
     try:
-        found = SimpleCookie(text).get(COOKIE)
+        found = SimpleCookie(text).get(name)
     except CookieError:
         return ""
     return found.value if found else ""

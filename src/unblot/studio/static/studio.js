@@ -20,9 +20,9 @@ const upload = async (files) => {
   return api("POST", "/uploads", form);
 };
 
-const jobOf = (form) => {
+const jobOf = (form, submitter) => {
   const job = { command: form.dataset.job, run: form.dataset.run || null, values: {} };
-  for (const input of form.querySelectorAll("[name]")) {
+  for (const input of form.querySelectorAll("[name]:not(button)")) {
     if (input.type === "radio" && !input.checked) continue;
     const value = input.type === "checkbox" ? input.checked : input.value.trim();
     if (["data", "out", "run", "kind", "command"].includes(input.name)) job[input.name] = value || null;
@@ -33,6 +33,7 @@ const jobOf = (form) => {
   job.command ??= form.dataset.job;
   job.run ??= form.dataset.run || null;
   job.kind ??= "inpaint";
+  job.dry_run = submitter?.name === "dry_run";
   return job;
 };
 
@@ -46,7 +47,7 @@ const follow = async (id, place) => {
   }
 };
 
-const submit = async (form) => {
+const submit = async (form, submitter) => {
   const alert = form.querySelector("[role=alert]");
   alert.textContent = "";
   try {
@@ -57,7 +58,7 @@ const submit = async (form) => {
     } else if (form.dataset.stop) {
       await api("POST", "/jobs/" + form.dataset.stop + "/stop");
     } else {
-      const job = jobOf(form);
+      const job = jobOf(form, submitter);
       if ("edit" in form.dataset) Object.assign(job, await edited(form));
       const status = await api("POST", "/jobs", job);
       if (!("live" in form.dataset)) { location.href = "/jobs/" + status.job.id; return; }
@@ -71,7 +72,7 @@ const submit = async (form) => {
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-job], [data-delete], [data-stop]")) return;
   event.preventDefault();
-  submit(event.target);
+  submit(event.target, event.submitter);
 });
 
 // What was chosen stays over a reload, as long as the tab is open.
@@ -111,7 +112,8 @@ document.addEventListener("input", (event) => {
   const path = frames.trim().split(" ")[event.target.value];
   const film = event.target.closest("[data-film]");
   film.querySelector("img").src = path;
-  film.querySelector("output").textContent = path.split("/").pop();
+  const number = /number=(\d+)$/.exec(path);
+  film.querySelector("output").textContent = number ? `${Number(number[1]) + 1} of ${event.target.max * 1 + 1}` : path.split("/").pop();
 });
 
 // Dropped and chosen files become a folder on this machine.
