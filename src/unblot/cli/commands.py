@@ -274,6 +274,19 @@ def explain_command(args: dict[str, Any]) -> None:
     say(f"the lessons are in {out}")
 
 
+def serve_command(args: dict[str, Any]) -> None:
+    """Answer requests of programs for pictures, over HTTP: POST /samples and /edit, GET /models, /healthz, /metrics.
+
+    The requests of many clients are computed together, and each picture is the one that `unblot sample` draws. Only
+    this machine is listened to, unless --host and --token say otherwise; SIGTERM ends it when all is answered.
+    """
+    try:
+        from unblot.serving.server import serve
+    except ModuleNotFoundError as e:
+        raise UnblotError(f"serving needs the package {e.name}; pip install 'unblot[serve]'") from None
+    serve(args.pop("runs"), report=lambda line: print(line, flush=True), **args)
+
+
 def show_command(args: dict[str, Any]) -> None:
     """Describe a run: its data, network, process, how it was trained, and its losses."""
     from unblot.runs.describe import describe

@@ -14,6 +14,7 @@ from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
+from unblot.config.serving import ServeConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
@@ -82,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     _sampling(command)
     _editing(command("edit", "work on your own pictures", does.edit_command, "KIND RUN PICTURES ... [flags]"))
     _measuring(command)
+    _handing_on(command)
     return parser
 
 
@@ -194,6 +196,12 @@ def _measuring(command: Command) -> None:
     studio.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
 
     _add_run(command("show", "describe a run", does.show_command, "RUN"))
+
+
+def _handing_on(command: Command) -> None:
+    serve = command("serve", "draw pictures for other programs, over HTTP", does.serve_command, "RUN ... [flags]")
+    add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
+    add_flags(serve, ServeConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
