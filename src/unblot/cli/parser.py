@@ -11,6 +11,7 @@ from typing import Any
 from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
+from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
@@ -202,6 +203,12 @@ def _handing_on(command: Command) -> None:
     serve = command("serve", "draw pictures for other programs, over HTTP", does.serve_command, "RUN ... [flags]")
     add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
     add_flags(serve, ServeConfig)
+
+    export = command("export", "write a run for other runtimes: ONNX", does.export_command, "RUN [--to onnx] [flags]")
+    _add_run(export)
+    add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
+    export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
+    add_flags(export, ExportConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
