@@ -10,6 +10,7 @@ from typing import Any
 
 from unblot._version import __version__
 from unblot.cli import commands as does
+from unblot.cli import handing_on
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
@@ -200,11 +201,11 @@ def _measuring(command: Command) -> None:
 
 
 def _handing_on(command: Command) -> None:
-    serve = command("serve", "draw pictures for other programs, over HTTP", does.serve_command, "RUN ... [flags]")
+    serve = command("serve", "draw pictures for other programs, over HTTP", handing_on.serve_command, "RUN ... [flags]")
     add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
     add_flags(serve, ServeConfig)
 
-    export = command("export", "write a run for other runtimes: ONNX", does.export_command, "RUN [--to onnx] [flags]")
+    export = command("export", "write a run for other runtimes: ONNX", handing_on.export_command, "RUN [--to onnx] [flags]")
     _add_run(export)
     add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
     export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")

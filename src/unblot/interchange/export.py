@@ -29,6 +29,7 @@ from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run
 from unblot.specs import build
 from unblot.system.folders import begin_folder, claimed, remove_recorded
+from unblot.text.frozen import FrozenEncoder
 
 SAMPLER, SCRIPT, TOKENIZER = "sampler.json", "sample.py", "tokenizer.json"
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
@@ -47,6 +48,8 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
     """
     run.need_denoiser("export")
     run.config.need_pixels("export")
+    if isinstance(run.denoiser.text_encoder, FrozenEncoder):
+        raise UnblotError("this run reads captions with a published encoder, which is not exported; use an own encoder")
     if config.to not in FILES:
         raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join(FILES)}")
     if config.half and config.to != "onnx":
