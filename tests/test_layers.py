@@ -17,7 +17,6 @@ ROOMS = (  # from the ground up; a room holds all modules whose names begin with
     *("data.values", "data.split", "data.copies", "data.output", "data.readers", "data.image_spec", "data.cache"),
     *("data.dataset", "data.augment", "data.clusters", "data.audit", "latent", "vlb", "losses", "sampling", "runs"),
     *("training", "distillation", "evaluation", "editing", "reports", "tuning", "interchange", "api", "serving"),
-    *("training", "distillation", "evaluation", "editing", "reports", "tuning", "interchange", "api", "serving"),
     *("lessons", "studio", "cli", "__main__"),
 )
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -205,7 +205,9 @@ def _handing_on(command: Command) -> None:
     add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
     add_flags(serve, ServeConfig)
 
-    export = command("export", "write a run for other runtimes: ONNX", handing_on.export_command, "RUN [--to onnx] [flags]")
+    export = command(
+        "export", "write a run for other runtimes: ONNX", handing_on.export_command, "RUN [--to onnx] [flags]"
+    )
     _add_run(export)
     add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
     export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
