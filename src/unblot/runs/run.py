@@ -108,13 +108,8 @@ class Run:
         precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # that of training, on a GPU
         with mixed_precision(precision, self.device):
             array = np.concatenate([values.decode(self.pictures(batch).cpu().numpy()) for batch in batches])
-        about = self.provenance(sampler, config)
+        about = provenance_of(self, sampler, config)
         return Samples(array, chosen, data, indices, about, prompts)
-
-    def provenance(self, sampler: SamplerConfig, config: SampleConfig) -> dict[str, Any]:
-        """What is written into the files of samples: the run, the sampler, the seed."""
-        ema = several(self.config.train.ema)[0]
-        return provenance(self.path.resolve().name, ema, self.config.train.schedule, sampler, config)
 
     def pictures(self, x0: Tensor) -> Tensor:
         """The pictures (B, C, H, W) in the network's range that an x0 of the denoiser stands for."""
@@ -234,6 +229,12 @@ class Run:
                 f"{mine[1]}; give a model of the same data"
             )
         return denoiser.to(self.device)
+
+
+def provenance_of(run: Run, sampler: SamplerConfig, config: SampleConfig) -> dict[str, Any]:
+    """What is written into the files of a run's samples: the run, the sampler, the seed."""
+    train = run.config.train
+    return provenance(run.path.resolve().name, several(train.ema)[0], train.schedule, sampler, config)
 
 
 def load(path: str | Path, device: str = "auto") -> Run:

@@ -14,7 +14,7 @@ from unblot.errors import UnblotError
 from unblot.process.randomness import labels_for, picture_generators
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.conditions import conditions
-from unblot.runs.run import Run
+from unblot.runs.run import Run, provenance_of
 from unblot.runs.samples import Samples
 from unblot.sampling.batched import batch_of
 from unblot.sampling.loop import Progress, sample
@@ -75,7 +75,7 @@ def sample_together(
         except UnblotError as error:
             drawn.append(error)
             continue
-        about = run.provenance(call.sampler, call.config)
+        about = provenance_of(run, call.sampler, call.config)
         drawn.append(Samples(array, call.labels, data, call.indices, about, call.prompts))
     return drawn
 
