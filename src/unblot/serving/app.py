@@ -34,7 +34,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     504: {"description": "not done within the deadline", **ERROR},
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
-PICTURES = {200: {"description": "the pictures", "content": {PNG: BINARY, NPY: BINARY, JSON: {"schema": {}}}}}
+PICTURES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the pictures", "content": {PNG: BINARY, NPY: BINARY, JSON: {"schema": {}}}}
+}
 
 
 class Service:

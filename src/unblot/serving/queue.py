@@ -54,8 +54,7 @@ class Queue:
         self._changed = threading.Condition()
         self._ended = False
         self._seconds_per_picture = 0.0
-        self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
-        self._thread.start()
+        self._thread = self._started()
 
     def __len__(self) -> int:
         """The number of jobs that wait."""
@@ -70,6 +69,8 @@ class Queue:
                 seconds = self._seconds_per_picture * sum(waiting.size for waiting in self._jobs)
                 raise Full(min(MOST_WAIT, max(1, math.ceil(seconds))))
             self._jobs.append(job)
+            if self._ended:  # an application that was stopped and is used again
+                self._ended, self._thread = False, self._started()
             self._changed.notify()
 
     def end(self) -> None:
@@ -78,6 +79,11 @@ class Queue:
             self._ended = True
             self._changed.notify()
         self._thread.join()
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name="compute", daemon=True)
+        thread.start()
+        return thread
 
     def _work(self) -> None:
         while jobs := self._take():
