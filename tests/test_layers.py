@@ -16,7 +16,7 @@ ROOMS = (  # from the ground up; a room holds all modules whose names begin with
     *("_version", "errors", "specs", "system", "config", "process", "nn", "text", "denoiser"),
     *("data.values", "data.split", "data.copies", "data.output", "data.readers", "data.image_spec", "data.cache"),
     *("data.dataset", "data.augment", "data.clusters", "data.audit", "latent", "vlb", "losses", "sampling", "runs"),
-    *("training", "distillation", "evaluation", "editing", "reports", "tuning", "api"),
+    *("training", "distillation", "evaluation", "editing", "reports", "tuning", "interchange", "api", "serving"),
     *("lessons", "studio", "cli", "__main__"),
 )
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

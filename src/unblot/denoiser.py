@@ -151,9 +151,9 @@ class Denoiser(nn.Module):
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)
         if self.augmentations:
-            given = x.new_zeros(len(x), self.augmentations) if augmentation is None else augmentation
+            given = x.new_zeros(x.shape[0], self.augmentations) if augmentation is None else augmentation
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        output = self.network(x, per_picture(embed(level), x_t), *self.shown(condition, len(x)))
+        output = self.network(x, per_picture(embed(level), x_t), *self.shown(condition, x.shape[0]))
         if seen is None:
             return output
         f, variance = output.to(x_t.dtype).tensor_split([x_t.shape[1]], 1)  # no variance channels: an empty tensor

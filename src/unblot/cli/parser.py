@@ -10,10 +10,13 @@ from typing import Any
 
 from unblot._version import __version__
 from unblot.cli import commands as does
+from unblot.cli import handing_on
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
+from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
+from unblot.config.serving import ServeConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
@@ -82,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     _sampling(command)
     _editing(command("edit", "work on your own pictures", does.edit_command, "KIND RUN PICTURES ... [flags]"))
     _measuring(command)
+    _handing_on(command)
     return parser
 
 
@@ -194,6 +198,20 @@ def _measuring(command: Command) -> None:
     studio.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
 
     _add_run(command("show", "describe a run", does.show_command, "RUN"))
+
+
+def _handing_on(command: Command) -> None:
+    serve = command("serve", "draw pictures for other programs, over HTTP", handing_on.serve_command, "RUN ... [flags]")
+    add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
+    add_flags(serve, ServeConfig)
+
+    export = command(
+        "export", "write a run for other runtimes: ONNX", handing_on.export_command, "RUN [--to onnx] [flags]"
+    )
+    _add_run(export)
+    add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
+    export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
+    add_flags(export, ExportConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,11 +1,12 @@
 """Sheets of pictures to look at, and picture files: they have the type, range and channels of the data."""
 
+import io
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
@@ -117,13 +118,21 @@ def save_picture(
     as they are. `provenance` (plain JSON values) is in the file under "unblot": in a PNG's text chunk, a TIFF's
     description. The file appears whole or not at all.
     """
-    text = json.dumps(provenance)
     name = os.fspath(stem) + picture_suffix(stored.shape[0], values)
-    if name.endswith(".png"):
-        return write_whole(Path(name), lambda path: _write_png(path, stored, text))
-    if name.endswith(".npy"):
-        return write_whole(Path(name), lambda path: _write_npy(path, stored))
-    return write_whole(Path(name), lambda path: _write_tiff(path, stored, text))
+    content = picture_bytes(stored, values, provenance)
+    return write_whole(Path(name), lambda path: path.write_bytes(content))
+
+
+def picture_bytes(stored: np.ndarray, values: ValueMap, provenance: dict[str, Any]) -> bytes:
+    """The content of the file that `save_picture` writes."""
+    suffix, text, file = picture_suffix(stored.shape[0], values), json.dumps(provenance), io.BytesIO()
+    if suffix == ".png":
+        _write_png(file, stored, text)
+    elif suffix == ".npy":
+        np.save(file, stored, allow_pickle=False)
+    else:
+        _write_tiff(file, stored, text)
+    return file.getvalue()
 
 
 def picture_suffix(channels: int, values: ValueMap) -> str:
@@ -134,10 +143,10 @@ def picture_suffix(channels: int, values: ValueMap) -> str:
     return ".npy" if dtype.kind in "iu" and dtype.itemsize == 8 else ".tif"
 
 
-def _write_png(path: Path, stored: np.ndarray, text: str) -> None:
+def _write_png(file: BinaryIO, stored: np.ndarray, text: str) -> None:
     """Gray, gray with alpha, RGB or RGBA of 8 bits, gray of 16, or black and white."""
     array = stored[0] if stored.shape[0] == 1 else stored.transpose(1, 2, 0)
-    Image.fromarray(np.ascontiguousarray(array)).save(path, "PNG", pnginfo=_info(text))
+    Image.fromarray(np.ascontiguousarray(array)).save(file, "PNG", pnginfo=_info(text))
 
 
 def _info(text: str) -> PngImagePlugin.PngInfo:
@@ -146,13 +155,13 @@ def _info(text: str) -> PngImagePlugin.PngInfo:
     return info
 
 
-def _write_tiff(path: Path, stored: np.ndarray, text: str) -> None:
+def _write_tiff(file: BinaryIO, stored: np.ndarray, text: str) -> None:
     """Any number of channels, one plane each; colours of 16 bits as such; truth values as 0 and 255."""
     import tifffile
 
     colour = stored.shape[0] == 3 and stored.dtype == np.uint16
     tifffile.imwrite(
-        path,
+        file,
         stored.astype(np.uint8) * 255 if stored.dtype == bool else stored.transpose(1, 2, 0) if colour else stored,
         photometric="rgb" if colour else "minisblack",
         planarconfig=None if colour or len(stored) == 1 else "separate",

@@ -35,6 +35,15 @@ class EditResult:
     after: Sequence[np.ndarray] = ()
     errors: np.ndarray | None = None
 
+    def about_of(self, index: int) -> dict[str, Any]:
+        """What made one of the results, as written into its file."""
+        about = {**self.about, "picture": self.names[index // self.array.shape[1]], "index": index}
+        if self.labels is not None:
+            about["label"] = self.labels[index]
+        if self.prompts is not None:
+            about["prompt"] = self.prompts[index]
+        return about
+
     def grid(self) -> Image.Image:
         """One image with a row for each picture: the picture, the model's input, the results, each above its prompt
         where there are several."""
@@ -64,12 +73,7 @@ class EditResult:
         stems = result_stems(self.names, count, n)
         results = self.array.reshape(-1, channels, height, width)
         for index, (stem, result) in enumerate(zip(stems, results, strict=True)):
-            about = {**self.about, "picture": self.names[index // n], "index": index}
-            if self.labels is not None:
-                about["label"] = self.labels[index]
-            if self.prompts is not None:
-                about["prompt"] = self.prompts[index]
-            save_picture(folder / stem, result, self.values, about)
+            save_picture(folder / stem, result, self.values, self.about_of(index))
         self.grid().save(folder / GRID)
         return folder
 

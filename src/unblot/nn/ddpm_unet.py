@@ -78,7 +78,7 @@ class DDPMUNet(nn.Module):
         x, crop = pad_to_multiple(x, self.multiple)
         e = self.time_embedding(index_features(noise, self.features).to(x.dtype))
         if self.class_embedding is not None:
-            e = e + self.class_embedding(label, len(x))
+            e = e + self.class_embedding(label, x.shape[0])
         e = F.silu(e)
         # With one channel the two formats have the same strides, and the convolution may choose the other.
         h = channels_last(self.conv_in(channels_last(x)))

@@ -48,7 +48,7 @@ class MLP(nn.Module):
             raise UnblotError(f"mlp made for shape {self.shape_in} was given {tuple(x.shape[1:])}; unet takes any size")
         e = self.embed_noise(fourier_features(noise, FREQUENCIES).to(x.dtype))
         if self.embed_label is not None:
-            e = e + self.embed_label(label, len(x))
+            e = e + self.embed_label(label, x.shape[0])
         e = F.silu(e)
         h = self.enter(x.flatten(1))
         for block in self.blocks:

@@ -104,7 +104,7 @@ class UNet(nn.Module):
         x, crop = pad_to_multiple(x, self.multiple)
         e = self.embed_noise(fourier_features(noise, FREQUENCIES))
         if self.embed_label is not None:
-            e = e + self.embed_label(label, len(x))
+            e = e + self.embed_label(label, x.shape[0])
         if self.embed_text is not None and text is not None:
             e = e + self.embed_text(text[:, 0])
         e = F.silu(e)

@@ -218,7 +218,10 @@ def ddpm_index(level: NoiseLevel) -> Tensor:
     """
     table = _ddpm_log_snr()
     snr = log_snr(level).clamp(table[0], table[-1]).contiguous()
-    above = torch.searchsorted(table, snr).clamp(1, 999)
+    if torch.compiler.is_exporting():  # the same number, with operations that other runtimes have
+        above = (table < snr[..., None]).sum(-1).clamp(1, 999)
+    else:
+        above = torch.searchsorted(table, snr).clamp(1, 999)
     low, high = table[above - 1], table[above]
     return 999 - (above - 1 + (snr - low) / (high - low))
 

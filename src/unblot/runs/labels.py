@@ -33,7 +33,7 @@ def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) ->
 def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
     if isinstance(wanted, str) and wanted in classes:
         return classes.index(wanted)
-    if str(wanted).isdigit() and int(wanted) < len(classes):
+    if str(wanted).isdecimal() and int(wanted) < len(classes):
         return int(wanted)
     known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
     raise UnblotError(f"no class {wanted!r}; this run knows {known} (or an index from 0 to {len(classes) - 1}, or all)")

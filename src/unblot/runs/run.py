@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unblot._version import __version__
 from unblot.config.choices import from_choices
 from unblot.config.sampling import SampleConfig
-from unblot.config.schema import DataFacts, RunConfig
-from unblot.data.output import picture_suffix, save_picture, sheet
+from unblot.config.schema import RunConfig
 from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
 from unblot.runs.conditions import conditions, tokens_of, towards
 from unblot.runs.folder import SNAPSHOTS, load_model
+from unblot.runs.samples import Samples, provenance
 from unblot.runs.snapshots import at_snapshot
 from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
 from unblot.sampling.batched import sample_batches
@@ -30,58 +28,7 @@ from unblot.sampling.loop import Progress
 from unblot.sampling.settings import SamplerConfig
 from unblot.specs import several
 from unblot.system.device import available_device, mixed_precision
-from unblot.system.folders import begin_folder, user_path
-
-GUIDANCE_OPTIONS = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "negative", "threshold")
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples `array` (N, C, H, W) in the units, range and dtype of the training data.
-
-    labels: the class index of each sample, or None. indices: their numbers. provenance: the run, the sampler and the
-    seed, as written into files. prompts: the text of each sample, or None.
-    """
-
-    array: np.ndarray
-    labels: list[int] | None
-    data: DataFacts
-    indices: Sequence[int]
-    provenance: dict[str, Any]
-    prompts: list[str] | None = None
-
-    def grid(self, columns: int | None = None) -> Image.Image:
-        """All samples in one image, each above its prompt where they have several."""
-        captions = self.prompts if len(set(self.prompts or ())) > 1 else None
-        return sheet(self.array, ValueMap.from_dict(self.data.values), columns, captions)
-
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes `grid.png` and one file per sample (of points in the plane: one `points.npy`); returns the folder.
-
-        Raises UnblotError where the folder holds files already and `overwrite` is False.
-        """
-        folder, points = user_path(folder), self.data.kind == "points"
-        suffix = picture_suffix(self.data.channels, ValueMap.from_dict(self.data.values))
-        names = ["points.npy"] if points else [f"{index:06d}{suffix}" for index in self.indices]
-        about = self.provenance | ({} if self.prompts is None else {"prompts": self.prompts})
-        begin_folder(folder, ["grid.png", *names], about, overwrite)
-        self.grid().save(folder / "grid.png")
-        if points:
-            np.save(folder / "points.npy", self.array[:, :, 0, 0])
-        else:
-            self.save_files(folder)
-        return folder
-
-    def save_files(self, folder: Path) -> None:
-        """Writes one file per sample, named by its index, with its provenance inside."""
-        values = ValueMap.from_dict(self.data.values)
-        for row, index in enumerate(self.indices):
-            about = {**self.provenance, "index": index}
-            if self.labels is not None:
-                about["label"] = self.data.classes[self.labels[row]]
-            if self.prompts is not None:
-                about["prompt"] = self.prompts[row]
-            save_picture(folder / f"{index:06d}", self.array[row], values, about)
+from unblot.system.folders import user_path
 
 
 @dataclass(frozen=True)
@@ -161,10 +108,7 @@ class Run:
         precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # that of training, on a GPU
         with mixed_precision(precision, self.device):
             array = np.concatenate([values.decode(self.pictures(batch).cpu().numpy()) for batch in batches])
-        run = {"run": self.path.resolve().name, "ema": several(self.config.train.ema)[0]}
-        options = {**asdict(config), **asdict(sampler)}
-        changed = {k: options[k] for k in GUIDANCE_OPTIONS if options[k] != getattr(SampleConfig, k)}
-        about = {"generator": f"unblot {__version__}", **run, **choices, "guidance": sampler.guidance, **changed}
+        about = provenance_of(self, sampler, config)
         return Samples(array, chosen, data, indices, about, prompts)
 
     def pictures(self, x0: Tensor) -> Tensor:
@@ -285,6 +229,12 @@ class Run:
                 f"{mine[1]}; give a model of the same data"
             )
         return denoiser.to(self.device)
+
+
+def provenance_of(run: Run, sampler: SamplerConfig, config: SampleConfig) -> dict[str, Any]:
+    """What is written into the files of a run's samples: the run, the sampler, the seed."""
+    train = run.config.train
+    return provenance(run.path.resolve().name, several(train.ema)[0], train.schedule, sampler, config)
 
 
 def load(path: str | Path, device: str = "auto") -> Run:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from unblot.denoiser import Condition, Denoiser
 from unblot.process.levels import NoiseLevel, broadcast, norm
@@ -52,14 +52,28 @@ def split_batches(
 
     condition: of len(indices) pictures, or None. guidance: with one scale, or one per picture (len(indices),).
     """
-    device = next(denoiser.parameters()).device
-    prior_std = norm(levels.at(0), denoiser.data_std)
     for first in range(0, len(indices), batch_size):
         part = slice(first, first + batch_size)
-        given = (condition or Condition()).rows(part).to(device)
-        denoise = guided(denoiser, given, (guidance or Guidance()).at(part))
-        noise = pictures_noise(picture_generators(seed, indices[part]), shape, device)
-        yield Batch(part, denoise, levels, solver, noise, prior_std)
+        generators = picture_generators(seed, indices[part])
+        given, how = (condition or Condition()).rows(part), (guidance or Guidance()).at(part)
+        yield batch_of(denoiser, shape, generators, levels, solver, given, how)._replace(part=part)
+
+
+def batch_of(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    generators: Sequence[Generator],
+    levels: NoiseLevel,
+    solver: Solver,
+    condition: Condition,
+    guidance: Guidance,
+) -> Batch:
+    """The batch of one picture of `shape` (C, H, W) for each generator; condition and guidance: of as many pictures."""
+    device = next(denoiser.parameters()).device
+    denoise = guided(denoiser, condition.to(device), guidance)
+    noise = pictures_noise(generators, shape, device)
+    prior_std = norm(levels.at(0), denoiser.data_std)
+    return Batch(slice(0, len(generators)), denoise, levels, solver, noise, prior_std)
 
 
 def sample_batches(

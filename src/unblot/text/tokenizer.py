@@ -63,6 +63,10 @@ class Tokenizer:
         """The number of tokens of each text, START included, before anything is cut."""
         return [1 + len(self._ids(text)) for text in texts]
 
+    def to_json(self) -> str:
+        """The encoding as the library tokenizers reads it; it gives the tokens of a normalised text, without START."""
+        return self._model.to_str()
+
     def _ids(self, text: str) -> list[int]:
         return self._model.encode(normalised(text)).ids
 

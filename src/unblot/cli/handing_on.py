@@ -1,0 +1,36 @@
+"""The commands that hand a run on: to other programs over HTTP, and to other runtimes."""
+
+from typing import Any
+
+from unblot.cli.commands import say
+from unblot.errors import UnblotError
+
+
+def serve_command(args: dict[str, Any]) -> None:
+    """Answer requests of programs for pictures, over HTTP: POST /samples and /edit, GET /models, /healthz, /metrics.
+
+    The requests of many clients are computed together, and each picture is the one that `unblot sample` draws. Only
+    this machine is listened to, unless --host and --token say otherwise; SIGTERM ends it when all is answered.
+    """
+    try:
+        from unblot.serving.server import serve
+    except ModuleNotFoundError as e:
+        raise UnblotError(f"serving needs the package {e.name}; pip install 'unblot[serve]'") from None
+    serve(args.pop("runs"), report=lambda line: print(line, flush=True), **args)
+
+
+def export_command(args: dict[str, Any]) -> None:
+    """Write a run for other runtimes: its denoiser as ONNX (or as a program of torch.export), with a sampler of a page
+    in NumPy, the levels and the values beside it. The file is compared with the run first, and refused where it differs
+    by more than 1e-4 (1e-2 with --half)."""
+    from unblot import api
+    from unblot.config.export import ExportConfig
+
+    run, out, overwrite = api.load(args.pop("run"), "cpu"), args.pop("out"), args.pop("overwrite")
+    try:
+        from unblot.interchange.export import export_run
+
+        folder, worst = export_run(run, ExportConfig(**args), out, overwrite)
+    except ModuleNotFoundError as e:
+        raise UnblotError(f"exporting needs the package {e.name}; pip install 'unblot[onnx]'") from None
+    say(f"the denoiser is in {folder}; it differs from the run's by {worst:.1g} at most")

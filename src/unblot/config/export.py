@@ -1,0 +1,15 @@
+"""The choices of `unblot export`."""
+
+from dataclasses import dataclass
+
+from unblot.config.options import Checked, option, spacing_option, steps_option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Checked):
+    """What a run is exported to. Fields that are None are taken from the run."""
+
+    to: str = option("onnx, or torch for a program of torch.export", "export", "WHAT", default="onnx")
+    half: bool = option("keep the weights in float16: half the size", "export", default=False)
+    steps: int | None = steps_option("sampler beside it")
+    spacing: str | None = spacing_option("sampler beside it")

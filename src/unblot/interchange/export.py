@@ -1,0 +1,182 @@
+"""A run for other runtimes: its denoiser as ONNX or as a program of torch.export, with a sampler beside it.
+
+    model.onnx or model.pt2   x0_hat of x (B, C, H, W), alpha (B,), sigma (B,) [, label (B,)] [, tokens (B, L)]
+    sampler.json              the levels, the map to stored values, the classes
+    sample.py                 a sampler in NumPy (ONNX)
+    tokenizer.json            of a run that reads captions, for the library tokenizers; texts are normalised first
+
+A file whose x0_hat differs from that of the run is not written.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unblot.config.export import ExportConfig
+from unblot.config.sampling import SampleConfig
+from unblot.data.values import ValueMap
+from unblot.errors import UnblotError, arg
+from unblot.interchange.exported import PlainDenoiser, examples, input_names
+from unblot.process.levels import norm
+from unblot.process.schedules import SCHEDULES
+from unblot.runs.run import Run
+from unblot.specs import build
+from unblot.system.folders import begin_folder, claimed, remove_recorded
+from unblot.text.frozen import FrozenEncoder
+
+SAMPLER, SCRIPT, TOKENIZER = "sampler.json", "sample.py", "tokenizer.json"
+FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+MOST = {False: 1e-4, True: 1e-2}  # difference of x0_hat, in the network's range, with float32 and with half weights
+TRIED = (1, 5)  # numbers of pictures that the exported file is compared with the run on
+TRACED = 3  # pictures in the call that is traced
+
+Exported = Callable[[Sequence[Tensor]], np.ndarray]  # the exported denoiser: inputs -> x0_hat
+
+
+def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrite: bool = False) -> tuple[Path, float]:
+    """Writes a run for another runtime into a folder, by default a new one; the folder, and the largest difference.
+
+    Raises UnblotError for a run of latents or a distilled one, and where the exported denoiser differs from the run's
+    by more than MOST; then nothing is left.
+    """
+    run.need_denoiser("export")
+    run.config.need_pixels("export")
+    if isinstance(run.denoiser.text_encoder, FrozenEncoder):
+        raise UnblotError("this run reads captions with a published encoder, which is not exported; use an own encoder")
+    if config.to not in FILES:
+        raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join(FILES)}")
+    if config.half and config.to != "onnx":
+        raise UnblotError(f"{arg('half')} is for {arg('to', 'onnx')} alone")
+    extra = [SCRIPT] if config.to == "onnx" else []
+    names = [FILES[config.to], SAMPLER, *extra, *([TOKENIZER] if run.config.data.text else [])]
+    sampler = describe_sampling(run, config)
+    with claimed(out, Path(f"{run.path.resolve().name}-{config.to}")) as folder:
+        begin_folder(folder, names, {"run": run.path.resolve().name, "to": config.to, "half": config.half}, overwrite)
+        path = folder / FILES[config.to]
+        exported = (_to_onnx if config.to == "onnx" else _to_torch)(run, path, config.half)
+        worst = difference(run, exported)
+        if not worst <= MOST[config.half]:
+            remove_recorded(folder)
+            raise UnblotError(
+                f"the exported denoiser differs from the run's by {worst:.2g}, more than {MOST[config.half]:g}; "
+                + (
+                    f"leave out {arg('half', True)}"
+                    if config.half
+                    else "its weights may be damaged: unblot evaluate RUN"
+                )
+            )
+        (folder / SAMPLER).write_text(json.dumps(sampler, indent=2))
+        if extra:
+            (folder / SCRIPT).write_text(Path(__file__).with_name("numpy_sampler.py").read_text())
+        if run.denoiser.text_encoder is not None:
+            (folder / TOKENIZER).write_text(run.denoiser.text_encoder.tokenizer.to_json())
+    return folder, worst
+
+
+def difference(run: Run, exported: Exported) -> float:
+    """The largest difference of x0_hat between an exported denoiser and the run's, as a share of its size where > 1."""
+    plain, worst = PlainDenoiser(run.denoiser).eval(), 0.0
+    for n in TRIED:
+        inputs = examples(run, n, seed=n)
+        with torch.no_grad():
+            x0 = plain(*(given.to(run.device) for given in inputs)).cpu().numpy()
+        wrong = np.abs(exported(inputs) - x0).max() / max(1.0, np.abs(x0).max())
+        worst = max(worst, float(wrong)) if np.isfinite(wrong) else float("inf")
+    return worst
+
+
+def describe_sampling(run: Run, config: ExportConfig) -> dict[str, Any]:
+    """All that a sampler needs besides the denoiser, as plain JSON values."""
+    data, denoiser = run.config.data, run.denoiser
+    sampler = run.sampler(SampleConfig(solver="ddim", steps=config.steps, spacing=config.spacing))
+    levels = sampler.levels(build(SCHEDULES, run.config.train.schedule, "schedule"))
+    values, dtype = ValueMap.from_dict(data.values), np.dtype(data.values["dtype"])
+    limits = None
+    if values.bounded:
+        limits = [0, 1] if dtype.kind == "b" else [int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)]
+    return {
+        "run": run.path.resolve().name,
+        "inputs": input_names(run),
+        "shape": list(run.config.shape),
+        "alpha": levels.alpha.tolist(),
+        "sigma": levels.sigma.tolist(),
+        "prior_std": norm(levels.at(0), denoiser.data_std).item(),
+        "classes": list(data.classes),
+        "no_label": denoiser.num_classes,
+        "no_text": None if denoiser.text_encoder is None else denoiser.text_encoder.read([""])[0].tolist(),
+        "dtype": data.values["dtype"],
+        "offset": list(values.offset),
+        "scale": list(values.scale),
+        "limits": limits,
+    }
+
+
+def _program(run: Run) -> torch.export.ExportedProgram:
+    """The traced denoiser, on the CPU, for any number of pictures."""
+    inputs, batch = examples(run, TRACED), {0: torch.export.Dim("batch")}
+    plain = PlainDenoiser(run.denoiser.cpu()).eval()
+    with torch.no_grad():
+        plain(*inputs)  # what is computed once and kept, such as tables, is not part of the program
+    shapes = (batch, batch, batch, (batch,) * (len(inputs) - 3))
+    return torch.export.export(plain, inputs, dynamic_shapes=shapes, strict=False)
+
+
+def _to_torch(run: Run, path: Path, half: bool) -> Exported:
+    torch.export.save(_program(run), path)
+    module = torch.export.load(path).module()
+
+    def exported(inputs: Sequence[Tensor]) -> np.ndarray:
+        with torch.no_grad():
+            return module(*inputs).numpy()
+
+    return exported
+
+
+def _to_onnx(run: Run, path: Path, half: bool) -> Exported:
+    import onnxruntime
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                _program(run), dynamo=True, input_names=input_names(run), output_names=["x0"], verbose=False
+            )
+        finally:
+            logger.setLevel(level)
+    assert program is not None
+    program.save(path)
+    if half:
+        _halve(path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return lambda inputs: session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})[0]
+
+
+def _halve(path: Path) -> None:
+    """Keeps the float32 weights of an ONNX file as float16, half the size; they become float32 again when it is read.
+
+    The computation stays in float32, in which embeddings and norms need to be.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph, casts = model.graph, []
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and len(weight.dims) > 1:
+            name, array = weight.name, numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(array, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        graph.node.insert(0, node)
+    onnx.save(model, path)

@@ -1,0 +1,54 @@
+"""Draws pictures with an exported denoiser, in NumPy alone: beside it this file is called sample.py.
+
+    python sample.py -n 4 --label 3 --out pictures.npy
+
+It needs numpy and onnxruntime. From the same noise its pictures are those of `unblot sample --solver ddim`.
+"""
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+def draw(
+    folder: Path, noise: np.ndarray, label: np.ndarray | None = None, tokens: np.ndarray | None = None
+) -> np.ndarray:
+    """Pictures (B, C, H, W), with the values of the data, from standard normal noise (B, C, H, W).
+
+    label: (B,) numbers of classes; None for no label. tokens: (B, L) of prompts, see tokenizer.json; None for no text.
+    """
+    about = json.loads((folder / "sampler.json").read_text())
+    network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    count, shown = len(noise), {}
+    if "label" in about["inputs"]:
+        shown["label"] = np.full(count, about["no_label"]) if label is None else np.asarray(label, np.int64)
+    if "tokens" in about["inputs"]:
+        shown["tokens"] = np.array([about["no_text"]] * count) if tokens is None else np.asarray(tokens, np.int64)
+    levels = list(zip(about["alpha"], about["sigma"]))
+    x = (about["prior_std"] * noise).astype(np.float32)
+    for (alpha, sigma), (next_alpha, next_sigma) in pairwise(levels):  # from the noisiest to the clean one
+        level = {"alpha": np.full(count, alpha), "sigma": np.full(count, sigma)}
+        (x0,) = network.run(None, {"x": x, **level, **shown})
+        eps = (x - alpha * x0) / sigma
+        x = (next_alpha * x0 + next_sigma * eps).astype(np.float32)
+    scale, offset = (np.array(about[name]).reshape(-1, 1, 1) for name in ("scale", "offset"))
+    stored = x.astype(np.float64) * scale + offset
+    low, high = about["limits"] or (-np.inf, np.inf)
+    stored = np.clip(np.rint(stored) if about["limits"] else stored, low, high)
+    return stored.astype(about["dtype"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=16, help="number of pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's")
+    parser.add_argument("--label", type=int, help="number of a class")
+    parser.add_argument("--out", default="pictures.npy")
+    args, here = parser.parse_args(), Path(__file__).parent
+    shape = json.loads((here / "sampler.json").read_text())["shape"]
+    normal = np.random.default_rng(args.seed).standard_normal((args.n, *shape), np.float32)
+    np.save(args.out, draw(here, normal, None if args.label is None else np.full(args.n, args.label)))

@@ -1,0 +1,114 @@
+"""An exported denoiser is the run's, in any number of pictures; the sampler beside it draws the run's pictures."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unblot
+from helpers import refused
+from unblot.cli.parser import main
+from unblot.config.export import ExportConfig
+from unblot.interchange import export
+from unblot.interchange.export import export_run
+from unblot.interchange.numpy_sampler import draw
+from unblot.process.randomness import normal, picture_generators
+
+TINY = {"batch_size": 8, "quiet": True, "steps": 2, "preview_every": 0, "held_out_every": 0, "device": "cpu"}
+NETWORKS = {
+    "unet": {"network": "unet:width=16,multipliers=1,blocks=1"},
+    "ddpm_unet": {"network": "ddpm_unet:width=16,multipliers=1,blocks=1,attention=", "preset": "ddpm"},
+    "dit": {"network": "dit:width=16,depth=1,heads=2"},
+    "mlp": {"network": "mlp:width=16"},
+    "spectrum": {"network": "mlp:width=16", "spectrum": "data", "parameterization": "edm"},
+}
+
+
+def shaken(run):
+    """The run with small numbers in place of the zeros that it began with, so that every part matters."""
+    torch.manual_seed(0)
+    for parameter in run.denoiser.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return run
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    """A run of pictures of 7 to 6 pixels with captions."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 200, (7, 6, 3), np.uint8)).save(folder / f"{i:02d}.png")
+        (folder / f"{i:02d}.txt").write_text(("a red picture", "a dark one")[i % 2])
+    text = {"network": "dit:width=32,depth=1,heads=2", "text_encoder": "transformer:width=32,depth=1"}
+    return shaken(unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "words", **TINY, **text))
+
+
+def noise_of(run, n, seed=0):
+    """The noise of the first n pictures of a seed, as `unblot sample` draws it."""
+    return normal(picture_generators(seed, range(n)), run.config.shape).numpy()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_from_the_same_noise_numpy_draws_the_pictures_of_the_run(name, tmp_path):
+    run = shaken(unblot.train("digits", out=tmp_path / "run", **TINY, **NETWORKS[name]))
+    out, worst = export_run(run, ExportConfig(steps=4), tmp_path / "onnx")
+    assert worst < 1e-5
+    drawn = draw(out, noise_of(run, 5), np.arange(5)).astype(int)
+    samples = run.sample(5, label=[0, 1, 2, 3, 4], steps=4, solver="ddim").array.astype(int)
+    assert np.abs(drawn - samples).max() <= 1  # a value between two gray levels may round either way
+    assert (drawn == samples).mean() > 0.99
+    assert len(np.unique(samples)) > 3
+
+
+def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):
+    out, worst = export_run(captioned, ExportConfig(steps=3), tmp_path / "onnx")
+    assert worst < 1e-5
+    prompts = ["a red picture", "", "dark"]
+    tokens = captioned.denoiser.text_encoder.read(prompts).numpy()
+    drawn = draw(out, noise_of(captioned, 3), tokens=tokens).astype(int)
+    samples = captioned.sample(3, prompt=prompts, steps=3, solver="ddim").array.astype(int)
+    assert np.abs(drawn - samples).max() <= 1
+    none = draw(out, noise_of(captioned, 3)).astype(int)
+    assert np.abs(none[1] - drawn[1]).max() <= 1  # the empty prompt is no text
+    assert (none[0] != drawn[0]).any()
+    assert json.loads((out / "tokenizer.json").read_text())["model"]["type"] == "BPE"
+
+
+def test_half_weights_and_a_program_of_torch(captioned, tmp_path):
+    whole, _ = export_run(captioned, ExportConfig(), tmp_path / "whole")
+    half, worst = export_run(captioned, ExportConfig(half=True), tmp_path / "half")
+    assert 0 < worst < 1e-2
+    assert (half / "model.onnx").stat().st_size < 0.9 * (whole / "model.onnx").stat().st_size
+    _, worst = export_run(captioned, ExportConfig(to="torch"), tmp_path / "torch")
+    assert worst < 1e-5
+
+
+def test_a_file_that_differs_is_refused_and_nothing_is_left(captioned, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "difference", lambda run, exported: 2e-4)
+    with pytest.raises(unblot.UnblotError, match=r"differs from the run's by 0\.0002"):
+        export_run(captioned, ExportConfig(to="torch"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_exported_is_told_in_a_line(captioned, tmp_path, capsys):
+    assert "--to pickle is unknown; choose one of onnx, torch" in refused(
+        capsys, "export", captioned.path, "--to", "pickle"
+    )
+    assert "--half is for --to onnx alone" in refused(capsys, "export", captioned.path, "--half", "--to", "torch")
+    (tmp_path / "mine.txt").write_text("mine")
+    told = refused(capsys, "export", captioned.path, "--out", tmp_path / "mine.txt")
+    assert "mine.txt" in told
+
+
+def test_the_script_beside_the_file_runs_by_itself(captioned, tmp_path, capsys):
+    assert main(["export", str(captioned.path), "--out", str(tmp_path / "out"), "--steps", "2"]) == 0
+    code = "import runpy, sys; sys.modules['torch'] = sys.modules['unblot'] = None; sys.argv = sys.argv[1:]; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    script = [str(tmp_path / "out" / "sample.py"), "-n", "2", "--out", str(tmp_path / "p.npy")]
+    subprocess.run([sys.executable, "-c", code, *script], check=True)
+    assert np.load(tmp_path / "p.npy").shape == (2, 3, 7, 6)
