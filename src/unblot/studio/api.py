@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from unblot.data.readers.sources import BUILT_IN
-from unblot.errors import UnblotError, command_line
+from unblot.errors import UnblotError, arg, command_line
 from unblot.runs.folder import remove_run
 from unblot.studio import commands, jobs, runs
 from unblot.studio.security import REPORT_POLICY
@@ -39,15 +39,18 @@ class Folders:
         found = Path(path).expanduser()
         real = (found if found.is_absolute() else self.allowed[0] / found).resolve()
         if not any(real.is_relative_to(folder.resolve()) for folder in (self.root, *self.allowed)):
-            raise UnblotError(f"{path!r} is outside of the folders of this studio; start it with --allow {path}")
+            raise UnblotError(f"{path!r} is outside of the folders of this studio; start it with {arg('allow', path)}")
         if not real.exists():
             raise UnblotError(f"{path!r}: no such file or folder")
         return real
 
 
 class NewJob(BaseModel):
-    """A command to run. run: the run that it works on, or that a training resumes. data: of train and doctor, a path
-    or the name of a built-in set. dry_run: of train, the plan alone. pictures, mask: of edit, paths of uploads. values: the command's choices by name."""
+    """A command to run. run: the run that it works on, or that a training resumes. values: its choices by name.
+
+    data: of train and doctor, a path or the name of a built-in set. out: the name of a new run. dry_run: of train, the
+    plan alone. kind, pictures, mask: of edit, the last two as paths of uploads.
+    """
 
     command: str
     run: str | None = None

@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
 from unblot._version import __version__
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.studio import jobs
 from unblot.studio.api import Folders, router
 from unblot.studio.pages import add_pages, error_page
@@ -83,7 +83,7 @@ def serve(
     try:
         uvicorn.Server(config).run()
     except SystemExit:
-        raise UnblotError(f"port {port} of {host} cannot be used; choose another with --port") from None
+        raise UnblotError(f"{arg('port', port)} of {host} cannot be used; choose another") from None
 
 
 def stored_token(root: Path) -> str:
