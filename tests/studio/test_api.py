@@ -46,7 +46,7 @@ def test_a_run_is_what_lies_in_its_folder(app: TestClient, root: Path) -> None:
     assert gallery["about"]["seed"] == 5
     picture = app.get(f"/api/runs/first/files/{gallery['pictures'][0]}")
     assert picture.content.startswith(b"\x89PNG")
-    page = app.get(f"/runs/first/picture?path={gallery['pictures'][0]}").text
+    page = app.get(f"/runs/first/picture?path={gallery['pictures'][1]}").text
     assert "<dt>seed</dt><dd>5</dd>" in page
     assert "<dt>index</dt><dd>0</dd>" in page
 
