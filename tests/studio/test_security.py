@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from unblot.serving.guard import is_local
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
-from unblot.studio.security import COOKIE, is_loopback
+from unblot.studio.security import COOKIE
 
 TOKEN = "t0ken"
 
@@ -71,6 +72,6 @@ def test_every_answer_carries_the_policy(app: TestClient) -> None:
         assert "unsafe" not in policy
 
 
-def test_what_loopback_is() -> None:
-    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
-    assert not any(map(is_loopback, ("0.0.0.0", "example.org", "192.168.0.2", "")))
+def test_what_is_this_machine() -> None:
+    assert all(map(is_local, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
+    assert not any(map(is_local, ("0.0.0.0", "example.org", "192.168.0.2", "")))

@@ -82,7 +82,7 @@ class Guard:
     def _refused(self, path: str, headers: dict[bytes, str]) -> Ascii | None:
         """The answer to a request that is not let through."""
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        if self.hosts is not None and _name(host) not in self.hosts:
+        if self.hosts is not None and host_name(host) not in self.hosts:
             return Ascii({"detail": f"Host {host!r} is not this service"}, 403)
         if origin is not None and (origin == "null" or _address(origin) != host.lower()):
             return Ascii({"detail": f"Origin {origin!r} is another site"}, 403)
@@ -107,7 +107,7 @@ def _address(origin: str) -> str:
         return ""
 
 
-def _name(host: str) -> str:
+def host_name(host: str) -> str:
     """The name in a Host header, without its port; empty for what is no name."""
     try:
         return urlsplit(f"//{host}").hostname or ""

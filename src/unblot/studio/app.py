@@ -17,10 +17,11 @@ from starlette.middleware import Middleware
 
 from unblot._version import __version__
 from unblot.errors import UnblotError, arg
+from unblot.serving.guard import is_local
 from unblot.studio import jobs
 from unblot.studio.api import Folders, router
 from unblot.studio.pages import add_pages, error_page
-from unblot.studio.security import Guard, is_loopback
+from unblot.studio.security import Guard
 
 STATIC = Path(__file__).parent / "static"
 LOOK = 1.0  # seconds between two looks at the queue
@@ -72,9 +73,9 @@ def serve(
     folders = Folders(Path(root).expanduser().resolve(), (Path.cwd(), *(Path(p).expanduser() for p in allow)))
     folders.root.mkdir(parents=True, exist_ok=True)
     token = stored_token(folders.root)
-    if not is_loopback(host):
+    if not is_local(host):
         say(f"the studio listens on {host}: who has the address below can train, draw and read files in its folders")
-    app = make_app(folders, token, () if is_loopback(host) else (host,))
+    app = make_app(folders, token, () if is_local(host) else (host,))
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
     say(f"open   {address}\nstop   Ctrl-C; trainings go on")
     if browser:

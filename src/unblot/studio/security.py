@@ -5,12 +5,13 @@ A page of another site can send requests to 127.0.0.1 (cross-site posts), and it
 """
 
 import hmac
-import ipaddress
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unblot.serving.guard import host_name, is_local
 
 COOKIE = "unblot_{port}"  # browsers keep the cookies of all ports of a machine together
 PAGE_POLICY = (
@@ -21,14 +22,6 @@ REPORT_POLICY = (  # of a report, which holds its own styles, scripts and pictur
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 )
 SAFE = ("GET", "HEAD")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:
@@ -52,7 +45,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> ASGIApp | None:
         """The answer to a request that may not pass, or to the first one, whose token becomes a cookie."""
         host = headers.get("host", "")
-        if not self._known(_name(host)):
+        if not self._known(host_name(host)):
             return PlainTextResponse("403: this server is not called by this name", 403)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
@@ -74,15 +67,7 @@ class Guard:
         return hmac.compare_digest(token.encode(), self.token.encode())
 
     def _known(self, name: str) -> bool:
-        return is_loopback(name) or name in self.hosts
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        return is_local(name) or name in self.hosts
 
 
 def _cookie(text: str, name: str) -> str:
