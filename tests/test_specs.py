@@ -23,7 +23,12 @@ def test_options_are_read_from_the_signature() -> None:
     assert build(TABLE, "plain", "thing") == "plain"
 
 
-@given(st.integers(-9, 99), st.floats(allow_nan=False), st.booleans(), st.from_regex("[a-z-]+", fullmatch=True))
+@given(
+    st.integers(-9, 99),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.from_regex("[a-z-]+", fullmatch=True),
+)
 def test_a_canonical_spec_says_all_and_stays_as_it_is(width: int, rate: float, deep: bool, kind: str) -> None:
     spec = f"thing:width={width},rate={rate!r},deep={deep},kind={kind}"
     assert parse(TABLE, spec, "thing") == ("thing", {"width": width, "rate": rate, "deep": deep, "kind": kind})

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_a_plot_of_points_has_them_where_they_are():
 
 def test_a_picture_file_is_whole_or_not_there(tmp_path, monkeypatch):
     stored = RNG.integers(0, 256, (1, 6, 9), np.uint8)
-    monkeypatch.setattr(Image.Image, "save", lambda self, path, *a, **k: (path.write_bytes(b"half"), 1 / 0))
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: (path.write_text("half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         output.save_picture(tmp_path / "x", stored, ValueMap("uint8", (127.5,), (127.5,)), {})
     assert not list(tmp_path.iterdir())
