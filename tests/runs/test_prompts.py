@@ -18,6 +18,8 @@ from unblot.errors import UnblotError, UnblotNote
 from unblot.runs.bulk import sample_to_folder
 from unblot.runs.film import shoot
 from unblot.runs.folder import MODEL, load_model
+from unblot.runs.tuning_store import DEFAULT
+from unblot.sampling.settings import choose
 
 SMALL = {"network": "unet:width=8,multipliers=1,blocks=1", "text_encoder": "transformer:width=32,depth=1"}
 TINY = {**SMALL, "steps": 6, "batch_size": 8, "preview_every": 0, "checkpoint_every": 3, "quiet": True}
@@ -225,7 +227,7 @@ def test_tuning_measures_with_captions(run, monkeypatch):
     monkeypatch.setattr("unblot.config.durations.LEAST_SECONDS", 0.0)
     tuned = api.tune(run.path, budget="1s", n=100)
     assert tuned.candidates
-    assert run.sample(1, prompt=PROMPTS[0]).provenance["steps"] == tuned.candidates[-1].sampler.steps
+    assert run.sample(1, prompt=PROMPTS[0]).provenance["steps"] == choose(tuned.candidates, DEFAULT).sampler.steps
 
 
 def test_nothing_of_captions_needs_a_network(data, tmp_path, monkeypatch):
