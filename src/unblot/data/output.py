@@ -17,6 +17,7 @@ from unblot.system.files import write_whole
 
 MIN_GRID_SIDE = 64  # pixels: smaller pictures are enlarged in grids
 CAPTIONED_SIDE = 128  # ... in grids with a caption below each, which needs room
+PROVENANCE = "unblot"  # the key of the text in a picture file that says what made it
 PAPER, INK, BETWEEN = (255, 255, 255), (28, 62, 110), 205
 
 
@@ -151,7 +152,7 @@ def _write_png(file: BinaryIO, stored: np.ndarray, text: str) -> None:
 
 def _info(text: str) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
-    info.add_itxt("unblot", text)
+    info.add_itxt(PROVENANCE, text)
     return info
 
 
@@ -165,7 +166,7 @@ def _write_tiff(file: BinaryIO, stored: np.ndarray, text: str) -> None:
         stored.astype(np.uint8) * 255 if stored.dtype == bool else stored.transpose(1, 2, 0) if colour else stored,
         photometric="rgb" if colour else "minisblack",
         planarconfig=None if colour or len(stored) == 1 else "separate",
-        description=json.dumps({"unblot": json.loads(text)}),
+        description=json.dumps({PROVENANCE: json.loads(text)}),
         metadata=None,
     )
 

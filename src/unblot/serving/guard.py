@@ -84,7 +84,7 @@ class Guard:
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if self.hosts is not None and host_name(host) not in self.hosts:
             return Ascii({"detail": f"Host {host!r} is not this service"}, 403)
-        if origin is not None and (origin == "null" or _address(origin) != host.lower()):
+        if is_foreign(origin, host):
             return Ascii({"detail": f"Origin {origin!r} is another site"}, 403)
         if self.token is not None and path not in OPEN:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
@@ -99,12 +99,14 @@ class Guard:
         return None
 
 
-def _address(origin: str) -> str:
-    """The host and port of an Origin header, in small letters; empty for what is no address."""
+def is_foreign(origin: str | None, host: str) -> bool:
+    """Whether an Origin header, None where there is none, is another site's than the Host header, or no address."""
+    if origin is None:
+        return False
     try:
-        return urlsplit(origin).netloc.lower()
+        return origin == "null" or urlsplit(origin).netloc.lower() != host.lower()
     except ValueError:
-        return ""
+        return True
 
 
 def host_name(host: str) -> str:

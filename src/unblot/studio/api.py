@@ -106,9 +106,8 @@ def _add_runs(service: APIRouter, root: Path) -> None:
     @service.get("/runs")
     def list_runs(page: int = 0) -> dict[str, Any]:
         """A page of runs, the one that was written last first."""
-        names = runs.names(root)
-        start = min(max(page, 0), len(names) // runs.PAGE) * runs.PAGE
-        return {"count": len(names), "runs": [asdict(c) for c in cards(root, names[start : start + runs.PAGE])]}
+        count, _, found = runs.page(root, page)
+        return {"count": count, "runs": [asdict(card) for card in found]}
 
     @service.get("/runs/{name}")
     def one_run(name: NAME) -> dict[str, Any]:
@@ -180,7 +179,7 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
     def report(id: NAME) -> Response:
         """The page that doctor or explain wrote."""
         jobs.status(root, id)
-        return served(root / REPORTS, f"{_report_of(root, id)}")
+        return served(root / REPORTS, _report_of(root, id))
 
 
 def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]:
@@ -227,17 +226,6 @@ def data_of(folders: Folders, data: str | None) -> str:
         raise UnblotError("say where the pictures are: drop files, or give a folder, an archive or built-in data")
     place, colon, options = text.partition(":")
     return text if place in BUILT_IN else f"{folders.inside(place)}{colon}{options}"
-
-
-def cards(root: Path, names: list[str]) -> list[runs.Card]:
-    """The cards of these runs, without those that cannot be read."""
-    found = []
-    for name in names:
-        try:
-            found.append(runs.card(root / name))
-        except UnblotError:
-            continue
-    return found
 
 
 def served(folder: Path, path: str) -> Response:

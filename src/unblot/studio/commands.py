@@ -8,20 +8,19 @@ from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
-from unblot.config.tables import DECIDED, help_of, names
+from unblot.config.tables import DECIDED, entries, help_of
 from unblot.errors import UnblotError, flag
 
 
 class Choices(NamedTuple):
     """The choices of a command: the configurations whose fields they are, and those of the first look.
 
-    skipped: fields that the studio sets itself, or that do not apply. groups: where not empty, only fields of these.
+    skipped: fields that the studio sets itself, or that do not apply.
     """
 
     configs: tuple[type, ...]
     first: tuple[str, ...]
     skipped: tuple[str, ...] = ("device",)
-    groups: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -102,8 +101,7 @@ def _options(command: str) -> list[dataclasses.Field]:
     found: dict[str, dataclasses.Field] = {}
     for config in chosen.configs:
         for f in dataclasses.fields(config):
-            wanted = not chosen.groups or f.metadata["group"] in chosen.groups
-            if f.name not in chosen.skipped and wanted:
+            if f.name not in chosen.skipped:
                 found.setdefault(f.name, f)
     return list(found.values())
 
@@ -120,7 +118,7 @@ def _field(f: dataclasses.Field) -> Field:
         kind,
         f.metadata["group"],
         str(default) if known else "decided for you" if DECIDED in help_of(f) else "",
-        tuple(names(table).split(", ")) if table else (),
+        tuple(entries(table)) if table else (),
     )
 
 

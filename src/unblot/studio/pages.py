@@ -14,7 +14,7 @@ from unblot._version import __version__
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError
 from unblot.studio import commands, jobs, runs
-from unblot.studio.api import Folders, cards, stream
+from unblot.studio.api import Folders, stream
 
 MEASURES = {
     "evaluate": "How good, varied and original are the pictures?",
@@ -40,10 +40,8 @@ def page(template: str, **values: Any) -> HTMLResponse:
 def _add_other_pages(app: FastAPI, root: Path) -> None:
     @app.get("/", include_in_schema=False)
     def list_page(page_number: int = 0) -> HTMLResponse:
-        names = runs.names(root)
-        start = min(max(page_number, 0), max(0, len(names) - 1) // runs.PAGE) * runs.PAGE
-        found = cards(root, names[start : start + runs.PAGE])
-        return page("runs.html", runs=found, count=len(names), number=start // runs.PAGE, size=runs.PAGE)
+        count, number, found = runs.page(root, page_number)
+        return page("runs.html", runs=found, count=count, number=number, size=runs.PAGE)
 
     @app.get("/train", include_in_schema=False)
     def train_page(data: str = "") -> HTMLResponse:
@@ -58,7 +56,7 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
     @app.get("/learn", include_in_schema=False)
     def learn_page() -> HTMLResponse:
         done = [s for s in jobs.jobs(root) if s.job.command == "explain"]
-        return page("learn.html", lessons=done, runs=cards(root, runs.names(root)[: runs.PAGE]))
+        return page("learn.html", lessons=done, runs=runs.page(root)[2])
 
     @app.get("/jobs", include_in_schema=False)
     def jobs_page() -> HTMLResponse:

@@ -1,5 +1,6 @@
 """What the pages show of runs, read from their folders: nothing is kept, a long run costs no more than a short one."""
 
+import contextlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from unblot.data.output import PROVENANCE
 from unblot.errors import UnblotError
 from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind, parse_metrics
@@ -20,7 +22,6 @@ PARTS = 64  # places of a metrics file that a curve is made of
 PAGE = 24  # runs on a page
 PREVIEW = "step_*.png"
 PICTURES = (".png", ".gif")
-PROVENANCE = "unblot"  # the key of the text in a picture file that says what made it
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ def names(root: Path) -> list[str]:
                 metrics = Path(entry.path) / METRICS
                 found.append(((metrics if metrics.exists() else config).stat().st_mtime, entry.name))
     return [name for _, name in sorted(found, reverse=True)]
+
+
+def page(root: Path, number: int = 0) -> tuple[int, int, list[Card]]:
+    """How many runs there are, the number of the page that is nearest to `number`, and its cards that can be read."""
+    known = names(root)
+    number = min(max(number, 0), max(0, len(known) - 1) // PAGE)
+    found = []
+    for name in known[number * PAGE : (number + 1) * PAGE]:
+        with contextlib.suppress(UnblotError):
+            found.append(card(root / name))
+    return len(known), number, found
 
 
 def card(folder: Path) -> Card:

@@ -6,12 +6,12 @@ A page of another site can send requests to 127.0.0.1 (cross-site posts), and it
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unblot.serving.guard import host_name, is_local
+from unblot.serving.guard import host_name, is_foreign, is_local
 
 COOKIE = "unblot_{port}"  # browsers keep the cookies of all ports of a machine together
 PAGE_POLICY = (
@@ -47,8 +47,7 @@ class Guard:
         host = headers.get("host", "")
         if not self._known(host_name(host)):
             return PlainTextResponse("403: this server is not called by this name", 403)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if is_foreign(headers.get("origin"), host):
             return PlainTextResponse("403: a page of another site asked", 403)
         query = parse_qs(scope["query_string"].decode("latin-1"))
         given = query.pop("token", [""])[0]
