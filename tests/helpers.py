@@ -1,12 +1,45 @@
 """What several tests of the command line use."""
 
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
 
 from unblot.cli.parser import main
 
 TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "4", "--batch-size", "8"]
 
 TINY_RUN = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 4, "batch_size": 8}
+
+
+def shaken(run):
+    """The run with small numbers in place of the zeros that it began with, so that labels and texts matter."""
+    torch.manual_seed(0)
+    for parameter in run.denoiser.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return run
+
+
+def captioned_folder(folder: Path, size: tuple[int, int], captions: Sequence[str]) -> Path:
+    """24 pictures in colour of this height and width, whose captions take turns."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 200, (*size, 3), np.uint8)).save(folder / f"{i:02d}.png")
+        (folder / f"{i:02d}.txt").write_text(captions[i % len(captions)])
+    return folder
+
+
+def printed_by_hash_seed(seeds: Sequence[str], code: str, *arguments: str) -> set[str]:
+    """What Python code prints with each of these hash seeds; one text where it follows none of them."""
+    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in seeds]
+    command = [sys.executable, "-c", code, *arguments]
+    return {subprocess.run(command, env=e, capture_output=True, text=True, check=True).stdout for e in environments}
 
 
 def refused(capsys, *argv) -> str:

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -19,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unblot
+from helpers import printed_by_hash_seed
 from small_sets import packed, png, shuffled, write
 from unblot.data.dataset import open_data
 from unblot.data.readers.labels import SPLITS
@@ -222,16 +221,7 @@ REPORT = (
 
 
 def test_the_listing_does_not_follow_the_hash_seed(many: Path) -> None:
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", REPORT, str(many)],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("0", "1", "2")
-    }
+    found = printed_by_hash_seed(("0", "1", "2"), REPORT, str(many))
     assert len(found) == 1
 
 
@@ -245,16 +235,7 @@ CLASSES = (
 
 
 def test_the_order_of_classes_follows_neither_the_hash_seed_nor_the_order_of_labels() -> None:
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", CLASSES],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
+    found = printed_by_hash_seed(("1", "2"), CLASSES)
     assert len(found) == 1
 
 

@@ -1,15 +1,13 @@
 """Labels: one order of classes everywhere, tables of every common kind, and no label lost without a word."""
 
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import printed_by_hash_seed
 from small_sets import write
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.readers.listing import Item, class_names, printable, readable
@@ -43,16 +41,7 @@ def test_numbers_come_first_by_value_then_by_text() -> None:
 
 def test_the_order_does_not_follow_the_hash_seed() -> None:
     code = f"from unblot.data.readers.listing import class_names; print(ascii(class_names({TIES!r})))"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("0", "1", "7")
-    }
+    found = printed_by_hash_seed(("0", "1", "7"), code)
     assert len(found) == 1
 
 

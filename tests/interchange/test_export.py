@@ -6,11 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 import unblot
-from helpers import refused
+from helpers import captioned_folder, refused, shaken
 from unblot.cli.parser import main
 from unblot.config.export import ExportConfig
 from unblot.interchange import export
@@ -28,22 +26,10 @@ NETWORKS = {
 }
 
 
-def shaken(run):
-    """The run with small numbers in place of the zeros that it began with, so that every part matters."""
-    torch.manual_seed(0)
-    for parameter in run.denoiser.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return run
-
-
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory):
     """A run of pictures of 7 to 6 pixels with captions."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        Image.fromarray(rng.integers(0, 200, (7, 6, 3), np.uint8)).save(folder / f"{i:02d}.png")
-        (folder / f"{i:02d}.txt").write_text(("a red picture", "a dark one")[i % 2])
+    folder = captioned_folder(tmp_path_factory.mktemp("data"), (7, 6), ("a red picture", "a dark one"))
     text = {"network": "dit:width=32,depth=1,heads=2", "text_encoder": "transformer:width=32,depth=1"}
     return shaken(unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "words", **TINY, **text))
 

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 import unblot
+from helpers import captioned_folder, shaken
 from unblot.config.serving import ServeConfig
 from unblot.editing.files import edit_files
 from unblot.errors import UnblotError
@@ -41,10 +41,7 @@ PROMPTS = ["a red picture", "a dark picture"]
 def trained(data, out):
     """A run in which labels and text matter: its zeros are made small numbers, as training does slowly."""
     more = {} if data == "digits" else {"text_encoder": "transformer:width=32,depth=1"}
-    run = unblot.train(data, out=out, **SMALL, **more)
-    torch.manual_seed(0)
-    for parameter in run.denoiser.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
+    run = shaken(unblot.train(data, out=out, **SMALL, **more))
     save_model(run.path / MODEL, run.config, run.denoiser.state_dict())
     return run.path
 
@@ -56,11 +53,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        Image.fromarray(rng.integers(0, 200, (8, 8, 3), np.uint8)).save(folder / f"{i:02d}.png")
-        (folder / f"{i:02d}.txt").write_text(PROMPTS[i % 2])
+    folder = captioned_folder(tmp_path_factory.mktemp("data"), (8, 8), PROMPTS)
     return trained(folder, tmp_path_factory.mktemp("runs") / "words")
 
 
