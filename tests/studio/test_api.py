@@ -93,6 +93,8 @@ def test_what_is_not_there_is_said(app: TestClient) -> None:
     ({"command": "sample", "run": "other"}, "there is no run"),
     ({"command": "edit", "run": "first", "kind": "nonsense"}, "unknown edit"),
     ({"command": "edit", "run": "first"}, "choose a picture"),
+    ({"command": "evaluate", "run": "first", "values": {"data": "/etc"}}, "outside of the folders"),
+    ({"command": "sample", "run": "first", "values": {"autoguide": "/etc"}}, "outside of the folders"),
     ({"command": "edit", "run": "first", "pictures": ["/etc/passwd"]}, "outside of the folders"),
 ])  # fmt: skip
 def test_a_job_that_cannot_run_is_refused_in_one_line(app: TestClient, root: Path, job: dict, words: str) -> None:

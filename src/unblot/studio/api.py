@@ -185,7 +185,7 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
 def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]:
     """The arguments of the command line for a job, and the name of its run. Raises UnblotError for bad ones."""
     _known(job.command, "explain")
-    root, values = folders.root, dict(job.values)
+    root, values = folders.root, _held_inside(folders, job)
     if job.command == "train" and job.run is not None:
         steps = {name: values[name] for name in ("steps", "budget") if values.get(name)}
         folder = runs.run_folder(root, job.run)
@@ -217,6 +217,12 @@ def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]
     mask = ["--mask", str(folders.inside(job.mask))] if job.mask and job.kind == "inpaint" else []
     flags = [f"--{name}={value}" for name, value in own.items()]
     return [job.kind, str(folder), *pictures, *mask, *flags, *commands.arguments("edit", values)], folder.name
+
+
+def _held_inside(folders: Folders, job: NewJob) -> dict[str, Any]:
+    """The choices of a job, its paths inside the folders. Raises UnblotError for one that is not."""
+    known = commands.paths(job.command) if job.command in commands.COMMANDS else ()
+    return {name: str(folders.inside(str(v))) if v and name in known else v for name, v in job.values.items()}
 
 
 def data_of(folders: Folders, data: str | None) -> str:

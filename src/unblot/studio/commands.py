@@ -96,6 +96,11 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
     return flags
 
 
+def paths(command: str) -> tuple[str, ...]:
+    """The choices of a command that name a file or a folder."""
+    return tuple(f.name for f in _options(command) if f.metadata["value"] == "PATH")
+
+
 def _options(command: str) -> list[dataclasses.Field]:
     chosen = COMMANDS[command]
     found: dict[str, dataclasses.Field] = {}
