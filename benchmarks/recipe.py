@@ -11,7 +11,7 @@ has decayed at the end. Then, with the averaged weights:
 - frechet: the Fréchet distance of --pictures samples to REFERENCE real pictures in the features of EfficientNet-lite0;
   floor: that of as many other real pictures.
 
-Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'.
+Candidates are written NAME=CHOICE;CHOICE, as in 'bypassed=network=unet:patch=4,bypass=true;batch_size=32'.
 Usage: python recipe.py --data DIR --size 64 --minutes 8 --out DIR CANDIDATE ...
 """
 
@@ -34,6 +34,7 @@ from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.octaves import octave_powers
+from unblot.process.randomness import labels_for
 from unblot.process.schedules import edm
 from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors, write_tensors
@@ -150,7 +151,11 @@ class Judge:
             if not self.args.pictures:
                 return found
             labels = self.dataset.labels
-            labels = None if labels is None else torch.from_numpy(np.asarray(labels[self.chosen]))
+            clusters = trainer.config.data.clusters
+            if clusters:
+                labels = labels_for(0, range(self.args.pictures), clusters=clusters)
+            elif labels is not None:
+                labels = torch.from_numpy(np.asarray(labels[self.chosen]))
             train = trainer.config.train
             parts = sample_batches(
                 trainer.denoiser, self.dataset.shape, range(self.args.pictures), schedule=train.schedule,

@@ -48,7 +48,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "times": "stratified",
         "weighting": "none",
         "data_std": data.std,
-        "spectrum": "data" if _joined(data) else "none",
+        "spectrum": "data" if _with_spectrum(data) else "none",
         "augment": _augment_for(data),
         "steps": steps,
         "batch_size": batch_size,
@@ -179,24 +179,24 @@ def _side(data: DataFacts) -> int:
     return max(data.height, data.width)
 
 
-def _joined(data: DataFacts) -> bool:
-    """Whether the denoiser is told the power of each frequency of the pictures, as measured: in colour from 32 pixels,
-    in gray above SMALL."""
+def _with_spectrum(data: DataFacts) -> bool:
+    """Whether the denoiser is told the power of each frequency of the pictures, as measured: in colour above TINY
+    pixels, in gray above SMALL."""
     return _side(data) > (SMALL if data.channels < 3 else TINY)
 
 
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the size of the pictures.
 
-    Folded until the map is at most 20 wide, as measured to 64, but no more than 8x8; then levels are added. Where it is
-    joined, the folded input has its own way around the network, through which all of it fits however narrow that is.
+    Folded until the map is at most 20 wide, as measured to 64, but no more than 8x8; then levels are added. A
+    bypass lets all of the folded input through, however narrow the network is.
     """
-    side, joined = _side(data), ",waves=true,join=true" if _joined(data) else ""
+    side, added = _side(data), ",waves=true,bypass=true" if _with_spectrum(data) else ""
     if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="
     if side <= SMALL:
-        return f"unet:width={width or 48},multipliers=1-2,patch=2{joined}"
+        return f"unet:width={width or 48},multipliers=1-2,patch=2{added}"
     patch = min(8, 2 ** math.ceil(math.log2(side / 20)))
     coarser = max(1, math.ceil(math.log2(side / patch)) - 3)  # levels below the first, down to a map at most 10 wide
     multipliers = "-".join(["1"] + coarser * ["2"])
-    return f"unet:width={width or 96},multipliers={multipliers},patch={patch},attention={coarser}{joined}"
+    return f"unet:width={width or 96},multipliers={multipliers},patch={patch},attention={coarser}{added}"

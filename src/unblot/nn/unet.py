@@ -35,8 +35,8 @@ class UNet(nn.Module):
     that is folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it.
     With text (B, L, text) there is attention to it after each self-attention, and its first vector, which sums it up,
     acts as the label does.
-    waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. join: whether the folded input,
-    with a gain by noise level and place, joins the input of the last layer: a full-rank way from input to output,
+    waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. bypass: whether the folded input,
+    with a gain by noise level and place for each value, is added to the output: a full-rank way from input to output,
     however few channels lie between. Raises UnblotError for options out of range.
     """
 
@@ -57,7 +57,7 @@ class UNet(nn.Module):
         attention: str = "1",
         dropout: float = 0.0,
         waves: bool = False,
-        join: bool = False,
+        bypass: bool = False,
     ):
         super().__init__()
         widths = _widths(width, multipliers, blocks, patch, dropout)
@@ -89,9 +89,8 @@ class UNet(nn.Module):
             if level:
                 self.up.append(Upsample(c, widths[level - 1]))
                 c = widths[level - 1]
-        self.join = zeroed(nn.Linear(dim, channels * patch**2)) if join else None
-        self.gate = zeroed(nn.Conv2d(c, channels * patch**2, 1)) if join else None
-        self.leave = zeroed(nn.Conv2d(c + join * channels * patch**2, out_channels * patch**2, 3, padding=1))
+        self.bypass = Bypass(dim, c, min(channels, out_channels) * patch**2) if bypass else None
+        self.leave = zeroed(nn.Conv2d(c, out_channels * patch**2, 3, padding=1))
 
     def forward(
         self,
@@ -102,7 +101,7 @@ class UNet(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         x, crop = pad_to_multiple(x, self.multiple)
-        e = self.embed_noise(fourier_features(noise, FREQUENCIES))
+        e = self.embed_noise(fourier_features(noise, FREQUENCIES).to(x.dtype))
         if self.embed_label is not None:
             e = e + self.embed_label(label, x.shape[0])
         if self.embed_text is not None and text is not None:
@@ -119,10 +118,8 @@ class UNet(nn.Module):
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], 1), e, text, mask) if isinstance(layer, Block) else layer(h)
         h = F.silu(pixel_norm(h))
-        if self.join is not None and self.gate is not None:
-            gain = 1 + self.join(e)[:, :, None, None] + self.gate(h)
-            h = torch.cat([h, folded * gain], 1)
-        h = self.leave(h)
+        out = self.leave(h)
+        h = out if self.bypass is None else self.bypass(out, folded, e, h)
         h = h if self.waves is None else self.waves.inverse(h)
         return crop(F.pixel_shuffle(h, self.patch))
 
@@ -162,6 +159,24 @@ class Waves(nn.Module):
         b, c, height, width = x.shape
         values = x.permute(0, 2, 3, 1).reshape(b, height, width, -1, len(matrix)) @ matrix.T
         return values.reshape(b, height, width, c).permute(0, 3, 1, 2)
+
+
+class Bypass(nn.Module):
+    """Adds the first `values` of the folded input (B, ≥ values, H, W) to those of the output (B, ≥ values, H, W).
+
+    Each has a gain by noise level, of the embedding e (B, dim), and by place, of the map h (B, c, H, W): an adaptive
+    Wiener filter, where a square is folded into waves. 0 at first.
+    """
+
+    def __init__(self, dim: int, c: int, values: int):
+        super().__init__()
+        self.values = values
+        self.by_level = zeroed(nn.Linear(dim, values))
+        self.by_place = zeroed(nn.Conv2d(c, values, 1))
+
+    def forward(self, out: Tensor, folded: Tensor, e: Tensor, h: Tensor) -> Tensor:
+        added = folded[:, : self.values] * (self.by_level(e)[:, :, None, None] + self.by_place(h))
+        return out + F.pad(added, (0, 0, 0, 0, 0, out.shape[1] - self.values))
 
 
 class Block(nn.Module):
