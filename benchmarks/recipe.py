@@ -11,7 +11,7 @@ has decayed at the end. Then, with the averaged weights:
 - frechet: the Fréchet distance of --pictures samples to REFERENCE real pictures in the features of EfficientNet-lite0;
   floor: that of as many other real pictures.
 
-Candidates are written NAME=CHOICE;CHOICE, as in 'bypassed=network=unet:patch=4,bypass=true;batch_size=32'.
+Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'.
 Usage: python recipe.py --data DIR --size 64 --minutes 8 --out DIR CANDIDATE ...
 """
 

@@ -38,7 +38,7 @@ def test_what_is_counted_without_values_is_what_a_pass_keeps(network):
     assert counting.kept_bytes(denoiser, SHAPE) == pytest.approx(wanted, rel=0.15)
 
 
-LIKE_A_PHOTOGRAPH = "unet:width=16,multipliers=1-2,patch=4,waves=true,bypass=true"
+LIKE_A_PHOTOGRAPH = "unet:width=16,multipliers=1-2,patch=4,waves=true,join=true"
 
 
 @pytest.mark.parametrize(

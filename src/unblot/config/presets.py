@@ -188,10 +188,10 @@ def _with_spectrum(data: DataFacts) -> bool:
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the size of the pictures.
 
-    Folded until the map is at most 20 wide, as measured to 64, but no more than 8x8; then levels are added. A
-    bypass lets all of the folded input through, however narrow the network is.
+    Folded until the map is at most 20 wide, as measured to 64, but no more than 8x8; then levels are added. The
+    join lets all of the folded input through, however narrow the network is.
     """
-    side, added = _side(data), ",waves=true,bypass=true" if _with_spectrum(data) else ""
+    side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
     if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="
     if side <= SMALL:

@@ -35,8 +35,8 @@ class UNet(nn.Module):
     that is folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it.
     With text (B, L, text) there is attention to it after each self-attention, and its first vector, which sums it up,
     acts as the label does.
-    waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. bypass: whether the folded input,
-    with a gain by noise level and place for each value, is added to the output: a full-rank way from input to output,
+    waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. join: whether the folded input,
+    with a gain by noise level and place for each value, joins the output: a full-rank way from input to output,
     however few channels lie between. Raises UnblotError for options out of range.
     """
 
@@ -57,7 +57,7 @@ class UNet(nn.Module):
         attention: str = "1",
         dropout: float = 0.0,
         waves: bool = False,
-        bypass: bool = False,
+        join: bool = False,
     ):
         super().__init__()
         widths = _widths(width, multipliers, blocks, patch, dropout)
@@ -89,7 +89,7 @@ class UNet(nn.Module):
             if level:
                 self.up.append(Upsample(c, widths[level - 1]))
                 c = widths[level - 1]
-        self.bypass = Bypass(dim, c, min(channels, out_channels) * patch**2) if bypass else None
+        self.join = Join(dim, c, min(channels, out_channels) * patch**2) if join else None
         self.leave = zeroed(nn.Conv2d(c, out_channels * patch**2, 3, padding=1))
 
     def forward(
@@ -119,7 +119,7 @@ class UNet(nn.Module):
             h = layer(torch.cat([h, skips.pop()], 1), e, text, mask) if isinstance(layer, Block) else layer(h)
         h = F.silu(pixel_norm(h))
         out = self.leave(h)
-        h = out if self.bypass is None else self.bypass(out, folded, e, h)
+        h = out if self.join is None else self.join(out, folded, e, h)
         h = h if self.waves is None else self.waves.inverse(h)
         return crop(F.pixel_shuffle(h, self.patch))
 
@@ -161,7 +161,7 @@ class Waves(nn.Module):
         return values.reshape(b, height, width, c).permute(0, 3, 1, 2)
 
 
-class Bypass(nn.Module):
+class Join(nn.Module):
     """Adds the first `values` of the folded input (B, ≥ values, H, W) to those of the output (B, ≥ values, H, W).
 
     Each has a gain by noise level, of the embedding e (B, dim), and by place, of the map h (B, c, H, W): an adaptive
