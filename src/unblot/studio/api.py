@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError, arg, command_line
@@ -51,6 +51,8 @@ class NewJob(BaseModel):
     data: of train and doctor, a path or the name of a built-in set. out: the name of a new run. dry_run: of train, the
     plan alone. kind, pictures, mask: of edit, the last two as paths of uploads.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     command: str
     run: str | None = None
