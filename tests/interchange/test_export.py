@@ -11,6 +11,7 @@ import unblot
 from helpers import captioned_folder, refused, shaken
 from unblot.cli.parser import main
 from unblot.config.export import ExportConfig
+from unblot.errors import UnblotError
 from unblot.interchange import export
 from unblot.interchange.export import export_run
 from unblot.interchange.numpy_sampler import draw
@@ -49,6 +50,21 @@ def test_from_the_same_noise_numpy_draws_the_pictures_of_the_run(name, tmp_path)
     assert np.abs(drawn - samples).max() <= 1  # a value between two gray levels may round either way
     assert (drawn == samples).mean() > 0.99
     assert len(np.unique(samples)) > 3
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_distilled_run_is_exported_whole(to, tmp_path):
+    teacher = shaken(unblot.train("digits", out=tmp_path / "teacher", **TINY, **NETWORKS["unet"]))
+    few = {"steps": 2, "batch_size": 8, "preview_every": 0, "quiet": True}
+    run = shaken(unblot.distill(teacher.path, out=tmp_path / "run", nfe=2, **few))
+    out, worst = export_run(run, ExportConfig(to=to), tmp_path / to)
+    assert worst < 1e-5
+    samples = run.sample(3, label=[0, 1, 2]).array.astype(int)
+    assert len(np.unique(samples)) > 3
+    if to == "onnx":
+        assert np.abs(draw(out, noise_of(run, 3), np.arange(3)).astype(int) - samples).max() <= 1
+    with pytest.raises(UnblotError, match="distilled for"):
+        export_run(run, ExportConfig(to=to, steps=4), tmp_path / "other")
 
 
 def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):

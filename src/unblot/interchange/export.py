@@ -1,6 +1,7 @@
 """A run for other runtimes: its denoiser as ONNX or as a program of torch.export, with a sampler beside it.
 
-    model.onnx or model.pt2   x0_hat of x (B, C, H, W), alpha (B,), sigma (B,) [, label (B,)] [, tokens (B, L)]
+    model.onnx or model.pt2   x0_hat of x (B, C, H, W), alpha (B,), sigma (B,) [, label (B,)] [, tokens (B, L)];
+                              of a distilled run pictures of noise (B, C, H, W) [, label (B,)] [, tokens (B, L)]
     sampler.json              the levels, the map to stored values, the classes
     sample.py                 a sampler in NumPy (ONNX)
     tokenizer.json            of a run that reads captions, for the library tokenizers; texts are normalised first
@@ -23,11 +24,9 @@ from unblot.config.export import ExportConfig
 from unblot.config.sampling import SampleConfig
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
-from unblot.interchange.exported import PlainDenoiser, examples, input_names
+from unblot.interchange.exported import examples, input_names, levels_of, plain
 from unblot.process.levels import norm
-from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run
-from unblot.specs import build
 from unblot.system.folders import begin_folder, claimed, remove_recorded
 from unblot.text.frozen import FrozenEncoder
 
@@ -43,10 +42,9 @@ Exported = Callable[[Sequence[Tensor]], np.ndarray]  # the exported denoiser: in
 def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrite: bool = False) -> tuple[Path, float]:
     """Writes a run for another runtime into a folder, by default a new one; the folder, and the largest difference.
 
-    Raises UnblotError for a run of latents or a distilled one, and where the exported denoiser differs from the run's
+    Raises UnblotError for a run of latents, and where the exported denoiser differs from the run's
     by more than MOST; then nothing is left.
     """
-    run.need_denoiser("export")
     run.config.need_pixels("export")
     if isinstance(run.denoiser.text_encoder, FrozenEncoder):
         raise UnblotError("this run reads captions with a published encoder, which is not exported; use an own encoder")
@@ -82,11 +80,11 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
 
 def difference(run: Run, exported: Exported) -> float:
     """The largest difference of x0_hat between an exported denoiser and the run's, as a share of its size where > 1."""
-    plain, worst = PlainDenoiser(run.denoiser).eval(), 0.0
+    module, worst = plain(run), 0.0
     for n in TRIED:
         inputs = examples(run, n, seed=n)
         with torch.no_grad():
-            x0 = plain(*(given.to(run.device) for given in inputs)).cpu().numpy()
+            x0 = module(*(given.to(run.device) for given in inputs)).cpu().numpy()
         wrong = np.abs(exported(inputs) - x0).max() / max(1.0, np.abs(x0).max())
         worst = max(worst, float(wrong)) if np.isfinite(wrong) else float("inf")
     return worst
@@ -95,8 +93,8 @@ def difference(run: Run, exported: Exported) -> float:
 def describe_sampling(run: Run, config: ExportConfig) -> dict[str, Any]:
     """All that a sampler needs besides the denoiser, as plain JSON values."""
     data, denoiser = run.config.data, run.denoiser
-    sampler = run.sampler(SampleConfig(solver="ddim", steps=config.steps, spacing=config.spacing))
-    levels = sampler.levels(build(SCHEDULES, run.config.train.schedule, "schedule"))
+    solver = "ddim" if run.config.distill is None else None
+    levels = levels_of(run, run.sampler(SampleConfig(solver=solver, steps=config.steps, spacing=config.spacing)))
     values, dtype = ValueMap.from_dict(data.values), np.dtype(data.values["dtype"])
     limits = None
     if values.bounded:
@@ -121,11 +119,14 @@ def describe_sampling(run: Run, config: ExportConfig) -> dict[str, Any]:
 def _program(run: Run) -> torch.export.ExportedProgram:
     """The traced denoiser, on the CPU, for any number of pictures."""
     inputs, batch = examples(run, TRACED), {0: torch.export.Dim("batch")}
-    plain = PlainDenoiser(run.denoiser.cpu()).eval()
+    run.denoiser.cpu()
+    module = plain(run)
     with torch.no_grad():
-        plain(*inputs)  # what is computed once and kept, such as tables, is not part of the program
-    shapes = (batch, batch, batch, (batch,) * (len(inputs) - 3))
-    return torch.export.export(plain, inputs, dynamic_shapes=shapes, strict=False)
+        module(*inputs)  # what is computed once and kept, such as tables, is not part of the program
+    named = 3 if run.config.distill is None else 1
+    more = (batch,) * (len(inputs) - named)
+    shapes = (batch,) * named + ((more,) if more else ())
+    return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
 
 
 def _to_torch(run: Run, path: Path, half: bool) -> Exported:

@@ -1,11 +1,17 @@
-"""The denoiser of a run as other runtimes see it: plain tensors in, x0_hat out."""
+"""A run as other runtimes see it, plain tensors in and out: its denoiser, or all of a distilled one."""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from unblot.config.sampling import SampleConfig
 from unblot.denoiser import Condition, Denoiser
-from unblot.process.levels import NoiseLevel
+from unblot.process.levels import NoiseLevel, norm
+from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run
+from unblot.sampling.settings import SamplerConfig
+from unblot.specs import build
 
 
 class PlainDenoiser(nn.Module):
@@ -26,10 +32,42 @@ class PlainDenoiser(nn.Module):
         return self.denoiser(x, NoiseLevel(alpha, sigma), Condition(label, tokens)).x0
 
 
+class PlainSampler(nn.Module):
+    """Pictures (B, C, H, W) in the network's range of standard normal noise (B, C, H, W), by first-order steps over
+    levels (N + 1,), noisiest first; then follows what they show, as for `PlainDenoiser`.
+    """
+
+    def __init__(self, denoiser: Denoiser, levels: NoiseLevel):
+        super().__init__()
+        self.denoise = PlainDenoiser(denoiser)
+        self.levels = list(zip(levels.alpha.tolist(), levels.sigma.tolist(), strict=True))
+        self.prior_std = norm(levels.at(0), denoiser.data_std).item()
+
+    def forward(self, noise: Tensor, *shown: Tensor) -> Tensor:
+        x, one = self.prior_std * noise, torch.ones_like(noise[:, 0, 0, 0], dtype=torch.float64)
+        for (alpha, sigma), (next_alpha, next_sigma) in pairwise(self.levels):
+            x0 = self.denoise(x, alpha * one, sigma * one, *shown)
+            x = next_alpha * x0 + next_sigma * ((x - alpha * x0) / sigma)
+        return x
+
+
+def plain(run: Run) -> nn.Module:
+    """What is exported of a run: its denoiser, or, of a distilled one, which knows its own levels alone, all of it."""
+    if run.config.distill is None:
+        return PlainDenoiser(run.denoiser).eval()
+    return PlainSampler(run.denoiser, levels_of(run, run.sampler(SampleConfig()))).eval()
+
+
+def levels_of(run: Run, sampler: SamplerConfig) -> NoiseLevel:
+    """The levels (N + 1,) that a sampler visits, noisiest first."""
+    return sampler.levels(build(SCHEDULES, run.config.train.schedule, "schedule"))
+
+
 def input_names(run: Run) -> list[str]:
-    """The names of the inputs of `PlainDenoiser`, in order."""
+    """The names of the inputs of `plain`, in order."""
     labelled, reads = run.config.data.num_labels > 0, run.denoiser.text_encoder is not None
-    return ["x", "alpha", "sigma", *(["label"] if labelled else []), *(["tokens"] if reads else [])]
+    first = ["x", "alpha", "sigma"] if run.config.distill is None else ["noise"]
+    return [*first, *(["label"] if labelled else []), *(["tokens"] if reads else [])]
 
 
 def examples(run: Run, n: int, seed: int = 0) -> tuple[Tensor, ...]:
@@ -43,4 +81,5 @@ def examples(run: Run, n: int, seed: int = 0) -> tuple[Tensor, ...]:
         assert run.config.data.text is not None
         words = run.config.data.text.words.split(" ")
         shown.append(denoiser.text_encoder.read([" ".join(words[: i % 4]) for i in range(n)]))
-    return x, alpha, sigma, *shown
+    first = (x, alpha, sigma) if run.config.distill is None else (x,)
+    return *first, *shown

@@ -29,7 +29,10 @@ def draw(
     if "tokens" in about["inputs"]:
         shown["tokens"] = np.array([about["no_text"]] * count) if tokens is None else np.asarray(tokens, np.int64)
     levels = list(zip(about["alpha"], about["sigma"]))
-    x = (about["prior_std"] * noise).astype(np.float32)
+    if "noise" in about["inputs"]:  # a distilled model, which is exported whole
+        (x,), levels = network.run(None, {"noise": noise.astype(np.float32), **shown}), []
+    else:
+        x = (about["prior_std"] * noise).astype(np.float32)
     for (alpha, sigma), (next_alpha, next_sigma) in pairwise(levels):  # from the noisiest to the clean one
         level = {"alpha": np.full(count, alpha), "sigma": np.full(count, sigma)}
         (x0,) = network.run(None, {"x": x, **level, **shown})
