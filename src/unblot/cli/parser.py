@@ -17,6 +17,7 @@ from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
 from unblot.config.serving import ServeConfig
+from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
@@ -108,6 +109,7 @@ def _training(command: Command) -> None:
     train.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
     train.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(train, DataConfig, skip=["data"])
+    add_flags(train, TransferConfig)
     add_flags(train, LatentConfig)
     add_flags(train, TrainConfig)
 

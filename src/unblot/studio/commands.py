@@ -9,6 +9,7 @@ from unblot.config.options import check_value, field_type
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
 from unblot.config.tables import DECIDED, entries, help_of
+from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, flag
 
 
@@ -25,7 +26,7 @@ class Choices(NamedTuple):
 
 COMMANDS = {
     "train": Choices(
-        (DataConfig, LatentConfig, TrainConfig),
+        (DataConfig, TransferConfig, LatentConfig, TrainConfig),
         ("size", "budget", "preset", "clusters", "augment", "seed"),
         ("data", "log_to"),
     ),
@@ -118,7 +119,7 @@ def _field(f: dataclasses.Field) -> Field:
     known = default is not dataclasses.MISSING and default not in (None, "", False)
     return Field(
         f.name,
-        f.name.replace("_", " ") if len(f.name) > 1 else "how many",
+        f.name.rstrip("_").replace("_", " ") if len(f.name) > 1 else "how many",
         help_of(f),
         kind,
         f.metadata["group"],
