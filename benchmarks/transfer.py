@@ -26,7 +26,7 @@ from unblot.runs.metrics import mean_loss
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.plan import plan_run
 from unblot.training.trainer import Trainer, denoising_trainer
-from unblot.training.transfer import Source, add_choices, opened, with_origin
+from unblot.training.transfer import Source, add_choices, matched, opened, with_origin
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 
@@ -107,9 +107,9 @@ def hold_back(trainer: Trainer, start: Source, share: float) -> None:
 
     The update of AdamW and of Muon is in proportion to the learning rate.
     """
-    taken = [
-        p for n, p in trainer.denoiser.named_parameters() if n in start.weights and p.shape == start.weights[n].shape
-    ]
+    new = dict(trainer.denoiser.named_parameters())
+    found = matched(start, start.weights, trainer.config, {name: p.shape for name, p in new.items()})
+    taken = [new[name] for name, match in found.items() if match.axes is not None and not match.why]
     optimizer = trainer.optimizers["denoiser"]
     whole_step = optimizer.step
 

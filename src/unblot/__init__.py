@@ -12,6 +12,8 @@ from unblot.errors import UnblotError
 
 if TYPE_CHECKING:
     from unblot.api import audit, choose_ema, distill, evaluate, plan, resume, train, tune
+    from unblot.interchange.card import write_card
+    from unblot.interchange.publish import publish
     from unblot.lessons.page import explain
     from unblot.runs.run import Run, Samples, load
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     **dict.fromkeys(("audit", "choose_ema", "distill", "evaluate", "plan", "resume", "train", "tune"), "unblot.api"),
     "explain": "unblot.lessons.page",
+    "publish": "unblot.interchange.publish",
+    "write_card": "unblot.interchange.card",
     **dict.fromkeys(("Run", "Samples", "load"), "unblot.runs.run"),
 }
 __all__ = [
@@ -34,9 +38,11 @@ __all__ = [
     "explain",
     "load",
     "plan",
+    "publish",
     "resume",
     "train",
     "tune",
+    "write_card",
 ]
 
 

@@ -281,8 +281,9 @@ def explain_command(args: dict[str, Any]) -> None:
 def show_command(args: dict[str, Any]) -> None:
     """Describe a run: its data, network, process, how it was trained, and its losses."""
     from unblot.runs.describe import describe
+    from unblot.runs.hub import local_run
 
-    say(describe(args["run"]))
+    say(describe(local_run(args["run"])))
 
 
 def studio_command(args: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli import handing_on
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
+from unblot.config.card import CardConfig
 from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
@@ -215,6 +216,15 @@ def _handing_on(command: Command) -> None:
     export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
     add_flags(export, ExportConfig)
 
+    card = command("card", "write a model card", handing_on.card_command, "RUN [--license NAME]")
+    _add_run(card)
+    add_flags(card, CardConfig)
+    publish = command("publish", "put a run on the Hugging Face hub", handing_on.publish_command, "RUN OWNER/NAME")
+    _add_run(publish)
+    publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
+    publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
+    add_flags(publish, CardConfig)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. Returns 0 where it succeeded, 2 for bad input, 130 where it was interrupted."""
@@ -260,7 +270,7 @@ def _fail(message: str) -> int:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "run", metavar="RUN", help="a run folder, or a model.safetensors")
+    add_path(parser, "run", metavar="RUN", help="a run folder, a model.safetensors, or hf:OWNER/NAME of the hub")
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:

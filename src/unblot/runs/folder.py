@@ -11,6 +11,7 @@
     checkpoints/         everything needed to go on
     snapshots/           averages of the weights on the way, from which others are rebuilt
     samples/  report/    samples, also those from during training; the evaluation
+    card/                the model card, with a picture
 
 Files are written under another name and then renamed, so that a reader never sees half of one.
 """
@@ -47,12 +48,14 @@ __all__ = ["locked"]
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 PLAN = "plan.json"
 CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"
+CARD = "card"
 TUNING = "tuning.json"
 BEST, LOG, WANDB_ID = "best.safetensors", "training.log", "wandb.id"
 
 OURS = re.compile(  # every file that unblot writes into a run folder, besides those that a manifest in samples/ lists
     r"(config|plan|tuning)\.json|(model|teacher|best|autoencoder)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
-    r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|snapshots/\d{8}\.safetensors"
+    r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|card/(README\.md|samples\.png)"
+    r"|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
 )
 TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what a killed process leaves

@@ -19,6 +19,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.nn import NETWORKS
 from unblot.runs.folder import CONFIG, MODEL, SNAPSHOTS, build_denoiser, load_model, model_file, read_config
+from unblot.runs.hub import local_run
 from unblot.runs.snapshots import at_snapshot
 from unblot.specs import parse
 from unblot.system.files import checksum
@@ -68,7 +69,7 @@ def opened(choices: dict[str, Any]) -> Source | None:
 
 def read_source(path: str) -> Source:
     """The averaged weights of a run, of a model file, or of a snapshot in a run. Raises UnblotError for others."""
-    place = user_path(path)
+    place = local_run(user_path(path))
     if place.parent.name == SNAPSHOTS and (place.parent.parent / CONFIG).is_file():
         config = read_config(place.parent.parent)
         file, denoiser = place, at_snapshot(place, config)
