@@ -17,6 +17,7 @@ from unblot.data.dataset import Dataset, open_data
 from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg
+from unblot.nn.own import import_named
 from unblot.runs.conditions import as_trained
 from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
 from unblot.runs.labels import choose_labels
@@ -70,6 +71,7 @@ def train(
     budget="20m" trains for a given time instead of a number of steps. Raises UnblotError for bad input, before anything
     is written.
     """
+    import_named(choices.get("network"))
     start = opened(choices)
     check_choices(choices)
     budget = budget_of(choices)
@@ -101,6 +103,7 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     With a budget the network, batch size and number of steps are those of a run without one, since trial steps decide
     them.
     """
+    import_named(choices.get("network"))
     start = opened(choices)
     check_choices(choices)
     budget_of(choices)

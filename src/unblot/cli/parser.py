@@ -11,6 +11,7 @@ from typing import Any
 from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli import handing_on
+from unblot.cli.edits import EDITS
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.card import CardConfig
 from unblot.config.export import ExportConfig
@@ -30,35 +31,6 @@ The model, and everything about how it was made, is in the run folder."""
 
 DATA = "a folder, archive or array file of pictures, or built-in data: digits, moons, rings, gaussians"
 
-EDITS: dict[str, tuple[str, tuple[tuple[str, dict[str, Any]], ...]]] = {  # what it does, and flags of its own
-    "inpaint": (
-        "fill the masked part of a picture to fit the rest, which stays as it is",
-        (("--mask", {"metavar": "FILE", "help": "white where the picture is new (default: the transparent pixels)"}),),
-    ),
-    "outpaint": (
-        "continue a picture beyond its border; the picture stays as it is",
-        tuple(
-            (f"--{side}", {"type": int, "metavar": "N", "help": f"pixels to add on the {side}"})
-            for side in ("left", "right", "top", "bottom")
-        ),
-    ),
-    "upscale": (
-        "make large pictures that reduce to a small one",
-        (("--factor", {"type": int, "metavar": "N", "help": "first make pictures of the run's size N times smaller"}),),
-    ),
-    "colorize": ("give a gray picture colours (a picture in colour is made gray first)", ()),
-    "img2img": (
-        "start from a picture with noise added: coarse features stay, fine ones are new",
-        (("--strength", {"type": float, "metavar": "SHARE", "help": "share of the steps, 0 to 1 (default: 0.5)"}),),
-    ),
-    "variations": (
-        "make variations of a picture",
-        (("--amount", {"type": float, "metavar": "SHARE", "help": "0 none, 1 another picture (default: 0.3)"}),),
-    ),
-    "interpolate": ("make pictures between two", ()),
-    "reconstruct": ("find the noise of a picture, sample from it again, and measure the difference", ()),
-}
-
 Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.ArgumentParser]
 
 
@@ -66,6 +38,14 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     parser = Parser(prog="unblot", description=DESCRIPTION, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"unblot {__version__}")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="allow networks of this Python module, of the working directory or installed",
+    )
     parser.add_argument(
         "--print-completion",
         default=argparse.SUPPRESS,
@@ -234,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parsed = vars(make_parser().parse_args(argv))
         with command_line(), _notes():
+            for module in parsed.pop("modules"):
+                _import_networks(module)
             parsed.pop("command")(parsed)
             sys.stdout.flush()
     except UnblotError as e:
@@ -245,6 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _import_networks(module: str) -> None:
+    from unblot.nn.own import import_networks
+
+    import_networks(module)
 
 
 @contextmanager

@@ -246,7 +246,7 @@ def latent_facts(data: DataFacts, latent: LatentConfig) -> DataFacts:
 @dataclass(frozen=True)
 class RunConfig:
     """Everything needed to rebuild a run's model, and to say how it was made. origin: of a run that began with weights
-    of another."""
+    of another. code: the version of an own network's code, "" for networks of unblot's."""
 
     source: DataConfig
     data: DataFacts
@@ -255,6 +255,7 @@ class RunConfig:
     distill: DistillConfig | None = None
     latent: LatentConfig | None = None
     origin: Origin | None = None
+    code: str = ""
 
     @property
     def seen(self) -> DataFacts:
@@ -277,9 +278,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         plain = dataclasses.asdict(self)
-        if self.origin is None:  # what is stored of every other run stays as it was
-            del plain["origin"]
-        return plain
+        return {k: v for k, v in plain.items() if v or k not in ("origin", "code")}  # others are stored as ever
 
     @classmethod
     def from_dict(cls, raw: Any) -> "RunConfig":

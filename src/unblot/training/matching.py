@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from unblot.config.schema import RunConfig
-from unblot.nn import NETWORKS
+from unblot.nn.own import networks_for
 from unblot.specs import parse
 from unblot.text.encoder import TEXT_ENCODERS
 from unblot.text.tokenizer import Tokenizer
 
-ENTERING, LEAVING = ("enter", "conv_in"), ("leave", "conv_out", "join", "gate")  # parts that meet the picture
+ENTERING, LEAVING = ("enter", "conv_in"), ("leave", "conv_out", "join")  # parts that meet the picture
 LABELS = ("network.embed_label.weight", "network.class_embedding.weight")
 TOKENS, POSITIONS = "text_encoder.tokens", "text_encoder.positions"
 UNLABELLED = "no label"  # what the last row of a table of labels is called
@@ -30,8 +30,7 @@ class Side(NamedTuple):
 
     shapes: of all tensors, by name. width, text: channels of a run in the network and in its text encoder, 0 where not
     known. channels: of the picture. each: entries that stand for one of them where the network meets the picture, 0
-    where not known. joined: whether the folded picture joins the input of the last layer. rows: what the rows of tables
-    are called.
+    where not known. rows: what the rows of tables are called.
     """
 
     shapes: Mapping[str, torch.Size]
@@ -39,7 +38,6 @@ class Side(NamedTuple):
     text: int
     channels: int
     each: int
-    joined: bool
     rows: Mapping[str, Sequence[Hashable]]
 
     def runs(self, name: str, axis: int) -> Runs:
@@ -52,8 +50,6 @@ class Side(NamedTuple):
             return [picture, size - picture] if picture else []  # then those of augmentation
         if part in LEAVING and axis == 0:
             return _equal(size, picture)
-        if part == "leave" and axis == 1 and self.joined:
-            return [*_equal(size - picture, self.width), picture]
         if axis == 1 and (part == "embed_text" or name.endswith("key_value.weight")):
             return _equal(size, self.text)
         return _equal(size, self.width)
@@ -71,9 +67,10 @@ class Match(NamedTuple):
 
 def side_of(config: RunConfig, shapes: Mapping[str, torch.Size]) -> Side:
     """The side of a run whose network has tensors of these shapes."""
-    kind, options = parse(NETWORKS, config.train.network, "network")
+    kind, options = parse(networks_for(config.train.network), config.train.network, "network")
     seen, text = config.seen, config.data.text
-    each = {"ddpm_unet": 1, "mlp": seen.height * seen.width}.get(kind, options.get("patch", 0) ** 2)
+    square = options["patch"] ** 2 if kind in ("unet", "dit") else 0
+    each = {"ddpm_unet": 1, "mlp": seen.height * seen.width}.get(kind, square)
     rows: dict[str, Sequence[Hashable]] = dict.fromkeys(LABELS, labels_of(config))
     width = 0
     if text is not None:
@@ -81,7 +78,7 @@ def side_of(config: RunConfig, shapes: Mapping[str, torch.Size]) -> Side:
         width = chosen.get("width", 0)
         if encoder == "transformer":
             rows |= {TOKENS: list(Tokenizer(text).vocabulary), POSITIONS: range(text.length)}
-    return Side(shapes, options.get("width", 0), width, seen.channels, each, bool(options.get("join")), rows)
+    return Side(shapes, options.get("width", 0), width, seen.channels, each, rows)
 
 
 def labels_of(config: RunConfig) -> list[Hashable]:

@@ -17,7 +17,7 @@ from unblot.config.transfer import Origin, Taken, TransferConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
-from unblot.nn import NETWORKS
+from unblot.nn.own import networks_for
 from unblot.runs.folder import CONFIG, MODEL, SNAPSHOTS, build_denoiser, load_model, model_file, read_config
 from unblot.runs.hub import local_run
 from unblot.runs.snapshots import at_snapshot
@@ -96,8 +96,9 @@ def own_source(folder: Path, config: RunConfig) -> Source | None:
 
 def check_network(source: Source, network: str) -> None:
     """Raises UnblotError for a network in which the source's layers have no place."""
-    there, own = parse(NETWORKS, source.config.train.network, "network")
-    here, options = parse(NETWORKS, network, "network")
+    (there, own), (here, options) = (
+        parse(networks_for(spec), spec, "network") for spec in (source.config.train.network, network)
+    )
     way_out = f"leave out {arg('network')} to take the source's, or leave out {arg('from_')}"
     if here != there:
         raise UnblotError(
