@@ -4,24 +4,20 @@ run = unblot.train("pictures/")
 unblot.load("runs/pictures").sample(16, steps=20, seed=0).grid().save("new.png")
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unblot._version import __version__
 from unblot.errors import UnblotError
+from unblot.system.lazy import names_from
 
 if TYPE_CHECKING:
     from unblot.api import audit, choose_ema, distill, evaluate, plan, resume, train, tune
+    from unblot.interchange.card import write_card
+    from unblot.interchange.publish import publish
     from unblot.lessons.page import explain
+    from unblot.nn.own import import_networks
     from unblot.runs.run import Run, Samples, load
 
-# Where each name comes from: imported when it is first asked for, so that `import unblot` costs nothing, and sampling
-# from a run imports nothing of training.
-_HOMES = {
-    **dict.fromkeys(("audit", "choose_ema", "distill", "evaluate", "plan", "resume", "train", "tune"), "unblot.api"),
-    "explain": "unblot.lessons.page",
-    **dict.fromkeys(("Run", "Samples", "load"), "unblot.runs.run"),
-}
 __all__ = [
     "Run",
     "Samples",
@@ -32,15 +28,26 @@ __all__ = [
     "distill",
     "evaluate",
     "explain",
+    "import_networks",
     "load",
     "plan",
+    "publish",
     "resume",
     "train",
     "tune",
+    "write_card",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'unblot' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+# Each name is imported when it is first asked for: `import unblot` costs nothing, drawing imports nothing of training.
+__getattr__ = names_from(
+    __name__,
+    {
+        "unblot.api": ("audit", "choose_ema", "distill", "evaluate", "plan", "resume", "train", "tune"),
+        "unblot.interchange.card": ("write_card",),
+        "unblot.interchange.publish": ("publish",),
+        "unblot.lessons.page": ("explain",),
+        "unblot.nn.own": ("import_networks",),
+        "unblot.runs.run": ("Run", "Samples", "load"),
+    },
+)

@@ -17,7 +17,7 @@ from unblot.data.dataset import Dataset, open_data
 from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg
-from unblot.runs.budget_plan import BudgetPlan
+from unblot.nn.own import import_named
 from unblot.runs.conditions import as_trained
 from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
 from unblot.runs.labels import choose_labels
@@ -29,14 +29,13 @@ from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.training import checkpoint
-from unblot.training.announce import announce
-from unblot.training.budget import go_on, keep, planned, training_seconds, try_out
+from unblot.training.budget import go_on, planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
-from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.latents import first_stage, with_first_stage
-from unblot.training.loop import run_training
 from unblot.training.plan import SPECS, check_choices, plan_run
+from unblot.training.session import train_to_end
 from unblot.training.trainer import Trainer, denoising_trainer
+from unblot.training.transfer import add_choices, opened, own_source, with_origin
 
 __all__ = [
     "SPECS",
@@ -67,28 +66,35 @@ def train(
 ) -> Run:
     """Trains a model on `data` and returns the run; `choices` are fields of `DataConfig` and `TrainConfig`.
 
-    out: the run folder, by default a new one in `runs/`. overwrite: replaces the run in `out`; files that unblot did
-    not write stay. budget="20m" trains for a given time instead of a number of steps. Raises UnblotError for bad
-    input, before anything is written.
+    from_: a run, model file or snapshot whose weights it begins with, as far as they fit. out: the run folder, by
+    default a new one in `runs/`. overwrite: replaces the run in `out`; files that unblot did not write stay.
+    budget="20m" trains for a given time instead of a number of steps. Raises UnblotError for bad input, before anything
+    is written.
     """
+    import_named(choices.get("network"))
+    start = opened(choices)
     check_choices(choices)
     budget = budget_of(choices)
     folder = None if out is None else user_path(out)
     if folder is not None:
         refuse_run(folder, overwrite)
     source, dataset = data_of_choices(data, choices, quiet)
+    begun = add_choices(start, dataset, choices)
     controller = BudgetController(budget, shared_clock(join_group()))
     group, latent = join_group(), bool(choices.get("latent"))
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
-    trainer = None if latent else denoising_trainer(config, dataset)
+    config = with_origin(config, start, begun)
+    trainer = None if latent else denoising_trainer(config, dataset, start)
     with claimed(folder, Path("runs") / dataset.name, group) as claim:
         if group.is_main_process:
             create(claim, config, overwrite)
+            if trainer is not None and start is not None:  # from here on the run needs its source no more
+                save_model(claim / MODEL, config, trainer.denoiser.state_dict())
         if trainer is None:  # the first stage of latents: before trial steps, in a folder to go on from
             choices["latent_steps"], dataset = first_stage(claim, config, dataset, controller, line_printer(quiet))
             config, budget_plan = planned(source, dataset, choices, budget, controller)
             trainer = denoising_trainer(config, dataset)
-        return _train(claim, trainer, controller, budget_plan, quiet)
+        return train_to_end(claim, trainer, controller, budget_plan, quiet)
 
 
 def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) -> RunConfig:
@@ -97,10 +103,13 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     With a budget the network, batch size and number of steps are those of a run without one, since trial steps decide
     them.
     """
+    import_named(choices.get("network"))
+    start = opened(choices)
     check_choices(choices)
     budget_of(choices)
     source, dataset = data_of_choices(data, choices, quiet)
-    return plan_run(source, dataset, choices)
+    begun = add_choices(start, dataset, choices)
+    return with_origin(plan_run(source, dataset, choices), start, begun)
 
 
 def resume(
@@ -143,13 +152,13 @@ def resume(
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
     budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
     if config.distill is None:
-        trainer = denoising_trainer(config, dataset)
+        trainer = denoising_trainer(config, dataset, None if state else own_source(folder, config))
     else:
         trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             write_run_config(folder, config)
-        return _train(folder, trainer, controller, budget_plan, quiet, resuming=True)
+        return train_to_end(folder, trainer, controller, budget_plan, quiet, resuming=True)
 
 
 def distill(
@@ -185,7 +194,7 @@ def distill(
         if trainer.group.is_main_process:
             create(claim, config, overwrite)
             keep_teacher(claim, path)
-        return _train(claim, trainer, BudgetController(), None, quiet)
+        return train_to_end(claim, trainer, BudgetController(), None, quiet)
 
 
 def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
@@ -273,25 +282,3 @@ def audit(
 
     found = audit_dataset(dataset, near=near, flipped=flipped, seconds=seconds, report=line_printer(quiet))
     return found, dataset
-
-
-def _train(
-    folder: Path,
-    trainer: Trainer,
-    controller: BudgetController,
-    budget_plan: BudgetPlan | None,
-    quiet: bool,
-    resuming: bool = False,
-) -> Run:
-    train = trainer.config.train
-    monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.is_main_process)
-    monitor.note(announce(trainer, folder))
-    if budget_plan is not None:
-        monitor.note(str(budget_plan))
-        keep(folder, budget_plan, trainer)
-    finished = run_training(folder, trainer, monitor, controller, resuming)
-    if budget_plan is not None:
-        keep(folder, budget_plan, trainer, controller.used())
-    if not finished:
-        monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
-    return load(folder, train.device)

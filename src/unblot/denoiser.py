@@ -54,7 +54,8 @@ class Denoised(NamedTuple):
 class Denoiser(nn.Module):
     """A network with its parameterization, `x0_hat = c_skip·x_t + c_out·F(c_in·x_t, level, condition)`.
 
-    network: computes F; its `embeds` names the noise embedding that it takes. parameterization: a name in
+    network: computes F; its `embeds` names the noise embedding that it takes, log(sigma/alpha) where it has none or
+    ddpm_index. parameterization: a name in
     PARAMETERIZATIONS. data_std: standard deviation of the data in the network's range. num_classes: labels are 0 …
     num_classes − 1, and num_classes is "no label"; 0 for a model without labels. augmentations: the number of
     augmentation parameters, which are further input channels of constant value; they are zeros in sampling (Karras et
@@ -146,7 +147,7 @@ class Denoiser(nn.Module):
 
         With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
-        embed = ddpm_index if self.network.embeds == "ddpm_index" else log_noise_ratio
+        embed = ddpm_index if getattr(self.network, "embeds", "") == "ddpm_index" else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)

@@ -53,8 +53,8 @@ def arg(name: str, value: Any = None) -> str:
 
 
 def flag(name: str) -> str:
-    """The flag of the command line for a choice: `--batch-size`, `-n`."""
-    return "-" + name if len(name) == 1 else "--" + name.replace("_", "-")
+    """The flag of the command line for a choice: `--batch-size`, `-n`, and `--from` for `from_`, a word of Python's."""
+    return "-" + name if len(name) == 1 else "--" + name.rstrip("_").replace("_", "-")
 
 
 @contextmanager

@@ -24,11 +24,14 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
 def parse(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> tuple[str, dict[str, Any]]:
     """The name of the entry and all its options, with defaults, for a spec `name` or `name:key=value,key=value`.
 
-    Values take the type of the option's default. A text alone, `name:text`, is the first option if that is a text.
+    Values take the type of the option's default. A text alone, `name:text`, is the first option if that is a text. A
+    name that has a colon itself, as that of an own network, is followed by a comma: `module:Name,key=value`.
     Raises UnblotError for an unknown name, an unknown option or a value of the wrong type; `kind` ("solver") is the
     word used in the message.
     """
     name, _, tail = spec.partition(":")
+    for long in (entry for entry in table if ":" in entry and f"{spec},".startswith(f"{entry},")):
+        name, tail = long, spec[len(long) + 1 :]
     if name not in table:
         raise UnblotError(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
     options = options_of(table[name])
@@ -57,7 +60,7 @@ def several(spec: str) -> list[str]:
 
 
 def _written(name: str, options: dict[str, Any]) -> str:
-    return name + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
+    return name + ((",:"[":" not in name]) + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
 
 
 def build(table: Mapping[str, Callable[..., T]], spec: str, kind: str, *args: Any) -> T:

@@ -51,6 +51,7 @@ def _dry_run(data: str, args: dict[str, Any]) -> None:
     """Prints every choice of a run with what decides it."""
     from unblot import api
     from unblot.config.presets import reasons
+    from unblot.runs.origin import describe_origin
     from unblot.system.memory import in_words
     from unblot.training.memory import planned_bytes
 
@@ -69,6 +70,9 @@ def _dry_run(data: str, args: dict[str, Any]) -> None:
         why |= dict.fromkeys(
             sorted({"network", "steps", "batch_size"} - set(given)), "trial steps, when training starts"
         )
+    if config.origin is not None:
+        why |= dict.fromkeys(config.origin.choices, "of the run that it begins with")
+        say(describe_origin(config.origin))
     rows += [(name, getattr(train, name), reason) for name, reason in why.items()]
     width = max(len(flag(name)) for name, *_ in rows)
     for name, value, reason in rows:
@@ -277,8 +281,9 @@ def explain_command(args: dict[str, Any]) -> None:
 def show_command(args: dict[str, Any]) -> None:
     """Describe a run: its data, network, process, how it was trained, and its losses."""
     from unblot.runs.describe import describe
+    from unblot.runs.hub import local_run
 
-    say(describe(args["run"]))
+    say(describe(local_run(args["run"])))
 
 
 def studio_command(args: dict[str, Any]) -> None:

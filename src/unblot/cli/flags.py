@@ -70,7 +70,7 @@ def add_flags(
         how |= {"action": "append"} if about["repeats"] else {}
         name = flag(field.name)
         action = added[about["group"]].add_argument(
-            name, default=argparse.SUPPRESS, help=help_of(field).replace("%", "%%"), **how
+            name, dest=field.name, default=argparse.SUPPRESS, help=help_of(field).replace("%", "%%"), **how
         )
         if about["value"] == "PATH":
             action.complete = FILES

@@ -1,4 +1,4 @@
-"""The commands that hand a run on: to other programs over HTTP, and to other runtimes."""
+"""The commands that hand a run on: to other programs over HTTP, to other runtimes, and to other people."""
 
 from typing import Any
 
@@ -34,3 +34,30 @@ def export_command(args: dict[str, Any]) -> None:
     except ModuleNotFoundError as e:
         raise UnblotError(f"exporting needs the package {e.name}; pip install 'unblot[onnx]'") from None
     say(f"the denoiser is in {folder}; it differs from the run's by {worst:.1g} at most")
+
+
+def card_command(args: dict[str, Any]) -> None:
+    """Write a model card, RUN/card/README.md, with a picture of samples: data, recipe, figures with what real pictures
+    reach, copies of training pictures, licence. Figures are those of `unblot evaluate`, where it was run."""
+    from unblot import api
+    from unblot.config.card import CardConfig
+    from unblot.interchange.card import write_card
+
+    run = args.pop("run")
+    config = CardConfig(**args)
+    say(f"the card is in {write_card(api.load(run, config.device), config)}")
+
+
+def publish_command(args: dict[str, Any]) -> None:
+    """Put a run on the Hugging Face hub with a new card, from where `unblot sample hf:OWNER/NAME` takes it.
+
+    The model, its configuration and its tuning go there, and no picture of the data. Log in first with: hf auth login.
+    """
+    from unblot import api
+    from unblot.config.card import CardConfig
+    from unblot.interchange.publish import publish
+
+    run, name, private = args.pop("run"), args.pop("name"), args.pop("private")
+    config = CardConfig(**args)
+    address = publish(api.load(run, config.device), name, config, private)
+    say(f"published   {address}\ndraw        unblot sample hf:{name.removeprefix('hf:')}")

@@ -11,12 +11,15 @@ from typing import Any
 from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli import handing_on
+from unblot.cli.edits import EDITS
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
+from unblot.config.card import CardConfig
 from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
 from unblot.config.serving import ServeConfig
+from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
@@ -28,35 +31,6 @@ The model, and everything about how it was made, is in the run folder."""
 
 DATA = "a folder, archive or array file of pictures, or built-in data: digits, moons, rings, gaussians"
 
-EDITS: dict[str, tuple[str, tuple[tuple[str, dict[str, Any]], ...]]] = {  # what it does, and flags of its own
-    "inpaint": (
-        "fill the masked part of a picture to fit the rest, which stays as it is",
-        (("--mask", {"metavar": "FILE", "help": "white where the picture is new (default: the transparent pixels)"}),),
-    ),
-    "outpaint": (
-        "continue a picture beyond its border; the picture stays as it is",
-        tuple(
-            (f"--{side}", {"type": int, "metavar": "N", "help": f"pixels to add on the {side}"})
-            for side in ("left", "right", "top", "bottom")
-        ),
-    ),
-    "upscale": (
-        "make large pictures that reduce to a small one",
-        (("--factor", {"type": int, "metavar": "N", "help": "first make pictures of the run's size N times smaller"}),),
-    ),
-    "colorize": ("give a gray picture colours (a picture in colour is made gray first)", ()),
-    "img2img": (
-        "start from a picture with noise added: coarse features stay, fine ones are new",
-        (("--strength", {"type": float, "metavar": "SHARE", "help": "share of the steps, 0 to 1 (default: 0.5)"}),),
-    ),
-    "variations": (
-        "make variations of a picture",
-        (("--amount", {"type": float, "metavar": "SHARE", "help": "0 none, 1 another picture (default: 0.3)"}),),
-    ),
-    "interpolate": ("make pictures between two", ()),
-    "reconstruct": ("find the noise of a picture, sample from it again, and measure the difference", ()),
-}
-
 Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.ArgumentParser]
 
 
@@ -64,6 +38,14 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     parser = Parser(prog="unblot", description=DESCRIPTION, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"unblot {__version__}")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="allow networks of this Python module, of the working directory or installed",
+    )
     parser.add_argument(
         "--print-completion",
         default=argparse.SUPPRESS,
@@ -108,6 +90,7 @@ def _training(command: Command) -> None:
     train.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
     train.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(train, DataConfig, skip=["data"])
+    add_flags(train, TransferConfig)
     add_flags(train, LatentConfig)
     add_flags(train, TrainConfig)
 
@@ -213,6 +196,15 @@ def _handing_on(command: Command) -> None:
     export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
     add_flags(export, ExportConfig)
 
+    card = command("card", "write a model card", handing_on.card_command, "RUN [--license NAME]")
+    _add_run(card)
+    add_flags(card, CardConfig)
+    publish = command("publish", "put a run on the Hugging Face hub", handing_on.publish_command, "RUN OWNER/NAME")
+    _add_run(publish)
+    publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
+    publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
+    add_flags(publish, CardConfig)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. Returns 0 where it succeeded, 2 for bad input, 130 where it was interrupted."""
@@ -222,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parsed = vars(make_parser().parse_args(argv))
         with command_line(), _notes():
+            for module in parsed.pop("modules"):
+                _import_networks(module)
             parsed.pop("command")(parsed)
             sys.stdout.flush()
     except UnblotError as e:
@@ -233,6 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _import_networks(module: str) -> None:
+    from unblot.nn.own import import_networks
+
+    import_networks(module)
 
 
 @contextmanager
@@ -258,7 +258,7 @@ def _fail(message: str) -> int:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "run", metavar="RUN", help="a run folder, or a model.safetensors")
+    add_path(parser, "run", metavar="RUN", help="a run folder, a model.safetensors, or hf:OWNER/NAME of the hub")
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from unblot.config.options import (
     device_option,
     option,
 )
+from unblot.config.transfer import Origin
 from unblot.errors import UnblotError, arg
 from unblot.system.stored import convert_stored
 
@@ -244,7 +245,8 @@ def latent_facts(data: DataFacts, latent: LatentConfig) -> DataFacts:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything needed to rebuild a run's model, and to say how it was made."""
+    """Everything needed to rebuild a run's model, and to say how it was made. origin: of a run that began with weights
+    of another. code: the version of an own network's code, "" for networks of unblot's."""
 
     source: DataConfig
     data: DataFacts
@@ -252,6 +254,8 @@ class RunConfig:
     version: str
     distill: DistillConfig | None = None
     latent: LatentConfig | None = None
+    origin: Origin | None = None
+    code: str = ""
 
     @property
     def seen(self) -> DataFacts:
@@ -273,7 +277,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        return {k: v for k, v in plain.items() if v or k not in ("origin", "code")}  # others are stored as ever
 
     @classmethod
     def from_dict(cls, raw: Any) -> "RunConfig":

@@ -11,6 +11,7 @@ from unblot.runs.budget_plan import StoredPlan
 from unblot.runs.conditions import describe_text
 from unblot.runs.folder import CONFIG, METRICS, MODEL, PLAN, fingerprint, load_model, read_config
 from unblot.runs.metrics import HELD_OUT, STEP, mean_loss, of_kind, read_metrics
+from unblot.runs.origin import describe_origin
 from unblot.runs.tuning_store import DEFAULT, Tuning, lost_guides, read_tuning, usable
 from unblot.sampling.settings import choose, describe_sampler
 from unblot.system.stored import read_stored
@@ -48,6 +49,8 @@ def describe(path: Path) -> str:
         about = config.distill
         text = f"from {about.teacher}, NFE {about.nfe}, guidance {about.guidance:g}"
         rows.append(("distilled", text))
+    if config.origin is not None:
+        rows.append(("origin", describe_origin(config.origin).replace("\n", "\n" + " " * 10)))
     if path.is_dir():
         rows += _folder_rows(path, config, denoiser)
     return "\n".join(f"{name:<10}{text}" for name, text in rows)

@@ -11,6 +11,7 @@
     checkpoints/         everything needed to go on
     snapshots/           averages of the weights on the way, from which others are rebuilt
     samples/  report/    samples, also those from during training; the evaluation
+    card/                the model card, with a picture
 
 Files are written under another name and then renamed, so that a reader never sees half of one.
 """
@@ -31,11 +32,11 @@ from unblot.config.schema import OTHER_VERSION, RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, note
 from unblot.latent.first_stage import build_autoencoder
 from unblot.losses import OBJECTIVES
-from unblot.nn import NETWORKS
 from unblot.nn.autoencoder import frozen
+from unblot.nn.own import networks_for, version_of
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
@@ -47,12 +48,14 @@ __all__ = ["locked"]
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 PLAN = "plan.json"
 CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"
+CARD = "card"
 TUNING = "tuning.json"
 BEST, LOG, WANDB_ID = "best.safetensors", "training.log", "wandb.id"
 
 OURS = re.compile(  # every file that unblot writes into a run folder, besides those that a manifest in samples/ lists
     r"(config|plan|tuning)\.json|(model|teacher|best|autoencoder)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
-    r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|snapshots/\d{8}\.safetensors"
+    r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|card/(README\.md|samples\.png)"
+    r"|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
 )
 TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what a killed process leaves
@@ -70,7 +73,9 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         outputs = 2 * data.channels if learned else data.channels
         named = (inputs, outputs, size, data.num_labels)
         encoder = build(TEXT_ENCODERS, train.text_encoder, "text encoder", data.text) if data.text else None
-        network = build(NETWORKS, train.network, "network", *named, *([encoder.width] if encoder else []))
+        network = build(
+            networks_for(train.network), train.network, "network", *named, *([encoder.width] if encoder else [])
+        )
     spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
     denoiser = Denoiser(
         network, train.parameterization, train.data_std, data.num_labels, augmentations, learned, spectrum, encoder
@@ -178,6 +183,9 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     if "unblot" not in header:
         raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
     config = parse_stored(header["unblot"], RunConfig, f"the header of {str(path)!r}", OTHER_VERSION)
+    if config.code and version_of(config.train.network) != config.code:  # raises where its module may not be imported
+        note(f"{config.train.network} is another version than {str(path)!r} was trained with, {config.code}")
+    networks_for(config.train.network)
     try:
         convert_stored(config.data.values, ValueMap, "values of the data")
         with _at_most(len(weights)), torch.device("meta"):

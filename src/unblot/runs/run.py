@@ -19,6 +19,7 @@ from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
 from unblot.runs.conditions import conditions, tokens_of, towards
 from unblot.runs.folder import SNAPSHOTS, load_model
+from unblot.runs.hub import local_run
 from unblot.runs.samples import Samples, provenance
 from unblot.runs.snapshots import at_snapshot
 from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
@@ -238,7 +239,10 @@ def provenance_of(run: Run, sampler: SamplerConfig, config: SampleConfig) -> dic
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
-    """The run in a folder, or the model in a `model.safetensors`. Raises UnblotError where there is none."""
-    path = user_path(path)
+    """The run in a folder, the model in a `model.safetensors`, or `hf:OWNER/NAME` of the hub, which is copied first.
+
+    Raises UnblotError where there is none.
+    """
+    path = local_run(user_path(path))
     config, denoiser = load_model(path)
     return Run(path if path.is_dir() else path.parent, config, denoiser.to(available_device(device)))

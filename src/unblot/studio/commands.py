@@ -8,7 +8,8 @@ from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
-from unblot.config.tables import DECIDED, entries, help_of
+from unblot.config.tables import DECIDED, entries, help_of, names
+from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, flag
 
 
@@ -25,7 +26,7 @@ class Choices(NamedTuple):
 
 COMMANDS = {
     "train": Choices(
-        (DataConfig, LatentConfig, TrainConfig),
+        (DataConfig, TransferConfig, LatentConfig, TrainConfig),
         ("size", "budget", "preset", "clusters", "augment", "seed"),
         ("data", "log_to"),
     ),
@@ -92,6 +93,9 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
             continue
         for one in value if isinstance(value, list) and f.metadata["repeats"] else [value]:
             check_value(f, _typed(f, one))
+            entry, colon, _ = str(one).partition(":")
+            if name == "network" and colon and entry not in entries("NETWORKS"):
+                raise UnblotError(f"the studio imports no code for network {one!r}; choose {names('NETWORKS')}")
             flags += [flag(name) + ("=" if len(name) > 1 else "") + str(one)]
     return flags
 
@@ -118,7 +122,7 @@ def _field(f: dataclasses.Field) -> Field:
     known = default is not dataclasses.MISSING and default not in (None, "", False)
     return Field(
         f.name,
-        f.name.replace("_", " ") if len(f.name) > 1 else "how many",
+        f.name.rstrip("_").replace("_", " ") if len(f.name) > 1 else "how many",
         help_of(f),
         kind,
         f.metadata["group"],

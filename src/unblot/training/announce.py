@@ -5,6 +5,7 @@ from pathlib import Path
 from unblot.data.readers.listing import counted
 from unblot.errors import arg
 from unblot.runs.conditions import describe_text
+from unblot.runs.origin import describe_origin
 from unblot.system.memory import in_words
 from unblot.training.diagnostics.held_out import is_held
 from unblot.training.memory import expected_bytes
@@ -28,6 +29,8 @@ def announce(trainer: Trainer, folder: Path) -> str:
         f"{counted(train.steps, 'step')} of {train.batch_size} into {folder}{_memory(trainer)}",
         *_savings(trainer),
     ]
+    if trainer.config.origin is not None:
+        lines.append(describe_origin(trainer.config.origin))
     if data.text is not None:
         lines.append(f"captions of {counted(data.text.pictures, 'picture')}, {describe_text(data.text)}")
     if (data.num_labels or data.text) and not train.label_dropout and trainer.config.distill is None:

@@ -41,8 +41,9 @@ def run_identity(config: RunConfig) -> str:
     """A hash of everything that makes a run what it is: data, recipe, seed and, of a distillation, the teacher."""
     train = {name: value for name, value in dataclasses.asdict(config.train).items() if name not in FREE}
     distill = None if config.distill is None else dataclasses.asdict(config.distill)
-    latent = {} if config.latent is None else {"latent": dataclasses.asdict(config.latent)}
-    return _digest({"data": dataclasses.asdict(config.data), "train": train, "distill": distill, **latent})
+    parts = {"latent": config.latent, "origin": config.origin}
+    more = {name: dataclasses.asdict(part) for name, part in parts.items() if part is not None}
+    return _digest({"data": dataclasses.asdict(config.data), "train": train, "distill": distill, **more})
 
 
 def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], identity: str) -> Path:

@@ -22,6 +22,7 @@ from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg, printable
 from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
+from unblot.nn.own import networks_for, version_of
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.schedules import SCHEDULES
 from unblot.process.spectrum import Moments
@@ -94,13 +95,18 @@ def latent_of(choices: Mapping[str, Any]) -> LatentConfig | None:
 def check_specs(choices: Mapping[str, Any]) -> None:
     """Raises UnblotError for a choice from a table that is not there, or whose options are out of their ranges."""
     for name in (name for name in SPECS if name in choices):
-        canonical(SPECS[name], choices[name], name)
+        canonical(table_of(name, choices[name]), choices[name], name)
         if name in BUILT:
             build(SPECS[name], choices[name], name)
     for spec in several(choices.get("ema", "power")):
         build(EMAS, spec, "ema")
     check_optimizer(choices.get("optimizer", "adamw"))
     check_times(choices.get("times", "stratified"))
+
+
+def table_of(name: str, spec: str) -> Mapping[str, Callable[..., Any]]:
+    """The table that a spec of a field of TrainConfig is read with; see `networks_for`."""
+    return networks_for(spec) if name == "network" else SPECS[name]
 
 
 def check_machine(choices: Mapping[str, Any]) -> None:
@@ -131,10 +137,11 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     check_text(facts, config)
     check_spectrum(config, latent)
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
-    written: dict[str, Any] = {name: canonical(table, getattr(config, name), name) for name, table in SPECS.items()}
+    specs = {name: getattr(config, name) for name in SPECS}
+    written: dict[str, Any] = {name: canonical(table_of(name, spec), spec, name) for name, spec in specs.items()}
     config = dataclasses.replace(config, **written)
     check_levels(config)
-    return RunConfig(source, facts, config, __version__, latent=latent)
+    return RunConfig(source, facts, config, __version__, latent=latent, code=version_of(config.network))
 
 
 def _seen(facts: DataFacts, latent: LatentConfig | None) -> DataFacts:
@@ -197,8 +204,9 @@ def check_text(facts: DataFacts, config: TrainConfig) -> None:
     unread = f"leave the captions unread with {arg('uncaptioned', True)}"
     if facts.text is None:
         raise UnblotError(f"{printable(facts.name)!r} has no captions for {arg('text_encoder', config.text_encoder)}")
-    network = parse(NETWORKS, config.network, "network")[0]
-    if not NETWORKS[network].reads_text:  # type: ignore[attr-defined]
+    networks = networks_for(config.network)
+    network = parse(networks, config.network, "network")[0]
+    if not getattr(networks[network], "reads_text", False):
         able = " or ".join(name for name, made in NETWORKS.items() if made.reads_text)  # type: ignore[attr-defined]
         raise UnblotError(f"network {network!r} cannot read captions; choose {able}, or {unread}")
     if config.shard == "on":

@@ -25,6 +25,7 @@ from unblot.training.memory import pictures_at_a_time
 from unblot.training.optim import Optimizer
 from unblot.training.prefetch import Prefetcher
 from unblot.training.task import DenoisingTask, Task
+from unblot.training.transfer import Source, take
 
 
 class StepResult(NamedTuple):
@@ -237,9 +238,12 @@ class Trainer:
         self.skipped_steps = torch.zeros_like(self.skipped_steps)
 
 
-def denoising_trainer(config: RunConfig, dataset: Dataset) -> Trainer:
-    """The trainer of an ordinary run, before its first step."""
-    return Trainer(config, DenoisingTask(config, dataset))
+def denoising_trainer(config: RunConfig, dataset: Dataset, source: Source | None = None) -> Trainer:
+    """The trainer of an ordinary run, before its first step, with the weights that the run begins with."""
+    task = DenoisingTask(config, dataset)
+    if source is not None:
+        take(task.denoiser, source, config)
+    return Trainer(config, task)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ class RunLogger:
 
     def __init__(self, folder: Path, config: RunConfig, monitor: Monitor, is_main_process: bool = True):
         self.folder, self.monitor = folder, monitor
-        self.log_every, self.trained_before = config.train.log_every, config.distill is not None
+        self.log_every, self.trained_before = config.train.log_every, bool(config.distill or config.origin)
         self.metrics = MetricsFile(folder, is_main_process)
         self.colours: ColourStatistics | None = None
         self.octaves: OctaveStatistics | None = None

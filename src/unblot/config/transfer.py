@@ -1,0 +1,51 @@
+"""A run that begins with the weights of another: the choice, and what the run's record says of it."""
+
+from dataclasses import dataclass
+
+from unblot.config.options import Checked, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(Checked):
+    """Which weights a training begins with."""
+
+    from_: str | None = option(
+        "begin with the weights of this run, model file or snapshot, as far as they fit (default: new weights)",
+        "data",
+        "PATH",
+        default=None,
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "from_", None if self.from_ is None else str(self.from_))
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of some tensors of one part of a network.
+
+    taken: whole, in part, new (the source has none that fits) or left (the new network has no place for it). share: of
+    the part's weights that came from the source, 0 to 1; of a part that was left, 0. why: in words.
+    """
+
+    part: str
+    taken: str
+    tensors: int
+    share: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the first weights of a run came from.
+
+    path: as it was given. sha256: of that file. share: of all weights of the network that came from there. choices: of
+    the training that were taken from there too. parts: what was taken and what not.
+    """
+
+    path: str
+    sha256: str
+    share: float
+    choices: tuple[str, ...]
+    parts: tuple[Taken, ...]

@@ -1,0 +1,215 @@
+"""A run that begins with the averaged weights of another, as far as they fit: `unblot train DATA --from RUN`.
+
+Nothing else is taken: data_std and the spectrum are those of the new data, and optimizer and averages begin anew.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unblot.config.schema import RunConfig
+from unblot.config.transfer import Origin, Taken, TransferConfig
+from unblot.data.dataset import Dataset
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError, arg
+from unblot.nn.own import networks_for
+from unblot.runs.folder import CONFIG, MODEL, SNAPSHOTS, build_denoiser, load_model, model_file, read_config
+from unblot.runs.hub import local_run
+from unblot.runs.snapshots import at_snapshot
+from unblot.specs import parse
+from unblot.system.files import checksum
+from unblot.system.folders import user_path
+from unblot.training.matching import LABELS, Match, fill, match, side_of
+
+RECIPE = (  # what gives input and output of a network their meaning; taken together, where none of it is given
+    *("parameterization", "objective", "weighting", "schedule", "times", "spectrum"),
+    *("spacing", "solver", "sampling_steps"),
+)
+PLACES = {"unet": ("multipliers", "blocks"), "ddpm_unet": ("multipliers", "blocks")}  # options that move layers
+LAST_BIAS = re.compile(r"network\.(embed_noise|time_embedding)\..*bias")  # the last of these adds to every label
+
+
+class Source(NamedTuple):
+    """Weights to begin with: as they were named, the file's checksum, the run's configuration, and the weights."""
+
+    path: str
+    sha256: str
+    config: RunConfig
+    weights: dict[str, Tensor]
+
+
+def opened(choices: dict[str, Any]) -> Source | None:
+    """The source that the choices name, which is taken out of them; None where they name none.
+
+    Raises UnblotError for weights that cannot be read, or that cannot begin such a training.
+    """
+    path = TransferConfig(from_=choices.pop("from_", None)).from_
+    if path is None:
+        return None
+    source = read_source(path)
+    if source.config.latent is not None or choices.get("latent"):
+        raise UnblotError(
+            f"{arg('from_', path)} and latents do not go together: the latents of one autoencoder mean nothing to "
+            f"another; leave out {arg('from_')}, or begin with a run of pixels without {arg('latent')}"
+        )
+    if source.config.distill is not None:
+        raise UnblotError(
+            f"{path!r} was distilled and knows its own noise levels alone; begin with its teacher, "
+            f"{arg('from_', source.config.distill.teacher)}"
+        )
+    if choices.get("network"):
+        check_network(source, choices["network"])
+    return source
+
+
+def read_source(path: str) -> Source:
+    """The averaged weights of a run, of a model file, or of a snapshot in a run. Raises UnblotError for others."""
+    place = local_run(user_path(path))
+    if place.parent.name == SNAPSHOTS and (place.parent.parent / CONFIG).is_file():
+        config = read_config(place.parent.parent)
+        file, denoiser = place, at_snapshot(place, config)
+    else:
+        file = model_file(place)
+        config, denoiser = load_model(place)
+    return Source(path, checksum(file), config, {n: p.detach() for n, p in denoiser.named_parameters()})
+
+
+def own_source(folder: Path, config: RunConfig) -> Source | None:
+    """The weights that a run began with, from its own folder: for one that has no checkpoint yet.
+
+    None for a run that began with new weights. Raises UnblotError where it was stopped before it had taken them.
+    """
+    if config.origin is None:
+        return None
+    if not (folder / MODEL).exists():
+        raise UnblotError(
+            f"run {str(folder)!r} was stopped before it had the weights of {config.origin.path!r}; train it again with "
+            f"{arg('from_', config.origin.path)} and {arg('overwrite', True)}"
+        )
+    return read_source(str(folder))
+
+
+def check_network(source: Source, network: str) -> None:
+    """Raises UnblotError for a network in which the source's layers have no place."""
+    (there, own), (here, options) = (
+        parse(networks_for(spec), spec, "network") for spec in (source.config.train.network, network)
+    )
+    way_out = f"leave out {arg('network')} to take the source's, or leave out {arg('from_')}"
+    if here != there:
+        raise UnblotError(
+            f"{arg('network', network)} is another kind of network than that of {source.path!r}, which is {there}; "
+            f"{way_out}"
+        )
+    for name in PLACES.get(here, ()):
+        if options[name] != own[name]:
+            raise UnblotError(
+                f"{arg('network', network)} has {name}={options[name]}, and that of {source.path!r} {own[name]}, so "
+                f"that its layers stand in other places; {way_out}"
+            )
+
+
+def add_choices(source: Source | None, dataset: Dataset, choices: dict[str, Any]) -> tuple[str, ...]:
+    """Adds to the choices of a training on this data those that the source decides; returns their names.
+
+    The network, so that the most fits, and with captions the text encoder. Where no recipe is given, that of the
+    source too, since a network's output means what it was trained to predict.
+    """
+    if source is None:
+        return ()
+    train = source.config.train
+    names = ["network"]
+    if dataset.captions is not None and source.config.data.text is not None:
+        names.append("text_encoder")
+    if not {"preset", *RECIPE} & {name for name, value in choices.items() if value is not None}:
+        names += ["preset", *RECIPE]
+        if dataset.shape == (2, 1, 1):  # points have no spectrum
+            names.remove("spectrum")
+    taken = [name for name in names if choices.get(name) is None]
+    choices.update({name: getattr(train, name) for name in taken})
+    return tuple(taken)
+
+
+def with_origin(config: RunConfig, source: Source | None, choices: tuple[str, ...] = ()) -> RunConfig:
+    """The configuration with what is taken from the source in its record; as it is without one."""
+    if source is None:
+        return config
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in build_denoiser(config).named_parameters()}
+    weights = adapted(source, config, shapes)
+    matches = matched(source, weights, config, shapes)
+    parts, share = _table(matches, shapes, {name: w.shape for name, w in weights.items()})
+    return dataclasses.replace(config, origin=Origin(source.path, source.sha256, share, choices, parts))
+
+
+@torch.no_grad()
+def take(denoiser: Denoiser, source: Source, config: RunConfig) -> None:
+    """Puts the weights of the source into the denoiser of a run, as far as they fit."""
+    new = dict(denoiser.named_parameters())
+    shapes = {name: p.shape for name, p in new.items()}
+    weights = adapted(source, config, shapes)
+    for name, found in matched(source, weights, config, shapes).items():
+        if found.axes is not None:
+            fill(new[name], weights[name], found.axes)
+
+
+def matched(
+    source: Source, weights: Mapping[str, Tensor], config: RunConfig, shapes: Mapping[str, torch.Size]
+) -> dict[str, Match]:
+    """What each tensor of the run's network, of these shapes, takes from the source's weights."""
+    there = side_of(source.config, {name: w.shape for name, w in weights.items()})
+    here = side_of(config, shapes)
+    return {name: match(name, there, here) for name in shapes}
+
+
+def adapted(source: Source, config: RunConfig, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """The source's weights for a network with labels or without, which the source need not be; it does the same.
+
+    Without labels the row for "no label" becomes part of the bias that it was added to. With labels "no label" is 0
+    where the source had no labels. Weights of another text encoder are left out.
+    """
+    weights = dict(source.weights)
+    if _reader(source.config) != _reader(config):
+        weights = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
+    bias = max((name for name in weights if LAST_BIAS.fullmatch(name)), default="")
+    for name in LABELS:
+        if name in weights and name not in shapes and bias:
+            weights[bias] = weights[bias] + weights[name][-1]
+        elif name in shapes and name not in weights and bias in weights:
+            weights[name] = torch.zeros(1, len(weights[bias]))
+    return weights
+
+
+def _table(
+    matches: Mapping[str, Match], shapes: Mapping[str, torch.Size], there: Mapping[str, torch.Size]
+) -> tuple[tuple[Taken, ...], float]:
+    """The rows of the record, in the order of the network, and the share of its weights that are not new."""
+    rows: dict[tuple[str, str, str], list[tuple[int, int]]] = {}  # entries in all, and those taken, of each tensor
+    for name, found in matches.items():
+        size = shapes[name].numel()
+        count = 0 if found.axes is None else torch.Size([len(here) for _, here in found.axes]).numel()
+        taken = "new" if not count else "in part" if found.why else "whole"
+        rows.setdefault((_part(name), taken, found.why), []).append((size, count))
+    for name in sorted(there.keys() - shapes.keys()):
+        why = "added to a bias" if name in LABELS else "it has no place here"
+        rows.setdefault((_part(name), "left", why), []).append((there[name].numel(), 0))
+    parts = [
+        Taken(part, taken, len(sizes), sum(count for _, count in sizes) / max(1, sum(size for size, _ in sizes)), why)
+        for (part, taken, why), sizes in rows.items()
+    ]
+    kept = [pair for (_, taken, _), sizes in rows.items() if taken != "left" for pair in sizes]
+    return tuple(parts), sum(count for _, count in kept) / max(1, sum(size for size, _ in kept))
+
+
+def _reader(config: RunConfig) -> str:
+    """The kind of a run's text encoder, of a frozen one with the model that it is."""
+    return config.train.text_encoder.partition(",width=")[0].partition(":width=")[0]
+
+
+def _part(name: str) -> str:
+    """The part of a network that a tensor belongs to: `network.enter`."""
+    return ".".join(name.split(".")[:2])

@@ -1,0 +1,127 @@
+"""Networks of one's own: trained, kept by name and version, and imported only where a person has named them."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import unblot
+from helpers import refused
+from unblot import UnblotError
+from unblot.cli.parser import main
+from unblot.nn import own
+from unblot.nn.own import module_of
+from unblot.runs.folder import CONFIG, MODEL, load_model, save_model
+from unblot.specs import canonical, parse
+from unblot.studio import commands
+from unblot.system.files import checksum
+
+CODE = """
+from pathlib import Path
+from torch import nn
+
+Path("imported").touch()
+
+class MyNet(nn.Module):
+    def __init__(self, channels, out_channels, size, num_classes, *, width: int = 8):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(),
+                                    nn.Conv2d(width, out_channels, 3, padding=1))
+
+    def forward(self, x, noise, label=None):
+        return self.layers(x) + noise[:, None, None, None]
+
+class Nothing:
+    pass
+"""
+TINY = ["--steps", "2", "--batch-size", "4", "--sampling-steps", "2", "--held-out-every", "0", "--clusters", "0"]
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module in the working directory that nobody has imported yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own, "_imported", set())
+    name = f"mymodule_{tmp_path.name}"
+    Path(f"{name}.py").write_text(CODE)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def forgotten(module, monkeypatch):
+    """As in a new process."""
+    monkeypatch.setattr(own, "_imported", set())
+    sys.modules.pop(module, None)
+    Path("imported").unlink(missing_ok=True)
+
+
+def test_it_trains_and_is_kept_by_name_and_version_and_never_imported_unasked(module, monkeypatch, capsys):
+    assert main(["train", "digits", "--out", "r", "--network", f"{module}:MyNet,width=12", *TINY]) == 0
+    kept = json.loads(Path("r", CONFIG).read_text())
+    assert kept["train"]["network"] == f"{module}:MyNet,width=12"
+    assert kept["code"] == f"sha256 {checksum(Path(f'{module}.py'))}"
+    forgotten(module, monkeypatch)
+    for command in (["sample", "r", "-n", "1"], ["show", f"r/{MODEL}"], ["train", "--resume", "r", "--steps", "3"]):
+        assert f"unblot --import {module}" in refused(capsys, *command)
+    with pytest.raises(UnblotError, match=r"unblot\.import_networks"):
+        unblot.load("r")
+    assert not Path("imported").exists()
+    assert main(["--import", module, "sample", "r", "-n", "1"]) == 0
+    assert main(["--import", module, "train", "--resume", "r", "--steps", "3", "--quiet"]) == 0
+    unblot.import_networks(module)
+    assert unblot.load("r").sample(1).array.shape == (1, 1, 8, 8)
+    assert unblot.plan("digits", from_="r", quiet=True).origin.share == 1
+
+
+def test_another_version_of_the_code_is_told(module, monkeypatch, capsys):
+    assert main(["train", "digits", "--out", "r", "--network", f"{module}:MyNet", "--quiet", *TINY]) == 0
+    drawn = unblot.load("r").sample(1).array
+    forgotten(module, monkeypatch)
+    Path(f"{module}.py").write_text(CODE + "# later")
+    capsys.readouterr()
+    assert main(["--import", module, "show", "r"]) == 0
+    assert "is another version than" in capsys.readouterr().err
+    with pytest.warns(unblot.errors.UnblotNote, match="is another version"):
+        assert np.array_equal(unblot.load("r").sample(1).array, drawn)
+
+
+def test_what_is_no_network_is_one_line(module, capsys):
+    for network, words in (
+        (f"{module}:Nothing", "name a class in it that is a torch.nn.Module"),
+        (f"{module}:Missing", "has no network 'Missing'"),
+        (f"{module}:MyNet,depth=2", "has no option 'depth=2'; its options are: width=8"),
+        ("no_such_module:Net", "cannot be imported (ModuleNotFoundError"),
+    ):
+        assert words in refused(capsys, "train", "digits", "--network", network)
+    Path("broken.py").write_text("1/0")
+    assert "ZeroDivisionError" in refused(capsys, "--import", "broken", "show", "r")
+
+
+def test_a_forged_model_file_imports_nothing(module, capsys):
+    assert main(["train", "digits", "--out", "r", "--network", "mlp:width=8,depth=1", "--quiet", *TINY]) == 0
+    config, denoiser = load_model(Path("r"))
+    train = dataclasses.replace(config.train, network=f"{module}:MyNet,width=8")
+    save_model(Path("forged.safetensors"), dataclasses.replace(config, train=train), denoiser.state_dict())
+    assert "imported only if asked" in refused(capsys, "sample", "forged.safetensors")
+    assert not Path("imported").exists()
+
+
+def test_the_studio_takes_no_code():
+    with pytest.raises(UnblotError, match="imports no code"):
+        commands.arguments("train", {"network": "mymodule:MyNet"})
+    assert commands.arguments("train", {"network": "unet:width=8"}) == ["--network=unet:width=8"]
+
+
+def test_specs_of_own_networks():
+    assert module_of("a.b:Net,width=3") == "a.b"
+    assert all(module_of(spec) is None for spec in ("unet", "unet:width=3", "a.b:width=3", "a-b:Net", ":Net"))
+
+    def made(*, width: int = 8, deep: bool = False) -> None:
+        pass
+
+    table = {"a.b:Net": made}
+    assert parse(table, "a.b:Net,width=3", "network") == ("a.b:Net", {"width": 3, "deep": False})
+    assert canonical(table, "a.b:Net", "network") == "a.b:Net,width=8,deep=False"
