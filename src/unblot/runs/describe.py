@@ -32,7 +32,9 @@ def describe(path: Path) -> str:
     unlabelled = f"none; {len(data.clusters)} clusters are learned as labels" if data.clusters else "none"
     rows = [
         ("data", f"{data.name}: {data.count} training {data.kind}, {data.height} x {data.width} x {data.channels}, "
-                 f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range"),
+                 f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range")
+        if data.fingerprint else
+        ("data", f"{data.name}: imported, {data.kind} of {data.height} x {data.width} x {data.channels}"),
         ("classes", ", ".join(data.classes) or unlabelled),
         *([("captions", describe_text(data.text))] if data.text else []),
         ("network", f"{train.network} ({size})"),

@@ -36,6 +36,7 @@ from unblot.latent.first_stage import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn import NETWORKS
 from unblot.nn.autoencoder import frozen
+from unblot.process.schedules import ddpm_index, schedule_index
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
@@ -72,9 +73,9 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         encoder = build(TEXT_ENCODERS, train.text_encoder, "text encoder", data.text) if data.text else None
         network = build(NETWORKS, train.network, "network", *named, *([encoder.width] if encoder else []))
     spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
-    denoiser = Denoiser(
-        network, train.parameterization, train.data_std, data.num_labels, augmentations, learned, spectrum, encoder
-    )
+    index = schedule_index(train.schedule) if network.embeds == "schedule_index" else ddpm_index
+    seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
+    denoiser = Denoiser(network, *seen, spectrum, encoder, index)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -178,6 +179,14 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     if "unblot" not in header:
         raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
     config = parse_stored(header["unblot"], RunConfig, f"the header of {str(path)!r}", OTHER_VERSION)
+    return config, fitted(config, weights, path)
+
+
+def fitted(config: RunConfig, weights: Mapping[str, Tensor], path: Path) -> Denoiser:
+    """The denoiser of a config with the weights that were read from a file, on the CPU, in eval mode.
+
+    Raises UnblotError where they do not fit. The network is built only after that is known.
+    """
     try:
         convert_stored(config.data.values, ValueMap, "values of the data")
         with _at_most(len(weights)), torch.device("meta"):
@@ -188,7 +197,7 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     except (UnblotError, ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, MemoryError) as e:
         reason = " ".join(str(e).split())[:200]
         raise UnblotError(f"{str(path)!r} is damaged: weights and config do not fit ({reason})") from None
-    return config, denoiser.eval()
+    return denoiser.eval()
 
 
 @contextmanager
