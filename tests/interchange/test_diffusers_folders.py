@@ -1,5 +1,6 @@
 """Runs as pipelines of the diffusers library and back: its own classes load them and draw our pictures."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines import KINDS, LIBRARYS, exported, librarys, run_of
-from unblot.errors import UnblotNote
+import unblot
+from helpers import refused
+from pipelines import KINDS, LIBRARYS, NETWORK, exported, librarys, run_of
+from unblot.cli.parser import main
+from unblot.errors import UnblotError, UnblotNote
 from unblot.interchange.from_diffusers import import_run
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run, load
+from unblot.runs.run_data import data_of_run
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import trailing
@@ -153,3 +158,71 @@ def test_a_network_alone_is_taken_to_be_of_ddpm_and_that_is_said(tmp_path):
     with pytest.warns(UnblotNote, match="no scheduler_config.json"):
         config = load(import_run(tmp_path / "net", tmp_path / "run")).config
     assert (config.train.parameterization, config.train.schedule) == ("eps", LINEAR)
+
+
+HELD = {"network": KINDS["v"]["network"], "parameterization": "v", "schedule": "cosine"}
+REFUSED = {  # choices of a run that the library cannot hold, and a part of the line
+    "dit": ({"network": "dit:width=16,depth=1,heads=2"}, "no network that computes what 'dit' does"),
+    "edm": ({"parameterization": "edm"}, "do not know the parameterization 'edm'"),
+    "data_std": ({"data_std": 0.5}, "standard deviation 0.5"),
+    "learned": ({"objective": "hybrid"}, "learned variance in another form"),
+    "levels": ({"network": KINDS["ddpm"]["network"], "schedule": "scaled_linear"}, "ddpm_unet:index=schedule"),
+    "size": ({"network": KINDS["v"]["network"].replace("1-2", "1-1-1-1-1")}, "8x8 are padded to a multiple of 16"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_library_cannot_hold_is_told_in_a_line(name, tmp_path, capsys):
+    choices, part = REFUSED[name]
+    run = run_of(tmp_path / "run", **{**HELD, **choices})
+    assert part in refused(capsys, "export", run.path, "--to", "diffusers", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_of_other_exports_are_refused(tmp_path, capsys):
+    run = run_of(tmp_path / "run", **HELD)
+    for flags in (["--half"], ["--steps", "5"], ["--spacing", "time"]):
+        assert f"{flags[0]} " in refused(capsys, "export", run.path, "--to", "diffusers", *flags)
+
+
+def test_raw_weights_are_those_of_the_last_step(tmp_path, capsys):
+    choices = {"preset": "ddpm", "network": NETWORK, "steps": 2, "batch_size": 4, "held_out_every": 0}
+    run = unblot.train("digits", out=tmp_path / "run", quiet=True, preview_every=0, unlabelled=True, **choices)
+    assert main(["export", str(run.path), "--to", "diffusers", "--raw", "--out", str(tmp_path / "raw")]) == 0
+    last = load_file(run.path / "checkpoints/00000002/state.safetensors")
+    for name, tensor in load_file(tmp_path / "raw" / UNET).items():
+        assert (tensor == last[f"weights/denoiser/network.{name}"]).all()
+    averaged = load_file(exported(run, tmp_path / "averaged") / UNET)
+    assert any((averaged[n] != last[f"weights/denoiser/network.{n}"]).any() for n in averaged)
+    import_run(tmp_path / "averaged", tmp_path / "again")
+    assert "keeps averaged weights alone; leave out --raw" in refused(
+        capsys, "export", tmp_path / "again", "--to", "diffusers", "--raw"
+    )
+
+
+def test_an_imported_run_takes_the_data_that_it_is_given_and_trains_on_nothing_else(tmp_path, capsys):
+    scheduler = diffusers.DDPMScheduler(clip_sample=False)
+    one = {"in_channels": 1, "out_channels": 1}
+    diffusers.DDPMPipeline(librarys("ho", **one), scheduler).save_pretrained(tmp_path / "theirs")
+    folder = import_run(tmp_path / "theirs", tmp_path / "run")
+    config = load(folder).config
+    with pytest.raises(UnblotError, match="imported without the pictures"):
+        data_of_run(config, folder, None, quiet=True)
+    dataset, known = data_of_run(config, folder, "digits", quiet=True)
+    assert (known.data.count, known.data.fingerprint) == (len(dataset.train), dataset.fingerprint)
+    assert dataset.labels is None  # the network knows none
+    wide = dataclasses.replace(config, data=dataclasses.replace(config.data, width=16))
+    with pytest.raises(UnblotError, match="another kind"):
+        data_of_run(wide, folder, "digits", quiet=True)
+    before = files_of(folder)
+    line = refused(capsys, "train", "--resume", folder, "--data", "digits", "--steps", "5")
+    assert "was imported and has no checkpoint" in line
+    assert files_of(folder) == before
+
+
+def test_an_imported_run_of_labels_draws_each_and_is_not_guided(tmp_path, capsys):
+    diffusers.DDPMPipeline(librarys("labels"), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
+    run = load(import_run(tmp_path / "theirs", tmp_path / "run"))
+    assert run.sample(3, label="all", steps=2).labels == [0, 1, 2]
+    with pytest.raises(UnblotError, match="needs a model that was also trained without labels"):
+        run.sample(1, label="0", steps=2, guidance=2.0)

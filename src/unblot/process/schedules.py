@@ -20,7 +20,7 @@ Schedule = Callable[[Tensor], NoiseLevel]  # t (N,) in [0, 1] -> levels (N,)
 Index = Callable[[NoiseLevel], Tensor]  # level () or (B,) -> its index in a table of levels, fractions allowed
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Karras et al. 2022, table 1
-PURE_NOISE = -40.0  # log SNR that stands for alpha = 0 between two indices: a number, far below any other level
+PURE_NOISE = -2000.0  # log SNR that stands for alpha = 0 in a table: below that of any alpha > 0 of float64
 
 
 # --- levels given by a table of betas, as in DDPM
@@ -250,7 +250,7 @@ def _index_in(spec: str) -> Index:
         else:
             above = torch.searchsorted(table, snr).clamp(1, last)
         low, high = table[above - 1], table[above]
-        return last - (above - 1 + (snr - low) / (high - low))
+        return last - (above - 1 + (snr - low) / (high - low).clamp(min=1e-300))
 
     return index
 

@@ -11,7 +11,7 @@ import torch
 
 from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg
-from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, frozen_weights, save_model
+from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
 from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import write_json
 from unblot.training import checkpoint
@@ -42,10 +42,6 @@ def run_training(
         checkpoint.remove_unfinished(folder)
     finished = False
     if resume and not checkpoint.steps_saved(folder):
-        if (folder / MODEL).exists() and not (folder / METRICS).exists():
-            raise UnblotError(
-                f"run {str(folder)!r} was imported: it has no checkpoint, and training it would lose its model"
-            )
         monitor.note("note: the run was stopped before its first checkpoint; it starts again from the beginning")
         resume = False
     if resume:
