@@ -15,7 +15,10 @@ from helpers import refused
 from pipelines import KINDS, LIBRARYS, NETWORK, exported, librarys, run_of
 from unblot.cli.parser import main
 from unblot.errors import UnblotError, UnblotNote
-from unblot.interchange.from_diffusers import import_run
+from unblot.interchange.betas import SchedulerConfig
+from unblot.interchange.from_diffusers import config_of, import_run
+from unblot.interchange.unet2d import UNetConfig
+from unblot.nn import NETWORKS
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run, load
@@ -23,7 +26,7 @@ from unblot.runs.run_data import data_of_run
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import trailing
-from unblot.specs import build
+from unblot.specs import build, options_of, parse
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = [
@@ -226,3 +229,23 @@ def test_an_imported_run_of_labels_draws_each_and_is_not_guided(tmp_path, capsys
     assert run.sample(3, label="all", steps=2).labels == [0, 1, 2]
     with pytest.raises(UnblotError, match="needs a model that was also trained without labels"):
         run.sample(1, label="0", steps=2, guidance=2.0)
+
+
+HO = {"flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0, "attention_head_dim": None, "norm_eps": 1e-6}
+PUBLISHED = {  # Ho's networks as the library has them: size, channels, the level with attention, and their options here
+    "cifar10": (32, (128, 256, 256, 256), 1, {}),
+    "celebahq": (256, (128, 128, 256, 256, 512, 512), 4, {"multipliers": "1-1-2-2-4-4", "attention": "4"}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_hos_networks_are_the_default_network_but_for_their_sizes(name):
+    size, channels, level, changed = PUBLISHED[name]
+    down = tuple("AttnDownBlock2D" if i == level else "DownBlock2D" for i in range(len(channels)))
+    up = tuple(block.replace("Down", "Up") for block in reversed(down))
+    unet = UNetConfig(sample_size=size, block_out_channels=channels, down_block_types=down, up_block_types=up, **HO)
+    config = config_of(unet, SchedulerConfig(variance_type="fixed_large"), name)
+    _, options = parse(NETWORKS, config.train.network, "network")
+    assert options == {**options_of(NETWORKS["ddpm_unet"]), "groups": 32, **changed}
+    assert config.shape == (3, size, size)
+    assert (config.train.schedule, config.train.solver) == (LINEAR, "ddpm:variance=beta")

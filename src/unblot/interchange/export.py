@@ -124,7 +124,8 @@ def _program(run: Run) -> torch.export.ExportedProgram:
     plain = PlainDenoiser(run.denoiser.cpu()).eval()
     with torch.no_grad():
         plain(*inputs)  # what is computed once and kept, such as tables, is not part of the program
-    shapes = (batch, batch, batch, (batch,) * (len(inputs) - 3))
+    more = (batch,) * (len(inputs) - 3)
+    shapes = (batch, batch, batch, more) if more else (batch, batch, batch)
     return torch.export.export(plain, inputs, dynamic_shapes=shapes, strict=False)
 
 

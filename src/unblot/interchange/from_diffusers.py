@@ -74,7 +74,7 @@ def import_run(source: str | Path, out: Path | None = None, overwrite: bool = Fa
     try:
         config, line = read_config(place, source, weights)
     except UnblotError as e:
-        raise UnblotError(f"{str(source)!r} cannot be imported: {e}") from None
+        raise UnblotError(f"{str(source)!r} cannot be imported: {' '.join(str(e).split())[:400]}") from None
     if config.data.num_labels and config.data.num_labels == _labels(weights):  # none of them stands for "no label"
         weights[LABELS] = torch.cat([weights[LABELS], weights[LABELS].mean(0, keepdim=True)])
     denoiser = fitted(config, {f"network.{name}": tensor for name, tensor in weights.items()}, path)
