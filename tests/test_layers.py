@@ -74,7 +74,7 @@ def test_nothing_is_unpickled(path: Path) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             call = ast.unparse(node.func)
-            if NAMES[path] != "evaluation.efficientnet":  # published weights come as a pickle
+            if NAMES[path] not in ("evaluation.efficientnet", "interchange.pickled"):  # weights of others are pickled
                 assert call not in ("torch.load", "torch.save"), "safetensors holds tensors"
             elif call == "torch.load":
                 assert [ast.unparse(k.value) for k in node.keywords if k.arg == "weights_only"] == ["True"]

@@ -131,7 +131,7 @@ def resume(
     folder = user_path(folder)
     config = read_config(folder)
     must_be_writable(folder)
-    state = checkpoint.newest_state(folder)
+    state = checkpoint.state_to_go_on(folder)
     if steps is not None and steps < state.get("step", 0):
         raise UnblotError(
             f"{arg('steps', steps)} is less than the {state['step']} steps that the run has taken; give more than those"

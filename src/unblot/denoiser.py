@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unblot.nn.autoencoder import Autoencoder
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
 from unblot.process.parameterizations import PARAMETERIZATIONS
-from unblot.process.schedules import ddpm_index
+from unblot.process.schedules import Index, ddpm_index
 from unblot.process.spectrum import Spectrum
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
@@ -63,7 +63,8 @@ class Denoiser(nn.Module):
     variance. spectrum: of the data, for c_skip, c_out and c_in of each frequency (with edm only). text_encoder: of a
     model that reads captions.
 
-    autoencoder: of a model of latents, frozen; None where x0 is the picture itself.
+    index: of a level in the table of the run's own schedule, for a network that embeds that. autoencoder: of a model of
+    latents, frozen; None where x0 is the picture itself.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Denoiser(nn.Module):
         learned_variance: bool = False,
         spectrum: Spectrum | None = None,
         text_encoder: TextEncoder | FrozenEncoder | None = None,
+        index: Index = ddpm_index,
     ):
         super().__init__()
         self.network = network
@@ -86,6 +88,7 @@ class Denoiser(nn.Module):
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
+        self.index = index
         self.autoencoder: Autoencoder | None = None
 
     def latents(self, pictures: Tensor) -> Tensor:
@@ -147,7 +150,8 @@ class Denoiser(nn.Module):
 
         With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
-        embed = ddpm_index if getattr(self.network, "embeds", "") == "ddpm_index" else log_noise_ratio
+        kind = getattr(self.network, "embeds", "")
+        embed = self.index if kind in ("ddpm_index", "schedule_index") else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)

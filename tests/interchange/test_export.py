@@ -67,6 +67,16 @@ def test_a_distilled_run_is_exported_whole(to, tmp_path):
         export_run(run, ExportConfig(to=to, steps=4), tmp_path / "other")
 
 
+def test_a_run_without_labels_whose_network_embeds_its_own_indices(tmp_path):
+    network = "ddpm_unet:width=16,multipliers=1,blocks=1,attention=0,head=8,index=schedule"
+    choices = {"network": network, "preset": "ddpm", "schedule": "cosine:steps=50", "parameterization": "v"}
+    run = shaken(unblot.train("digits", unlabelled=True, out=tmp_path / "run", **TINY, **choices))
+    out, worst = export_run(run, ExportConfig(steps=4), tmp_path / "onnx")
+    assert worst < 1e-5
+    drawn = draw(out, noise_of(run, 3)).astype(int)
+    assert np.abs(drawn - run.sample(3, steps=4, solver="ddim").array).max() <= 1
+
+
 def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):
     out, worst = export_run(captioned, ExportConfig(steps=3), tmp_path / "onnx")
     assert worst < 1e-5

@@ -5,7 +5,10 @@ import torch
 from diffusers import UNet2DModel
 from torch import nn
 
+from unblot.errors import UnblotError
+from unblot.nn import NETWORKS
 from unblot.nn.ddpm_unet import Attention, DDPMUNet, ResBlock, Upsample, suitable_groups
+from unblot.specs import build
 
 CONFIGS = {
     "small": {"width": 32, "multipliers": "1-2-2", "blocks": 2, "attention": "1"},
@@ -13,7 +16,9 @@ CONFIGS = {
     "no_attention": {"width": 16, "multipliers": "2-1", "blocks": 3, "attention": ""},
     "one_size": {"width": 16, "multipliers": "1", "blocks": 1, "attention": "0"},
     "ho_groups": {"width": 64, "multipliers": "1-2", "blocks": 1, "attention": "1", "groups": 32},
-}
+    "library": {"width": 16, "multipliers": "1-2", "blocks": 1, "attention": "1", "eps": 0.1, "head": 8,
+                "symmetric": True, "embedding": "nichol"},
+}  # fmt: skip
 
 
 def peer(options: dict, channels: int, out: int, classes: int) -> UNet2DModel:
@@ -24,12 +29,12 @@ def peer(options: dict, channels: int, out: int, classes: int) -> UNet2DModel:
     return UNet2DModel(
         in_channels=channels,
         out_channels=out,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        downsample_padding=0,
-        norm_eps=1e-6,
+        flip_sin_to_cos=options.get("embedding") == "nichol",
+        freq_shift=int(options.get("embedding") != "nichol"),
+        downsample_padding=int(options.get("symmetric", False)),
+        norm_eps=options.get("eps", 1e-6),
         norm_num_groups=options.get("groups") or suitable_groups(width),
-        attention_head_dim=None,
+        attention_head_dim=options.get("head"),
         block_out_channels=widths,
         layers_per_block=blocks,
         down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attended],
@@ -98,6 +103,12 @@ def test_other_sizes_are_the_peer_on_a_frame_of_zeros():
     x, index, _ = batch(3, 14, 5, 0, torch.float32)
     framed = nn.functional.pad(x, (1, 2, 1, 1))
     torch.testing.assert_close(ours(x, index, None), theirs(framed, index).sample[..., 1:15, 1:6], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("option", ["eps=0", "head=3", "head=-1", "embedding=other", "index=other"])
+def test_options_that_it_does_not_have_are_refused(option):
+    with pytest.raises(UnblotError, match=option.partition("=")[0]):
+        build(NETWORKS, f"ddpm_unet:width=16,{option}", "network", 3, 3, (8, 8), 0)
 
 
 @pytest.mark.parametrize("width", [2, 8, 16, 32, 48, 64, 96, 128, 192, 256])

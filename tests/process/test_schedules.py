@@ -17,9 +17,11 @@ from unblot.process.schedules import (
     from_betas,
     karras,
     linear,
+    schedule_index,
     uniform_time_levels,
     zero_terminal_snr,
 )
+from unblot.specs import build, options_of
 
 every = pytest.mark.parametrize("schedule", [make() for make in SCHEDULES.values()], ids=list(SCHEDULES))
 
@@ -94,6 +96,22 @@ def test_karras_is_rho_spaced() -> None:
 def test_shifting_flow_scales_the_noise_ratio(shift: float, t: float) -> None:
     plain, shifted = (flow(shift=s)(torch.tensor([t], dtype=F64)) for s in (1.0, shift))
     assert float(shifted.sigma / shifted.alpha) == pytest.approx(shift * float(plain.sigma / plain.alpha), rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+@pytest.mark.parametrize("name", [name for name, made in SCHEDULES.items() if "steps" in options_of(made)])
+def test_the_index_of_each_level_of_a_table(name: str, steps: int) -> None:
+    spec = f"{name}:steps={steps}" + (",beta_end=0.5" if "linear" in name else "")  # short tables reach noise too
+    schedule = build(SCHEDULES, spec, "schedule")
+    index = schedule_index(spec)(schedule(torch.arange(1, steps + 1, dtype=F64) / steps))
+    assert index.tolist() == list(range(steps))
+    between = schedule_index(spec)(schedule(torch.linspace(0, 1, 50, dtype=F64)))
+    assert bool((between.diff() >= 0).all())
+
+
+def test_a_schedule_without_a_table_has_no_indices() -> None:
+    with pytest.raises(UnblotError, match="'flow' has no indices to embed; choose one of linear, scaled_linear"):
+        schedule_index("flow:shift=2")
 
 
 def test_ddpm_index() -> None:

@@ -22,15 +22,22 @@ def serve_command(args: dict[str, Any]) -> None:
 def export_command(args: dict[str, Any]) -> None:
     """Write a run for other runtimes: its denoiser as ONNX (or as a program of torch.export), with a sampler of a page
     in NumPy, the levels and the values beside it. The file is compared with the run first, and refused where it differs
-    by more than 1e-4 (1e-2 with --half)."""
+    by more than 1e-4 (1e-2 with --half). --to diffusers writes a pipeline that the library diffusers loads."""
     from unblot import api
     from unblot.config.export import ExportConfig
+    from unblot.interchange.raw import with_raw_weights
 
     run, out, overwrite = api.load(args.pop("run"), "cpu"), args.pop("out"), args.pop("overwrite")
+    config = ExportConfig(**args)
+    run = with_raw_weights(run) if config.raw else run
+    if config.to == "diffusers":
+        from unblot.interchange.to_diffusers import export_pipeline
+
+        return say(f"the pipeline is in {export_pipeline(run, config, out, overwrite)}")
     try:
         from unblot.interchange.export import export_run
 
-        folder, worst = export_run(run, ExportConfig(**args), out, overwrite)
+        folder, worst = export_run(run, config, out, overwrite)
     except ModuleNotFoundError as e:
         raise UnblotError(f"exporting needs the package {e.name}; pip install 'unblot[onnx]'") from None
     say(f"the denoiser is in {folder}; it differs from the run's by {worst:.1g} at most")
@@ -61,3 +68,13 @@ def publish_command(args: dict[str, Any]) -> None:
     config = CardConfig(**args)
     address = publish(api.load(run, config.device), name, config, private)
     say(f"published   {address}\ndraw        unblot sample hf:{name.removeprefix('hf:')}")
+
+
+def import_command(args: dict[str, Any]) -> None:
+    """Make a run of a model that the library diffusers wrote: a folder of a DDPMPipeline, DDIMPipeline or PNDMPipeline,
+    or of a UNet2DModel alone. Sampling, edits and export work on it as on any run; evaluate, tune and distill with
+    pictures that --data names, since the folder does not say what the model learned from."""
+    from unblot.interchange.from_diffusers import import_run
+
+    folder = import_run(args["source"], args["out"], args["overwrite"])
+    say(f"the run is in {folder}\nnext      unblot sample {folder}")

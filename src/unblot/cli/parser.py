@@ -188,9 +188,8 @@ def _handing_on(command: Command) -> None:
     add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
     add_flags(serve, ServeConfig)
 
-    export = command(
-        "export", "write a run for other runtimes: ONNX", handing_on.export_command, "RUN [--to onnx] [flags]"
-    )
+    about = "write a run for other runtimes and libraries: ONNX, diffusers"
+    export = command("export", about, handing_on.export_command, "RUN [--to onnx] [flags]")
     _add_run(export)
     add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
     export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
@@ -204,6 +203,11 @@ def _handing_on(command: Command) -> None:
     publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
     publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
     add_flags(publish, CardConfig)
+    usage = "FOLDER [--out RUN] [flags]"
+    taken = command("import", "make a run of a model of the library diffusers", handing_on.import_command, usage)
+    add_path(taken, "source", metavar="FOLDER", help="a pipeline, or a UNet2DModel")
+    add_path(taken, "--out", metavar="RUN", help="run folder (default: a new one in runs/)")
+    taken.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

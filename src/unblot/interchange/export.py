@@ -49,7 +49,7 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
     if isinstance(run.denoiser.text_encoder, FrozenEncoder):
         raise UnblotError("this run reads captions with a published encoder, which is not exported; use an own encoder")
     if config.to not in FILES:
-        raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join(FILES)}")
+        raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join([*FILES, 'diffusers'])}")
     if config.half and config.to != "onnx":
         raise UnblotError(f"{arg('half')} is for {arg('to', 'onnx')} alone")
     extra = [SCRIPT] if config.to == "onnx" else []

@@ -1,12 +1,13 @@
 """The network of Ho et al. 2020 (appendix B), layer by layer; its weights fit diffusers' UNet2DModel.
 
-Parameter names, shapes and outputs are those of `UNet2DModel` in the configuration of google/ddpm-cifar10-32 (one
+Parameter names, shapes and outputs are those of `UNet2DModel`, by default as google/ddpm-cifar10-32 configures it (one
 attention head over all channels, asymmetric padding before a stride), so that weights load unchanged. Only the
 computation differs: all maps are in channels_last memory format, layers on single pixels are 1×1 convolutions, and
 nearest-neighbour upsampling with its convolution is one transposed convolution.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,19 @@ from torch import Tensor, nn
 from unblot.errors import UnblotError
 from unblot.nn.layers import LabelEmbedding, TwoLayers, check_sizes, numbers, pad_to_multiple, sinusoids, zeroed
 
-EPS = 1e-6  # of the group norms, as in the published weights
+INDICES = {"ddpm": "ddpm_index", "schedule": "schedule_index"}  # option index -> what `embeds` names
+EMBEDDINGS = "ho", "nichol"  # see `index_features`
+
+
+class Style(NamedTuple):
+    """What all blocks share: channels of the embedding, and the options of `DDPMUNet` of these names."""
+
+    dim: int
+    groups: int
+    eps: float
+    head: int
+    symmetric: bool
+    dropout: float
 
 
 class DDPMUNet(nn.Module):
@@ -25,6 +38,10 @@ class DDPMUNet(nn.Module):
     before. blocks: residual blocks per level going down, one more going up. attention: the levels with attention after
     each block, joined by dashes, 0 is the first, empty for none. groups: of the group norms; 0 is Ho's 32, or fewer
     where a group would have less than 4 channels. Raises UnblotError for options that do not fit together.
+
+    The rest is for weights from elsewhere. eps: of the group norms. head: channels of an attention head, 0: all.
+    symmetric: pad all sides before a stride, not only right and bottom. embedding: ho or nichol, see `index_features`.
+    index: of the level in DDPM's table (ddpm) or in that of the run's own schedule (schedule).
     """
 
     embeds, reads_text = "ddpm_index", False
@@ -42,33 +59,38 @@ class DDPMUNet(nn.Module):
         attention: str = "1",
         dropout: float = 0.0,
         groups: int = 0,
+        eps: float = 1e-6,
+        head: int = 0,
+        symmetric: bool = False,
+        embedding: str = "ho",
+        index: str = "ddpm",
     ) -> None:
         super().__init__()
         factors, attended = numbers("multipliers", multipliers), numbers("attention", attention)
         check(width, factors, blocks, attended, dropout, groups)
-        groups = groups or suitable_groups(width)
+        check_taken(width, eps, head, embedding, index)
         widths = [width * factor for factor in factors]
         first, last = widths[0], len(widths) - 1
-        dim = 4 * first
-        self.features = first
-        self.multiple = 2**last
+        style = Style(4 * first, groups or suitable_groups(width), eps, head, symmetric, dropout)
+        self.embeds = INDICES[index]
+        self.features, self.embedding, self.multiple = first, embedding, 2**last
 
         self.conv_in = nn.Conv2d(channels, first, 3, padding=1)
-        self.time_embedding = TwoLayers(first, dim)
-        self.class_embedding = LabelEmbedding(num_classes, dim) if num_classes else None
+        self.time_embedding = TwoLayers(first, style.dim)
+        self.class_embedding = LabelEmbedding(num_classes, style.dim) if num_classes else None
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         c, skips = first, [first]
         for level, w in enumerate(widths):
             ins = [c] + [w] * (blocks - 1)
-            self.down_blocks.append(Down(ins, w, dim, groups, dropout, level in attended, level < last))
+            self.down_blocks.append(Down(ins, w, style, level in attended, level < last))
             skips += [w] * (blocks + (level < last))
             c = w
-        self.mid_block = Stage([c, c], c, dim, groups, dropout, attentions=1)
+        self.mid_block = Stage([c, c], c, style, attentions=1)
         for level, w in reversed(list(enumerate(widths))):
             ins = [below + skips.pop() for below in [c] + [w] * blocks]
-            self.up_blocks.append(Up(ins, w, dim, groups, dropout, level in attended, level > 0))
+            self.up_blocks.append(Up(ins, w, style, level in attended, level > 0))
             c = w
-        self.conv_norm_out = nn.GroupNorm(groups, first, EPS)
+        self.conv_norm_out = nn.GroupNorm(style.groups, first, eps)
         self.conv_out = nn.Conv2d(first, out_channels, 3, padding=1)
         self.apply(initialise)
         self.apply(zero_branch)
@@ -76,7 +98,7 @@ class DDPMUNet(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
         x, crop = pad_to_multiple(x, self.multiple)
-        e = self.time_embedding(index_features(noise, self.features).to(x.dtype))
+        e = self.time_embedding(index_features(noise, self.features, self.embedding).to(x.dtype))
         if self.class_embedding is not None:
             e = e + self.class_embedding(label, x.shape[0])
         e = F.silu(e)
@@ -94,10 +116,10 @@ class DDPMUNet(nn.Module):
 class Stage(nn.Module):
     """Residual blocks of one level, (B, ins[i], H, W) -> (B, width, H, W), with attention after the first ones."""
 
-    def __init__(self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attentions: int):
+    def __init__(self, ins: list[int], width: int, style: Style, attentions: int):
         super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(i, width, dim, groups, dropout) for i in ins)
-        self.attentions = nn.ModuleList(Attention(width, groups) for _ in range(attentions))
+        self.resnets = nn.ModuleList(ResBlock(i, width, style) for i in ins)
+        self.attentions = nn.ModuleList(Attention(width, style) for _ in range(attentions))
 
     def block(self, i: int, h: Tensor, e: Tensor) -> Tensor:
         """The i-th block, and its attention if it has one."""
@@ -113,11 +135,9 @@ class Stage(nn.Module):
 class Down(Stage):
     """A stage going down: each of its maps is pushed onto `skips`."""
 
-    def __init__(
-        self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attention: bool, resize: bool
-    ):
-        super().__init__(ins, width, dim, groups, dropout, len(ins) if attention else 0)
-        self.downsamplers = nn.ModuleList([Downsample(width)] if resize else [])
+    def __init__(self, ins: list[int], width: int, style: Style, attention: bool, resize: bool):
+        super().__init__(ins, width, style, len(ins) if attention else 0)
+        self.downsamplers = nn.ModuleList([Downsample(width, style.symmetric)] if resize else [])
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:  # type: ignore[override]
         for i in range(len(self.resnets)):
@@ -132,10 +152,8 @@ class Down(Stage):
 class Up(Stage):
     """A stage going up: each block pops one map off `skips`."""
 
-    def __init__(
-        self, ins: list[int], width: int, dim: int, groups: int, dropout: float, attention: bool, resize: bool
-    ):
-        super().__init__(ins, width, dim, groups, dropout, len(ins) if attention else 0)
+    def __init__(self, ins: list[int], width: int, style: Style, attention: bool, resize: bool):
+        super().__init__(ins, width, style, len(ins) if attention else 0)
         self.upsamplers = nn.ModuleList([Upsample(width)] if resize else [])
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:  # type: ignore[override]
@@ -149,21 +167,19 @@ class Up(Stage):
 class ResBlock(nn.Module):
     """Two 3×3 convolutions after group norms, the embedding (B, dim) added between them, and a residual path."""
 
-    def __init__(self, channels: int, width: int, dim: int, groups: int, dropout: float):
+    def __init__(self, channels: int, width: int, style: Style):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, channels, EPS)
+        self.norm1 = nn.GroupNorm(style.groups, channels, style.eps)
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.time_emb_proj = nn.Linear(dim, width)
-        self.norm2 = nn.GroupNorm(groups, width, EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.time_emb_proj = nn.Linear(style.dim, width)
+        self.norm2 = nn.GroupNorm(style.groups, width, style.eps)
+        self.dropout = nn.Dropout(style.dropout)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(channels, width, 1) if channels != width else None
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h += self.time_emb_proj(e)[
-            :, :, None, None
-        ]  # in place: a convolution does not keep its output for the gradient
+        h += self.time_emb_proj(e)[:, :, None, None]  # in place: a convolution's output is not kept for its gradient
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         h += x if self.conv_shortcut is None else self.conv_shortcut(x)
         return h
@@ -172,30 +188,32 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions of a channels_last map, (B, C, H, W) -> the same, with a residual path."""
 
-    def __init__(self, width: int, groups: int):
+    def __init__(self, width: int, style: Style):
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, width, EPS)
+        self.heads = width // (style.head or width)
+        self.group_norm = nn.GroupNorm(style.groups, width, style.eps)
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
         qkv = pointwise(self.group_norm(x), self.to_q, self.to_k, self.to_v)
-        q, k, v = qkv.permute(0, 2, 3, 1).reshape(b, 1, height * width, 3 * c).chunk(3, dim=-1)
+        heads = qkv.permute(0, 2, 3, 1).reshape(b, height * width, 3, self.heads, c // self.heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
-        mixed = mixed.reshape(b, height, width, c).permute(0, 3, 1, 2)
+        mixed = mixed.transpose(1, 2).reshape(b, height, width, c).permute(0, 3, 1, 2)
         return pointwise(mixed, self.to_out[0]).add_(x)
 
 
 class Downsample(nn.Module):
-    """Halves height and width: a 3×3 convolution of stride 2, padded at the right and the bottom only."""
+    """Halves height and width: a 3×3 convolution of stride 2, padded at the right and the bottom only, or all round."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, symmetric: bool):
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=int(symmetric))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(x if self.conv.padding[0] else F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -215,11 +233,15 @@ class Upsample(nn.Module):
         return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
 
 
-def index_features(index: Tensor, dim: int) -> Tensor:
-    """Sines, then cosines, of DDPM's index (B,), fractions allowed, at frequencies 1 … 1/10000 -> (B, dim)."""
+def index_features(index: Tensor, dim: int, embedding: str = "ho") -> Tensor:
+    """Sines, then cosines, of DDPM's index (B,), fractions allowed, at frequencies 1 … 1/10000 -> (B, dim).
+
+    embedding "nichol": cosines, then sines, at frequencies that end a step above 1/10000 (Nichol & Dhariwal 2021).
+    """
     half = dim // 2
     exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=index.device)
-    return sinusoids(index.float(), torch.exp(exponents / max(half - 1, 1)))
+    features = sinusoids(index.float(), torch.exp(exponents / (max(half - 1, 1) if embedding == "ho" else half)))
+    return features if embedding == "ho" else features.roll(half, dims=-1)
 
 
 def pointwise(x: Tensor, *layers: nn.Module) -> Tensor:
@@ -267,3 +289,12 @@ def check(width: int, factors: list[int], blocks: int, attended: list[int], drop
         raise UnblotError(f"ddpm_unet: dropout {dropout} is not in [0, 1)")
     if groups < 0 or (groups and width % groups):
         raise UnblotError(f"ddpm_unet: groups {groups} do not divide width {width}; 0 chooses groups that do")
+
+
+def check_taken(width: int, eps: float, head: int, embedding: str, index: str) -> None:
+    """Raises UnblotError for a value of these options that `DDPMUNet` does not have."""
+    if not 0 < eps < 1 or embedding not in EMBEDDINGS or index not in INDICES:
+        known = f"eps between 0 and 1, embedding {' or '.join(EMBEDDINGS)}, index {' or '.join(INDICES)}"
+        raise UnblotError(f"ddpm_unet: it has {known}; not {eps}, {embedding[:80]!r} and {index[:80]!r}")
+    if head < 0 or (head and width % head):
+        raise UnblotError(f"ddpm_unet: head {head} does not divide width {width}; 0 is one head over all channels")

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, log_snr
+from unblot.specs import options_of, parse
 
 Schedule = Callable[[Tensor], NoiseLevel]  # t (N,) in [0, 1] -> levels (N,)
+Index = Callable[[NoiseLevel], Tensor]  # level () or (B,) -> its index in a table of levels, fractions allowed
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Karras et al. 2022, table 1
+PURE_NOISE = -2000.0  # log SNR that stands for alpha = 0 in a table: below that of any alpha > 0 of float64
 
 
 # --- levels given by a table of betas, as in DDPM
@@ -216,20 +219,40 @@ def ddpm_index(level: NoiseLevel) -> Tensor:
 
     Index 0 is the least noisy training level. Levels outside DDPM's range are clipped to it. level: () or (B,).
     """
-    table = _ddpm_log_snr()
-    snr = log_snr(level).clamp(table[0], table[-1]).contiguous()
-    if torch.compiler.is_exporting():  # the same number, with operations that other runtimes have
-        above = (table < snr[..., None]).sum(-1).clamp(1, 999)
-    else:
-        above = torch.searchsorted(table, snr).clamp(1, 999)
-    low, high = table[above - 1], table[above]
-    return 999 - (above - 1 + (snr - low) / (high - low))
+    return _index_in("linear")(level)
+
+
+def schedule_index(spec: str) -> Index:
+    """The index, fractional in [0, T − 1], of a level in the table of T betas of a schedule, a spec into SCHEDULES.
+
+    Index 0 is the least noisy level of the table. Raises UnblotError for a schedule without a table.
+    """
+    name, options = parse(SCHEDULES, spec, "schedule")
+    if "steps" not in options:
+        tables = ", ".join(name for name, made in SCHEDULES.items() if "steps" in options_of(made))
+        raise UnblotError(f"schedule {name!r} has no indices to embed; choose one of {tables}")
+    return lambda level: _index_in(spec)(level)  # a network is also built where tensors have no values
 
 
 @cache
-def _ddpm_log_snr() -> Tensor:
-    """log SNR of DDPM's 1000 levels, ascending (noisiest first)."""
-    return log_snr(linear()(torch.arange(1000, 0, -1, dtype=torch.float64) / 1000))
+def _index_in(spec: str) -> Index:
+    name, options = parse(SCHEDULES, spec, "schedule")
+    steps, last = options["steps"], options["steps"] - 1
+    levels = SCHEDULES[name](**options)(torch.arange(steps, 0, -1, dtype=torch.float64) / steps)
+    table = log_snr(levels).clamp(min=PURE_NOISE)  # ascending, noisiest first
+
+    def index(level: NoiseLevel) -> Tensor:
+        if last == 0:
+            return torch.zeros_like(level.alpha)
+        snr = log_snr(level).clamp(table[0], table[-1]).contiguous()
+        if torch.compiler.is_exporting():  # the same number, with operations that other runtimes have
+            above = (table < snr[..., None]).sum(-1).clamp(1, last)
+        else:
+            above = torch.searchsorted(table, snr).clamp(1, last)
+        low, high = table[above - 1], table[above]
+        return last - (above - 1 + (snr - low) / (high - low).clamp(min=1e-300))
+
+    return index
 
 
 def _check_table(steps: int) -> None:

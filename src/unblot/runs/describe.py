@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unblot.config.schema import RunConfig
+from unblot.config.schema import DataFacts, RunConfig
 from unblot.denoiser import Denoiser
 from unblot.runs.budget_plan import StoredPlan
 from unblot.runs.conditions import describe_text
@@ -32,15 +32,15 @@ def describe(path: Path) -> str:
     data, train = config.data, config.train
     unlabelled = f"none; {len(data.clusters)} clusters are learned as labels" if data.clusters else "none"
     rows = [
-        ("data", f"{data.name}: {data.count} training {data.kind}, {data.height} x {data.width} x {data.channels}, "
-                 f"{data.values['dtype']}, standard deviation {data.std:.3f} in the network's range"),
+        ("data", _data(data)),
         ("classes", ", ".join(data.classes) or unlabelled),
         *([("captions", describe_text(data.text))] if data.text else []),
         ("network", f"{train.network} ({size})"),
         ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "
                     f"weighting {train.weighting}, augmentation {train.augment}"),
         ("training", f"{train.steps} steps of {train.batch_size}, learning rate {train.learning_rate:g} "
-                     f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"),
+                     f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"
+                     if data.fingerprint else "elsewhere: the run was imported"),
         ("sampling", f"{train.solver}, {train.sampling_steps} steps, spacing {train.spacing}"),
         *_latent_rows(config),
         ("preset", f"{train.preset}, unblot {config.version}"),
@@ -54,6 +54,17 @@ def describe(path: Path) -> str:
     if path.is_dir():
         rows += _folder_rows(path, config, denoiser)
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _data(data: DataFacts) -> str:
+    """What a run learned from, in words."""
+    shape = f"{data.height} x {data.width} x {data.channels}, {data.values['dtype']}"
+    if not data.fingerprint:
+        return f"{data.name}: {data.kind} that are not known, {shape}"
+    return (
+        f"{data.name}: {data.count} training {data.kind}, {shape}, standard deviation {data.std:.3f} in the network's "
+        f"range"
+    )
 
 
 def _latent_rows(config: RunConfig) -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ from unblot.latent.first_stage import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
 from unblot.nn.own import networks_for, version_of
+from unblot.process.schedules import ddpm_index, schedule_index
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
@@ -77,9 +78,9 @@ def build_denoiser(config: RunConfig) -> Denoiser:
             networks_for(train.network), train.network, "network", *named, *([encoder.width] if encoder else [])
         )
     spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
-    denoiser = Denoiser(
-        network, train.parameterization, train.data_std, data.num_labels, augmentations, learned, spectrum, encoder
-    )
+    index = schedule_index(train.schedule) if getattr(network, "embeds", "") == "schedule_index" else ddpm_index
+    seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
+    denoiser = Denoiser(network, *seen, spectrum, encoder, index)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -186,6 +187,14 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     if config.code and version_of(config.train.network) != config.code:  # raises where its module may not be imported
         note(f"{config.train.network} is another version than {str(path)!r} was trained with, {config.code}")
     networks_for(config.train.network)
+    return config, fitted(config, weights, path)
+
+
+def fitted(config: RunConfig, weights: Mapping[str, Tensor], path: Path) -> Denoiser:
+    """The denoiser of a config with the weights that were read from a file, on the CPU, in eval mode.
+
+    Raises UnblotError where they do not fit. The network is built only after that is known.
+    """
     try:
         convert_stored(config.data.values, ValueMap, "values of the data")
         with _at_most(len(weights)), torch.device("meta"):
@@ -196,7 +205,7 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     except (UnblotError, ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, MemoryError) as e:
         reason = " ".join(str(e).split())[:200]
         raise UnblotError(f"{str(path)!r} is damaged: weights and config do not fit ({reason})") from None
-    return config, denoiser.eval()
+    return denoiser.eval()
 
 
 @contextmanager

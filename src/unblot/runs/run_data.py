@@ -37,6 +37,8 @@ def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: b
 
     Raises UnblotError where it is missing, or not what it was.
     """
+    if not config.data.fingerprint:
+        return _data_of_import(config, run, moved, quiet)
     source = config.source if moved is None else dataclasses.replace(config.source, data=str(moved))
     way_out = f"put it back as it was, say where it is now with {arg('data', 'PATH')}, or train a new run"
     try:
@@ -49,6 +51,29 @@ def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: b
     if dataset.fingerprint != config.data.fingerprint:
         raise UnblotError(f"the data {source.data!r} is not what run {str(run)!r} was trained on; {way_out}")
     return dataset, dataclasses.replace(config, source=source)
+
+
+def _data_of_import(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:
+    """`data_of_run` of an imported run, of which no data is known: what is given, where its model fits that."""
+    if moved is None:
+        raise UnblotError(
+            f"run {str(run)!r} was imported without the pictures that it learned from; name pictures with "
+            f"{arg('data', 'PATH')}"
+        )
+    source, facts = dataclasses.replace(config.source, data=str(moved)), config.data
+    dataset = open_dataset(source, quiet)
+    if dataset.shape != facts.shape or dataset.values.to_dict() != facts.values:
+        raise UnblotError(
+            f"{str(moved)!r} holds pictures of another kind than run {str(run)!r} draws, which are of "
+            f"{facts.height}x{facts.width} with {facts.channels} channels of 8 bits; give such pictures"
+        )
+    if facts.classes and len(dataset.classes) not in (0, len(facts.classes)):
+        raise UnblotError(
+            f"{str(moved)!r} has {len(dataset.classes)} classes and run {str(run)!r} {len(facts.classes)}; give "
+            f"pictures with as many, or without labels"
+        )
+    known = dataclasses.replace(facts, count=len(dataset.train), fingerprint=dataset.fingerprint)
+    return dataset, dataclasses.replace(config, source=source, data=known)
 
 
 def line_printer(quiet: bool) -> Callable[[str], None]:

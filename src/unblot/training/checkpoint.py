@@ -21,7 +21,7 @@ from torch import Tensor
 from unblot.config.schema import RunConfig
 from unblot.errors import UnblotError, arg
 from unblot.latent.first_stage import FILE as AUTOENCODER
-from unblot.runs.folder import BEST, CHECKPOINTS, CONFIG, MODEL, PLAN, SNAPSHOTS, TEACHER
+from unblot.runs.folder import BEST, CHECKPOINTS, CONFIG, METRICS, MODEL, PLAN, SNAPSHOTS, TEACHER
 from unblot.system.files import checksum, flush, read_tensors, write_json, write_tensors
 from unblot.system.stored import read_stored
 
@@ -129,6 +129,15 @@ def load_newest(
 def newest_state(run: Path) -> dict[str, Any]:
     """The state of the newest checkpoint whose state is undamaged, without its tensors; {} where there is none."""
     return next((state for _, state in reversed(_states(run))), {})
+
+
+def state_to_go_on(run: Path) -> dict[str, Any]:
+    """`newest_state` of a run that is to go on. Raises UnblotError for an imported one, which would begin anew."""
+    if (run / MODEL).exists() and not (run / METRICS).exists() and not steps_saved(run):
+        raise UnblotError(
+            f"run {str(run)!r} was imported and has no checkpoint to go on from; its model would be lost by training"
+        )
+    return newest_state(run)
 
 
 def load(run: Path, step: int, identity: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
