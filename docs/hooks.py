@@ -45,7 +45,7 @@ def described(parser: argparse.ArgumentParser) -> Iterator[str]:
     for group in parser._action_groups:
         rows = [row(parser, action) for action in group._group_actions if action.dest != "help"]
         if rows := [text for text in rows if text]:
-            yield "\n".join([f"| {titles.get(group.title, group.title)} | |", "|---|---|", *rows])
+            yield "\n".join([f"| {titles.get(group.title or '', group.title)} | |", "|---|---|", *rows])
     if parser.epilog:
         head, *options = parser.epilog.splitlines()
         yield "\n".join([head[0].upper() + head[1:], "", "```text", *options, "```"])
