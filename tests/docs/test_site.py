@@ -108,3 +108,10 @@ def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     pages = {p.relative_to(ROOT / "docs").as_posix() for p in ROOT.glob("docs/**/*.md") if ".zh." not in p.name}
     assert pages == set(re.findall(r": ([\w/-]+\.md)$", text, re.MULTILINE))
+
+
+def test_links_of_the_pages_outside_the_site_lead_to_files() -> None:
+    for page in ROOT.glob("*.md"):
+        for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", page.read_text()):
+            address = urldefrag("".join(link))[0]
+            assert re.match(r"[a-z]+:", address) or (ROOT / address).exists(), f"{page.name} links to {address}"
