@@ -1,4 +1,4 @@
-# `make demo` learns handwritten digits and draws new ones; `make test` and `make check` are for working on unblot.
+# `make help` lists what there is to make.
 # The virtual environment is made when it is missing, with the versions that constraints.txt pins.
 
 PYTHON ?= python3
@@ -9,9 +9,13 @@ DEMO := demo
 # One process a core, one thread each: two threads on so small tensors are slower than one.
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test check format clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs package clean
 
-demo: $(READY)
+help: ## lists this
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name about; do printf 'make %-9s %s\n' "$$name" "$$about"; done
+
+demo: $(READY) ## learns handwritten digits and draws new ones, in a few minutes
 	$(BIN)/unblot train digits --out $(DEMO) --overwrite
 	$(BIN)/unblot sample $(DEMO) -n 100 --label all --out $(DEMO)/samples/sample --overwrite
 	$(BIN)/unblot film $(DEMO) --label 3,5,7,8 --out $(DEMO)/samples/film --overwrite
@@ -24,23 +28,32 @@ demo: $(READY)
 	@echo "  $(BIN)/unblot train PICTURES/ --out runs/mine"
 	@echo "  $(BIN)/unblot sample runs/mine"
 
-test: $(READY)
+test: $(READY) ## runs the tests
 	$(TEST)
 
-check: $(READY)
+check: $(READY) ## format, lint, types, tests: what a change must pass
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(TEST)
 
-format: $(READY)
+format: $(READY) ## formats the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY) ## builds the documentation into site/; a dead link or a missing name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
+	@echo "look at   site/index.html"
+
+package: $(READY) ## builds wheel and sdist into dist/, and checks them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
-clean:
-	rm -rf $(VENV) $(DEMO) build .pytest_cache .mypy_cache .ruff_cache
+clean: ## removes everything that was made
+	rm -rf $(VENV) $(DEMO) build dist site .pytest_cache .mypy_cache .ruff_cache
