@@ -11,6 +11,7 @@ import unblot
 from helpers import refused
 from unblot.cli.parser import main
 from unblot.data.values import ValueMap
+from unblot.reports import film
 from unblot.reports.film import changes_sentence, differences, steps_sentence
 from unblot.runs.film import in_steps
 from unblot.sampling.changes import Band, Changes
@@ -73,3 +74,17 @@ def test_steps_are_chosen_once(run, capsys, tmp_path):
     assert "leave out --steps" in refused(capsys, *argv, "4,8", "--steps", "5")
     assert "--compare-steps 4;8" in refused(capsys, *argv, "4;8")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["sample", "film"])
+def test_a_sampling_is_watched_without_changing_its_pictures(command, run, tmp_path, capsys):
+    flags = [command, str(run.path), "-n", "3", "--steps", "4", "--out"]
+    assert main([*flags, str(tmp_path / "alone")]) == 0
+    assert main([*flags, str(tmp_path / "seen"), "--watch", str(tmp_path / "now.png")]) == 0
+    name = film.STRIP if command == "film" else "000002.png"
+    assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "seen" / name).read_bytes()
+    with Image.open(tmp_path / "now.png") as now:
+        one = film.picture(run, np.zeros((3, *run.config.shape), np.float32))
+        assert now.size == (2 * one.width + film.GAP, one.height)
+        assert len(now.getcolors()) > 10
+    assert "name a new file" in refused(capsys, *flags, str(tmp_path / "more"), "--watch", str(tmp_path / "now.png"))

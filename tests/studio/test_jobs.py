@@ -8,9 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+import unblot
+from helpers import TINY_RUN
 from unblot.errors import UnblotError
 from unblot.studio import jobs
+from unblot.studio.api import Folders
+from unblot.studio.app import make_app
 from unblot.studio.jobs import JOBS, STARTED
 from unblot.studio.runner import ENDED, OUTPUT
 
@@ -78,3 +83,18 @@ def test_of_a_line_that_was_written_over_the_last_state_is_shown(tmp_path: Path)
     job = made(tmp_path, "sample", {})
     (tmp_path / JOBS / job.id / OUTPUT).write_bytes(b"one\nstep 1\rstep 2\rstep 3\nlast\xff")
     assert jobs.output(tmp_path, job.id) == "one\nstep 3\nlast\ufffd"
+
+
+def test_a_job_that_draws_shows_its_pictures_as_they_come_out_of_noise(tmp_path: Path) -> None:
+    unblot.train("digits", out=tmp_path / "run", quiet=True, **TINY_RUN)
+    job = jobs.add(tmp_path, "sample", [str(tmp_path / "run"), "-n", "2", "--steps", "3"])
+    assert jobs.picture(tmp_path, job.id) == ""
+    jobs.advance(tmp_path)
+    assert ended(tmp_path, job.id).state == "done"
+    client = TestClient(make_app(Folders(tmp_path, (tmp_path,)), "t"), "http://127.0.0.1")
+    client.headers["Authorization"] = "Bearer t"
+    found = client.get(f"/api/jobs/{job.id}").json()
+    assert found["picture"]
+    assert client.get(f"/api/jobs/{job.id}/picture").content.startswith(b"\x89PNG")
+    with client.stream("GET", f"/live/jobs/{job.id}") as stream:
+        assert any(f"/api/jobs/{job.id}/picture?{found['picture']}" in line for line in stream.iter_lines())

@@ -10,7 +10,7 @@ from typing import Any
 
 from unblot._version import __version__
 from unblot.cli import commands as does
-from unblot.cli import handing_on
+from unblot.cli import drawing, handing_on
 from unblot.cli.edits import EDITS
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.card import CardConfig
@@ -29,6 +29,7 @@ DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and 
 
 The model, and everything about how it was made, is in the run folder."""
 
+WATCH = "a new file that shows the pictures while they come out of noise: x_t beside x0_hat"
 DATA = "a folder, archive or array file of pictures, or built-in data: digits, moons, rings, gaussians"
 
 Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.ArgumentParser]
@@ -65,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     _training(command)
     _sampling(command)
-    _editing(command("edit", "work on your own pictures", does.edit_command, "KIND RUN PICTURES ... [flags]"))
+    _editing(command("edit", "work on your own pictures", drawing.edit_command, "KIND RUN PICTURES ... [flags]"))
     _measuring(command)
     _handing_on(command)
     return parser
@@ -106,18 +107,20 @@ def _training(command: Command) -> None:
 
 def _sampling(command: Command) -> None:
     usage = "RUN [-n N] [--label NAME] [--prompt TEXT] [--out FOLDER] [flags]"
-    sample = command("sample", "draw new pictures", does.sample_command, usage)
+    sample = command("sample", "draw new pictures", drawing.sample_command, usage)
     _add_run(sample)
     _add_out(sample, "sample")
     _add_prompts(sample)
+    add_path(sample, "--watch", metavar="PNG", help=WATCH)
     add_flags(sample, SampleConfig)
 
-    film = command("film", "show how samples come out of noise", does.film_command, usage)
+    film = command("film", "show how samples come out of noise", drawing.film_command, usage)
     _add_run(film)
     _add_out(film, "film")
     _add_prompts(film)
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of samples (default: 4)")
     film.add_argument("--compare-steps", metavar="N,N,...", help="draw the same samples in these numbers of steps")
+    add_path(film, "--watch", metavar="PNG", help=WATCH)
     add_flags(film, SampleConfig, skip=["n", "batch_size"])
 
 

@@ -1,6 +1,8 @@
 """The pictures of `unblot film`: strip, animation and chart of what changes at each step; numbers of steps compared."""
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unblot.data.output import sheet
 from unblot.data.values import ValueMap
+from unblot.errors import UnblotError, arg
 from unblot.reports.charts import changes_chart
-from unblot.runs.film import Frame, frame_changes, spread_frames
+from unblot.runs.film import Frame, frame_changes, frame_of, spread_frames
 from unblot.runs.run import Run, Samples
 from unblot.sampling.changes import Changes
-from unblot.system.files import write_json
+from unblot.sampling.loop import Progress
+from unblot.system.files import write_json, write_whole
 from unblot.system.folders import begin_folder
 
 STRIP, FILM, CHANGES = FILES = "strip.png", "film.gif", "changes.json"
 STEPS_SHEET, STEPS = STEPS_FILES = "steps.png", "steps.json"
+WATCHED, WATCH_SECONDS = 16, 0.3
 FRAME_MS = 120
 LAST_FRAME_MS = 2000
 STRIP_FRAMES, FILM_FRAMES = 10, 60
@@ -41,6 +46,26 @@ def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool =
     moments[0].save(folder / FILM, save_all=True, append_images=moments[1:], duration=durations, loop=0)
     write_json(folder / CHANGES, changes_as_json(frames, found))
     return [folder / name for name in FILES]
+
+
+def watcher(run: Run, path: Path) -> Callable[[Progress], None]:
+    """What writes the pictures of a sampling while they come out of noise, x_t beside x0_hat, as a PNG file: at most
+    every WATCH_SECONDS, and after the last step. Called after each step. Raises UnblotError for a file that is there.
+    """
+    if path.exists():
+        raise UnblotError(f"{arg('watch', path)} is there already; name a new file")
+    last = -math.inf
+
+    def on_step(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last < WATCH_SECONDS and progress.step < progress.steps:
+            return
+        seen = frame_of(run, progress, WATCHED)
+        image = stack([picture(run, part) for part in seen[:2]], vertical=False)
+        write_whole(path, lambda part: image.save(part, "PNG"))
+        last = time.monotonic()
+
+    return on_step
 
 
 def strip(run: Run, frames: Sequence[Frame], found: Changes) -> Image.Image:

@@ -28,6 +28,7 @@ from unblot.errors import UnblotError, arg
 from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples
 from unblot.sampling.batched import sampling_levels
+from unblot.sampling.loop import Progress
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
@@ -48,6 +49,7 @@ class Job:
     run: Run
     config: SampleConfig
     sampler: SamplerConfig
+    on_step: Callable[[Progress], None] | None = None
 
     @property
     def shards(self) -> bool:
@@ -56,7 +58,7 @@ class Job:
 
     def sample(self, indices: Sequence[int]) -> Samples:
         """The samples numbered `indices`."""
-        return self.run.sample_with(self.sampler, self.config, indices)
+        return self.run.sample_with(self.sampler, self.config, indices, self.on_step)
 
     def manifest(self) -> dict[str, Any]:
         """Everything that the samples depend on, as plain JSON values."""
@@ -94,17 +96,18 @@ def sample_to_folder(
     group: Group | None = None,
     progress: Callable[[int], None] = lambda pictures: None,
     note: Callable[[str], None] = lambda line: None,
+    on_step: Callable[[Progress], None] | None = None,
     **choices: Any,
 ) -> Path:
     """Writes n samples into a folder, all but those that are there already, and returns it; choices: see `Run.sample`.
 
     folder: None for a new one in the run. group: the processes that share the work. progress: called with the number of
     samples just written, or found. note: called with a line on whether the network was compiled, where that was tried.
-    Raises UnblotError where the folder holds anything else and `overwrite` is False, or another process writes into it;
-    nothing is written before the first batch is done.
+    on_step: see `Run.sample`. Raises UnblotError where the folder holds anything else and `overwrite` is False, or
+    another process writes into it; nothing is written before the first batch is done.
     """
     config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
-    job, group = Job(run, config, run.sampler(config)), group or Group()
+    job, group = Job(run, config, run.sampler(config), on_step), group or Group()
     if folder is not None and not (folder / MANIFEST).exists():
         refuse_foreign(folder, job.file_names(), overwrite)  # before a lock is put there
     with claimed(folder, run.path / SAMPLES / "sample", group) as claim:

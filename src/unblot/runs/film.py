@@ -1,6 +1,6 @@
 """Sampling as it can be seen: x_t and x0_hat after every step, and the same pictures in other numbers of steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,18 +25,25 @@ class Frame(NamedTuple):
     noise_ratio: float
 
 
-def shoot(run: Run, n: int, **choices: Any) -> list[Frame]:
-    """The frames of sampling n pictures, one for each step; choices: see `Run.sample`."""
+def shoot(run: Run, n: int, *, on_step: Callable[[Progress], None] | None = None, **choices: Any) -> list[Frame]:
+    """The frames of sampling n pictures, one for each step; on_step and choices: see `Run.sample`."""
     frames: list[Frame] = []
 
-    def on_step(progress: Progress) -> None:
-        level = progress.level
-        scale = float((level.alpha**2 + level.sigma**2).sqrt())
-        x, x0 = (run.pictures(value).cpu().numpy() for value in (progress.x / scale, progress.x0))
-        frames.append(Frame(x, x0, float(level.sigma / level.alpha)))
+    def keep(progress: Progress) -> None:
+        frames.append(frame_of(run, progress))
+        if on_step is not None:
+            on_step(progress)
 
-    run.sample(n, batch_size=n, on_step=on_step, **choices)
+    run.sample(n, batch_size=n, on_step=keep, **choices)
     return frames
+
+
+def frame_of(run: Run, progress: Progress, n: int | None = None) -> Frame:
+    """The frame of the first n pictures, by default of all, after a step."""
+    level = progress.level
+    scale = float((level.alpha**2 + level.sigma**2).sqrt())
+    x, x0 = (run.pictures(value[:n]).cpu().numpy() for value in (progress.x / scale, progress.x0))
+    return Frame(x, x0, float(level.sigma / level.alpha))
 
 
 def frame_changes(frames: Sequence[Frame]) -> Changes:

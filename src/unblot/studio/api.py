@@ -168,8 +168,14 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
 
     @service.get("/jobs/{id}")
     def one_job(id: NAME) -> dict[str, Any]:
-        """Where a job stands, and the end of what it printed."""
-        return {**asdict(jobs.status(root, id)), "output": jobs.output(root, id)}
+        """Where a job stands, the end of what it printed, and what changes when its picture does."""
+        return {**asdict(jobs.status(root, id)), "output": jobs.output(root, id), "picture": jobs.picture(root, id)}
+
+    @service.get("/jobs/{id}/picture")
+    def picture(id: NAME) -> Response:
+        """The pictures of a job that draws, while they come out of noise: x_t beside x0_hat."""
+        jobs.status(root, id)
+        return served(root / jobs.JOBS / id, jobs.NOW)
 
     @service.post("/jobs/{id}/stop")
     def stop(id: NAME) -> dict[str, Any]:

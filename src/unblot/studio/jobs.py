@@ -3,6 +3,7 @@
     .studio/jobs/ID/job.json     what is to run, written once
                     started      made by the one process that starts the job; the number of its process group
                     output.log   what the command prints
+                    now.png      of a job that draws: its pictures while they come out of noise
                     ended.json   its exit code and the time
                     .lock        held while the job runs, and let go however that ends
 
@@ -27,7 +28,8 @@ from unblot.system.folders import LOCK, in_use
 from unblot.system.stored import read_stored
 
 JOBS = ".studio/jobs"
-JOB, STARTED = "job.json", "started"
+JOB, STARTED, NOW = "job.json", "started", "now.png"
+WATCHED = ("sample", "film")  # commands that show their pictures while they come out of noise
 ONE_AT_A_TIME = ("train", "distill", "tune")  # that would take each other's cores
 TAIL_BYTES = 64 * 1024  # of the output that a page shows
 STOPPED = -signal.SIGINT, 130  # exit codes of a command that was interrupted
@@ -109,6 +111,12 @@ def output(root: Path, name: str) -> str:
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 
+def picture(root: Path, name: str) -> str:
+    """What changes when the picture of a job does, "" while there is none."""
+    path = root / JOBS / name / NOW
+    return str(path.stat().st_mtime_ns) if path.exists() else ""
+
+
 def stop(root: Path, name: str) -> None:
     """Interrupts a job as Ctrl-C does, after which a training can be resumed; one that waits will not start."""
     found = status(root, name)
@@ -141,10 +149,12 @@ def _claim(folder: Path) -> bool:
 
 
 def _start(root: Path, job: Job) -> None:
-    command = [sys.executable, runner.__file__, str(root / JOBS / job.id), job.command, *job.arguments]
+    folder = root / JOBS / job.id
+    watch = ["--watch", str(folder / NOW)] if job.command in WATCHED else []
+    command = [sys.executable, runner.__file__, str(folder), job.command, *job.arguments, *watch]
     nothing = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
-    (root / JOBS / job.id / STARTED).write_text(str(process.pid))
+    (folder / STARTED).write_text(str(process.pid))
 
 
 def _exists(folder: Path) -> bool:

@@ -126,7 +126,9 @@ def _add_streams(app: FastAPI, root: Path) -> None:
 
         def look() -> str:
             status = jobs.status(root, id)
-            return render("live_job.html", status=status, output=jobs.output(root, id), report=_has_page(status))
+            now = jobs.picture(root, id)
+            output = jobs.output(root, id)
+            return render("live_job.html", status=status, output=output, report=_has_page(status), picture=now)
 
         return stream(request, look)
 

@@ -37,11 +37,20 @@ const jobOf = (form, submitter) => {
   return job;
 };
 
-// The end of a job that is followed on the page itself: its output, then the pictures that it made.
+// A job that is followed on the page itself: its output, and its pictures while they come out of noise.
 const follow = async (id, place) => {
-  for (;;) {
+  const line = document.createElement("p"), image = new Image();
+  image.className = "large";
+  image.alt = "x_t beside the estimate of the pictures";
+  place.replaceChildren(line);
+  for (let shown = "";;) {
     const found = await api("GET", "/jobs/" + id);
-    place.textContent = found.output.trim().split("\n").pop() || found.state;
+    line.textContent = found.output.trim().split("\n").pop() || found.state;
+    if (found.picture !== shown) {
+      shown = found.picture;
+      image.src = "/api/jobs/" + id + "/picture?" + shown;
+      place.append(image);
+    }
     if (found.state !== "waiting" && found.state !== "running") return found;
     await new Promise((done) => setTimeout(done, 500));
   }
