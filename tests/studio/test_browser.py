@@ -142,3 +142,26 @@ def test_a_painted_mask_is_filled_and_the_rest_stays(
     same = np.array(Image.open(made)) == picture
     assert same[0].all()
     assert not same.all()
+
+
+def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, root = studio
+    samples = unblot.load(root / "first").sample(2, steps=2, seed=7)
+    samples.save(root / "first/samples/own")
+    page.goto(address + "runs/first/picture?path=samples/own/000001.png")
+    page.click("text=Again with its settings")
+    assert page.input_value("form[data-job=sample] [name=seed]") == "7"
+    page.goto(address + "runs/first/picture?path=samples/own/000001.png")
+    page.click("text=More like this")
+    page.wait_for_selector("[data-taken]:not([hidden])")
+    assert page.is_checked("[name=kind][value=variations]")
+    page.check("[name=kind][value=interpolate]")
+    Image.fromarray(samples.array[0, 0]).save(tmp_path / "a.png")
+    page.set_input_files("#other", tmp_path / "a.png")
+    page.fill("#edit-n", "3")
+    page.fill("#edit-steps", "2")
+    page.click("button:has-text('Edit')")
+    page.wait_for_selector("section[aria-label=interpolate] img", timeout=WAIT)
+    assert len([path for path in (root / "first/samples/interpolate").glob("*.png") if "grid" not in path.name]) == 3

@@ -46,6 +46,6 @@ def test_empty_values_are_left_to_the_command() -> None:
 
 
 def test_the_kinds_of_edits_are_those_of_the_command_line() -> None:
-    assert set(commands.EDITS) == set(EDITS) - {"interpolate"}
+    assert set(commands.EDITS) == set(EDITS)
     for kind, (_, own) in commands.EDITS.items():
         assert {f"--{name}" for name in own} == {name for name, _ in EDITS[kind][1]} - {"--mask"}

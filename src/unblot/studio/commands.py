@@ -51,6 +51,7 @@ EDITS = {  # each kind of edit, what it does, and its own choices: name -> (word
     "colorize": ("give a gray picture colours", {}),
     "img2img": ("keep coarse features, draw fine ones anew", {"strength": ("share of the steps, 0 to 1", "0.5")}),
     "variations": ("draw variations of the picture", {"amount": ("0 none, 1 another picture", "0.3")}),
+    "interpolate": ("make pictures between this one and another", {}),
     "reconstruct": ("find the noise of the picture and draw from it again", {}),
 }
 

@@ -22,6 +22,7 @@ MEASURES = {
     "ema": "Which average of the weights is best?",
     "distill": "Make a model that draws in one to four steps.",
 }
+SETTINGS = "seed", "steps", "solver", "spacing", "guidance", "label", "prompt", "negative"  # that draw a picture again
 WIDTH, HEIGHT, EDGE = 640, 220, 48  # of the chart of losses
 
 
@@ -86,7 +87,10 @@ def _add_run_pages(app: FastAPI, root: Path) -> None:
     def picture_page(name: str, path: str) -> HTMLResponse:
         file = runs.file_below(runs.run_folder(root, name), path)
         frames, about = runs.picture_facts(file)
-        return page("picture.html", name=name, path=path, frames=frames, about=about)
+        again = [(key, about[key]) for key in SETTINGS if about.get(key) not in (None, "")]
+        return page(
+            "picture.html", name=name, path=path, frames=frames, about=about, again=again, single="index" in about
+        )
 
     @app.get("/runs/{name}", include_in_schema=False)
     def run_page(name: str) -> HTMLResponse:

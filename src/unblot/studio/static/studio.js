@@ -102,6 +102,14 @@ for (const form of document.querySelectorAll("form[data-job]")) {
   });
 }
 
+// What the address says goes into the form: the settings of a picture, or the kind of an edit.
+for (const [name, value] of new URLSearchParams(location.search)) {
+  for (const input of document.querySelectorAll(`form[data-job] [name="${CSS.escape(name)}"]`)) {
+    if (input.type === "radio") input.checked = input.value === value;
+    else input.value = value;
+  }
+}
+
 // Settings of pictures that were drawn before, into the form.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-again]");
@@ -187,6 +195,23 @@ const begin = async (file) => {
   show();
 };
 
+// A picture of the run itself, instead of a file that is chosen.
+const takeOwn = async (path) => {
+  const run = encodeURIComponent(document.querySelector("form[data-edit]").dataset.run);
+  const answer = await fetch("/api/runs/" + run + "/files/" + path.split("/").map(encodeURIComponent).join("/"));
+  if (!answer.ok) return;
+  brush.file = new File([await answer.blob()], path.split("/").pop(), { type: "image/png" });
+  const words = document.querySelector("[data-taken]");
+  words.textContent = path + " is taken, unless another file is chosen";
+  words.hidden = false;
+  begin(brush.file);
+};
+
+const showKind = (kind) => {
+  for (const own of document.querySelectorAll("[data-kind]")) own.hidden = own.dataset.kind !== kind;
+  document.querySelector(".brush").hidden = !brush.picture || kind !== "inpaint";
+};
+
 if (brush.canvas) {
   const place = (event) => {
     const box = brush.canvas.getBoundingClientRect();
@@ -194,6 +219,8 @@ if (brush.canvas) {
             (event.clientY - box.top) * brush.canvas.height / box.height];
   };
   document.querySelector("#picture").addEventListener("change", (event) => begin(event.target.files[0]));
+  const taken = new URLSearchParams(location.search).get("picture");
+  if (taken) takeOwn(taken);
   brush.canvas.addEventListener("pointerdown", (event) => { brush.canvas.setPointerCapture(event.pointerId); paint(...place(event)); });
   brush.canvas.addEventListener("pointermove", (event) => { if (event.buttons) paint(...place(event)); });
   brush.canvas.addEventListener("keydown", (event) => {
@@ -208,18 +235,23 @@ if (brush.canvas) {
     show();
   });
   document.addEventListener("change", (event) => {
-    if (event.target.name !== "kind") return;
-    const kind = event.target.value;
-    for (const own of document.querySelectorAll("[data-kind]")) own.hidden = own.dataset.kind !== kind;
-    document.querySelector(".brush").hidden = !brush.picture || kind !== "inpaint";
+    if (event.target.name === "kind") showKind(event.target.value);
   });
+  showKind(document.querySelector("[name=kind]:checked").value);
 }
 
 const edited = async (form) => {
-  const file = form.querySelector("#picture").files[0];
+  const kind = form.querySelector("[name=kind]:checked").value;
+  const file = form.querySelector("#picture").files[0] || brush.file;
   if (!file) throw new Error("choose a picture first");
   const files = [file];
-  if (form.querySelector("[name=kind]:checked").value === "inpaint") {
+  if (kind === "interpolate") {
+    const other = form.querySelector("#other").files[0];
+    if (!other) throw new Error("choose the other picture first");
+    files.push(new File([other], "other-" + other.name, { type: other.type }));
+    return { pictures: (await upload(files)).files };
+  }
+  if (kind === "inpaint") {
     const whole = new OffscreenCanvas(brush.mask.width, brush.mask.height);
     const context = whole.getContext("2d");
     context.fillRect(0, 0, whole.width, whole.height);
