@@ -14,18 +14,6 @@ import numpy as np
 from PIL import Image
 
 
-def blobs(count: int, side: int = 12, seed: int = 0) -> np.ndarray:
-    """Pictures (count, 1, side, side) of three soft spots anywhere, lit from nowhere."""
-    rng = np.random.default_rng(seed)
-    place = np.arange(side)
-    x = np.zeros((count, side, side))
-    for _ in range(3):
-        at = rng.uniform(0, side - 1, (2, count, 1))
-        bumps = np.exp(-((place - at) ** 2) / 6)
-        x += bumps[0][:, :, None] * bumps[1][:, None, :]
-    return x[:, None].astype(np.float32)
-
-
 def png(value: int = 0) -> bytes:
     """A gray PNG of 4x4 pixels of one value."""
     stream = io.BytesIO()

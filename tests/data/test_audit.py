@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data_files import encoded, scenes
-from small_sets import blobs
 from unblot import api
 from unblot.data import copies, values
 from unblot.data.audit import audit as doctor
@@ -97,6 +96,18 @@ def test_groups_are_the_connected_components(count, pairs):
         reached = reached @ reached
     wanted = {tuple(np.flatnonzero(row)) for row in reached if row.sum() > 1}
     assert {tuple(group) for group in copies.groups(count, pairs)} == wanted
+
+
+def blobs(count: int, side: int = 12, seed: int = 0) -> np.ndarray:
+    """Pictures (count, 1, side, side) of three soft spots anywhere, lit from nowhere."""
+    rng = np.random.default_rng(seed)
+    place = np.arange(side)
+    x = np.zeros((count, side, side))
+    for _ in range(3):
+        at = rng.uniform(0, side - 1, (2, count, 1))
+        bumps = np.exp(-((place - at) ** 2) / 6)
+        x += bumps[0][:, :, None] * bumps[1][:, None, :]
+    return x[:, None].astype(np.float32)
 
 
 def worth_of(x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:

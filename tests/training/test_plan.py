@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from small_sets import blobs
 from unblot.config.schema import DataConfig
-from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset, open_data
-from unblot.specs import canonical
 from unblot.training import plan as planning
 
 
@@ -47,22 +44,3 @@ def test_the_data_is_read_once_for_all_plans_of_it_and_again_for_other_data(read
     assert planning.plan_run(DataConfig(data="moons"), other, {}).data.std != first.data.std
     assert planning.plan_run(source, open_data("digits"), {}).data == first.data
     assert len(read) == 3
-
-
-@pytest.mark.parametrize(
-    ("pictures", "augment"),
-    [
-        (blobs(400), "non_leaking:flip=True,flip_vertical=True,rotate=True"),
-        (blobs(400) * np.linspace(1.5, 0.1, 12)[:, None], "non_leaking:flip=True,flip_vertical=False,rotate=False"),
-        (blobs(90), "none"),  # too few to judge by
-        (blobs(1000), "none"),  # enough
-    ],
-)
-def test_few_pictures_are_augmented_by_what_leaves_them_as_likely(pictures, augment, tmp_path):
-    np.savez(tmp_path / "a.npz", images=pictures.astype(np.float32))
-    source = DataConfig(data=str(tmp_path / "a.npz"))
-    data = open_data(source.data)
-    assert planning.plan_run(source, data, {}).train.augment == canonical(AUGMENTATIONS, augment, "augment")
-    assert planning.plan_run(source, data, {"augment": "none"}).train.augment == "none"
-    assert planning.plan_run(source, data, {"preset": "ddpm"}).train.augment == "none"
-    assert planning.plan_run(source, data, {"latent": True}).train.augment == "none"

@@ -23,7 +23,6 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "learning_rate": "the kind of the data",
     "data_std": "the pictures, measured",
     "spectrum": "the size and the colours of the pictures",
-    "augment": "the number of pictures, and what turned ones are worth",
 }
 FROM_THE_STEPS = {  # what decides the fields that follow from others
     "preview_every": "a fifth of the steps",
@@ -49,7 +48,6 @@ def default(data: DataFacts) -> dict[str, Any]:
         "weighting": "none",
         "data_std": data.std,
         "spectrum": "data" if _with_spectrum(data) else "none",
-        "augment": _augment_for(data),
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -147,15 +145,6 @@ def _clusters_for(data: DataFacts) -> int:
     MNIST."""
     count = min(128, data.count // 100)
     return 0 if data.classes or data.text or data.kind == "points" or count < 2 else count
-
-
-def _augment_for(data: DataFacts) -> str:
-    """The augmentation of a small set: by the turns that are safe, and in a way that would not show in samples if one
-    were not."""
-    if not data.turns:
-        return "none"
-    flips = f"flip={'flip' in data.turns},flip_vertical={'flip_vertical' in data.turns}".lower()
-    return f"non_leaking:{flips},rotate={'quarter' in data.turns}".lower()
 
 
 # --- What a run with a budget chooses from trial steps on the machine: all numbers of the rule

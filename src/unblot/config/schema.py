@@ -77,11 +77,7 @@ class TrainConfig(Checked):
         "preconditioning by the power of each frequency in the data", "recipe", "NAME", table="SPECTRA", default="none"
     )
     augment: str = option(
-        "augmentation (default: non_leaking for few pictures, where it is safe)",
-        "recipe",
-        SPEC,
-        table="AUGMENTATIONS",
-        default="none",
+        "augmentation; non_leaking suits small data sets", "recipe", SPEC, table="AUGMENTATIONS", default="none"
     )
     clusters: int = option("clusters to learn as labels, for data without labels", "recipe", "N", low=0)
     text_encoder: str = option(
@@ -189,8 +185,7 @@ class DataFacts:
     `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
     training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels; `spectrum`
     the text of a `process.spectrum.Spectrum`, empty for points; `text` what the run learned from captions, None where
-    it reads none; `turns` how pictures may be mirrored and turned, looked at where there are few of them. Raises
-    UnblotError for numbers that no data has.
+    it reads none. Raises UnblotError for numbers that no data has.
     """
 
     name: str
@@ -205,7 +200,6 @@ class DataFacts:
     clusters: tuple[float, ...] = ()
     spectrum: str = ""
     text: TextFacts | None = None
-    turns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:

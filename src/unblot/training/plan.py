@@ -14,8 +14,6 @@ from unblot.config.durations import budget_of
 from unblot.config.options import check_values
 from unblot.config.presets import PRESETS, resolve
 from unblot.config.schema import DataConfig, DataFacts, LatentConfig, RunConfig, TrainConfig, latent_facts
-from unblot.data.audit.advice import FEW
-from unblot.data.audit.turning import COMPARABLE, safe_turns, worth_of_turns
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
@@ -126,7 +124,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     latent, facts = latent_of(choices), facts_of(dataset)
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
     if latent is not None:
-        choices = {"spectrum": "none", "augment": "none", **choices}
+        choices = {"spectrum": "none", **choices}
     config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)
@@ -232,7 +230,6 @@ def facts_of(dataset: Dataset) -> DataFacts:
         fingerprint=dataset.fingerprint,
         spectrum=spectrum,
         text=None if dataset.captions is None else learn([dataset.captions[i] for i in dataset.train.tolist()]),
-        turns=safe_turns(worth_of_turns(dataset)) if COMPARABLE <= len(dataset) < FEW else (),
     )
 
 

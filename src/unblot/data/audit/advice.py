@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from unblot.data.audit.captions import caption_advice
 from unblot.data.audit.dataset_audit import DatasetAudit
-from unblot.data.audit.turning import COMPARABLE, safe_turns
 from unblot.data.readers.listing import counted
 from unblot.errors import arg
 
@@ -15,6 +14,8 @@ FEW, ENOUGH = 1000, 20_000
 SMALL_CLASS = 50  # pictures that a class needs at least
 MANY_COPIES = 0.05  # as a share of the set
 MANY_FLAT = 0.05
+COMPARABLE = 100  # pictures needed to judge whether turned ones look like the others
+SAFE = 0.75  # least worth of a turned picture, as a share of a new one, with which augmentation is safe
 TURNS = {"flip": "mirrored left to right", "flip_vertical": "mirrored top to bottom", "quarter": "rotated by a quarter"}
 
 
@@ -123,7 +124,7 @@ def _flat(found: DatasetAudit) -> str:
 def _turns(found: DatasetAudit) -> str:
     if not found.turning or not COMPARABLE <= found.distinct < ENOUGH:
         return ""
-    safe = safe_turns(found.turning)
+    safe = [turn for turn, worth in found.turning.items() if worth >= SAFE]
     worth = "; ".join(f"{TURNS[turn]} {max(0.0, worth):.0%}" for turn, worth in found.turning.items())
     if not safe:
         return f"Do not augment with mirrored or turned pictures. As a share of a new picture each is worth: {worth}."

@@ -24,13 +24,6 @@ AT_MOST = 1000  # pictures that are looked at
 SIDE = 12  # pixels of the thumbnails
 FOLDS = 5  # each is held out once
 LEVELS = 1.0, 2.0, 4.0  # of noise, in standard deviations of the data
-COMPARABLE = 100  # distinct pictures needed to judge what a turned one is worth
-SAFE = 0.75  # least worth of a turned picture, as a share of a new one, with which augmentation is safe
-
-
-def safe_turns(worth: dict[str, float]) -> tuple[str, ...]:
-    """Those of TURNS that are safe, by the worth that `worth_of_turns` finds."""
-    return tuple(turn for turn, share in worth.items() if share >= SAFE)
 
 
 def worth_of_turns(dataset: Dataset) -> dict[str, float]:
