@@ -135,7 +135,8 @@ def state_to_go_on(run: Path) -> dict[str, Any]:
     """`newest_state` of a run that is to go on. Raises UnblotError for an imported one, which would begin anew."""
     if (run / MODEL).exists() and not (run / METRICS).exists() and not steps_saved(run):
         raise UnblotError(
-            f"run {str(run)!r} was imported and has no checkpoint to go on from; its model would be lost by training"
+            f"run {str(run)!r} was imported and has no checkpoint to go on from; train a new run from its weights with "
+            f"{arg('from_', str(run))}"
         )
     return newest_state(run)
 
