@@ -9,7 +9,7 @@ read at the end. The factor is --steps over the number of steps that reaches the
 logarithm of the steps.
 
 Ways are written NAME=CHANGE;CHANGE: rate:X multiplies the learning rate, old:X that of the layers that were taken whole
-(0 freezes them), CHOICE:VALUE is a choice of the training.
+(0 freezes them), adapter:RANK trains an addition alone, CHOICE:VALUE is a choice of the training.
 """
 
 import argparse
@@ -23,8 +23,10 @@ import torch
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.runs.metrics import mean_loss
+from unblot.training.adapter import adapter_config, put_below
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.plan import plan_run
+from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer, denoising_trainer
 from unblot.training.transfer import Source, add_choices, matched, opened, with_origin
 
@@ -75,6 +77,8 @@ def trained(
     change: dict[str, str],
 ) -> dict[str, float]:
     """The held-out loss before and after a training, and its CPU seconds without measuring."""
+    if "adapter" in change and start is not None:
+        return trained_adapter(data, dataset, args, start._replace(rank=int(change.pop("adapter"))), steps, change)
     rate, old = (float(change.pop(name, 1)) for name in ("rate", "old"))
     like = start or opened({"from_": args.source})
     choices: dict[str, Any] = {"steps": steps, "batch_size": args.batch_size, "seed": args.seed, **change}
@@ -84,7 +88,25 @@ def trained(
     trainer = denoising_trainer(with_origin(config, start, begun), dataset, start)
     if start is not None and old != 1:
         hold_back(trainer, start, old)
-    held_out = HeldOutLoss(config, trainer.task, trainer.group, trainer.device)
+    return after(trainer, steps)
+
+
+def trained_adapter(
+    data: DataConfig, dataset: Dataset, args: argparse.Namespace, start: Source, steps: int, change: dict[str, str]
+) -> dict[str, float]:
+    """The same of an adapter, and its numbers."""
+    choices: dict[str, Any] = {"steps": steps, "batch_size": args.batch_size, "seed": args.seed}
+    choices |= {name: float(value) for name, value in change.items()}
+    config, dataset = adapter_config(start, data, dataset, choices, quiet=True)
+    task = DenoisingTask(config, dataset)
+    put_below(task.denoiser, start)
+    numbers = sum(p.numel() for p in task.learners["denoiser"].parameters())
+    return after(Trainer(config, task), steps) | {"numbers": numbers}
+
+
+def after(trainer: Trainer, steps: int) -> dict[str, float]:
+    """The held-out loss before and after the steps, and their CPU seconds."""
+    held_out = HeldOutLoss(trainer.config, trainer.task, trainer.group, trainer.device)
     first = measured(trainer, held_out)
     before = time.process_time()
     for _ in range(steps):
