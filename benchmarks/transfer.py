@@ -9,8 +9,8 @@ read at the end. The factor is --steps over the number of steps that reaches the
 logarithm of the steps.
 
 Ways are written NAME=CHANGE;CHANGE: rate:X multiplies the learning rate, old:X that of the layers that were taken whole
-(0 freezes them), adapter:RANK trains an addition alone, CHOICE:VALUE is a choice of the training. --all is a choice of every training
-but that of adapters, whose recipe is the source's.
+(0 freezes them), adapter:RANK trains an addition alone, CHOICE:VALUE is a choice of the training. --all is a choice of
+every training but that of adapters, whose recipe is the source's.
 """
 
 import argparse
