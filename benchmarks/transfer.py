@@ -1,6 +1,6 @@
 """How many fewer steps does a training need that begins with the weights of another run? JSON on the standard output.
 
-    python benchmarks/transfer.py SOURCE DATA --steps 400 --way 'same=' --way 'old at a quarter=old:0.25'
+    python benchmarks/transfer.py SOURCE DATA --steps 240 --all augment:none --way 'same=' --way 'a quarter=old:0.25'
 
 SOURCE is a run. On DATA a model of the same network is trained from scratch for --steps steps, and for each way of
 beginning with the source's weights for an eighth, a quarter, a half and all of them; each with its own learning rate
@@ -9,7 +9,8 @@ read at the end. The factor is --steps over the number of steps that reaches the
 logarithm of the steps.
 
 Ways are written NAME=CHANGE;CHANGE: rate:X multiplies the learning rate, old:X that of the layers that were taken whole
-(0 freezes them), CHOICE:VALUE is a choice of the training.
+(0 freezes them), adapter:RANK trains an addition alone, CHOICE:VALUE is a choice of the training. --all is a choice of
+every training but that of adapters, whose recipe is the source's.
 """
 
 import argparse
@@ -23,8 +24,10 @@ import torch
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.runs.metrics import mean_loss
+from unblot.training.adapter import adapter_config, put_below
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.plan import plan_run
+from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer, denoising_trainer
 from unblot.training.transfer import Source, add_choices, matched, opened, with_origin
 
@@ -62,6 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--all", action="append", default=[], metavar="CHOICE:VALUE")
     parser.add_argument("--way", action="append")
     return parser.parse_args()
 
@@ -75,16 +79,37 @@ def trained(
     change: dict[str, str],
 ) -> dict[str, float]:
     """The held-out loss before and after a training, and its CPU seconds without measuring."""
+    if "adapter" in change and start is not None:
+        return trained_adapter(data, dataset, args, start._replace(rank=int(change.pop("adapter"))), steps, change)
     rate, old = (float(change.pop(name, 1)) for name in ("rate", "old"))
     like = start or opened({"from_": args.source})
     choices: dict[str, Any] = {"steps": steps, "batch_size": args.batch_size, "seed": args.seed, **change}
+    choices |= dict(choice.split(":", 1) for choice in args.all)
     begun = add_choices(like, dataset, choices)  # from scratch with the same network and recipe
     config = plan_run(data, dataset, choices)
     config = plan_run(data, dataset, {**choices, "learning_rate": config.train.learning_rate * rate})
     trainer = denoising_trainer(with_origin(config, start, begun), dataset, start)
     if start is not None and old != 1:
         hold_back(trainer, start, old)
-    held_out = HeldOutLoss(config, trainer.task, trainer.group, trainer.device)
+    return after(trainer, steps)
+
+
+def trained_adapter(
+    data: DataConfig, dataset: Dataset, args: argparse.Namespace, start: Source, steps: int, change: dict[str, str]
+) -> dict[str, float]:
+    """The same of an adapter, and its numbers."""
+    choices: dict[str, Any] = {"steps": steps, "batch_size": args.batch_size, "seed": args.seed}
+    choices |= {name: float(value) for name, value in change.items()}
+    config, dataset = adapter_config(start, data, dataset, choices, quiet=True)
+    task = DenoisingTask(config, dataset)
+    put_below(task.denoiser, start)
+    numbers = sum(p.numel() for p in task.learners["denoiser"].parameters())
+    return after(Trainer(config, task), steps) | {"numbers": numbers}
+
+
+def after(trainer: Trainer, steps: int) -> dict[str, float]:
+    """The held-out loss before and after the steps, and their CPU seconds."""
+    held_out = HeldOutLoss(trainer.config, trainer.task, trainer.group, trainer.device)
     first = measured(trainer, held_out)
     before = time.process_time()
     for _ in range(steps):

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,10 @@ def test_every_promised_name_is_there_for_programs_and_for_type_checkers(package
 def test_importing_the_packages_costs_nothing_until_a_name_is_used() -> None:
     code = f"import sys, {', '.join(PACKAGES)}; print({{'torch', 'numpy'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_every_extra_that_a_message_names_can_be_installed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {name for path in ROOT.glob("src/**/*.py") for name in re.findall(r"unblot\[(\w+)\]", path.read_text())}
+    assert "serve" in named
+    assert named <= set(extras)

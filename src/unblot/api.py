@@ -29,6 +29,7 @@ from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.training import checkpoint
+from unblot.training.adapter import adapter_config, resumed_adapter, train_adapter
 from unblot.training.budget import go_on, planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.latents import first_stage, with_first_stage
@@ -66,10 +67,10 @@ def train(
 ) -> Run:
     """Trains a model on `data` and returns the run; `choices` are fields of `DataConfig` and `TrainConfig`.
 
-    from_: a run, model file or snapshot whose weights it begins with, as far as they fit. out: the run folder, by
-    default a new one in `runs/`. overwrite: replaces the run in `out`; files that unblot did not write stay.
-    budget="20m" trains for a given time instead of a number of steps. Raises UnblotError for bad input, before anything
-    is written.
+    from_: a run, model file or snapshot whose weights it begins with, as far as they fit. adapter: the rank of an
+    addition to those weights, which is all that is trained then. out: the run folder, by default a new one in `runs/`.
+    overwrite: replaces the run in `out`; files that unblot did not write stay. budget="20m" trains for a given time
+    instead of a number of steps. Raises UnblotError for bad input, before anything is written.
     """
     import_named(choices.get("network"))
     start = opened(choices)
@@ -79,6 +80,8 @@ def train(
     if folder is not None:
         refuse_run(folder, overwrite)
     source, dataset = data_of_choices(data, choices, quiet)
+    if start is not None and start.rank:
+        return train_adapter(start, source, dataset, choices, folder=folder, overwrite=overwrite, quiet=quiet)
     begun = add_choices(start, dataset, choices)
     controller = BudgetController(budget, shared_clock(join_group()))
     group, latent = join_group(), bool(choices.get("latent"))
@@ -108,6 +111,8 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     check_choices(choices)
     budget_of(choices)
     source, dataset = data_of_choices(data, choices, quiet)
+    if start is not None and start.rank:
+        return adapter_config(start, source, dataset, choices, quiet)[0]
     begun = add_choices(start, dataset, choices)
     return with_origin(plan_run(source, dataset, choices), start, begun)
 
@@ -139,10 +144,9 @@ def resume(
     changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
     if steps is not None or budget is not None:
         changes["budget"] = longer_budget(budget, steps, config.train.budget, state.get("seconds", 0.0))
-        if budget is not None and config.distill is not None:
-            raise UnblotError(
-                f"{arg('budget')} plans trainings from scratch; give {arg('steps')} to go on with a distillation"
-            )
+        if budget is not None and (config.distill or config.adapter):
+            what = "a distillation" if config.distill else "an adapter"
+            raise UnblotError(f"{arg('budget')} plans trainings from scratch; give {arg('steps')} to go on with {what}")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     dataset, config = data_of_run(config, folder, data, quiet)
     seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
@@ -151,7 +155,9 @@ def resume(
         config, dataset = with_first_stage(folder, config, dataset, controller, line_printer(quiet))
     more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
     budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
-    if config.distill is None:
+    if config.adapter is not None:
+        trainer = resumed_adapter(folder, config, dataset)
+    elif config.distill is None:
         trainer = denoising_trainer(config, dataset, None if state else own_source(folder, config))
     else:
         trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))

@@ -205,6 +205,7 @@ def lay_out(page: str, runs: dict[str, Path], folder: Path) -> None:
     photo.convert("L").point(lambda value: 255 * (value > 128)).save(folder / "mask.png")
     photo.resize((8, 8)).save(folder / "small.png")
     (folder / "prompts.txt").write_text("a red circle\ntwo stars\n")
+    (folder / "mymodule.py").write_text("from torch import nn\n\n\nclass MyNet(nn.Module):\n    pass\n")
 
 
 def run_page(text: str) -> None:

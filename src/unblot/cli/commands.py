@@ -3,7 +3,6 @@
 The docstring of each is the text of its `--help`. Heavy imports stand inside, so that the help answers at once.
 """
 
-import dataclasses
 import json
 import sys
 from typing import Any
@@ -25,13 +24,14 @@ def train_command(args: dict[str, Any]) -> None:
     `unblot train DATA --dry-run` prints what that would be.
     """
     from unblot import api
+    from unblot.cli.dry_run import dry_run
 
     resumed, data, moved, dry = (args.pop(name) for name in ("resume", "data", "moved", "dry_run"))
     if resumed is None:
         if moved is not None:
             raise UnblotError("--data goes with --resume; give the pictures of a new run as unblot train DATA")
         if dry:
-            return _dry_run(data or "digits", args)
+            return say("\n".join(dry_run(data or "digits", args)))
         run = api.train(data or "digits", **args)
     else:
         fixed = [flag(k) for k, v in args.items() if k not in GOING_ON and v not in (None, False)]
@@ -43,38 +43,6 @@ def train_command(args: dict[str, Any]) -> None:
             )
         run = api.resume(resumed, data=moved, **{k: v for k, v in args.items() if k in GOING_ON})
     say(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
-
-
-def _dry_run(data: str, args: dict[str, Any]) -> None:
-    """Prints every choice of a run with what decides it."""
-    from unblot import api
-    from unblot.config.presets import reasons
-    from unblot.runs.origin import describe_origin
-    from unblot.system.memory import in_words
-    from unblot.training.memory import planned_bytes
-
-    choices = {k: v for k, v in args.items() if k not in ("out", "overwrite")}
-    config = api.plan(data, **choices)
-    facts, train = config.data, config.train
-    say(f"data: {facts.name}, {facts.count} training {facts.kind} of {facts.height}x{facts.width}x{facts.channels}, "
-        f"{len(facts.classes) or 'no'} classes")  # fmt: skip
-    if (memory := planned_bytes(config)) is not None:
-        say(f"memory: about {in_words(memory)}")
-    given = {k: v for k, v in choices.items() if k != "quiet"}
-    rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
-            for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip
-    why = reasons(facts, given)
-    if train.budget:
-        why |= dict.fromkeys(
-            sorted({"network", "steps", "batch_size"} - set(given)), "trial steps, when training starts"
-        )
-    if config.origin is not None:
-        why |= dict.fromkeys(config.origin.choices, "of the run that it begins with")
-        say(describe_origin(config.origin))
-    rows += [(name, getattr(train, name), reason) for name, reason in why.items()]
-    width = max(len(flag(name)) for name, *_ in rows)
-    for name, value, reason in rows:
-        say(f"{flag(name):<{width}}  {'-' if value in (None, '') else value}  ({reason})")
 
 
 def distill_command(args: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ def sample_command(args: dict[str, Any]) -> None:
     From 10,000 samples on they are kept in arrays of 4,096 instead. Sampling that was stopped goes on with the same
     command and --out; torchrun shares it among processes.
     """
-    from unblot import api
     from unblot.config.sampling import SampleConfig
     from unblot.reports.film import watcher
     from unblot.runs import bulk
@@ -24,8 +23,8 @@ def sample_command(args: dict[str, Any]) -> None:
 
     asked = _with_prompts(args)
     args = {**dataclasses.asdict(SampleConfig()), "n": max(SampleConfig.n, len(asked.get("prompt") or ())), **asked}
-    n, device, group = args.pop("n"), args.pop("device"), join_group()
-    run, out, path = api.load(args.pop("run"), device), args.pop("out"), args.pop("watch", None)
+    n, group, run = args.pop("n"), join_group(), _loaded(args)
+    out, path = args.pop("out"), args.pop("watch", None)
     on_step = watcher(run, path) if path and group.is_main_process else None
     with progress_bar("sampling", n, quiet=not group.is_main_process) as bar:
         out = bulk.sample_to_folder(
@@ -89,17 +88,24 @@ def _with_prompts(args: dict[str, Any]) -> dict[str, Any]:
     return {**args, "prompt": [*args.get("prompt", ()), *filter(str.strip, lines)]}
 
 
+def _loaded(args: dict[str, Any]) -> Any:
+    """The run that the arguments name, with its adapters, on its device; all these are taken out of the arguments."""
+    from unblot import api
+    from unblot.runs.adapter import adapted
+
+    return adapted(api.load(args.pop("run"), args.pop("device", "auto")), args.pop("adapters"))
+
+
 @contextmanager
 def _output(name: str, args: dict[str, Any], names: Iterable[str] = ()) -> Iterator[tuple[Any, Any, bool]]:
     """The run, the claimed folder for results, and whether earlier results in it are replaced.
 
     names: of the files that will be written, as far as they are known.
     """
-    from unblot import api
     from unblot.system.folders import claimed, refuse_foreign
 
     out, overwrite = args.pop("out"), args.pop("overwrite")
-    run = api.load(args.pop("run"), args.pop("device", "auto"))
+    run = _loaded(args)
     if out is not None:
         refuse_foreign(out, names, overwrite)  # before the work rather than after it
     with claimed(out, run.path / "samples" / name) as folder:

@@ -109,6 +109,7 @@ def _sampling(command: Command) -> None:
     usage = "RUN [-n N] [--label NAME] [--prompt TEXT] [--out FOLDER] [flags]"
     sample = command("sample", "draw new pictures", drawing.sample_command, usage)
     _add_run(sample)
+    _add_adapters(sample)
     _add_out(sample, "sample")
     _add_prompts(sample)
     add_path(sample, "--watch", metavar="PNG", help=WATCH)
@@ -116,6 +117,7 @@ def _sampling(command: Command) -> None:
 
     film = command("film", "show how samples come out of noise", drawing.film_command, usage)
     _add_run(film)
+    _add_adapters(film)
     _add_out(film, "film")
     _add_prompts(film)
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of samples (default: 4)")
@@ -140,6 +142,7 @@ def _editing(edit: argparse.ArgumentParser) -> None:
         add_path(one, "pictures", type=str, nargs=count, metavar="PICTURES", help="files or folders")
         for name, how in flags:
             one.add_argument(name, default=argparse.SUPPRESS, **how)
+        _add_adapters(one)
         _add_out(one, kind)
         _add_prompts(one)
         add_flags(one, EditConfig, skip=["n"] if kind == "reconstruct" else [])
@@ -266,6 +269,19 @@ def _fail(message: str) -> int:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "run", metavar="RUN", help="a run folder, a model.safetensors, or hf:OWNER/NAME of the hub")
+
+
+def _add_adapters(parser: argparse.ArgumentParser) -> None:
+    add_path(
+        parser,
+        "--adapter",
+        dest="adapters",
+        action="append",
+        default=[],
+        type=str,
+        metavar="FILE[:WEIGHT]",
+        help="add an adapter of this run to its weights; may be given several times",
+    )
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from unblot.config.options import (
     device_option,
     option,
 )
-from unblot.config.transfer import Origin
+from unblot.config.transfer import AdapterFacts, Origin
 from unblot.errors import UnblotError, arg
 from unblot.system.stored import convert_stored
 
@@ -240,7 +240,8 @@ def latent_facts(data: DataFacts, latent: LatentConfig) -> DataFacts:
 @dataclass(frozen=True)
 class RunConfig:
     """Everything needed to rebuild a run's model, and to say how it was made. origin: of a run that began with weights
-    of another. code: the version of an own network's code, "" for networks of unblot's."""
+    of another. code: the version of an own network's code, "" for networks of unblot's. adapter: of a run that trained
+    nothing else."""
 
     source: DataConfig
     data: DataFacts
@@ -250,6 +251,7 @@ class RunConfig:
     latent: LatentConfig | None = None
     origin: Origin | None = None
     code: str = ""
+    adapter: AdapterFacts | None = None
 
     @property
     def seen(self) -> DataFacts:
@@ -272,7 +274,9 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         plain = dataclasses.asdict(self)
-        return {k: v for k, v in plain.items() if v or k not in ("origin", "code")}  # others are stored as ever
+        return {
+            k: v for k, v in plain.items() if v or k not in ("origin", "code", "adapter")
+        }  # others are stored as ever
 
     @classmethod
     def from_dict(cls, raw: Any) -> "RunConfig":

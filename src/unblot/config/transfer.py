@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from unblot.config.options import Checked, option
+from unblot.errors import UnblotError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +15,14 @@ class TransferConfig(Checked):
         "data",
         "PATH",
         default=None,
+    )
+    adapter: int = option(
+        "leave those weights as they are, and train an addition of this rank to them (default: none)",
+        "data",
+        "RANK",
+        low=0,
+        high=256,
+        default=0,
     )
 
     def __post_init__(self) -> None:
@@ -49,3 +58,18 @@ class Origin:
     share: float
     choices: tuple[str, ...]
     parts: tuple[Taken, ...]
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What a run that trained an adapter must know of it: its rank, and a hash of the weights that it adds to.
+
+    Raises UnblotError for a rank that no adapter has.
+    """
+
+    rank: int
+    model: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= 256:
+            raise UnblotError(f"an adapter of rank {self.rank} is impossible")

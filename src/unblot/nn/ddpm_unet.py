@@ -246,8 +246,7 @@ def index_features(index: Tensor, dim: int, embedding: str = "ho") -> Tensor:
 
 def pointwise(x: Tensor, *layers: nn.Module) -> Tensor:
     """Linear layers on each pixel, outputs concatenated, as one 1×1 convolution (half the time)."""
-    weight = torch.cat([layer.get_parameter("weight") for layer in layers])
-    bias = torch.cat([layer.get_parameter("bias") for layer in layers])
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 

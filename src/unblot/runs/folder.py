@@ -3,6 +3,7 @@
     config.json          every choice, and what the data is
     model.safetensors    the averaged weights; its header repeats the config, so that it is enough to sample from
     autoencoder.safetensors  of a run in latents: its first stage, to go on from
+    adapter.safetensors  of a run that trained one: the addition alone, for the run that it began with
     teacher.safetensors  of a distilled run: the model that it was made from
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
     plan.json            with a budget: the plan from trial steps, and how it ended
@@ -36,6 +37,7 @@ from unblot.errors import UnblotError, arg, note
 from unblot.latent.first_stage import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
+from unblot.nn.low_rank import add_low_rank
 from unblot.nn.own import networks_for, version_of
 from unblot.process.schedules import ddpm_index, schedule_index
 from unblot.process.spectrum import Spectrum
@@ -54,7 +56,7 @@ TUNING = "tuning.json"
 BEST, LOG, WANDB_ID = "best.safetensors", "training.log", "wandb.id"
 
 OURS = re.compile(  # every file that unblot writes into a run folder, besides those that a manifest in samples/ lists
-    r"(config|plan|tuning)\.json|(model|teacher|best|autoencoder)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
+    r"(config|plan|tuning)\.json|(model|teacher|best|autoencoder|adapter)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
     r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|card/(README\.md|samples\.png)"
     r"|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
@@ -77,6 +79,8 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         network = build(
             networks_for(train.network), train.network, "network", *named, *([encoder.width] if encoder else [])
         )
+        if config.adapter is not None:
+            add_low_rank(network, config.adapter.rank)
     spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
     index = schedule_index(train.schedule) if getattr(network, "embeds", "") == "schedule_index" else ddpm_index
     seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
@@ -197,7 +201,7 @@ def fitted(config: RunConfig, weights: Mapping[str, Tensor], path: Path) -> Deno
     """
     try:
         convert_stored(config.data.values, ValueMap, "values of the data")
-        with _at_most(len(weights)), torch.device("meta"):
+        with _at_most(len(weights) * (2 if config.adapter else 1)), torch.device("meta"):
             expected = build_model(config).state_dict()
         _compare({name: w.shape for name, w in expected.items()}, {name: w.shape for name, w in weights.items()})
         denoiser = build_model(config)

@@ -29,7 +29,8 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     config = trainer.config
     data, seed = config.data, config.train.seed
     indices = range(preview_count(data))
-    labels = labels_for(seed, indices, classes=len(data.classes), clusters=data.clusters)
+    unlabelled = trainer.task.batches.dataset.labels is None  # also of an adapter for a run with classes
+    labels = labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
     prompts = preview_prompts(trainer, len(indices))
     how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # a student samples well only in its own steps

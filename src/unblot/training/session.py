@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unblot.runs.adapter import save_adapter
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.run import Run, load
 from unblot.training.announce import announce
@@ -32,4 +33,7 @@ def train_to_end(
         keep(folder, budget_plan, trainer, controller.used())
     if not finished:
         monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
-    return load(folder, train.device)
+    run = load(folder, train.device)
+    if run.config.adapter is not None and trainer.group.is_main_process:
+        monitor.note(f"adapter: {save_adapter(run)}")
+    return run

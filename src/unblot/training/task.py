@@ -11,6 +11,7 @@ from unblot.data.clusters import clustered
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.losses import OBJECTIVES, WEIGHTINGS, Objective, Weighting, bound_loss, training_loss
+from unblot.nn.low_rank import additions
 from unblot.process.schedules import Schedule
 from unblot.runs.folder import build_denoiser
 from unblot.specs import build
@@ -69,7 +70,8 @@ class DenoisingTask:
         denoiser.autoencoder = dataset.autoencoder
         self.denoiser = denoiser.to(self.device)
         remember_captions(self.denoiser, dataset)
-        self.learners: Mapping[str, nn.Module] = {"denoiser": self.denoiser}
+        adapter = None if config.adapter is None else nn.ModuleList(additions(self.denoiser.network).values())
+        self.learners: Mapping[str, nn.Module] = {"denoiser": self.denoiser if adapter is None else adapter}
         clusters = len(config.data.clusters)
         self.batches = BatchMaker(config, clustered(dataset, clusters) if clusters else dataset, train.augment)
         self.schedule = training_schedule(train)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.config.schema import RunConfig
+from unblot.config.schema import RunConfig, TrainConfig
 from unblot.config.transfer import Origin, Taken, TransferConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.nn.own import networks_for
+from unblot.runs.adapter import without_adapter
 from unblot.runs.folder import CONFIG, MODEL, SNAPSHOTS, build_denoiser, load_model, model_file, read_config
 from unblot.runs.hub import local_run
 from unblot.runs.snapshots import at_snapshot
@@ -30,17 +31,25 @@ RECIPE = (  # what gives input and output of a network their meaning; taken toge
     *("parameterization", "objective", "weighting", "schedule", "times", "spectrum"),
     *("spacing", "solver", "sampling_steps"),
 )
+OWN = {  # choices that the training of an adapter has of its own: the recipe is the source's
+    f.name for f in dataclasses.fields(TrainConfig) if f.metadata["group"] in ("optimisation", "run")
+}
+CLOSED = ("budget", "optimizer", "shard")  # ... but these
 PLACES = {"unet": ("multipliers", "blocks"), "ddpm_unet": ("multipliers", "blocks")}  # options that move layers
 LAST_BIAS = re.compile(r"network\.(embed_noise|time_embedding)\..*bias")  # the last of these adds to every label
 
 
 class Source(NamedTuple):
-    """Weights to begin with: as they were named, the file's checksum, the run's configuration, and the weights."""
+    """Weights to begin with: as they were named, the file's checksum, the run's configuration, and the weights.
+
+    rank: of an adapter to train on them, 0 where they are trained themselves.
+    """
 
     path: str
     sha256: str
     config: RunConfig
     weights: dict[str, Tensor]
+    rank: int = 0
 
 
 def opened(choices: dict[str, Any]) -> Source | None:
@@ -48,10 +57,18 @@ def opened(choices: dict[str, Any]) -> Source | None:
 
     Raises UnblotError for weights that cannot be read, or that cannot begin such a training.
     """
-    path = TransferConfig(from_=choices.pop("from_", None)).from_
+    config = TransferConfig(from_=choices.pop("from_", None), adapter=choices.pop("adapter", None) or 0)
+    path = config.from_
+    if path is None and config.adapter:
+        raise UnblotError(f"{arg('adapter', config.adapter)} adds to the weights of a run; name it with {arg('from_')}")
     if path is None:
         return None
-    source = read_source(path)
+    for name in (f.name for f in dataclasses.fields(TrainConfig) if f.name not in OWN or f.name in CLOSED):
+        if config.adapter and choices.get(name) is not None:
+            raise UnblotError(
+                f"an adapter has the recipe of the run that it adds to; leave out {arg(name, choices[name])}"
+            )
+    source = read_source(path)._replace(rank=config.adapter)
     if source.config.latent is not None or choices.get("latent"):
         raise UnblotError(
             f"{arg('from_', path)} and latents do not go together: the latents of one autoencoder mean nothing to "
@@ -76,6 +93,8 @@ def read_source(path: str) -> Source:
     else:
         file = model_file(place)
         config, denoiser = load_model(place)
+    if config.adapter is not None:
+        config, denoiser = dataclasses.replace(config, adapter=None), without_adapter(denoiser)
     return Source(path, checksum(file), config, {n: p.detach() for n, p in denoiser.named_parameters()})
 
 

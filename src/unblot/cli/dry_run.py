@@ -1,0 +1,39 @@
+"""What `unblot train DATA --dry-run` prints."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from unblot.errors import flag
+
+
+def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
+    """Every choice of a run with what decides it, in lines."""
+    from unblot import api
+    from unblot.config.presets import reasons
+    from unblot.runs.origin import describe_origin
+    from unblot.system.memory import in_words
+    from unblot.training.memory import planned_bytes
+
+    choices = {k: v for k, v in args.items() if k not in ("out", "overwrite")}
+    config = api.plan(data, **choices)
+    facts, train = config.data, config.train
+    shape = f"{facts.height}x{facts.width}x{facts.channels}"
+    yield f"data: {facts.name}, {facts.count} training {facts.kind} of {shape}, {len(facts.classes) or 'no'} classes"
+    if (memory := planned_bytes(config)) is not None:
+        yield f"memory: about {in_words(memory)}"
+    given = {k: v for k, v in choices.items() if k != "quiet"}
+    rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
+            for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip
+    why = reasons(facts, given)
+    if train.budget:
+        why |= dict.fromkeys(
+            sorted({"network", "steps", "batch_size"} - set(given)), "trial steps, when training starts"
+        )
+    if config.origin is not None:
+        why |= dict.fromkeys(config.origin.choices, "of the run that it begins with")
+        yield describe_origin(config.origin)
+    rows += [(name, getattr(train, name), reason) for name, reason in why.items()]
+    width = max(len(flag(name)) for name, *_ in rows)
+    for name, value, reason in rows:
+        yield f"{flag(name):<{width}}  {'-' if value in (None, '') else value}  ({reason})"

@@ -1,0 +1,115 @@
+"""A training that leaves the weights of a run as they are, and learns a low-rank addition to them for other pictures.
+
+Recipe, value range and labels are those of the run. Where the new pictures have the same classes they are learned by
+class, else without a label.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from unblot._version import __version__
+from unblot.config.presets import resolve
+from unblot.config.schema import DataConfig, RunConfig
+from unblot.config.transfer import AdapterFacts, Origin
+from unblot.data.dataset import Dataset
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError, arg
+from unblot.runs.folder import MODEL, build_denoiser, create, fingerprint, load_model, save_model
+from unblot.runs.run import Run
+from unblot.runs.run_data import open_dataset
+from unblot.system.folders import claimed
+from unblot.training.budget_controller import BudgetController
+from unblot.training.session import train_to_end
+from unblot.training.task import DenoisingTask
+from unblot.training.trainer import Trainer
+from unblot.training.transfer import OWN, Source
+
+RATE = 4e-3
+
+
+def train_adapter(
+    source: Source,
+    data: DataConfig,
+    dataset: Dataset,
+    choices: dict[str, Any],
+    *,
+    folder: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> Run:
+    """Trains an adapter of the rank that the source asks for, on this data, and returns its run."""
+    config, dataset = adapter_config(source, data, dataset, choices, quiet)
+    task = DenoisingTask(config, dataset)
+    put_below(task.denoiser, source)
+    trainer = Trainer(config, task)
+    with claimed(folder, Path("runs") / dataset.name, trainer.group) as claim:
+        if trainer.group.is_main_process:
+            create(claim, config, overwrite)
+            save_model(claim / MODEL, config, trainer.denoiser.state_dict())  # a resume needs no source
+        return train_to_end(claim, trainer, BudgetController(), None, quiet)
+
+
+def resumed_adapter(folder: Path, config: RunConfig, dataset: Dataset) -> Trainer:
+    """The trainer of an adapter's run that goes on, with the weights below the additions from its own folder."""
+    task = DenoisingTask(config, dataset)
+    task.denoiser.load_state_dict(load_model(folder)[1].state_dict())
+    return Trainer(config, task)
+
+
+def fitting_data(source: Source, data: DataConfig, dataset: Dataset, quiet: bool) -> tuple[DataConfig, Dataset]:
+    """The data as the run of the adapter sees it: without labels or captions that the source does not know.
+
+    Raises UnblotError for pictures of another shape or type than the source's.
+    """
+    own = source.config.data
+    if dataset.shape != own.shape or dataset.values.to_dict() != own.values:
+        c, h, w = dataset.shape
+        raise UnblotError(
+            f"pictures of {h}x{w} with {c} channels of {dataset.values.dtype} do not fit {source.path!r}, of "
+            f"{own.height}x{own.width} with {own.channels} of {own.values['dtype']}; bring them there with "
+            f"{arg('size', f'{own.height}x{own.width}')} and {arg('colour')}"
+        )
+    if own.clusters:
+        raise UnblotError(
+            f"{source.path!r} learned clusters of its own pictures as labels, which others do not have; give a run "
+            f"with classes, with captions, or one that was trained with {arg('clusters', 0)}"
+        )
+    unlabelled = data.unlabelled or dataset.classes != own.classes
+    data = dataclasses.replace(data, unlabelled=unlabelled, uncaptioned=data.uncaptioned or own.text is None)
+    return data, open_dataset(data, quiet)
+
+
+def adapter_config(
+    source: Source, data: DataConfig, dataset: Dataset, choices: dict[str, Any], quiet: bool
+) -> tuple[RunConfig, Dataset]:
+    """The configuration of an adapter's run, and its data. Raises UnblotError for data that does not fit."""
+    data, dataset = fitting_data(source, data, dataset, quiet)
+    train = source.config.train
+    taken = {n: v for n, v in dataclasses.asdict(train).items() if n not in OWN or n == "batch_size"}
+    decided = {"steps": max(1, train.steps // 2), "learning_rate": RATE, "optimizer": "adamw", "shard": "off"}
+    given = {name: value for name, value in choices.items() if value is not None}
+    facts = dataclasses.replace(
+        source.config.data, name=dataset.name, count=len(dataset.train), fingerprint=dataset.fingerprint
+    )
+    model = build_denoiser(source.config)
+    model.load_state_dict(source.weights)
+    config = dataclasses.replace(
+        source.config,
+        source=data,
+        data=facts,
+        train=resolve(facts, {**taken, **decided, **given}),
+        version=__version__,
+        origin=Origin(source.path, source.sha256, 1.0, (), ()),
+        adapter=AdapterFacts(source.rank, fingerprint(model)),
+    )
+    return config, dataset
+
+
+def put_below(denoiser: Denoiser, source: Source) -> None:
+    """Puts the source's weights below the additions of a denoiser."""
+    marked = {
+        name.replace(".parametrizations.weight.original", ".weight"): p for name, p in denoiser.named_parameters()
+    }
+    for name, weight in source.weights.items():
+        marked[name].data.copy_(weight)

@@ -1,0 +1,147 @@
+"""Adapters: only the addition is trained, it is small, and without it the run is what it was, to the last bit."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import unblot
+from helpers import refused, shaken
+from unblot import UnblotError
+from unblot.cli.parser import main
+from unblot.nn import NETWORKS
+from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
+from unblot.runs.adapter import adapted, split_weight
+from unblot.runs.folder import CONFIG, MODEL, fingerprint, save_model
+from unblot.specs import build
+from unblot.system.files import checksum, read_tensors
+
+TINY = {"steps": 3, "batch_size": 4, "sampling_steps": 2, "held_out_every": 0, "clusters": 0, "quiet": True}
+TRAINED = {"steps": 3, "held_out_every": 0, "quiet": True}
+SMALL = {
+    "unet": "unet:width=16,multipliers=1,blocks=1",
+    "ddpm_unet": "ddpm_unet:width=32,multipliers=1,blocks=1,attention=0",
+    "dit": "dit:width=32,depth=1",
+    "mlp": "mlp:width=32,depth=1",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for name, labels in (("first", "aabb"), ("second", "ccdd"), ("same", "abab")):
+        np.savez(place / f"{name}.npz", x=rng.integers(0, 256, (4, 8, 8), np.uint8), y=np.array(list(labels)))
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    made = unblot.train(
+        folder / "first.npz", out=tmp_path_factory.mktemp("runs") / "first", network=SMALL["unet"], **TINY
+    )
+    save_model(made.path / MODEL, made.config, shaken(made).denoiser.state_dict())
+    return unblot.load(made.path)
+
+
+@pytest.fixture(scope="module")
+def trained(run, folder):
+    return unblot.train(folder / "second.npz", from_=run.path, adapter=2, out=run.path.with_name("added"), **TRAINED)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_network_takes_an_addition_that_does_nothing_at_first_and_is_merged(kind):
+    torch.manual_seed(0)
+    network = build(NETWORKS, SMALL[kind], "network", 1, 1, (8, 8), 2)
+    for p in network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    x, noise, label = torch.randn(2, 1, 8, 8), torch.tensor([0.1, 0.2]), torch.tensor([0, 2])
+    names, before = set(network.state_dict()), network(x, noise, label)
+    add_low_rank(network, 2)
+    assert torch.equal(network(x, noise, label), before)
+    assert {n for n, p in network.named_parameters() if p.requires_grad} == {
+        f"{name}.parametrizations.weight.0.{part}" for name in additions(network) for part in ("up", "down")
+    }
+    for addition in additions(network).values():
+        addition.up.data.normal_()
+    after = network(x, noise, label)
+    assert not torch.allclose(after, before)
+    merge_low_rank(network)
+    assert set(network.state_dict()) == names
+    torch.testing.assert_close(network(x, noise, label), after, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_addition_is_trained_and_it_draws_what_its_run_draws(run, trained):
+    whole, source = trained.denoiser.state_dict(), run.denoiser.state_dict()
+    for name, weight in whole.items():
+        if ".weight.0." not in name:
+            assert torch.equal(weight, source[name.replace(".parametrizations.weight.original", ".weight")]), name
+    assert any(bool(a.up.any()) for a in additions(trained.denoiser.network).values())
+    file = trained.path / "adapter.safetensors"
+    drawn, plain = run.sample(4, seed=1).array, adapted(run, [str(file)]).sample(4, seed=1).array
+    assert np.abs(plain.astype(int) - trained.sample(4, seed=1).array).max() <= 1
+    assert np.array_equal(adapted(run, [f"{file}:0"]).sample(4, seed=1).array, drawn)
+    assert np.array_equal(adapted(run, [f"{file}:0.75", f"{file}:-0.75"]).sample(4, seed=1).array, drawn)
+    assert np.array_equal(run.sample(4, seed=1).array, drawn)
+    assert file.stat().st_size < (run.path / MODEL).stat().st_size
+    header = json.loads(read_tensors(file)[1]["unblot_adapter"])
+    assert header == {"rank": 2, "model": fingerprint(run.denoiser)}
+
+
+def test_it_resumes_without_its_source(run, trained, folder, tmp_path):
+    for part in ("stopped", "whole"):
+        shutil.copytree(trained.path, tmp_path / part)
+    again = unblot.resume(tmp_path / "stopped", steps=5, quiet=True)
+    assert any(not torch.equal(a, b) for a, b in zip(again.denoiser.parameters(), trained.denoiser.parameters()))
+    straight = unblot.train(folder / "second.npz", from_=run.path, adapter=2, out=tmp_path / "s", **TRAINED)
+    assert checksum(straight.path / MODEL) == checksum(trained.path / MODEL)
+    assert checksum(straight.path / "adapter.safetensors") == checksum(trained.path / "adapter.safetensors")
+
+
+def test_at_the_command_line_it_is_applied_and_left_out(run, trained, tmp_path, capsys):
+    out = tmp_path / "drawn"
+    file = trained.path / "adapter.safetensors"
+    assert main(["sample", str(run.path), "-n", "2", "--adapter", f"{file}:0.5", "--out", str(out)]) == 0
+    before = checksum(run.path / MODEL)
+    assert json.loads((out / "manifest.json").read_text())["model"] != fingerprint(run.denoiser)
+    assert checksum(run.path / MODEL) == before
+    assert "adds to other weights" in refused(capsys, "sample", trained.path, "--adapter", file)
+    assert "is no adapter" in refused(capsys, "sample", run.path, "--adapter", run.path / MODEL)
+    assert "has no weight" in refused(capsys, "sample", run.path, "--adapter", f"{file}:x")
+
+
+def test_labels_are_learned_where_the_classes_are_the_same(run, trained, folder, tmp_path):
+    same = unblot.train(folder / "same.npz", from_=run.path, adapter=1, out=tmp_path / "r", **TRAINED)
+    assert not same.config.source.unlabelled
+    assert trained.config.source.unlabelled
+    assert same.config.data.classes == trained.config.data.classes == ("a", "b")
+
+
+def test_what_it_cannot_be_is_one_line(run, folder, tmp_path, capsys):
+    begin = ["train", folder / "second.npz", "--from", run.path, "--out", tmp_path / "r"]
+    assert "leave out --network" in refused(capsys, *begin, "--adapter", "2", "--network", SMALL["unet"])
+    assert "--adapter must be from 0 to 256" in refused(capsys, *begin, "--adapter", "999")
+    assert "name it with --from" in refused(capsys, "train", folder / "second.npz", "--adapter", "2")
+    for choices, words in (({"adapter": 256}, "is larger than rank 256"), ({"adapter": 2, "size": 16}, "do not fit")):
+        with pytest.raises(UnblotError, match=words):
+            unblot.train(folder / "second.npz", from_=run.path, out=tmp_path / "r", quiet=True, **choices)
+    assert not (tmp_path / "r").exists()
+
+
+def test_another_run_can_begin_with_what_an_adapter_made(run, trained, folder, tmp_path):
+    planned = unblot.plan(folder / "second.npz", from_=trained.path, quiet=True)
+    assert {row.taken for row in planned.origin.parts} >= {"whole"}
+    assert not any(row.taken == "left" for row in planned.origin.parts)
+    assert planned.adapter is None
+    assert "adapter" not in json.loads((run.path / CONFIG).read_text())
+
+
+def test_a_weight_follows_the_last_colon(tmp_path):
+    assert split_weight("a.safetensors:0.5")[1] == 0.5
+    assert split_weight("a.safetensors")[1] == 1
+    odd = tmp_path / "b:2"
+    odd.touch()
+    assert split_weight(str(odd)) == (odd, 1.0)
+    with pytest.raises(UnblotError, match="give FILE or FILE"):
+        split_weight("a.safetensors:nan")
