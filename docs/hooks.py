@@ -1,6 +1,7 @@
 """What the site shows of the code itself: the commands from the parser, and the REST services from their schemas."""
 
 import argparse
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         if mark in markdown:
             markdown = markdown.replace(mark, make())
     return markdown
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """A page without the head's links to other languages: the theme would look for a sitemap beside each of them."""
+    return re.sub(r'<link rel="alternate"[^>]*>', "", output)
 
 
 def commands() -> str:
