@@ -26,7 +26,7 @@ PAGES |= {path.name: path.read_text() for path in sorted(ROOT.glob("*.md"))}
 BLOCK = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OTHERS = {"pip", "python", "python3", "make", "git", "cd", ".", "curl", "torchrun"}  # programs that are not run here
 SERVERS = {"studio", "serve", "explain"}  # commands that do not end, or take long, and have tests of their own
-PLACEHOLDERS = re.compile(r"[….|]{3}|…|\b(FOLDER|FILE|SPEC|KIND|TEXT|NAME|PATH|N|PLACE|COMMAND)\b")
+PLACEHOLDERS = re.compile(r"[….|]{3}|…|\b(FOLDER|FILE|SPEC|KIND|TEXT|NAME|PATH|N|PLACE|COMMAND|OWNER|mymodule)\b")
 NETWORKS = {
     "ddpm": "ddpm_unet:width=16,multipliers=1,blocks=1,attention=",
     "default": "unet:width=16,multipliers=1,blocks=1",
@@ -91,6 +91,13 @@ def test_extras_targets_and_scripts_exist() -> None:
             if words[0] == "make"} <= targets  # fmt: skip
     for name in set(re.findall(r"(?:benchmarks|docs)/\w+\.py", text)):
         assert (ROOT / name).is_file(), name
+
+
+def test_every_benchmark_is_named() -> None:
+    """A benchmark is a script that parses arguments; what several of them use has none."""
+    named = set(re.findall(r"benchmarks/(\w+\.py)", "\n".join(PAGES.values())))
+    scripts = {p.name for p in (ROOT / "benchmarks").glob("*.py") if "ArgumentParser(" in p.read_text()}
+    assert scripts <= named
 
 
 def test_flags_of_benchmarks_are_theirs() -> None:
@@ -191,12 +198,13 @@ def lay_out(page: str, runs: dict[str, Path], folder: Path) -> None:
         shutil.copytree(folder / "photos", folder / "PICTURES")
         return
     kind = "words" if "captions" in page else "colour" if "sampling" in page else "digits"
-    for name in {"RUN", "OTHER", *re.findall(r"\bruns/[\w-]+", PAGES[page])}:
+    made = set(re.findall(r"--out (\S+)", PAGES[page]))
+    for name in {"RUN", "OTHER", *re.findall(r"\bruns/[\w-]+", PAGES[page])} - made:
         if not name.endswith("-distilled"):
             shutil.copytree(
                 runs[kind if name == "RUN" else "words" if name == "runs/shapes" else "digits"], folder / name
             )
-    for name in ("PICTURES", "pictures", "DATA"):
+    for name in ("PICTURES", "NEW_PICTURES", "pictures", "DATA"):
         shutil.copytree(folder / "photos", folder / name)
     photo = Image.open(folder / "photos" / "a" / "0.png")
     for name in ("cat.png", "dog.png", "sketch.png"):
