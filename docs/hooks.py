@@ -112,7 +112,7 @@ def fields(schema: dict[str, Any], about: dict[str, Any]) -> Iterator[str]:
         for field, how in model.get("properties", {}).items():
             told = plain(how.get("description", ""))
             default = f"default {how['default']}" if how.get("default") not in (None, "") else ""
-            yield f"| `{field}` | {type_of(how)} | {' '.join(filter(None, [told, default]))} |"
+            yield f"| `{field}` | {type_of(how)} | {'; '.join(filter(None, [told, default]))} |"
 
 
 def type_of(how: dict[str, Any]) -> str:
@@ -120,4 +120,4 @@ def type_of(how: dict[str, Any]) -> str:
     kinds = [type_of(one) for one in how.get("anyOf", ())] or [str(how.get("type", "any"))]
     if how.get("type") == "array":
         kinds = [f"list of {type_of(how.get('items', {}))}"]
-    return " or ".join(kind for kind in dict.fromkeys(kinds) if kind != "null")
+    return " or ".join(kind for kind in dict.fromkeys(kinds) if kind not in ("null", ""))

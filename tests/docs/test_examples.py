@@ -1,6 +1,7 @@
 """Every command and every line of Python in the documentation runs as it is written, with fewer steps and samples."""
 
 import argparse
+import json
 import re
 import shlex
 import shutil
@@ -234,3 +235,16 @@ def test_the_examples_run(
     monkeypatch.chdir(tmp_path)
     lay_out(page, runs, tmp_path)
     run_page(PAGES[page])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_show_what_they_drew(
+    path: Path, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+    names: dict[str, Any] = {}
+    for cell in cells:
+        assert cell["outputs"] or cell is not cells[-1]
+        exec(compile("".join(cell["source"]), path.name, "exec"), names)
