@@ -1,6 +1,7 @@
 """What the site shows of the code itself: the commands from the parser, and the REST services from their schemas."""
 
 import argparse
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         if mark in markdown:
             markdown = markdown.replace(mark, make())
     return markdown
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """A page without the head's links to other languages: the theme would look for a sitemap beside each of them."""
+    return re.sub(r'<link rel="alternate"[^>]*>', "", output)
 
 
 def commands() -> str:
@@ -106,7 +112,7 @@ def fields(schema: dict[str, Any], about: dict[str, Any]) -> Iterator[str]:
         for field, how in model.get("properties", {}).items():
             told = plain(how.get("description", ""))
             default = f"default {how['default']}" if how.get("default") not in (None, "") else ""
-            yield f"| `{field}` | {type_of(how)} | {' '.join(filter(None, [told, default]))} |"
+            yield f"| `{field}` | {type_of(how)} | {'; '.join(filter(None, [told, default]))} |"
 
 
 def type_of(how: dict[str, Any]) -> str:
@@ -114,4 +120,4 @@ def type_of(how: dict[str, Any]) -> str:
     kinds = [type_of(one) for one in how.get("anyOf", ())] or [str(how.get("type", "any"))]
     if how.get("type") == "array":
         kinds = [f"list of {type_of(how.get('items', {}))}"]
-    return " or ".join(kind for kind in dict.fromkeys(kinds) if kind != "null")
+    return " or ".join(kind for kind in dict.fromkeys(kinds) if kind not in ("null", ""))

@@ -1,6 +1,7 @@
 """Every command and every line of Python in the documentation runs as it is written, with fewer steps and samples."""
 
 import argparse
+import json
 import re
 import shlex
 import shutil
@@ -26,7 +27,7 @@ PAGES |= {path.name: path.read_text() for path in sorted(ROOT.glob("*.md"))}
 BLOCK = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OTHERS = {"pip", "python", "python3", "make", "git", "cd", ".", "curl", "torchrun"}  # programs that are not run here
 SERVERS = {"studio", "serve", "explain"}  # commands that do not end, or take long, and have tests of their own
-PLACEHOLDERS = re.compile(r"[….|]{3}|…|\b(FOLDER|FILE|SPEC|KIND|TEXT|NAME|PATH|N|PLACE|COMMAND)\b")
+PLACEHOLDERS = re.compile(r"[….|]{3}|…|\b(FOLDER|FILE|SPEC|KIND|TEXT|NAME|PATH|N|PLACE|COMMAND|OWNER|mymodule)\b")
 NETWORKS = {
     "ddpm": "ddpm_unet:width=16,multipliers=1,blocks=1,attention=",
     "default": "unet:width=16,multipliers=1,blocks=1",
@@ -91,6 +92,13 @@ def test_extras_targets_and_scripts_exist() -> None:
             if words[0] == "make"} <= targets  # fmt: skip
     for name in set(re.findall(r"(?:benchmarks|docs)/\w+\.py", text)):
         assert (ROOT / name).is_file(), name
+
+
+def test_every_benchmark_is_named() -> None:
+    """A benchmark is a script that parses arguments; what several of them use has none."""
+    named = set(re.findall(r"benchmarks/(\w+\.py)", "\n".join(PAGES.values())))
+    scripts = {p.name for p in (ROOT / "benchmarks").glob("*.py") if "ArgumentParser(" in p.read_text()}
+    assert scripts <= named
 
 
 def test_flags_of_benchmarks_are_theirs() -> None:
@@ -191,12 +199,13 @@ def lay_out(page: str, runs: dict[str, Path], folder: Path) -> None:
         shutil.copytree(folder / "photos", folder / "PICTURES")
         return
     kind = "words" if "captions" in page else "colour" if "sampling" in page else "digits"
-    for name in {"RUN", "OTHER", *re.findall(r"\bruns/[\w-]+", PAGES[page])}:
+    made = set(re.findall(r"--out (\S+)", PAGES[page]))
+    for name in {"RUN", "OTHER", *re.findall(r"\bruns/[\w-]+", PAGES[page])} - made:
         if not name.endswith("-distilled"):
             shutil.copytree(
                 runs[kind if name == "RUN" else "words" if name == "runs/shapes" else "digits"], folder / name
             )
-    for name in ("PICTURES", "pictures", "DATA"):
+    for name in ("PICTURES", "NEW_PICTURES", "pictures", "DATA"):
         shutil.copytree(folder / "photos", folder / name)
     photo = Image.open(folder / "photos" / "a" / "0.png")
     for name in ("cat.png", "dog.png", "sketch.png"):
@@ -227,3 +236,16 @@ def test_the_examples_run(
     monkeypatch.chdir(tmp_path)
     lay_out(page, runs, tmp_path)
     run_page(PAGES[page])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_show_what_they_drew(
+    path: Path, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+    names: dict[str, Any] = {}
+    for cell in cells:
+        assert cell["outputs"] or cell is not cells[-1]
+        exec(compile("".join(cell["source"]), path.name, "exec"), names)
