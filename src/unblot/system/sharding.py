@@ -25,10 +25,10 @@ def check_mode(mode: str) -> None:
         raise UnblotError(f"unknown {arg('shard', mode)}; choose {', '.join(MODES)}")
 
 
-def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, device: torch.device) -> bool:
+def wants_shards(mode: str, group: Group, network: nn.Module, device: torch.device) -> bool:
     """Whether to shard the network: "on" where there are several processes, "auto" where it is too large for one.
 
-    Raises UnblotError for another mode, or for an optimizer that needs whole matrices.
+    Raises UnblotError for another mode.
     """
     check_mode(mode)
     if group.world == 1 or mode == "off":
@@ -37,9 +37,6 @@ def wants_shards(mode: str, group: Group, network: nn.Module, optimizer: str, de
         needed = BYTES * sum(p.numel() for p in network.parameters())
         if device.type != "cuda" or needed < ROOM * torch.cuda.get_device_properties(device).total_memory:
             return False
-    if not optimizer.startswith("adamw"):
-        way_out = f"use {arg('optimizer', 'adamw')}, or {arg('shard', 'off')}"
-        raise UnblotError(f"optimizer {optimizer!r} needs whole matrices; {way_out}")
     return True
 
 
@@ -62,6 +59,16 @@ def whole(tensor: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor; another tensor as it is."""
     return tensor.to_local() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def put_together(part: Tensor, other: Tensor) -> Tensor:
+    """The whole tensor of which this is the process's part, sharded as `other` is, asked for by all processes at once;
+    the part itself where that is not sharded."""
+    if not is_shared(other):
+        return part
+    shared = torch.empty_like(other)
+    local(shared).copy_(part)
+    return whole(shared)
 
 
 def gathered(group: Group, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

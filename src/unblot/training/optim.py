@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unblot.errors import UnblotError
 from unblot.specs import build
-from unblot.system.sharding import like
+from unblot.system.sharding import like, local, put_together
 
 ENDS = ("enter", "leave", "conv_in", "conv_out")  # names of the first and last layers, which see the pictures
 
@@ -40,16 +40,17 @@ class Muon(torch.optim.Optimizer):
                 self._step(parameters, group)
 
     def _step(self, parameters: list[nn.Parameter], group: dict) -> None:
-        moments = [self.state[p]["momentum"] for p in parameters]
+        """Of weights that are spread over processes each computes its part, but for the matrices, which all gather."""
+        moments = [local(self.state[p]["momentum"]) for p in parameters]
         bad = self.found_inf > 0
-        gradients = [torch.where(bad, m, p.grad) for m, p in zip(moments, parameters)]  # type: ignore[arg-type]
+        gradients = [torch.where(bad, m, local(p.grad)) for m, p in zip(moments, parameters)]  # type: ignore[arg-type]
         torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
         ahead = [torch.lerp(g, m, group["momentum"]) for g, m in zip(gradients, moments, strict=True)]  # Nesterov's
-        matrices = torch.stack([m.flatten(1) for m in ahead])
+        matrices = torch.stack([put_together(m, p).flatten(1) for m, p in zip(ahead, parameters, strict=True)])
         rate = group["lr"] * (1 - self.found_inf)
         updates = rate * group["scale"] * max(matrices.shape[1:]) ** 0.5 * orthogonal(matrices)
         for p, update in zip(parameters, updates, strict=True):
-            p.mul_(1 - rate * group["weight_decay"]).sub_(update.view(p.shape))
+            local(p).mul_(1 - rate * group["weight_decay"]).sub_(local(like(update.view(p.shape), p)))
 
 
 def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:

@@ -53,7 +53,7 @@ class Trainer:
         self.config, self.task = config, task
         self.group, self.device = join_group(), available_device(train.device)
         network, alone = task.denoiser.network, len(task.learners) == 1 and task.denoiser.text_encoder is None
-        self.sharded = alone and wants_shards(train.shard, self.group, network, train.optimizer, self.device)
+        self.sharded = alone and wants_shards(train.shard, self.group, network, self.device)
         if self.sharded:
             shard(network, self.group, self.device)
         self.ema = Ema(task.denoiser, train.ema)
