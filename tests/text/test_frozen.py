@@ -170,3 +170,19 @@ def test_what_is_no_encoder_is_refused_before_training(data: Path, spec: str, to
 def test_lengths_and_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(UnblotError, match="captions of 999 tokens"):
         FrozenStates(Frozen("x"), 999)
+
+
+def test_a_name_of_the_hub_in_a_model_file_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def stand_in(place: str, *, local_files_only: bool, **_: object) -> str:
+        asked.append(local_files_only)
+        raise OSError("it is not here")
+
+    monkeypatch.setattr(hub, "snapshot_download", stand_in)
+    with pytest.raises(UnblotError, match="a name on the hub"):
+        _ = Frozen("somebody/encoder").folder
+    with pytest.raises(UnblotError, match="hf download somebody/encoder"):
+        _ = Frozen("somebody/encoder", sha256="0" * 64).folder
+    assert asked == [False, True]

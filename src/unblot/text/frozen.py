@@ -82,7 +82,7 @@ class Frozen:
                 f"this run reads texts with a frozen encoder, and no text encoder is at {printable(self.place)!r} any "
                 f"more; put back there the one whose checksum is {self.sha256[:12]}…"
             )
-        folder = _folder(self.place)
+        folder = _folder(self.place, download=not self.sha256)
         if self.sha256 and digest(folder) != self.sha256:
             raise UnblotError(
                 f"the text encoder {self.place!r} has changed since this run learned with it; put the files back whose "
@@ -219,17 +219,25 @@ def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     return hashlib.sha256(json.dumps([[path.name, checksum(path)] for path, *_ in files]).encode()).hexdigest()
 
 
-def _folder(place: str) -> Path:
-    """The folder of an encoder: itself, or that in which the hub's files are kept."""
+def _folder(place: str, download: bool) -> Path:
+    """The folder of an encoder: itself, or that in which the hub's files are kept.
+
+    download: whether they may come from the hub, for a name that the user gave; one that a model file gives is looked
+    for on this machine alone.
+    """
     if Path(place).is_dir():
         return Path(place)
     where = f"give {arg('text_encoder', 'transformers:FOLDER')}, or a name on the hub"
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", place):
         raise UnblotError(f"no text encoder at {printable(place)!r}; put its folder back, or {where}")
+    if not download:
+        where = f"where you trust it, get it with: hf download {place}"
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(place, allow_patterns=[*FILES], ignore_patterns=["*/*"]))
+        return Path(
+            snapshot_download(place, local_files_only=not download, allow_patterns=[*FILES], ignore_patterns=["*/*"])
+        )
     except Exception as error:
         raise _unusable(place, error, where) from None
 
