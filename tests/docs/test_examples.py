@@ -134,6 +134,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         how = {"network": network, "steps": 3, "batch_size": 8, "preview_every": 0, "held_out_every": 0, "quiet": True}
         how |= {"sampling_steps": 2, "clusters": 0} | ({"size": "16"} if choices.get("size") else {})
         how |= {"latent_steps": 2, "latent_width": 8} if choices.get("latent") else {}
+        if choices.get("adapter"):  # the network and the recipe are those of the run that it adds to
+            how = {name: how[name] for name in ("steps", "batch_size", "preview_every", "held_out_every", "quiet")}
+            how |= {"size": "8x8", "colour": "gray"}
         data = "shapes:count=100,size=16" if data == "shapes" else data
         return train(data, **{**choices, **how})
 

@@ -108,6 +108,7 @@ def test_at_the_command_line_it_is_applied_and_left_out(run, trained, tmp_path, 
     assert checksum(run.path / MODEL) == before
     assert "adds to other weights" in refused(capsys, "sample", trained.path, "--adapter", file)
     assert "is no adapter" in refused(capsys, "sample", run.path, "--adapter", run.path / MODEL)
+    assert "no such file" in refused(capsys, "sample", run.path, "--adapter", out / "none.safetensors")
     assert "has no weight" in refused(capsys, "sample", run.path, "--adapter", f"{file}:x")
 
 
@@ -123,7 +124,10 @@ def test_what_it_cannot_be_is_one_line(run, folder, tmp_path, capsys):
     assert "leave out --network" in refused(capsys, *begin, "--adapter", "2", "--network", SMALL["unet"])
     assert "--adapter must be from 0 to 256" in refused(capsys, *begin, "--adapter", "999")
     assert "name it with --from" in refused(capsys, "train", folder / "second.npz", "--adapter", "2")
-    for choices, words in (({"adapter": 256}, "is larger than rank 256"), ({"adapter": 2, "size": 16}, "do not fit")):
+    for choices, words in (
+        ({"adapter": 256}, "is larger than rank 256"),
+        ({"adapter": 2, "size": 16}, "do not fit.*colour='gray'"),
+    ):
         with pytest.raises(UnblotError, match=words):
             unblot.train(folder / "second.npz", from_=run.path, out=tmp_path / "r", quiet=True, **choices)
     assert not (tmp_path / "r").exists()

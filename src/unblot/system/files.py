@@ -17,6 +17,7 @@ from unblot.errors import UnblotError, sentence
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its header's metadata. Raises UnblotError where it is damaged."""
     try:
+        path.open("rb").close()  # whose errors say what is wrong; the library's have no number
         with safe_open(path, framework="pt") as f:
             return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
     except OSError as e:
