@@ -58,10 +58,10 @@ def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(
         assert two["training_parts"] == pytest.approx(one["training_parts"], rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(optimizer, tmp_path):
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=12, decay="none", optimizer=optimizer, **CHOICES)
-    begin = ("digits", "--steps=4", "--decay=none", "--shard=on", "--preview-every=2", f"--optimizer={optimizer}")
+def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(tmp_path):
+    """With Muon, which has AdamW for a part of the weights."""
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=12, decay="none", optimizer="muon", **CHOICES)
+    begin = ("digits", "--steps=4", "--decay=none", "--shard=on", "--preview-every=2", "--optimizer=muon")
     train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
     api.resume(tmp_path / "two", steps=8, quiet=True)
     train_with_two_processes("--resume", str(tmp_path / "two"), "--steps=12")
