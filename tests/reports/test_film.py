@@ -88,3 +88,9 @@ def test_a_sampling_is_watched_without_changing_its_pictures(command, run, tmp_p
         assert now.size == (2 * one.width + film.GAP, one.height)
         assert len(now.getcolors()) > 10
     assert "name a new file" in refused(capsys, *flags, str(tmp_path / "more"), "--watch", str(tmp_path / "now.png"))
+
+
+def test_several_numbers_of_steps_are_not_watched(run, tmp_path, capsys):
+    watched = ["--watch", str(tmp_path / "now.png"), "--out", str(tmp_path / "film")]
+    assert "leave one of them out" in refused(capsys, "film", str(run.path), "--compare-steps", "2,4", *watched)
+    assert not (tmp_path / "film").exists()

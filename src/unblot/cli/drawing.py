@@ -64,6 +64,8 @@ def film_command(args: dict[str, Any]) -> None:
     from unblot.runs.film import frame_changes, in_steps, shoot, step_counts
 
     compared, path = args.pop("compare_steps"), args.pop("watch", None)
+    if compared is not None and path is not None:
+        raise UnblotError("--watch shows one sampling, and --compare-steps draws several; leave one of them out")
     counts = [] if compared is None else step_counts(compared)  # before the work rather than after it
     args = _with_prompts(args)
     with _output("film", args, film.STEPS_FILES if counts else film.FILES) as (run, folder, overwrite):

@@ -18,6 +18,11 @@ KEPT_PIXELS = 128 * 128  # up to this many, pictures of one size keep it unless 
 STEPS = (8, 16, 24, 32, 48, 64)  # pixels on the shorter side otherwise: what one machine trains in reasonable time
 
 
+def colour_of(channels: int) -> str:
+    """The key of COLOURS with this number of channels, "" where there is none."""
+    return next((name for name, count in COLOURS.items() if count == channels), "")
+
+
 @dataclass(frozen=True)
 class ImageOptions:
     """The user's choices: size (height, width) or None, fit, colour (a key of COLOURS, "" for that of the pictures),

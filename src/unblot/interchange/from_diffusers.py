@@ -4,7 +4,6 @@ What the library does not write is said in the run as unknown: the pictures that
 and their names of classes. A pipeline that unblot exported says all that in its unblot.json.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +15,7 @@ from unblot._version import __version__
 from unblot.config.options import MOST_STEPS
 from unblot.config.presets import resolve
 from unblot.config.schema import DataConfig, DataFacts, RunConfig
+from unblot.data.image_spec import colour_of
 from unblot.errors import UnblotError, arg, note
 from unblot.interchange import betas, unet2d
 from unblot.interchange.betas import SchedulerConfig
@@ -33,19 +33,16 @@ from unblot.interchange.to_diffusers import (
 )
 from unblot.interchange.unet2d import UNetConfig
 from unblot.runs.folder import MODEL, create, fitted, refuse_run, save_model
-from unblot.specs import canonical
 from unblot.system.files import read_tensors
 from unblot.system.folders import claimed, user_path
 from unblot.system.stored import convert_stored, read_stored
-from unblot.training.levels import check_levels
-from unblot.training.plan import SPECS
+from unblot.training.plan import written_out
 
 T = TypeVar("T")
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 PICKLED = "diffusion_pytorch_model.bin"
 NOT_OURS = "it is no config of diffusers"
-COLOURS = {1: "gray", 3: "rgb", 4: "rgba"}
 STD = 0.5  # of pictures in -1 … 1, where nothing is known of them
 LABELS = "class_embedding.weight"
 
@@ -175,12 +172,9 @@ def config_of(unet: UNetConfig, scheduler: SchedulerConfig, name: str) -> RunCon
         "solver": betas.solver_of(scheduler),
         "sampling_steps": min(scheduler.num_train_timesteps, MOST_STEPS),
     }
-    train = resolve(facts, choices)
-    written: dict[str, Any] = {name: canonical(table, getattr(train, name), name) for name, table in SPECS.items()}
-    train = dataclasses.replace(train, **written)
-    check_levels(train)
+    train = written_out(resolve(facts, choices))
     source = DataConfig(
-        data=name, size=f"{height}x{width}", colour=COLOURS.get(channels, ""), unlabelled=not labels, uncaptioned=True
+        data=name, size=f"{height}x{width}", colour=colour_of(channels), unlabelled=not labels, uncaptioned=True
     )
     return RunConfig(source, facts, train, __version__)
 

@@ -22,7 +22,16 @@ MEASURES = {
     "ema": "Which average of the weights is best?",
     "distill": "Make a model that draws in one to four steps.",
 }
-SETTINGS = "seed", "steps", "solver", "spacing", "guidance", "label", "prompt", "negative"  # that draw a picture again
+SETTINGS = [
+    "seed",
+    "steps",
+    "solver",
+    "spacing",
+    "guidance",
+    "label",
+    "prompt",
+    "negative",
+]  # that draw one again
 WIDTH, HEIGHT, EDGE = 640, 220, 48  # of the chart of losses
 
 
@@ -186,7 +195,7 @@ def _environment() -> Environment:
         loader=PackageLoader("unblot.studio"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals["version"] = __version__
+    environment.globals |= {"version": __version__, "settings": SETTINGS}
     environment.filters["command_line"] = lambda job: shlex.join(["unblot", job.command, *job.arguments])
     return environment
 

@@ -13,7 +13,7 @@ from unblot.config.presets import resolve
 from unblot.config.schema import DataConfig, RunConfig
 from unblot.config.transfer import AdapterFacts, Origin
 from unblot.data.dataset import Dataset
-from unblot.data.image_spec import COLOURS
+from unblot.data.image_spec import colour_of
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.runs.folder import MODEL, build_denoiser, create, fingerprint, load_model, save_model
@@ -66,7 +66,7 @@ def fitting_data(source: Source, data: DataConfig, dataset: Dataset, quiet: bool
     own = source.config.data
     if dataset.shape != own.shape or dataset.values.to_dict() != own.values:
         c, h, w = dataset.shape
-        colour = {count: name for name, count in COLOURS.items()}.get(own.channels)
+        colour = colour_of(own.channels)
         ways = [arg("size", f"{own.height}x{own.width}"), *([arg("colour", colour)] if colour else [])]
         raise UnblotError(
             f"pictures of {h}x{w} with {c} channels of {dataset.values.dtype} do not fit {source.path!r}, of "

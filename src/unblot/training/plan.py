@@ -135,11 +135,17 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     check_text(facts, config)
     check_spectrum(config, latent)
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
+    config = written_out(config)
+    return RunConfig(source, facts, config, __version__, latent=latent, code=version_of(config.network))
+
+
+def written_out(config: TrainConfig) -> TrainConfig:
+    """The choices with every option of their specs, whose noise levels go together. Raises UnblotError for others."""
     specs = {name: getattr(config, name) for name in SPECS}
     written: dict[str, Any] = {name: canonical(table_of(name, spec), spec, name) for name, spec in specs.items()}
     config = dataclasses.replace(config, **written)
     check_levels(config)
-    return RunConfig(source, facts, config, __version__, latent=latent, code=version_of(config.network))
+    return config
 
 
 def _seen(facts: DataFacts, latent: LatentConfig | None) -> DataFacts:
