@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 
 import unblot
 from helpers import TINY, refused
-from unblot.cli.parser import EDITS, main
+from unblot.cli.parser import main
+from unblot.config.edits import EDITS
 from unblot.editing import images as edit
 from unblot.editing.files import edit_files
 from unblot.editing.inputs import gray_weights

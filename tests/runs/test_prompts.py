@@ -12,7 +12,8 @@ from PIL import Image
 import unblot
 from helpers import refused
 from unblot import api
-from unblot.cli.parser import EDITS, main
+from unblot.cli.parser import main
+from unblot.config.edits import EDITS
 from unblot.editing.files import edit_files
 from unblot.errors import UnblotError, UnblotNote
 from unblot.runs.bulk import sample_to_folder

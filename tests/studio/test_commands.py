@@ -2,7 +2,8 @@
 
 import pytest
 
-from unblot.cli.parser import EDITS, make_parser
+from unblot.cli.parser import make_parser
+from unblot.config.edits import EDITS
 from unblot.errors import UnblotError
 from unblot.studio import commands
 
@@ -45,7 +46,19 @@ def test_empty_values_are_left_to_the_command() -> None:
     assert commands.arguments("sample", {"n": "3", "prompt": ["a b", "c"]}) == ["-n3", "--prompt=a b", "--prompt=c"]
 
 
-def test_the_kinds_of_edits_are_those_of_the_command_line() -> None:
-    assert set(commands.EDITS) == set(EDITS)
-    for kind, (_, own) in commands.EDITS.items():
-        assert {f"--{name}" for name in own} == {name for name, _ in EDITS[kind][1]} - {"--mask"}
+@pytest.mark.parametrize("kind", EDITS)
+def test_each_kind_of_edit_takes_its_own_choices_alone(kind: str) -> None:
+    for other, own in commands.edit_fields().items():
+        for field in own:
+            value = {"factor": "2"}.get(field.name, "1")
+            if other != kind:
+                with pytest.raises(UnblotError, match="unknown choice"):
+                    commands.arguments("edit", {field.name: value}, kind)
+                continue
+            flags = commands.arguments("edit", {field.name: value}, kind)
+            assert getattr(make_parser().parse_args(["edit", kind, "run", "a.png", *flags]), field.name) == float(value)
+
+
+def test_a_mask_is_painted_and_never_a_path_of_a_form() -> None:
+    with pytest.raises(UnblotError, match="unknown choice"):
+        commands.arguments("edit", {"mask": "/etc/passwd"}, "inpaint")

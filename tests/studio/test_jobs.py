@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_one_training_at_a_time_and_in_order(tmp_path: Path, monkeypatch: pytest
     jobs.advance(tmp_path)
     assert begun == [other.id, first.id]
     assert jobs.status(tmp_path, second.id).state == "waiting"
+
+
+def test_jobs_added_at_once_have_numbers_of_their_own_in_order(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: jobs.add(tmp_path, "sample", []).id, range(20)))
+    last = jobs.add(tmp_path, "sample", []).id
+    assert [one.job.id for one in jobs.jobs(tmp_path)] == [last, *sorted(made, reverse=True)]
+    assert len({last, *made}) == 21
 
 
 def test_states_are_read_from_the_files(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli import drawing, handing_on
-from unblot.cli.edits import EDITS
 from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
 from unblot.config.card import CardConfig
+from unblot.config.edits import EDITS
 from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
@@ -128,7 +128,7 @@ def _sampling(command: Command) -> None:
 
 def _editing(edit: argparse.ArgumentParser) -> None:
     kinds = edit.add_subparsers(prog="unblot edit", metavar="KIND", required=True, dest="kind", parser_class=Parser)
-    for kind, (about, flags) in EDITS.items():
+    for kind, (about, choices) in EDITS.items():
         what = "A B" if kind == "interpolate" else "PICTURES ..."
         one = kinds.add_parser(
             kind,
@@ -140,8 +140,7 @@ def _editing(edit: argparse.ArgumentParser) -> None:
         _add_run(one)
         count = 2 if kind == "interpolate" else "+"
         add_path(one, "pictures", type=str, nargs=count, metavar="PICTURES", help="files or folders")
-        for name, how in flags:
-            one.add_argument(name, default=argparse.SUPPRESS, **how)
+        add_flags(one, choices)
         _add_adapters(one)
         _add_out(one, kind)
         _add_prompts(one)

@@ -2,11 +2,12 @@
 
 import tempfile
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from unblot.config.edits import EDITS
 from unblot.config.sampling import SampleConfig
 from unblot.config.serving import ServeConfig
 from unblot.data.output import picture_suffix
@@ -28,14 +29,7 @@ BEGINNINGS = {  # of files, which tell their type whatever a client calls it
     b"MM\x00*": ".tif",
     b"\x93NUMPY": ".npy",
 }
-OWN = {  # the fields of an edit that are for some kinds alone
-    "inpaint": ("mask",),
-    "outpaint": ("left", "right", "top", "bottom"),
-    "upscale": ("factor",),
-    "img2img": ("strength",),
-    "variations": ("amount",),
-    "interpolate": ("other",),
-}
+OWN = {kind: [f.name for f in fields(edit.choices)] for kind, edit in EDITS.items()} | {"interpolate": ["other"]}
 MOST_BORDER = 4  # outpainted pixels to a side, as a multiple of the run's height or width
 
 
@@ -105,7 +99,7 @@ class Model:
             raise UnblotError(f"there is one reconstruction; leave out {arg('count')}")
         if request.kind == "interpolate" and request.other is None:
             raise UnblotError(f"interpolation is between two pictures; give {arg('other')}")
-        for name in sorted({own for names in OWN.values() for own in names} - set(OWN.get(request.kind, ()))):
+        for name in sorted({own for names in OWN.values() for own in names} - set(OWN[request.kind])):
             if getattr(request, name):
                 raise UnblotError(f"{arg(name)} does not go with {arg('kind', request.kind)}; leave it out")
         return request
@@ -116,7 +110,7 @@ class Model:
         return [self._edit(request) for request in requests]
 
     def _edit(self, request: EditRequest) -> EditResult | Exception:
-        choices = {**_common(request), **{name: getattr(request, name) for name in OWN.get(request.kind, ())}}
+        choices = {**_common(request), **{name: getattr(request, name) for name in OWN[request.kind]}}
         choices |= {"steps": request.steps, "solver": request.solver, "spacing": request.spacing, "fit": request.fit}
         choices |= {"guidance": request.guidance} | ({} if request.kind == "reconstruct" else {"n": request.count})
         choices = {name: value for name, value in choices.items() if value is not None}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 
+from unblot.config.edits import EDITS
 from unblot.config.options import MOST_STEPS
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
@@ -30,6 +31,7 @@ def known(table: Mapping[str, Any]) -> AfterValidator:
 
 SPACED = {name: spacing for name, spacing in SPACINGS.items() if name != "listed"}  # which needs its options
 SolverName = Annotated[StrictStr, known(SOLVERS), Field(json_schema_extra={"enum": list(SOLVERS)})]
+KindName = Annotated[StrictStr, known(EDITS), Field(json_schema_extra={"enum": list(EDITS)})]
 SpacingName = Annotated[StrictStr, known(SPACED), Field(json_schema_extra={"enum": list(SPACED)})]
 
 
@@ -63,7 +65,7 @@ class SampleRequest(Choices):
 class EditRequest(Choices):
     """Results of `unblot edit` for one picture."""
 
-    kind: Literal["inpaint", "outpaint", "upscale", "colorize", "img2img", "variations", "interpolate", "reconstruct"]
+    kind: KindName
     picture: Base64Bytes = Field(description="content of a PNG, JPEG, TIFF or NPY file, in Base64")
     other: Base64Bytes | None = Field(None, description="second picture, to interpolate to")
     mask: Base64Bytes | None = Field(None, description="white where an inpainted picture is new")

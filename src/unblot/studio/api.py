@@ -13,6 +13,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from unblot.config.edits import EDITS
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError, arg, command_line
 from unblot.runs.folder import remove_run
@@ -216,15 +217,13 @@ def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]
     folder = runs.run_folder(root, job.run or "")
     if job.command != "edit":
         return [str(folder), *commands.arguments(job.command, values)], folder.name
-    if job.kind not in commands.EDITS:
-        raise UnblotError(f"unknown edit {job.kind!r}; choose among {', '.join(commands.EDITS)}")
-    own = {name: str(values.pop(name)) for name in commands.EDITS[job.kind][1] if values.get(name)}
+    if job.kind not in EDITS:
+        raise UnblotError(f"unknown edit {job.kind!r}; choose among {', '.join(EDITS)}")
     pictures = [str(folders.inside(path)) for path in job.pictures]
     if not pictures:
         raise UnblotError("choose a picture to edit first")
     mask = ["--mask", str(folders.inside(job.mask))] if job.mask and job.kind == "inpaint" else []
-    flags = [f"--{name}={value}" for name, value in own.items()]
-    return [job.kind, str(folder), *pictures, *mask, *flags, *commands.arguments("edit", values)], folder.name
+    return [job.kind, str(folder), *pictures, *mask, *commands.arguments("edit", values, job.kind)], folder.name
 
 
 def _held_inside(folders: Folders, job: NewJob) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from unblot.config.edits import EDITS
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
 from unblot.config.sampling import EditConfig, SampleConfig
@@ -41,20 +42,6 @@ COMMANDS = {
     "doctor": Choices((DataConfig,), ("size",), ("data", "on_broken")),
 }  # fmt: skip
 
-EDITS = {  # each kind of edit, what it does, and its own choices: name -> (words, default)
-    "inpaint": ("fill the painted part of the picture anew", {}),
-    "outpaint": (
-        "continue the picture beyond its border",
-        {side: (f"pixels to add, {side}", "0") for side in ("left", "right", "top", "bottom")},
-    ),
-    "upscale": ("make large pictures that reduce to a small one", {"factor": ("how many times larger", "2")}),
-    "colorize": ("give a gray picture colours", {}),
-    "img2img": ("keep coarse features, draw fine ones anew", {"strength": ("share of the steps, 0 to 1", "0.5")}),
-    "variations": ("draw variations of the picture", {"amount": ("0 none, 1 another picture", "0.3")}),
-    "interpolate": ("make pictures between this one and another", {}),
-    "reconstruct": ("find the noise of the picture and draw from it again", {}),
-}
-
 
 class Field(NamedTuple):
     """A choice in a form. kind: switch, number or text. suggestions: the entries of its table."""
@@ -76,12 +63,19 @@ def fields(command: str) -> tuple[list[Field], list[Field]]:
     return first, list(found.values())
 
 
-def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
+def edit_fields() -> dict[str, list[Field]]:
+    """The choices of each kind of edit, without the mask, which is painted."""
+    return {kind: [_field(f) for f in _own(kind)] for kind in EDITS}
+
+
+def arguments(command: str, values: Mapping[str, Any], kind: str | None = None) -> list[str]:
     """The flags of a command with these values; an empty one is left out, so that the command's default holds.
+
+    kind: of an edit, whose own choices are then among them.
 
     Raises UnblotError for an unknown choice, and for a value of the wrong type or out of its range.
     """
-    options = {f.name: f for f in _options(command)}
+    options = {f.name: f for f in (*(_own(kind) if kind else ()), *_options(command))}
     flags = []
     for name, value in values.items():
         if name not in options:
@@ -104,6 +98,10 @@ def arguments(command: str, values: Mapping[str, Any]) -> list[str]:
 def paths(command: str) -> tuple[str, ...]:
     """The choices of a command that name a file or a folder."""
     return tuple(f.name for f in _options(command) if f.metadata["value"] == "PATH")
+
+
+def _own(kind: str) -> list[dataclasses.Field]:
+    return [f for f in dataclasses.fields(EDITS[kind].choices) if f.name != "mask"]
 
 
 def _options(command: str) -> list[dataclasses.Field]:

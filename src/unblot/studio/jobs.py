@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,12 +65,23 @@ class Status:
 
 def add(root: Path, command: str, arguments: Sequence[str], run: str | None = None) -> Job:
     """Writes a job into the studio's folder below `root`; `advance` starts it."""
-    name = f"{time.time_ns() // 10**6:013d}-{uuid.uuid4().hex[:6]}"
-    job = Job(name, command, list(arguments), time.time(), run)
-    folder = root / JOBS / name
-    folder.mkdir(parents=True)
+    folder = _numbered(root / JOBS)
+    job = Job(folder.name, command, list(arguments), time.time(), run)
     write_json(folder / JOB, asdict(job))
     return job
+
+
+def _numbered(folder: Path) -> Path:
+    """A new folder with a number after all others here, so that no two jobs share a place in the order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
+    while True:
+        try:
+            (folder / f"{number:08d}").mkdir()
+        except FileExistsError:  # another process was faster
+            number += 1
+        else:
+            return folder / f"{number:08d}"
 
 
 def jobs(root: Path, most: int = 100) -> list[Status]:

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unblot._version import __version__
+from unblot.config.edits import EDITS
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError
 from unblot.studio import commands, jobs, runs
@@ -118,7 +119,7 @@ def _add_run_pages(app: FastAPI, root: Path) -> None:
             forms={command: _form(command) for command in forms},
             galleries=runs.galleries(folder),
             reports=runs.reports(folder),
-            edits=commands.EDITS,
+            edits={kind: (EDITS[kind].about, own) for kind, own in commands.edit_fields().items()},
             measures=MEASURES,
         )
 
