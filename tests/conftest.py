@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("unblot", deadline=None, derandomize=True, database=None)
+settings.register_profile("thousands", settings.get_profile("unblot"), max_examples=600)  # of requests, by hand
 settings.load_profile("unblot")
 
 

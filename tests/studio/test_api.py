@@ -38,7 +38,8 @@ def test_a_run_is_what_lies_in_its_folder(app: TestClient, root: Path) -> None:
     assert found["previews"] == ["samples/step_00000002.png", "samples/step_00000004.png"]
     assert app.get("/api/runs").json()["runs"][0]["preview"] == found["previews"][-1]
     curve = app.get("/api/runs/first/curve").json()
-    assert [step for step, _ in curve["held_out"]] == [0, 2, 4]
+    assert [step for step, _ in curve["loss"]["held_out"]] == [0, 2, 4]
+    assert [[step for step, _ in level] for level in curve["levels"].values()] == [[0, 2, 4]] * 5
     samples = unblot.load(root / "first").sample(3, steps=2, seed=5)
     samples.save(root / "first" / "samples" / "mine")
     gallery = app.get("/api/runs/first").json()["galleries"][0]
@@ -141,7 +142,7 @@ def test_a_long_run_costs_no_more_than_a_short_one(tmp_path: Path) -> None:
     lines = (json.dumps({"step": i, "loss": 1 / (1 + i), "grad_norm": 1.0}) for i in range(100_000))
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     tracemalloc.start()
-    curve = runs.curve(tmp_path)
+    curve = runs.curves(tmp_path)["loss"]
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(curve["training"]) == 300

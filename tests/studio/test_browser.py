@@ -165,3 +165,30 @@ def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
     page.click("button:has-text('Edit')")
     page.wait_for_selector("section[aria-label=interpolate] img", timeout=WAIT)
     assert len([path for path in (root / "first/samples/interpolate").glob("*.png") if "grid" not in path.name]) == 3
+
+
+def test_a_picture_is_continued_by_dragging_its_frame_and_sliders_move_numbers(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, root = studio
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    page.goto(address + "runs/first/edit")
+    page.check("[name=kind][value=outpaint]")
+    page.set_input_files("#picture", tmp_path / "a.png")
+    handle = page.wait_for_selector(".handle.right")
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 4 + 8 * 3, box["y"] + 20)  # a pixel of the picture is eight of the screen's
+    page.mouse.up()
+    page.focus(".handle.left")
+    page.keyboard.press("ArrowLeft")
+    assert [page.input_value(f"#outpaint-{side}") for side in ("left", "right", "top")] == ["1", "3", ""]
+    page.fill("[data-for=edit-steps]", "2")
+    assert page.input_value("#edit-steps") == "2"
+    page.fill("#edit-n", "1")
+    page.click("button:has-text('Edit')")
+    page.wait_for_selector("section[aria-label=outpaint] img", timeout=WAIT)
+    made = next(path for path in (root / "first/samples/outpaint").glob("*.png") if "grid" not in path.name)
+    assert Image.open(made).size == (12, 8)

@@ -125,8 +125,8 @@ def _add_runs(service: APIRouter, root: Path) -> None:
 
     @service.get("/runs/{name}/curve")
     def one_curve(name: NAME) -> dict[str, Any]:
-        """Loss by step, of the training and on held-out pictures."""
-        return runs.curve(runs.run_folder(root, name))
+        """Loss by step, of the training and on held-out pictures, and by noise level."""
+        return runs.curves(runs.run_folder(root, name))
 
     @service.delete("/runs/{name}")
     def delete(name: NAME, confirm: str = "") -> dict[str, str]:

@@ -43,8 +43,11 @@ COMMANDS = {
 }  # fmt: skip
 
 
+SLIDERS = {"steps": (1, 100), "guidance": (1, 8), "strength": (0, 1), "amount": (0, 1)}  # numbers with a slider beside
+
+
 class Field(NamedTuple):
-    """A choice in a form. kind: switch, number or text. suggestions: the entries of its table."""
+    """A choice in a form. kind: switch, number or text. suggestions: the entries of its table. ends: of its slider."""
 
     name: str
     label: str
@@ -53,6 +56,7 @@ class Field(NamedTuple):
     group: str
     placeholder: str
     suggestions: tuple[str, ...]
+    ends: tuple[int, int] | None
 
 
 def fields(command: str) -> tuple[list[Field], list[Field]]:
@@ -127,6 +131,7 @@ def _field(f: dataclasses.Field) -> Field:
         f.metadata["group"],
         str(default) if known else "decided for you" if DECIDED in help_of(f) else "",
         tuple(entries(table)) if table else (),
+        SLIDERS.get(f.name),
     )
 
 

@@ -109,6 +109,11 @@ def status(root: Path, name: str) -> Status:
     return Status(job, "lost")
 
 
+def of_run(root: Path, name: str) -> Status | None:
+    """The newest training of a run."""
+    return next((one for one in jobs(root) if one.job.run == name and one.job.command == "train"), None)
+
+
 def output(root: Path, name: str) -> str:
     """The end of what a job printed; of a line that was written over again and again, its last state."""
     status(root, name)

@@ -1,5 +1,6 @@
 """The pages of the studio, and the parts of them that are sent again while a job goes on."""
 
+import math
 import shlex
 from functools import cache
 from importlib.resources import files
@@ -33,6 +34,7 @@ SETTINGS = [
     "prompt",
     "negative",
 ]  # that draw one again
+NOTES = ("note:", "warning:")  # how lines of a training's output begin that a user should see
 WIDTH, HEIGHT, EDGE = 640, 220, 48  # of the chart of losses
 
 
@@ -149,25 +151,33 @@ def _add_streams(app: FastAPI, root: Path) -> None:
 
 def live_values(folder: Path) -> dict[str, Any]:
     """What changes on the page of a run while it trains."""
-    return {"card": runs.card(folder), "previews": runs.previews(folder), "chart": chart(runs.curve(folder))}
+    charts = {name: chart(curves) for name, curves in runs.curves(folder).items()}
+    job = jobs.of_run(folder.parent, folder.name)
+    said = jobs.output(folder.parent, job.job.id).strip().split("\n") if job else []
+    return {
+        "card": runs.card(folder), "previews": runs.previews(folder), "charts": charts, "job": job,
+        "now": said[-1] if job and job.state == "running" else "",
+        "notes": [line for line in said if line.startswith(NOTES)],
+    }  # fmt: skip
 
 
-def chart(curve: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
-    """Losses by step as the points of lines in a picture of WIDTH×HEIGHT, with the ends of both axes."""
-    rows = [row for line in curve.values() for row in line]
+def chart(curves: dict[str, runs.Curve]) -> dict[str, Any]:
+    """Losses by step, on a logarithmic axis, as points of lines in a picture of WIDTH×HEIGHT, and the ends of both axes."""
+    rows = [row for line in curves.values() for row in line]
     if len(rows) < 2:
         return {}
     last = max(step for step, _ in rows) or 1
-    low, high = min(loss for _, loss in rows), max(loss for _, loss in rows)
-    span = (high - low) or 1.0
+    low, high = (end(loss for _, loss in rows) for end in (min, max))
+    log_low = math.log(max(low, 1e-12))
+    span = math.log(max(high, 1e-12)) - log_low or 1.0
 
     def place(step: int, loss: float) -> str:
-        x = EDGE + (WIDTH - EDGE - 8) * step / last
-        y = 8 + (HEIGHT - EDGE - 8) * (high - loss) / span
+        x = EDGE + (WIDTH - 2 * EDGE) * step / last
+        y = 8 + (HEIGHT - EDGE - 8) * (1 - (math.log(max(loss, 1e-12)) - log_low) / span)
         return f"{x:.1f},{y:.1f}"
 
-    lines = {name: " ".join(place(*row) for row in line) for name, line in curve.items()}
-    ends = {name: f"{line[-1][1]:.4f}" if line else "" for name, line in curve.items()}
+    lines = {name: " ".join(place(*row) for row in line) for name, line in curves.items()}
+    ends = {name: f"{line[-1][1]:.4f}" if line else "" for name, line in curves.items()}
     return {"lines": lines, "ends": ends, "low": f"{low:.3g}", "high": f"{high:.3g}", "last": f"{last:,}",
             "width": WIDTH, "height": HEIGHT, "edge": EDGE}  # fmt: skip
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ PARTS = 64  # places of a metrics file that a curve is made of
 PAGE = 24  # runs on a page
 PREVIEW = "step_*.png"
 PICTURES = (".png", ".gif")
+
+Curve = list[tuple[int, float]]  # (step, loss)
 
 
 @dataclass(frozen=True)
@@ -161,11 +164,28 @@ def reports(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.html"))]
 
 
-def curve(folder: Path, points: int = 300) -> dict[str, list[tuple[int, float]]]:
-    """Loss by step of the training and on held-out pictures, at most about `points` of each.
+def curves(folder: Path, points: int = 300) -> dict[str, dict[str, Curve]]:
+    """Loss by step: "loss" of the training and on held-out pictures, "levels" on held-out pictures by their noise.
 
-    A long file is read at PARTS places, always about as much of it.
+    The names of the levels are sigma/alpha, the noise as a multiple of the picture. At most about `points` of each
+    curve. A long file is read at PARTS places, always about as much of it.
     """
+    lines = _lines_over_all(folder)
+    training = [(line["step"], line["loss"]) for line in of_kind(lines, STEP) if line["loss"] is not None]
+    measured = of_kind(lines, HELD_OUT)
+    held_out = [(line["step"], mean_loss(line, "held_out")) for line in measured]
+    levels: dict[str, list[tuple[int, float | None]]] = {}
+    for line in measured:
+        for log_snr, loss in zip(line["log_snr"], line["held_out"] or []):
+            levels.setdefault(f"{math.exp(-log_snr / 2):.2g}", []).append((line["step"], loss))
+    return {
+        "loss": {"training": thinned(training, points), "held_out": thinned(held_out, points)},
+        "levels": {name: thinned(rows, points) for name, rows in levels.items()},
+    }
+
+
+def _lines_over_all(folder: Path) -> list[Line]:
+    """Lines of a metrics file by step, from all of it: all where it is small."""
     path = folder / METRICS
     size = path.stat().st_size if path.exists() else 0
     if size <= PARTS * PART_BYTES:
@@ -173,19 +193,14 @@ def curve(folder: Path, points: int = 300) -> dict[str, list[tuple[int, float]]]
     else:
         lines = [line for i in range(PARTS) for line in _part(path, i * size // PARTS)] + _part(path, -1)
     seen = {(line["step"], HELD_OUT in line): line for line in lines}
-    lines = sorted(seen.values(), key=lambda line: line["step"])
-    training = [(line["step"], line["loss"]) for line in of_kind(lines, STEP) if line["loss"] is not None]
-    measured = [(line["step"], mean_loss(line, "held_out")) for line in of_kind(lines, HELD_OUT)]
-    return {
-        "training": thinned(training, points),
-        "held_out": thinned([(step, loss) for step, loss in measured if loss is not None], points),
-    }
+    return sorted(seen.values(), key=lambda line: line["step"])
 
 
-def thinned(rows: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
-    """At most `most` rows, each the mean of its neighbours; the last step stays."""
+def thinned(known: Sequence[tuple[int, float | None]], most: int) -> Curve:
+    """At most `most` of the rows with a loss, each the mean of its neighbours; the last step stays."""
+    rows = [(step, loss) for step, loss in known if loss is not None]
     if len(rows) <= most:
-        return list(rows)
+        return rows
     groups = [rows[i * len(rows) // most : (i + 1) * len(rows) // most] for i in range(most)]
     return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
 

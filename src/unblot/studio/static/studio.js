@@ -133,6 +133,18 @@ document.addEventListener("input", (event) => {
   film.querySelector("output").textContent = number ? `${Number(number[1]) + 1} of ${event.target.max * 1 + 1}` : path.split("/").pop();
 });
 
+// A slider beside a number: each moves the other.
+document.addEventListener("input", (event) => {
+  const number = document.getElementById(event.target.dataset.for);
+  if (number) {
+    number.value = event.target.value;
+    number.dispatchEvent(new Event("input", { bubbles: true }));
+  } else {
+    const slider = event.target.id && document.querySelector(`[data-for="${CSS.escape(event.target.id)}"]`);
+    if (slider && event.target.value) slider.value = event.target.value;
+  }
+});
+
 // Dropped and chosen files become a folder on this machine.
 for (const drop of document.querySelectorAll("[data-drop]")) {
   const status = drop.querySelector("[role=status]");
@@ -191,9 +203,52 @@ const begin = async (file) => {
   brush.canvas.setAttribute("width", brush.picture.width);
   brush.at = [brush.picture.width / 2, brush.picture.height / 2];
   document.querySelector("#brush-size").value = Math.max(2, Math.round(brush.picture.width / 8));
-  document.querySelector(".brush").hidden = document.querySelector("[name=kind]:checked").value !== "inpaint";
+  frame.place.querySelector("img").src = URL.createObjectURL(file);
+  showKind(document.querySelector("[name=kind]:checked").value);
   show();
+  showFrame();
 };
+
+// A frame around the picture, whose sides are dragged outwards: how far it is to be continued.
+const frame = { place: document.querySelector(".border .frame"), scale: 1 };
+const sideInput = (side) => document.querySelector("#outpaint-" + side);
+
+const showFrame = () => {
+  if (!brush.picture) return;
+  frame.scale = Math.max(0.25, Math.min(8, 160 / Math.max(brush.picture.width, brush.picture.height)));
+  const image = frame.place.querySelector("img");
+  [image.width, image.height] = [brush.picture.width * frame.scale, brush.picture.height * frame.scale];
+  for (const handle of frame.place.querySelectorAll(".handle")) {
+    const pixels = Math.max(0, Number(sideInput(handle.dataset.side).value) || 0);
+    image.style["margin-" + handle.dataset.side] = pixels * frame.scale + "px";
+    handle.setAttribute("aria-valuenow", pixels);
+  }
+};
+
+const moveSide = (side, pixels) => {
+  sideInput(side).value = Math.max(0, Math.round(pixels));
+  sideInput(side).dispatchEvent(new Event("input", { bubbles: true }));
+};
+
+for (const handle of document.querySelectorAll(".handle")) {
+  const side = handle.dataset.side, sign = side === "left" || side === "top" ? -1 : 1;
+  const along = (event) => (side === "left" || side === "right" ? event.clientX : event.clientY) * sign;
+  let from = null;
+  handle.addEventListener("pointerdown", (event) => {
+    handle.setPointerCapture(event.pointerId);
+    from = { at: along(event), pixels: Number(sideInput(side).value) || 0 };
+  });
+  handle.addEventListener("pointermove", (event) => {
+    if (from && event.buttons) moveSide(side, from.pixels + (along(event) - from.at) / frame.scale);
+  });
+  handle.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    moveSide(side, (Number(sideInput(side).value) || 0) + step * sign);
+  });
+  sideInput(side).addEventListener("input", showFrame);
+}
 
 // A picture of the run itself, instead of a file that is chosen.
 const takeOwn = async (path) => {
@@ -210,6 +265,7 @@ const takeOwn = async (path) => {
 const showKind = (kind) => {
   for (const own of document.querySelectorAll("[data-kind]")) own.hidden = own.dataset.kind !== kind;
   document.querySelector(".brush").hidden = !brush.picture || kind !== "inpaint";
+  document.querySelector(".border").hidden = !brush.picture || kind !== "outpaint";
 };
 
 if (brush.canvas) {
