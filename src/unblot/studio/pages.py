@@ -162,7 +162,7 @@ def live_values(folder: Path) -> dict[str, Any]:
 
 
 def chart(curves: dict[str, runs.Curve]) -> dict[str, Any]:
-    """Losses by step, on a logarithmic axis, as points of lines in a picture of WIDTH×HEIGHT, and the ends of both axes."""
+    """Losses by step on a logarithmic axis: points of lines in a picture of WIDTH×HEIGHT, and the ends of both axes."""
     rows = [row for line in curves.values() for row in line]
     if len(rows) < 2:
         return {}
