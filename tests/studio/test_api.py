@@ -127,6 +127,11 @@ def test_uploads_are_kept_in_a_folder_of_their_own(app: TestClient, root: Path) 
     below = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert below == ["b.png", "cats/a.png", "dogs/c.png", "hidden"]
     assert all(Path(path).is_relative_to(folder) for path in found["files"])
+    deep = ["set/a/1/x.png", "set/b/1/x.png", "set/b/" + "\U0001f600" * 200 + ".png"]  # what is above all is left out
+    found = app.post("/api/uploads", files=[("files", ("x.png", content)) for _ in deep], data={"paths": deep}).json()
+    kept = sorted(path.relative_to(found["folder"]).as_posix() for path in Path(found["folder"]).rglob("*.png"))
+    assert kept[:2] == ["a/1/x.png", "b/1/x.png"]
+    assert kept[2].startswith("b/\U0001f600")
     assert "for each" in app.post("/api/uploads", files={"files": ("x", content)}, data={"paths": ["a", "b"]}).text
 
 
@@ -166,3 +171,12 @@ def test_a_job_with_a_field_that_is_none_of_its_own_is_refused_by_name(app: Test
     answer = app.post("/api/jobs", json={"command": "train", "data": "digits", "name": "mine"})
     assert answer.status_code == 422
     assert "name" in answer.text
+
+
+@pytest.mark.parametrize("names", [["a.png", "a.png"], ["a\x00.png", "a\x07.png"], ["x/.a.png", "x/a.png"]])
+def test_two_uploads_of_one_name_are_refused(app: TestClient, root: Path, names: list[str]) -> None:
+    before = sorted(root.rglob("*"))
+    answer = app.post("/api/uploads", files=[("files", ("x.png", b"x")) for _ in names], data={"paths": names})
+    assert answer.status_code == 422
+    assert "two files are named 'a.png'" in answer.json()["detail"]
+    assert sorted(root.rglob("*")) == before

@@ -1,7 +1,6 @@
 """The REST service of the studio: runs, jobs, uploads and files. The pages use nothing else."""
 
 import asyncio
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
@@ -17,12 +16,11 @@ from unblot.config.edits import EDITS
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError, arg, command_line
 from unblot.runs.folder import remove_run
-from unblot.studio import commands, jobs, runs
+from unblot.studio import commands, jobs, runs, uploads
 from unblot.studio.security import REPORT_POLICY
 from unblot.system.folders import in_use
 
-UPLOADS, REPORTS = ".studio/uploads", ".studio/reports"
-MOST_FILES, MOST_BYTES = 20_000, 4 * 2**30  # of one upload
+REPORTS = ".studio/reports"
 SHOWN_FILES = {".png", ".gif", ".jpg", ".html", ".json", ".jsonl", ".npy", ".npz", ".tif", ".log", ".safetensors"}
 TICK = 0.5  # seconds between two looks at a file that grows
 NAME = Annotated[str, InPath(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
@@ -78,21 +76,8 @@ def router(folders: Folders) -> APIRouter:
         files: Annotated[list[UploadFile], File()], paths: Annotated[list[str] | None, Form()] = None
     ) -> dict[str, Any]:
         """Keeps files in a folder of their own; returns its path and the files'. paths: where each lies in the folder
-        that was dropped; its last two parts count, for the folder of a picture is its label."""
-        if len(files) > MOST_FILES:
-            raise UnblotError(f"{len(files)} files are too many; at most {MOST_FILES} at once")
-        names = [file.filename or "file" for file in files] if paths is None else paths
-        if len(names) != len(files):
-            raise UnblotError(f"{len(files)} files have {len(names)} paths; give a path for each, or none")
-        folder, left = root / UPLOADS / uuid.uuid4().hex, MOST_BYTES
-        targets = [folder.joinpath(*_safe_parts(name)) for name in names]
-        try:
-            for file, target in zip(files, targets, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                left -= _keep(file, target, left)
-        except UnblotError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        that was dropped, whose folders inside are kept, for they may be labels."""
+        folder, targets = uploads.keep(root, files, paths)
         return {"folder": str(folder), "files": [str(target) for target in targets]}
 
     @service.get("/commands/{command}")
@@ -279,21 +264,3 @@ def _report_of(root: Path, id: str) -> str:
     """The name of the page that a job writes."""
     arguments = jobs.status(root, id).job.arguments
     return next((Path(text).name for text in arguments if text.startswith(str(root / REPORTS))), "")
-
-
-def _safe_parts(name: str) -> list[str]:
-    """The last two parts of an uploaded name, without anything that leads elsewhere."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return [part.lstrip(".")[:120] or "file" for part in parts[-2:]] or ["file"]
-
-
-def _keep(file: UploadFile, target: Path, left: int) -> int:
-    """Writes an upload; returns its size. Raises UnblotError where it is larger than what is left."""
-    size = 0
-    with target.open("wb") as out:
-        while part := file.file.read(2**20):
-            size += len(part)
-            if size > left:
-                raise UnblotError(f"the upload is larger than {MOST_BYTES / 2**30:g} GiB; give the path of a folder")
-            out.write(part)
-    return size
