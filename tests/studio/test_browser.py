@@ -180,7 +180,7 @@ def test_a_picture_is_continued_by_dragging_its_frame_and_sliders_move_numbers(
     box = handle.bounding_box()
     page.mouse.move(box["x"] + 4, box["y"] + 20)
     page.mouse.down()
-    page.mouse.move(box["x"] + 4 + 8 * 3, box["y"] + 20)  # a pixel of the picture is eight of the screen's
+    page.mouse.move(box["x"] + 4 + 24 * 3, box["y"] + 20)  # a pixel of the picture is 24 of the screen's
     page.mouse.up()
     page.focus(".handle.left")
     page.keyboard.press("ArrowLeft")

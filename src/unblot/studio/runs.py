@@ -18,7 +18,7 @@ from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind, parse_metrics
 from unblot.system.folders import MANIFEST, in_use
 
-PART_BYTES = 16 * 1024  # of a metrics file that is read at one place
+PART_BYTES = 8 * 1024  # of a metrics file that is read at one place
 PARTS = 64  # places of a metrics file that a curve is made of
 PAGE = 24  # runs on a page
 PREVIEW = "step_*.png"

@@ -65,7 +65,7 @@ def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
     x = x.bfloat16() if x.is_cuda else x
     for _ in range(rounds):
         square = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return (x.mT if tall else x).to(matrices.dtype)
 
 

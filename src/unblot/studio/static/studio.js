@@ -215,7 +215,7 @@ const sideInput = (side) => document.querySelector("#outpaint-" + side);
 
 const showFrame = () => {
   if (!brush.picture) return;
-  frame.scale = Math.max(0.25, Math.min(8, 160 / Math.max(brush.picture.width, brush.picture.height)));
+  frame.scale = Math.max(0.25, Math.min(24, 240 / Math.max(brush.picture.width, brush.picture.height)));
   const image = frame.place.querySelector("img");
   [image.width, image.height] = [brush.picture.width * frame.scale, brush.picture.height * frame.scale];
   for (const handle of frame.place.querySelectorAll(".handle")) {
