@@ -205,9 +205,11 @@ def facts(**changes):
     return replace(api.plan_run(api.DataConfig(data="digits"), api.open_data("digits"), {}).data, **changes)
 
 
-@pytest.mark.parametrize(("seconds", "chosen"), [(0.005, 64), (0.06, 32), (2.0, 32)])
-def test_the_largest_network_with_enough_steps_is_chosen(monkeypatch, seconds, chosen):
-    """A step of width 32 takes so many seconds, others by the square of their width; 3 minutes."""
+@pytest.mark.parametrize(
+    ("seconds", "budget", "chosen"), [(0.005, 180, 64), (0.06, 180, 32), (2.0, 180, 32), (1.2, 14_400, 64)]
+)
+def test_the_largest_network_with_enough_steps_is_chosen(monkeypatch, seconds, budget, chosen):
+    """A step of width 32 takes so many seconds, others by the square of their width."""
 
     def step_seconds(trainer, now):
         train = trainer.config.train
@@ -216,7 +218,7 @@ def test_the_largest_network_with_enough_steps_is_chosen(monkeypatch, seconds, c
 
     machine = Machine(monkeypatch, step_seconds)
     dataset = api.open_data("digits")
-    controller = BudgetController(180.0, machine)
+    controller = BudgetController(float(budget), machine)
 
     def configure(**chosen):
         return api.plan_run(api.DataConfig(data="digits"), dataset, chosen)
@@ -225,7 +227,7 @@ def test_the_largest_network_with_enough_steps_is_chosen(monkeypatch, seconds, c
     assert f"width={chosen}," in plan_run.network == config.train.network
     assert config.train.batch_size == 64  # twice as large takes twice as long
     step = seconds * (chosen / 32) ** 2
-    assert plan_run.steps == config.train.steps == pytest.approx((180 - controller.used()) / step, rel=0.06)
+    assert plan_run.steps == config.train.steps == pytest.approx((budget - controller.used()) / step, rel=0.06)
     assert plan_run.pictures_per_second == pytest.approx(64 / step)
     if chosen > 32:
         assert plan_run.steps > ENOUGH_STEPS

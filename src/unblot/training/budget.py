@@ -31,7 +31,8 @@ from unblot.training.previews import PREVIEW_STEPS, preview_pictures
 from unblot.training.trainer import Trainer, denoising_trainer
 
 LEAST_STEPS = 20  # that a budget must allow
-TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and this many seconds
+TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and about this many seconds
+CHOICE_SHARE, CHOICE_SECONDS = 0.02, 120.0  # ... or, to choose among networks for a long run, this share and seconds
 TRIES, MOST_TRIES = 2, 200  # timed steps of a trial, at least and at most, after one that is not timed
 GROWTH = 2.5  # about how much slower the next network of a ladder is, while it has not been tried
 TRIAL_SAMPLING_STEPS = 2  # of the trial preview
@@ -131,14 +132,16 @@ def choose(
     Raises UnblotError where the budget does not even allow a few steps.
     """
     assert controller.budget is not None
-    until = controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * controller.budget)
+    start = controller.clock()
+    until = start + min(TRIAL_SECONDS, TRIAL_SHARE * controller.budget)
+    choosing = max(until, start + min(CHOICE_SECONDS, CHOICE_SHARE * controller.budget))
     first = configure()
     networks = (first.train.network,) if "network" in choices else ladder(first.seen, first.train.preset)
     free_batch = "batch_size" not in choices and first.train.preset == "default"
     chosen = configure(network=networks[0])
     if len(networks) > 1 or free_batch:
-        trial = _network(configure, networks, dataset, controller, until)
-        chosen = (_batch(configure, trial, dataset, controller, until) if free_batch else trial).config
+        trial = _network(configure, networks, dataset, controller, choosing)
+        chosen = (_batch(configure, trial, dataset, controller, choosing) if free_batch else trial).config
     trial = try_out(chosen, dataset, controller.clock, until, preview=True)
     steps = trial.steps_in(controller.budget - controller.used())
     if steps < LEAST_STEPS:
