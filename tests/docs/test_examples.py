@@ -110,6 +110,38 @@ def test_flags_of_benchmarks_are_theirs() -> None:
             assert f'"{flag}"' in source, f"{name} has no {flag}"
 
 
+def figures(table: str) -> bool:
+    """Is at least half of a table numbers, its first column apart?"""
+    cells = [cell.strip() for row in table.splitlines()[2:] for cell in re.split(r"(?<!\\)\|", row)[2:-1]]
+    return 2 * sum(bool(re.match(r"[*−–+\-≤<>~]*\d", cell)) for cell in cells) >= len(cells) > 0
+
+
+def anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+
+
+def measured() -> set[str]:
+    """The places that measurements.md names, `page` or `page#section`, each with a command and a day."""
+    rows = re.findall(
+        r"\]\(([\w./#-]+)\) \| `[^`]+`.*\| (?:–|[\d, ]+) \|$", PAGES["docs/measurements.md"], re.MULTILINE
+    )
+    return {row.replace(".md", "") for row in rows}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.startswith("docs/") and ".zh" not in p])
+def test_figures_stand_beside_a_command_and_a_day(page: str) -> None:
+    """In the section of a table, or in measurements.md, which has machine and versions too; a tutorial links."""
+    name, known = page.removeprefix("docs/").removesuffix(".md"), measured()
+    for section in re.split(r"^(?=## )", PAGES[page], flags=re.MULTILINE):
+        if not any(figures(table) for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)):
+            continue
+        titles = re.findall(r"^#+ (.*)", section, re.MULTILINE)
+        here = re.search(r"benchmarks/\w+\.py", section) and re.search(r"\d November 2026|November\n2026", section)
+        there = known & {name, *(f"{name}#{anchor(title)}" for title in titles)}
+        linked = "tutorials/" in page and re.search(r"\]\(\.\./(sampling|recipe|evaluation)\.md", section)
+        assert here or there or linked, f"{page}, {titles[0]}: add a row to docs/measurements.md"
+
+
 # --- blocks are run
 
 
@@ -248,6 +280,7 @@ def test_notebooks_run_and_show_what_they_drew(
     monkeypatch.chdir(tmp_path)
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+    assert path.stat().st_size < 200_000, "outputs of a notebook are kept small"
     names: dict[str, Any] = {}
     for cell in cells:
         assert cell["outputs"] or cell is not cells[-1]
