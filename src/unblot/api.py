@@ -18,16 +18,17 @@ from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg
 from unblot.nn.own import import_named
-from unblot.runs.conditions import as_trained
-from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, refuse_run, save_model, write_run_config
+from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, save_model, write_run_config
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
+from unblot.runs.start import ANEW, GO_ON, how_to_start
 from unblot.runs.tuning_store import Tuning
 from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
+from unblot.system.launch import launched_here, note_launch, started_again
 from unblot.training import checkpoint
 from unblot.training.adapter import adapter_config, resumed_adapter, train_adapter
 from unblot.training.budget import go_on, planned, training_seconds, try_out
@@ -76,15 +77,16 @@ def train(
     start = opened(choices)
     check_choices(choices)
     budget = budget_of(choices)
-    folder = None if out is None else user_path(out)
-    if folder is not None:
-        refuse_run(folder, overwrite)
+    folder, group = None if out is None else user_path(out), join_group()
+    how = how_to_start(folder, overwrite, group)
+    if folder is not None and how == GO_ON:
+        return resume(folder, quiet=quiet)
+    overwrite = overwrite or how == ANEW
     source, dataset = data_of_choices(data, choices, quiet)
     if start is not None and start.rank:
         return train_adapter(start, source, dataset, choices, folder=folder, overwrite=overwrite, quiet=quiet)
     begun = add_choices(start, dataset, choices)
-    controller = BudgetController(budget, shared_clock(join_group()))
-    group, latent = join_group(), bool(choices.get("latent"))
+    controller, latent = BudgetController(budget, shared_clock(group)), bool(choices.get("latent"))
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
     config = with_origin(config, start, begun)
     trainer = None if latent else denoising_trainer(config, dataset, start)
@@ -137,6 +139,8 @@ def resume(
     config = read_config(folder)
     must_be_writable(folder)
     state = checkpoint.state_to_go_on(folder)
+    if str(budget).startswith("+") and started_again() and launched_here(folder):
+        budget = None  # the time was added at the first start
     if steps is not None and steps < state.get("step", 0):
         raise UnblotError(
             f"{arg('steps', steps)} is less than the {state['step']} steps that the run has taken; give more than those"
@@ -164,6 +168,7 @@ def resume(
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
             write_run_config(folder, config)
+            note_launch(folder)
         return train_to_end(folder, trainer, controller, budget_plan, quiet, resuming=True)
 
 
@@ -190,10 +195,12 @@ def distill(
     config = student_config(run_of_teacher, path, DistillConfig(**wanted), choices)
     place = path if path.is_dir() else path.parent
     folder = None if out is None else user_path(out)
-    if folder is not None:
-        if folder.resolve() == place.resolve():
-            raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another {arg('out')}")
-        refuse_run(folder, overwrite)
+    if folder is not None and folder.resolve() == place.resolve():
+        raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another {arg('out')}")
+    how = how_to_start(folder, overwrite, join_group())
+    if folder is not None and how == GO_ON:
+        return resume(folder, quiet=quiet)
+    overwrite = overwrite or how == ANEW
     dataset, config = data_of_run(config, path, data, quiet)
     trainer = Trainer(config, DistillationTask(config, dataset, teacher))
     with claimed(folder, place.with_name(f"{place.resolve().name}-distilled"), trainer.group) as claim:
@@ -210,7 +217,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
     Raises UnblotError where the data is not what the run was trained on.
     """
     from unblot.evaluation.measure import Options
-    from unblot.reports.evaluation import evaluate_run
+    from unblot.reports.evaluation import sampled_and_evaluated
 
     config = EvaluateConfig(**choices)
     features = tuple(several(config.features)) if config.features else ()
@@ -221,14 +228,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
         run.config.need_pixels(arg("ode", config.ode))
     must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
-    shown = as_trained(run.config.data, dataset, config.seed, config.n)
-    samples = run.sample(
-        config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance, batch_size=250
-    )
-    note = (lambda line: None) if quiet else print
-    return evaluate_run(
-        run.path, run.config, run.denoiser, dataset, samples.array, options, note, samples.provenance, samples.prompts
-    )
+    return sampled_and_evaluated(run, dataset, config, options, print if not quiet else lambda line: None, join_group())
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:
@@ -269,7 +269,7 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
     run = load(path, config.device)
     run.need_denoiser("tuning")
     dataset, _ = data_of_run(run_config, path, config.data, quiet=False)
-    return tune_run(run, dataset, config, cache_folder() / "features", report)
+    return tune_run(run, dataset, config, cache_folder() / "features", report, join_group())
 
 
 def audit(

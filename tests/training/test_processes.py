@@ -1,6 +1,7 @@
 """One process and two are the same run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unblot import api
+from unblot import UnblotError, api
 from unblot.runs.folder import load_model
 from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
@@ -25,15 +26,16 @@ CHOICES = {
 
 def train_with_two_processes(*arguments: str) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in CHOICES.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unblot", "train"]
-    resuming = "--resume" in arguments
-    done = subprocess.run(
-        [*command, "--quiet", *([] if resuming else flags), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = start("-m", "unblot", "train", "--quiet", *([] if "--resume" in arguments else flags), *arguments)
     assert done.returncode == 0, done.stderr
+
+
+def start(*command: str) -> subprocess.CompletedProcess:
+    """Two processes of torchrun, to their end."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*torchrun, *command], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
 
 
 def losses(run: Path) -> list[float]:
@@ -87,3 +89,63 @@ def test_adaptive_times_are_the_same_on_one_process_and_two(tmp_path):
     (a, _), (b, _) = (checkpoint.load_newest(tmp_path / name) for name in ("one", "two"))
     assert a["task/density"].std() > 0.01
     assert torch.equal(a["task/density"], b["task/density"])
+
+
+def test_a_killed_process_is_brought_back_and_the_run_is_that_without_a_kill(tmp_path):
+    """After step 8, from the checkpoint of step 5."""
+    choices = {**CHOICES, "steps": 12, "checkpoint_every": 5, "held_out_every": 0}
+    api.train("digits", out=tmp_path / "one", quiet=True, **choices)
+    driver = str(Path(__file__).with_name("elastic_driver.py"))
+    done = start("--max-restarts=1", driver, str(tmp_path / "two"), "8")
+    assert done.returncode == 0, done.stderr
+    assert "exitcode: -9" in done.stderr
+    assert (tmp_path / "two" / "training.log").read_text().count("12 steps of 40 into") == 2
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 12
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_an_error_of_the_process_that_reads_the_pictures_stops_the_others_with_the_same_line(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"half")
+    done = start("-m", "unblot", "train", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("unblot: error:")]
+    assert len(lines) == 2
+    assert len(set(lines)) == 1
+    assert "not one picture can be used" in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_torchrun_may_start_again_has_a_name_by_which_it_is_found(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(UnblotError, match="out='RUN'"):
+        api.train("digits", steps=1, quiet=True)
+
+
+def test_a_start_again_goes_on_where_it_began_and_no_other_start_does(tmp_path, monkeypatch):
+    tiny = {**CHOICES, "held_out_every": 0, "out": tmp_path / "run", "quiet": True}
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job 7")
+    api.train("digits", steps=2, **tiny)
+    before = losses(tmp_path / "run")
+    assert api.train("digits", steps=4, **tiny).config.train.steps == 2
+    assert losses(tmp_path / "run") == before
+    for other in ("job 8", "none"):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", other)
+        with pytest.raises(UnblotError, match="holds a run"):
+            api.train("digits", steps=2, **tiny)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    with pytest.raises(UnblotError, match="holds a run"):
+        api.train("digits", steps=2, **tiny)
+
+
+def test_a_start_again_before_anything_was_computed_starts_anew(tmp_path, monkeypatch):
+    """Killed between the making of its folder and its first line of metrics."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job 7")
+    tiny = {**CHOICES, "held_out_every": 0, "out": tmp_path / "run", "quiet": True}
+    api.train("digits", steps=1, **tiny)
+    for path in [*tmp_path.rglob("*")][::-1]:
+        if path.is_file() and path.name not in ("config.json", ".launch"):
+            path.unlink()
+        elif path.is_dir() and path.name in ("checkpoints", "tensorboard", "snapshots"):
+            shutil.rmtree(path)
+    assert api.train("digits", steps=2, **tiny).config.train.steps == 2

@@ -4,6 +4,7 @@ The docstring of each is the text of its `--help`. Heavy imports stand inside, s
 """
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -13,8 +14,14 @@ GOING_ON = ("steps", "budget", "device", "quiet")  # flags that go with --resume
 
 
 def say(text: str, file: Any = None) -> None:
-    """Prints a text; control characters of names in it are shown as escapes."""
-    print(escaped(text), file=file)
+    """Prints a text, in one of several processes; control characters of names in it are shown as escapes."""
+    if is_main():
+        print(escaped(text), file=file)
+
+
+def is_main() -> bool:
+    """Whether this process is the only one, or the main one of several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train_command(args: dict[str, Any]) -> None:
@@ -108,7 +115,7 @@ def tune_command(args: dict[str, Any]) -> None:
     from unblot.tuning.search import PAGE
 
     path = args.pop("run")
-    with Console(stderr=True, quiet=not sys.stderr.isatty()).status("tuning") as status:
+    with Console(stderr=True, quiet=not (sys.stderr.isatty() and is_main())).status("tuning") as status:
         tuning = api.tune(path, report=status.update, **args)
     say(table(tuning.about, tuning.candidates))
     say(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")

@@ -79,3 +79,34 @@ def add_flags(
     if options:
         title = "values with OPTIONS, which are written as NAME:KEY=VALUE,KEY=VALUE, with their defaults:"
         parser.epilog = "\n".join([*filter(None, [parser.epilog]), title, *options])
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run that a command is about."""
+    add_path(parser, "run", metavar="RUN", help="a run folder, a model.safetensors, or hf:OWNER/NAME of the hub")
+
+
+def add_adapters(parser: argparse.ArgumentParser) -> None:
+    """The adapters that are added to the run's weights."""
+    add_path(
+        parser,
+        "--adapter",
+        dest="adapters",
+        action="append",
+        default=[],
+        type=str,
+        metavar="FILE[:WEIGHT]",
+        help="add an adapter of this run to its weights; may be given several times",
+    )
+
+
+def add_prompts(parser: argparse.ArgumentParser) -> None:
+    """A file of prompts."""
+    add_path(parser, "--prompts", default=argparse.SUPPRESS, metavar="FILE", help="a file of prompts, one a line")
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """The folder that a command writes into, and whether what is there is replaced."""
+    default = f"a new one in RUN/samples/: {name}, {name}-2, …"
+    add_path(parser, "--out", metavar="FOLDER", help=f"folder to write into (default: {default})")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in --out; other files stay")

@@ -11,7 +11,17 @@ from typing import Any
 from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli import drawing, handing_on
-from unblot.cli.flags import Help, Parser, PrintCompletion, add_flags, add_path
+from unblot.cli.flags import (
+    Help,
+    Parser,
+    PrintCompletion,
+    add_adapters,
+    add_flags,
+    add_out,
+    add_path,
+    add_prompts,
+    add_run,
+)
 from unblot.config.card import CardConfig
 from unblot.config.edits import EDITS
 from unblot.config.export import ExportConfig
@@ -31,6 +41,8 @@ The model, and everything about how it was made, is in the run folder."""
 
 WATCH = "a new file that shows the pictures while they come out of noise: x_t beside x0_hat"
 DATA = "a folder, archive or array file of pictures, or built-in data: digits, moons, rings, gaussians"
+
+SHARED = ("train", "distill", "sample", "evaluate", "tune")  # commands that several processes share
 
 Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.ArgumentParser]
 
@@ -61,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         text = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())
         usage = f"unblot {name} {usage}"
         added = commands.add_parser(name, help=about, description=text, usage=usage, formatter_class=Help)
-        added.set_defaults(command=run)
+        added.set_defaults(command=run, name_of_command=name)
         return added
 
     _training(command)
@@ -96,7 +108,7 @@ def _training(command: Command) -> None:
     add_flags(train, TrainConfig)
 
     distill = command("distill", "make a few-step model from a run", does.distill_command, "RUN [--out RUN] [flags]")
-    _add_run(distill)
+    add_run(distill)
     add_path(distill, "--data", type=str, metavar="PATH", help="where the training data is now, if it was moved")
     add_path(distill, "--out", metavar="RUN", help="run folder (default: a new one beside RUN)")
     distill.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
@@ -108,18 +120,18 @@ def _training(command: Command) -> None:
 def _sampling(command: Command) -> None:
     usage = "RUN [-n N] [--label NAME] [--prompt TEXT] [--out FOLDER] [flags]"
     sample = command("sample", "draw new pictures", drawing.sample_command, usage)
-    _add_run(sample)
-    _add_adapters(sample)
-    _add_out(sample, "sample")
-    _add_prompts(sample)
+    add_run(sample)
+    add_adapters(sample)
+    add_out(sample, "sample")
+    add_prompts(sample)
     add_path(sample, "--watch", metavar="PNG", help=WATCH)
     add_flags(sample, SampleConfig)
 
     film = command("film", "show how samples come out of noise", drawing.film_command, usage)
-    _add_run(film)
-    _add_adapters(film)
-    _add_out(film, "film")
-    _add_prompts(film)
+    add_run(film)
+    add_adapters(film)
+    add_out(film, "film")
+    add_prompts(film)
     film.add_argument("-n", type=int, default=4, metavar="N", help="number of samples (default: 4)")
     film.add_argument("--compare-steps", metavar="N,N,...", help="draw the same samples in these numbers of steps")
     add_path(film, "--watch", metavar="PNG", help=WATCH)
@@ -137,13 +149,13 @@ def _editing(edit: argparse.ArgumentParser) -> None:
             usage=f"unblot edit {kind} RUN {what} [flags]",
             formatter_class=Help,
         )
-        _add_run(one)
+        add_run(one)
         count = 2 if kind == "interpolate" else "+"
         add_path(one, "pictures", type=str, nargs=count, metavar="PICTURES", help="files or folders")
         add_flags(one, choices)
-        _add_adapters(one)
-        _add_out(one, kind)
-        _add_prompts(one)
+        add_adapters(one)
+        add_out(one, kind)
+        add_prompts(one)
         add_flags(one, EditConfig, skip=["n"] if kind == "reconstruct" else [])
 
 
@@ -158,7 +170,7 @@ def _measuring(command: Command) -> None:
 
     usage = "RUN [-n N] [flags]"
     evaluate = command("evaluate", "measure how good, varied and original samples are", does.evaluate_command, usage)
-    _add_run(evaluate)
+    add_run(evaluate)
     add_flags(evaluate, EvaluateConfig)
 
     ema = command("ema", "choose the average of the weights", does.ema_command, "RUN [--std X] [--by distance]")
@@ -185,7 +197,7 @@ def _measuring(command: Command) -> None:
     studio.add_argument("--host", default="127.0.0.1", metavar="NAME", help="address to listen on (default: 127.0.0.1)")
     studio.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
 
-    _add_run(command("show", "describe a run", does.show_command, "RUN"))
+    add_run(command("show", "describe a run", does.show_command, "RUN"))
 
 
 def _handing_on(command: Command) -> None:
@@ -195,16 +207,16 @@ def _handing_on(command: Command) -> None:
 
     about = "write a run for other runtimes and libraries: ONNX, diffusers"
     export = command("export", about, handing_on.export_command, "RUN [--to onnx] [flags]")
-    _add_run(export)
+    add_run(export)
     add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
     export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
     add_flags(export, ExportConfig)
 
     card = command("card", "write a model card", handing_on.card_command, "RUN [--license NAME]")
-    _add_run(card)
+    add_run(card)
     add_flags(card, CardConfig)
     publish = command("publish", "put a run on the Hugging Face hub", handing_on.publish_command, "RUN OWNER/NAME")
-    _add_run(publish)
+    add_run(publish)
     publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
     publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
     add_flags(publish, CardConfig)
@@ -225,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with command_line(), _notes():
             for module in parsed.pop("modules"):
                 _import_networks(module)
+            _refuse_processes(parsed.pop("name_of_command"))
             parsed.pop("command")(parsed)
             sys.stdout.flush()
     except UnblotError as e:
@@ -233,9 +246,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         return _fail(sentence(e))
+    except RuntimeError as e:
+        if not _several() or not _lost_process(e):
+            raise
+        return _fail("another process of this run has ended, and says why")
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _several() -> bool:
+    """Whether torchrun has started this process among several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _lost_process(error: RuntimeError) -> bool:
+    from unblot.system.distributed import lost_process
+
+    return lost_process(error)
+
+
+def _refuse_processes(command: str) -> None:
+    """Raises UnblotError for a command of one process that torchrun has started in several."""
+    if command not in SHARED and _several():
+        raise UnblotError(
+            f"unblot {command} is for one process; start it without torchrun, which is for {', '.join(SHARED)}"
+        )
 
 
 def _import_networks(module: str) -> None:
@@ -264,33 +300,6 @@ def _notes() -> Iterator[None]:
 def _fail(message: str) -> int:
     print(f"unblot: error: {escaped(message)}", file=sys.stderr)
     return 2
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "run", metavar="RUN", help="a run folder, a model.safetensors, or hf:OWNER/NAME of the hub")
-
-
-def _add_adapters(parser: argparse.ArgumentParser) -> None:
-    add_path(
-        parser,
-        "--adapter",
-        dest="adapters",
-        action="append",
-        default=[],
-        type=str,
-        metavar="FILE[:WEIGHT]",
-        help="add an adapter of this run to its weights; may be given several times",
-    )
-
-
-def _add_prompts(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "--prompts", default=argparse.SUPPRESS, metavar="FILE", help="a file of prompts, one a line")
-
-
-def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
-    default = f"a new one in RUN/samples/: {name}, {name}-2, …"
-    add_path(parser, "--out", metavar="FOLDER", help=f"folder to write into (default: {default})")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in --out; other files stay")
 
 
 if __name__ == "__main__":

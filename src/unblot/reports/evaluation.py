@@ -1,5 +1,6 @@
 """The evaluation of a run: measured, judged in a sentence for each question, written as report.json and report.html."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from unblot._version import __version__
+from unblot.config.measuring import EvaluateConfig
+from unblot.config.sampling import SampleConfig
 from unblot.config.schema import RunConfig
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset
@@ -23,15 +26,44 @@ from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.reports.evaluation_page import page
 from unblot.reports.verdicts import compare, summary, verdicts
+from unblot.runs.conditions import as_trained
 from unblot.runs.folder import REPORT
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
+from unblot.runs.run import Run
+from unblot.runs.shared import sample_in_shares
 from unblot.specs import build
+from unblot.system.distributed import Group
 from unblot.system.files import write_json, write_text
 from unblot.system.stored import read_stored
+from unblot.system.turns import decided
 
 JSON, HTML = "report.json", "report.html"
 
 Note = Callable[[str], None]
+
+
+def sampled_and_evaluated(
+    run: Run, dataset: Dataset, config: EvaluateConfig, options: Options, note: Note, group: Group
+) -> dict[str, Any]:
+    """The report of a run with new samples of it: drawn by all processes of the group, which all have the report.
+
+    The main process measures and writes, see `evaluate_run`.
+    """
+    shown = as_trained(run.config.data, dataset, config.seed, config.n)
+    asked = SampleConfig(
+        n=config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance, batch_size=250
+    )
+    samples = sample_in_shares(run, group, asked)
+    report: dict[str, Any] = {}
+
+    def judge() -> str:
+        assert samples is not None
+        found, about = (run.path, run.config, run.denoiser, dataset, samples.array), samples.provenance
+        report.update(evaluate_run(*found, options, note, about, samples.prompts))
+        return "" if group.world == 1 else json.dumps(report)
+
+    told = decided(group, judge)
+    return report or json.loads(told)
 
 
 def evaluate_run(

@@ -44,6 +44,7 @@ from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
 from unblot.system.folders import LOCK, locked, remove_recorded, shortened, user_path
+from unblot.system.launch import LAUNCH, note_launch
 from unblot.system.stored import convert_stored, parse_stored, read_stored
 from unblot.text.encoder import TEXT_ENCODERS
 
@@ -57,6 +58,7 @@ BEST, LOG, WANDB_ID = "best.safetensors", "training.log", "wandb.id"
 
 OURS = re.compile(  # every file that unblot writes into a run folder, besides those that a manifest in samples/ lists
     r"(config|plan|tuning)\.json|(model|teacher|best|autoencoder|adapter)\.safetensors|metrics\.jsonl|training\.log|wandb\.id"
+    r"|\.launch"
     r"|samples/step_\d{8}\.png|report/(report\.(html|json)|tuning\.html)|card/(README\.md|samples\.png)"
     r"|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
@@ -121,7 +123,7 @@ def refuse_run(folder: Path, overwrite: bool = False) -> None:
     """Raises UnblotError where a new run cannot be written into the folder without loss of what is there."""
     if folder.exists() and not folder.is_dir():
         raise UnblotError(f"{str(folder)!r} is a file; choose another {arg('out')}")
-    there = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+    there = {path.name for path in folder.iterdir()} - {LOCK, LAUNCH} if folder.is_dir() else set()
     if not there or (overwrite and is_run(folder)):
         return
     if is_run(folder):
@@ -142,6 +144,7 @@ def create(folder: Path, config: RunConfig, overwrite: bool = False) -> None:
     refuse_run(folder, overwrite)
     remove_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    note_launch(folder)
     write_run_config(folder, config)
 
 

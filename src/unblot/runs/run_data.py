@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,23 @@ from unblot.config.schema import DataConfig, RunConfig
 from unblot.data.audit.audit import quick_check
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError, arg, escaped
+from unblot.system.distributed import join_group
 from unblot.system.progress import progress_bar
+from unblot.system.turns import one_a_node_first
 
 
 def open_dataset(source: DataConfig, quiet: bool = False) -> Dataset:
-    """The data set of a configuration, cached if it is not yet; shows the progress of that."""
+    """The data set of a configuration, cached if it is not yet; shows the progress of that.
+
+    Of several processes one on each node caches it, and the others wait.
+    """
     choices = dataclasses.asdict(source)
     choices |= {"labels": not choices.pop("unlabelled"), "captions": not choices.pop("uncaptioned")}
+    group = join_group()
+    quiet = quiet or not group.is_main_process
     with progress_bar("reading", quiet=quiet) as bar:
-        return open_data(choices.pop("data"), **choices, report=line_printer(quiet), progress=bar.update)
+        opened = partial(open_data, choices.pop("data"), **choices, report=line_printer(quiet), progress=bar.update)
+        return one_a_node_first(group, opened)
 
 
 def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> tuple[DataConfig, Dataset]:
@@ -27,7 +36,7 @@ def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> t
     source = DataConfig(data=str(data), **reading)
     dataset = open_dataset(source, quiet)
     for warning in quick_check(dataset):
-        if not quiet:
+        if not quiet and join_group().is_main_process:
             print(f"note: {escaped(warning)}")
     return source, dataset
 

@@ -6,12 +6,15 @@ functions here do nothing.
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 
 class Group(NamedTuple):
@@ -35,8 +38,47 @@ def join_group() -> Group:
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if cuda else "gloo")
+        store = dist.PrefixStore("group", meeting_store())
+        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=int(os.environ["RANK"]), world_size=world)
     return Group(dist.get_rank(), world)
+
+
+@lru_cache(maxsize=1)
+def meeting_store() -> dist.Store:
+    """Keys and values that all processes of the group read and write, and wait for as long as they like.
+
+    A collective operation gives up after minutes; this is for waits of hours.
+    """
+    store, rank, world = next(rendezvous("env://"))
+    return dist.PrefixStore(_session(store, rank, world), store)
+
+
+def _session(store: dist.Store, rank: int, world: int) -> str:
+    """A name of this start of the group, the same in all processes and another at each start.
+
+    torchrun's store outlives its processes: after a start again it still says where the dead ones were.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"hello {rank}", mine)
+        store.wait([f"answer {mine}"])
+        session = store.get(f"answer {mine}").decode()
+        store.set(f"heard {mine} {session}", "")
+        return session
+    missing = set(range(1, world))
+    while missing:
+        for other in [other for other in sorted(missing) if store.check([f"hello {other}"])]:
+            its = store.get(f"hello {other}").decode()  # perhaps of a dead process, which will not hear the answer
+            store.set(f"answer {its}", mine)
+            if store.check([f"heard {its} {mine}"]):
+                missing.remove(other)
+        time.sleep(0.02)
+    return mine
+
+
+def lost_process(error: RuntimeError) -> bool:
+    """Whether an operation over all processes has failed, as it does where one of them has ended."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def sum_over(group: Group, *values: Tensor) -> None:
@@ -81,6 +123,15 @@ def agreed(group: Group, text: str) -> str:
     texts = [text]
     dist.broadcast_object_list(texts, 0)
     return texts[0]
+
+
+def gathered_objects(group: Group, value: Any) -> list[Any]:
+    """The values of all processes, by rank, in the main process; an empty list in the others."""
+    if group.world == 1:
+        return [value]
+    values: list[Any] | None = [None] * group.world if group.is_main_process else None
+    dist.gather_object(value, values)
+    return values or []
 
 
 def wait_for_all(group: Group) -> None:

@@ -114,12 +114,8 @@ class BatchSampler:
 
         Raises UnblotError where there are more processes than chunks.
         """
+        self.check_processes(world)
         numbers = range(-(-self.batch_size // RNG_CHUNK))[rank::world]
-        if not numbers:
-            raise UnblotError(
-                f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; give "
-                f"{arg('batch_size', RNG_CHUNK * world)} or more"
-            )
         generators = [chunk_generator(self.seed, step, chunk) for chunk in numbers]
         chunks = [self._chunk(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
         t, eps, hidden, kept = (torch.cat(column) for column in zip(*chunks, strict=True))
@@ -127,6 +123,14 @@ class BatchSampler:
             torch.cat([whole.split(RNG_CHUNK)[chunk] for chunk in numbers]) for whole in self._pictures(step)
         )
         return BatchDraw(pictures, passes, t, eps, hidden, kept, generators)
+
+    def check_processes(self, world: int) -> None:
+        """Raises UnblotError where there are more processes than RNG chunks in a batch."""
+        if world > -(-self.batch_size // RNG_CHUNK):
+            raise UnblotError(
+                f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; give "
+                f"{arg('batch_size', RNG_CHUNK * world)} or more"
+            )
 
     def _chunk(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         first = chunk * RNG_CHUNK

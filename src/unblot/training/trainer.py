@@ -52,6 +52,7 @@ class Trainer:
         train = config.train
         self.config, self.task = config, task
         self.group, self.device = join_group(), available_device(train.device)
+        task.batches.sampler.check_processes(self.group.world)
         network, alone = task.denoiser.network, len(task.learners) == 1 and task.denoiser.text_encoder is None
         self.sharded = alone and wants_shards(train.shard, self.group, network, self.device)
         if self.sharded:

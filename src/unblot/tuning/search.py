@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from unblot._version import __version__
@@ -23,7 +21,6 @@ from unblot.config.durations import parse_budget
 from unblot.config.measuring import TuneConfig
 from unblot.config.sampling import SampleConfig
 from unblot.data.dataset import Dataset
-from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
 from unblot.evaluation.distances import frechet_spreads
 from unblot.process.schedules import Schedule
@@ -31,10 +28,13 @@ from unblot.reports.tuning import front_page
 from unblot.runs.conditions import as_trained
 from unblot.runs.folder import REPORT, fingerprint
 from unblot.runs.run import Run
-from unblot.runs.tuning_store import Tuning, write_tuning
+from unblot.runs.tuning_store import Tuning, read_tuning, write_tuning
 from unblot.sampling.settings import Candidate, SamplerConfig, describe_sampler, front
+from unblot.system.distributed import Group
 from unblot.system.files import checksum, write_text
+from unblot.system.turns import one_a_node_first
 from unblot.tuning.guidance_candidates import guided_candidates
+from unblot.tuning.helpers import ALONE, Helpers
 from unblot.tuning.reference import ReferenceStatistics, reference_statistics
 from unblot.tuning.screening import LONG, NFES, Clock, reference_trajectories, screen, shortlist
 
@@ -46,21 +46,20 @@ EVALUATION_END, GUIDANCE_END = 0.5, 0.65  # shares of the time budget at which a
 class SampleFeatures:
     """The features in which a run's samples are compared with real pictures.
 
-    shown: the choices `label` and `prompt` of the samples.
+    shown: the choices `label` and `prompt` of the samples. helpers: the processes that draw them together.
     """
 
     run: Run
     reference: ReferenceStatistics
     shown: Mapping[str, Any]
     seed: int
+    helpers: Helpers
 
     def extract(self, sampler: SamplerConfig, first: int, n: int) -> Tensor:
         """Features (n, d) of the samples numbered first … first + n − 1."""
         shown: dict[str, Any] = {name: None if values is None else values[:n] for name, values in self.shown.items()}
         config = SampleConfig(n=n, **shown, seed=self.seed, batch_size=128)
-        samples = self.run.sample_with(sampler, config, range(first, first + n))
-        values = ValueMap.from_dict(self.run.config.data.values)
-        return self.reference.see([torch.from_numpy(values.encode(samples.array, np.float32))])
+        return self.helpers.features(self.run, self.reference, sampler, config, first)
 
     def distance(self, features: Tensor) -> float:
         """Fréchet distance of features (n, d) to the reference."""
@@ -68,11 +67,38 @@ class SampleFeatures:
 
 
 def tune_run(
-    run: Run, dataset: Dataset, config: TuneConfig, cache: Path, report: Callable[[str], None] = lambda line: None
+    run: Run,
+    dataset: Dataset,
+    config: TuneConfig,
+    cache: Path,
+    report: Callable[[str], None] = lambda line: None,
+    group: Group | None = None,
 ) -> Tuning:
-    """Tunes a run with its own data; writes tuning.json and the page in its report folder, and returns the tuning."""
-    reference = reference_statistics(dataset, config.features, cache)
-    tuning, others = search(run, dataset, reference, config, report)
+    """Tunes a run with its own data; writes tuning.json and the page in its report folder, and returns the tuning.
+
+    group: the processes that draw together, all of which call this. The main one searches, and the others draw.
+    """
+    group = group or Group()
+    reference = one_a_node_first(group, lambda: reference_statistics(dataset, config.features, cache))
+    helpers = Helpers(group)
+    if not group.is_main_process:
+        helpers.help(run, reference)
+        tuning = read_tuning(run.path, run.denoiser)
+        assert tuning is not None
+        return tuning
+    with helpers:
+        return _tuned(run, dataset, reference, config, report, helpers)
+
+
+def _tuned(
+    run: Run,
+    dataset: Dataset,
+    reference: ReferenceStatistics,
+    config: TuneConfig,
+    report: Callable[[str], None],
+    helpers: Helpers,
+) -> Tuning:
+    tuning, others = search(run, dataset, reference, config, report, helpers)
     write_tuning(run.path, tuning)
     (run.path / REPORT).mkdir(exist_ok=True)
     page = front_page(run.path.resolve().name, tuning.about, tuning.candidates, others)
@@ -86,6 +112,7 @@ def search(
     reference: ReferenceStatistics,
     config: TuneConfig,
     report: Callable[[str], None],
+    helpers: Helpers = ALONE,
 ) -> tuple[Tuning, list[Candidate]]:
     """The tuning, and all candidates of the evaluation stage; `report` is called with lines on the progress."""
     seconds, more = parse_budget(config.budget)
@@ -94,8 +121,9 @@ def search(
     clock = Clock(seconds)
     screening = reference_trajectories(run, dataset, config.seed)
     schedule, ranked = screening.schedule, screen(screening, clock, report)
-    count = affordable(config.n, seconds, screening.seconds)
-    samples = SampleFeatures(run, reference, as_trained(run.config.data, dataset, config.seed, count), config.seed)
+    count = affordable(config.n, seconds, screening.seconds / helpers.group.world)
+    shown = as_trained(run.config.data, dataset, config.seed, count)
+    samples = SampleFeatures(run, reference, shown, config.seed, helpers)
 
     def evaluate(queues: dict[int, list[SamplerConfig]], until: float) -> list[Candidate]:
         def distance(sampler: SamplerConfig) -> float:

@@ -1,0 +1,47 @@
+"""Which torchrun started this process, and whether it did so before: it starts all processes again where one has died.
+
+.launch    in a run folder: the torchrun that began the run, or went on with it
+"""
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from unblot.system.files import write_text
+
+LAUNCH = ".launch"
+
+
+def may_start_again() -> bool:
+    """Whether torchrun starts the processes again where one has died (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def started_again() -> bool:
+    """Whether torchrun has started the processes before."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def note_launch(folder: Path) -> None:
+    """Writes down in the folder which torchrun started this process; nothing without torchrun."""
+    if _this_launch():
+        write_text(folder / LAUNCH, _this_launch())
+
+
+def launched_here(folder: Path) -> bool:
+    """Whether what is in the folder was begun under the torchrun that started this process, by it or by one before it.
+
+    Where torchrun has no id (`--rdzv-id`) it is known by its process, on the same machine, from its second start on.
+    """
+    with suppress(OSError):
+        return (folder / LAUNCH).read_text() == _this_launch() != "" and (_id() != "none" or started_again())
+    return False
+
+
+def _id() -> str:
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def _this_launch() -> str:
+    return f"{socket.gethostname()} {os.getppid()}" if _id() == "none" else _id()
