@@ -28,7 +28,7 @@ from unblot.runs.tuning_store import Tuning
 from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
-from unblot.system.launch import launched_here, note_launch, started_again
+from unblot.system.launch import added_before, note_launch
 from unblot.training import checkpoint
 from unblot.training.adapter import adapter_config, resumed_adapter, train_adapter
 from unblot.training.budget import go_on, planned, training_seconds, try_out
@@ -139,8 +139,7 @@ def resume(
     config = read_config(folder)
     must_be_writable(folder)
     state = checkpoint.state_to_go_on(folder)
-    if str(budget).startswith("+") and started_again() and launched_here(folder):
-        budget = None  # the time was added at the first start
+    budget = None if str(budget).startswith("+") and added_before(folder) else budget
     if steps is not None and steps < state.get("step", 0):
         raise UnblotError(
             f"{arg('steps', steps)} is less than the {state['step']} steps that the run has taken; give more than those"

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +11,9 @@ from unblot.config.tables import help_of, with_options
 from unblot.errors import flag
 
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what a shell completes a path with
+
+
+Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.ArgumentParser]
 
 
 class Parser(argparse.ArgumentParser):

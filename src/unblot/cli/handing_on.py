@@ -3,6 +3,10 @@
 from typing import Any
 
 from unblot.cli.commands import say
+from unblot.cli.flags import Command, add_flags, add_path, add_run
+from unblot.config.card import CardConfig
+from unblot.config.export import ExportConfig
+from unblot.config.serving import ServeConfig
 from unblot.errors import UnblotError
 
 
@@ -78,3 +82,31 @@ def import_command(args: dict[str, Any]) -> None:
 
     folder = import_run(args["source"], args["out"], args["overwrite"])
     say(f"the run is in {folder}\nnext      unblot sample {folder}")
+
+
+def add_commands(command: Command) -> None:
+    """The commands with their flags."""
+    serve = command("serve", "draw pictures for other programs, over HTTP", serve_command, "RUN ... [flags]")
+    add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
+    add_flags(serve, ServeConfig)
+
+    about = "write a run for other runtimes and libraries: ONNX, diffusers"
+    export = command("export", about, export_command, "RUN [--to onnx] [flags]")
+    add_run(export)
+    add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
+    export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
+    add_flags(export, ExportConfig)
+
+    card = command("card", "write a model card", card_command, "RUN [--license NAME]")
+    add_run(card)
+    add_flags(card, CardConfig)
+    publish = command("publish", "put a run on the Hugging Face hub", publish_command, "RUN OWNER/NAME")
+    add_run(publish)
+    publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
+    publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
+    add_flags(publish, CardConfig)
+    usage = "FOLDER [--out RUN] [flags]"
+    taken = command("import", "make a run of a model of the library diffusers", import_command, usage)
+    add_path(taken, "source", metavar="FOLDER", help="a pipeline, or a UNet2DModel")
+    add_path(taken, "--out", metavar="RUN", help="run folder (default: a new one in runs/)")
+    taken.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")

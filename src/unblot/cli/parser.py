@@ -12,6 +12,7 @@ from unblot._version import __version__
 from unblot.cli import commands as does
 from unblot.cli import drawing, handing_on
 from unblot.cli.flags import (
+    Command,
     Help,
     Parser,
     PrintCompletion,
@@ -22,13 +23,10 @@ from unblot.cli.flags import (
     add_prompts,
     add_run,
 )
-from unblot.config.card import CardConfig
 from unblot.config.edits import EDITS
-from unblot.config.export import ExportConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
-from unblot.config.serving import ServeConfig
 from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 
@@ -43,8 +41,6 @@ WATCH = "a new file that shows the pictures while they come out of noise: x_t be
 DATA = "a folder, archive or array file of pictures, or built-in data: digits, moons, rings, gaussians"
 
 SHARED = ("train", "distill", "sample", "evaluate", "tune")  # commands that several processes share
-
-Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.ArgumentParser]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     _sampling(command)
     _editing(command("edit", "work on your own pictures", drawing.edit_command, "KIND RUN PICTURES ... [flags]"))
     _measuring(command)
-    _handing_on(command)
+    handing_on.add_commands(command)
     return parser
 
 
@@ -198,33 +194,6 @@ def _measuring(command: Command) -> None:
     studio.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
 
     add_run(command("show", "describe a run", does.show_command, "RUN"))
-
-
-def _handing_on(command: Command) -> None:
-    serve = command("serve", "draw pictures for other programs, over HTTP", handing_on.serve_command, "RUN ... [flags]")
-    add_path(serve, "runs", nargs="+", metavar="RUN", help="run folders, each a model named as its folder")
-    add_flags(serve, ServeConfig)
-
-    about = "write a run for other runtimes and libraries: ONNX, diffusers"
-    export = command("export", about, handing_on.export_command, "RUN [--to onnx] [flags]")
-    add_run(export)
-    add_path(export, "--out", metavar="FOLDER", help="folder to write into (default: a new one, RUN-onnx)")
-    export.add_argument("--overwrite", action="store_true", help="replace the export in --out; other files stay")
-    add_flags(export, ExportConfig)
-
-    card = command("card", "write a model card", handing_on.card_command, "RUN [--license NAME]")
-    add_run(card)
-    add_flags(card, CardConfig)
-    publish = command("publish", "put a run on the Hugging Face hub", handing_on.publish_command, "RUN OWNER/NAME")
-    add_run(publish)
-    publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
-    publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
-    add_flags(publish, CardConfig)
-    usage = "FOLDER [--out RUN] [flags]"
-    taken = command("import", "make a run of a model of the library diffusers", handing_on.import_command, usage)
-    add_path(taken, "source", metavar="FOLDER", help="a pipeline, or a UNet2DModel")
-    add_path(taken, "--out", metavar="RUN", help="run folder (default: a new one in runs/)")
-    taken.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

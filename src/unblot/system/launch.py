@@ -18,11 +18,6 @@ def may_start_again() -> bool:
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
-def started_again() -> bool:
-    """Whether torchrun has started the processes before."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def note_launch(folder: Path) -> None:
     """Writes down in the folder which torchrun started this process; nothing without torchrun."""
     if _this_launch():
@@ -35,8 +30,17 @@ def launched_here(folder: Path) -> bool:
     Where torchrun has no id (`--rdzv-id`) it is known by its process, on the same machine, from its second start on.
     """
     with suppress(OSError):
-        return (folder / LAUNCH).read_text() == _this_launch() != "" and (_id() != "none" or started_again())
+        return (folder / LAUNCH).read_text() == _this_launch() != "" and (_id() != "none" or _again())
     return False
+
+
+def added_before(folder: Path) -> bool:
+    """Whether an earlier start under this torchrun has already gone on with what is in the folder."""
+    return _again() and launched_here(folder)
+
+
+def _again() -> bool:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def _id() -> str:
