@@ -14,8 +14,21 @@ import unblot
 ROOT = Path(unblot.__file__).parent
 ROOMS = (  # from the ground up; a room holds all modules whose names begin with its own, unless a longer name fits
     *("_version", "errors", "specs", "system", "config", "process", "nn", "text", "denoiser"),
-    *("data.values", "data.split", "data.copies", "data.output", "data.readers", "data.image_spec", "data.cache"),
-    *("data.dataset", "data.augment", "data.clusters", "data.audit", "latent", "vlb", "losses", "sampling", "runs"),
+    *("data.values", "data.split", "data.copies", "data.output", "data.shards", "data.readers"),
+    *(
+        "data.image_spec",
+        "data.cache",
+        "data.pack",
+        "data.dataset",
+        "data.augment",
+        "data.clusters",
+        "data.audit",
+        "latent",
+        "vlb",
+        "losses",
+        "sampling",
+        "runs",
+    ),
     *("training", "distillation", "evaluation", "editing", "reports", "tuning", "interchange", "api", "serving"),
     *("lessons", "studio", "cli", "__main__"),
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unblot.interchange.publish import publish
     from unblot.lessons.page import explain
     from unblot.nn.own import import_networks
+    from unblot.runs.packing import pack_data
     from unblot.runs.run import Run, Samples, load
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "explain",
     "import_networks",
     "load",
+    "pack_data",
     "plan",
     "publish",
     "resume",
@@ -48,6 +50,7 @@ __getattr__ = names_from(
         "unblot.interchange.publish": ("publish",),
         "unblot.lessons.page": ("explain",),
         "unblot.nn.own": ("import_networks",),
+        "unblot.runs.packing": ("pack_data",),
         "unblot.runs.run": ("Run", "Samples", "load"),
     },
 )

@@ -10,8 +10,9 @@ from typing import Any
 
 from unblot._version import __version__
 from unblot.cli import commands as does
-from unblot.cli import drawing, handing_on
+from unblot.cli import drawing, handing_on, packing
 from unblot.cli.flags import (
+    DATA,
     Command,
     Help,
     Parser,
@@ -38,7 +39,6 @@ DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and 
 The model, and everything about how it was made, is in the run folder."""
 
 WATCH = "a new file that shows the pictures while they come out of noise: x_t beside x0_hat"
-DATA = "a folder, archive or array file of pictures, or built-in data: digits, moons, rings, gaussians"
 
 SHARED = ("train", "distill", "sample", "evaluate", "tune")  # commands that several processes share
 
@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         return added
 
     _training(command)
+    packing.add_to(command)
     _sampling(command)
     _editing(command("edit", "work on your own pictures", drawing.edit_command, "KIND RUN PICTURES ... [flags]"))
     _measuring(command)

@@ -39,9 +39,14 @@ def clustered(dataset: Dataset, count: int) -> Dataset:
     axes = directions[:, ::-1][:, :DIMENSIONS]
     # In float64, so that the number of threads cannot decide which of two centres is nearer.
     centres = KMeans(count, n_init=1, random_state=0).fit((sample - mean) @ axes)
+
+    def labels_of(x: torch.Tensor) -> np.ndarray:
+        return centres.predict((_averaged(x) - mean) @ axes).astype(np.int64)
+
     parts = np.array_split(np.arange(len(dataset)), -(-len(dataset) // CHUNK))
-    labels = np.concatenate([centres.predict((_features(dataset, part) - mean) @ axes) for part in parts])
-    return dataclasses.replace(dataset, labels=labels.astype(np.int64))
+    labels = np.concatenate([labels_of(dataset.batch(part)[0]) for part in parts])
+    stream = None if dataset.stream is None else dataclasses.replace(dataset.stream, labels_of=labels_of)
+    return dataclasses.replace(dataset, labels=labels, stream=stream)
 
 
 def shares(dataset: Dataset, count: int) -> tuple[float, ...]:
@@ -67,9 +72,9 @@ def shares(dataset: Dataset, count: int) -> tuple[float, ...]:
 def _features(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
     """Pictures averaged down, flattened to (n, C·h·w) float64."""
     parts = np.array_split(indices, -(-len(indices) // CHUNK))
-    pictures = (dataset.batch(part)[0] for part in parts)
-    return torch.cat([F.adaptive_avg_pool2d(x, _smaller(x.shape)).flatten(1) for x in pictures]).double().numpy()
+    return np.concatenate([_averaged(dataset.batch(part)[0]) for part in parts])
 
 
-def _smaller(shape: torch.Size) -> tuple[int, int]:
-    return min(SIDE, shape[2]), min(SIDE, shape[3])
+def _averaged(x: torch.Tensor) -> np.ndarray:
+    """Pictures (n, C, H, W) averaged down, flattened to (n, C·h·w) float64."""
+    return F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))).flatten(1).double().numpy()

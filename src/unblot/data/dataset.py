@@ -13,10 +13,13 @@ import torch
 from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
-from unblot.data.image_spec import ImageOptions, parse_size
+from unblot.data.image_spec import COLOURS, ImageOptions, colour_of, parse_size
 from unblot.data.readers.listing import Broken, counted, readable
-from unblot.data.readers.sources import open_source, split_spec
-from unblot.data.split import split
+from unblot.data.readers.sources import kind_of, open_source, split_spec
+from unblot.data.shards.files import ShardFiles
+from unblot.data.shards.index import ShardIndex
+from unblot.data.shards.stream import Stream
+from unblot.data.split import check_choices, parted, split
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
 from unblot.nn.autoencoder import Autoencoder
@@ -32,7 +35,8 @@ class Dataset:
     originals, None for a data set that was not read from a source. captions: for
     each of the N pictures, in order, its captions, one or several, () for a picture without any; None where no picture
     has one, or where they are not asked for. autoencoder, latents: through which a run sees the pictures, and what it
-    sees, (N, c, h, w) float32; None where it sees the pictures themselves.
+    sees, (N, c, h, w) float32; None where it sees the pictures themselves. stream: the training pictures, where they
+    stay in shards; all else is then a sample of them. None where they are `pictures[train]`.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Dataset:
     captions: tuple[tuple[str, ...], ...] | None = None
     autoencoder: Autoencoder | None = None
     latents: np.ndarray | None = None
+    stream: Stream | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -57,12 +62,23 @@ class Dataset:
         _, c, h, w = self.pictures.shape
         return c, h, w
 
+    @property
+    def training_count(self) -> int:
+        """The number of training pictures."""
+        return len(self.train) if self.stream is None else len(self.stream)
+
     def batch(self, indices: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Pictures (B, C, H, W) float32 in the network's range and their labels (B,) int64, for B indices."""
         index = np.asarray(indices)
         labels = None if self.labels is None else torch.from_numpy(self.labels[index])
         encoded = self.values.encode(np.asarray(self.pictures[index]), np.float32)
         return torch.from_numpy(encoded), labels
+
+    def training_names(self, positions: np.ndarray) -> list[str]:
+        """What people call the training pictures at these positions."""
+        if self.stream is not None:
+            return self.stream.names(positions)
+        return [self.cached.names[i] if self.cached else str(i) for i in self.train[positions].tolist()]
 
 
 def open_data(
@@ -83,33 +99,55 @@ def open_data(
     report: Report = lambda line: None,
     progress: Progress = lambda done, count: None,
 ) -> Dataset:
-    """The data set of a spec: `digits`, `moons:count=5000`, a folder, `stack.tif:pages=channels`, `hf:NAME`.
+    """The data set of a spec: `digits`, `moons:count=5000`, a folder, `stack.tif:pages=channels`, `hf:NAME`, shards.
 
     size: 64, "48x64" (height x width), or None for a size that suits the pictures; fit: crop, pad or stretch. colour:
     gray, rgb or rgba, "" for the pictures' own; background: a colour under transparent pictures, "" to keep opacity.
     labels: False reads all pictures without labels. captions: False leaves the captions out. on_broken: "stop" or
-    "skip". held_out: the share that is not trained on, 0 to 1.
-    pages: whether a TIFF's pages are pictures or channels. options: of the source, in place of the spec's. cache: the
-    folder of dataset caches. workers: decoding processes, 0 for one a core. report receives lines for the user,
-    progress the counts (done, all) while the cache is built.
+    "skip". held_out: the share that is not trained on, 0 to 1. pages: whether a TIFF's pages are pictures or channels.
+    options: of the source, in place of the spec's. cache: the folder of dataset caches. workers: decoding processes, 0
+    for one a core. report receives lines for the user, progress the counts (done, all) while the cache is built.
 
     Raises UnblotError where nothing is usable or, with on_broken="stop", anything is broken, and names it.
     """
-    _check_choices(on_broken, held_out)
+    check_choices(on_broken, held_out)
     image_options = ImageOptions(parse_size(size), fit, colour, background)
     source_options = dict(options or {}) | ({"pages": pages} if pages else {})
     caches = Path(cache or cache_folder())
-    place, _ = split_spec(spec)
+    source_options |= {"on_broken": on_broken} if kind_of(place := split_spec(spec)[0]) == "shards" else {}
     with pool.started((workers or pool.cores()) if is_new(place, image_options, caches) else 0) as idle:
         source, stamp = open_source(spec, source_options, labels=labels)
+        if source.index is not None:
+            image_options = _as_packed(source.index, image_options, held_out)
         cached = cached_dataset(source, stamp, image_options, caches, report, progress, workers, idle)
     cached, texts = _captioned(cached, captions)
     _report(cached, on_broken, report)
-    train, out = split(cached.families, held_out)
+    train, out = split(cached.families, held_out) if cached.held_out is None else parted(cached.held_out)
     used = (cached.labels, cached.classes) if labels else (None, ())
-    fingerprint = _fingerprint(cached, labels, texts)
+    stream = None
+    if source.index is not None:
+        files = ShardFiles(source.index, place, caches / "shards", on_broken == "skip", report)
+        stream = Stream(source.index, files, cached.values, labels, texts is not None)
+    fingerprint = stream.fingerprint if stream else _fingerprint(cached, labels, texts)
     name = readable(source.name) or "data"
-    return Dataset(name, cached.pictures, *used, cached.values, fingerprint, train, out, cached, texts)
+    return Dataset(name, cached.pictures, *used, cached.values, fingerprint, train, out, cached, texts, stream=stream)
+
+
+def _as_packed(index: ShardIndex, options: ImageOptions, held_out: float) -> ImageOptions:
+    """The options by which a sample of shards is what was packed. Raises UnblotError for choices of another kind."""
+    channels, height, width = index.shape
+    given = {
+        "size": options.size not in (None, (height, width)) and f"{height}x{width}",
+        "colour": COLOURS.get(options.colour, channels) != channels and (colour_of(channels) or f"{channels} channels"),
+        "background": options.background and "what was chosen then",
+        "held_out": held_out != index.held_out and f"{index.held_out:g}",
+    }
+    for name, packed in given.items():
+        if packed:
+            raise UnblotError(
+                f"shards are read as they were packed, with {packed}; leave {arg(name)} as it was, or pack them again"
+            )
+    return ImageOptions((height, width))
 
 
 def _captioned(cached: CachedDataset, wanted: bool) -> tuple[CachedDataset, tuple[tuple[str, ...], ...] | None]:
@@ -117,14 +155,6 @@ def _captioned(cached: CachedDataset, wanted: bool) -> tuple[CachedDataset, tupl
     if not wanted or cached.captions is None:
         return cached, None
     return replace(cached, notes=(*cached.notes, *cached.captions.notes)), cached.captions.texts or None
-
-
-def _check_choices(on_broken: str, held_out: float) -> None:
-    """Raises UnblotError for a choice of `open_data` that does not exist or is out of range."""
-    if on_broken not in ("stop", "skip"):
-        raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
-    if not 0 <= held_out < 1:
-        raise UnblotError(f"the held-out share {held_out} is out of range; give {arg('held_out')} from 0 to below 1")
 
 
 def _report(cached: CachedDataset, on_broken: str, report: Report) -> None:

@@ -4,8 +4,11 @@ import hashlib
 
 import numpy as np
 
+from unblot.errors import UnblotError, arg
+
 AT_LEAST = 48  # pictures: the held-out loss of fewer is mostly noise
 AT_MOST = 0.2  # of a small set, as a share
+DIGESTS = 2**63  # a digest is below it
 
 
 def digest(picture: np.ndarray) -> int:
@@ -33,4 +36,25 @@ def split(digests: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
             out[i] = True
             taken += int(copies[i])
     held_out = out[inverse.reshape(-1)]
+    return parted(held_out)
+
+
+def chosen_alone(digests: np.ndarray, share: float, count: int) -> np.ndarray:
+    """Which pictures (n,) bool are held out, each decided by its own digest, so that parts of a set of `count` pictures
+    agree without knowing one another: about `share` of them, for a small set more, as `split` has it. Equal digests
+    are on one side."""
+    wanted = min(max(share * count, AT_LEAST), max(share * count, AT_MOST * count)) if share else 0.0
+    return (digests != 0) & (digests < int(wanted / max(1, count) * DIGESTS))
+
+
+def parted(held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (int64, ascending) of training and of held-out pictures, for a choice (N,) bool."""
     return np.flatnonzero(~held_out).astype(np.int64), np.flatnonzero(held_out).astype(np.int64)
+
+
+def check_choices(on_broken: str, held_out: float) -> None:
+    """Raises UnblotError for a choice that does not exist or is out of range."""
+    if on_broken not in ("stop", "skip"):
+        raise UnblotError(f"{arg('on_broken', on_broken)} is unknown; choose stop or skip")
+    if not 0 <= held_out < 1:
+        raise UnblotError(f"the held-out share {held_out} is out of range; give {arg('held_out')} from 0 to below 1")

@@ -28,4 +28,4 @@ def latents_of(dataset: Dataset) -> Dataset:
         return dataset
     channels = dataset.latents.shape[1]
     values = ValueMap("float32", (0.0,) * channels, (1.0,) * channels)
-    return replace(dataset, pictures=dataset.latents, values=values, autoencoder=None, latents=None)
+    return replace(dataset, pictures=dataset.latents, values=values, autoencoder=None, latents=None, stream=None)

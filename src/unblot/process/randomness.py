@@ -16,7 +16,7 @@ from torch import Tensor
 from unblot.errors import UnblotError, arg
 
 # Purposes: streams of different purposes are independent, whatever the other numbers are.
-PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT = 1, 2, 3, 4, 5, 7
+PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT, WINDOW = 1, 2, 3, 4, 5, 7, 8
 
 
 def generator(seed: int, *path: int) -> torch.Generator:
@@ -103,3 +103,8 @@ def uniform_indices(n: int, count: int, g: torch.Generator) -> Tensor:
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """The random order (count,) of the training pictures in epoch `epoch`."""
     return torch.randperm(count, generator=generator(seed, EPOCH, epoch))
+
+
+def window_order(seed: int, epoch: int, window: int, count: int) -> Tensor:
+    """The random order (count,) of the pictures in a window of shards in epoch `epoch`."""
+    return torch.randperm(count, generator=generator(seed, WINDOW, epoch, window))

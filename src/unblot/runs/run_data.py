@@ -81,7 +81,7 @@ def _data_of_import(config: RunConfig, run: Path, moved: str | Path | None, quie
             f"{str(moved)!r} has {len(dataset.classes)} classes and run {str(run)!r} {len(facts.classes)}; give "
             f"pictures with as many, or without labels"
         )
-    known = dataclasses.replace(facts, count=len(dataset.train), fingerprint=dataset.fingerprint)
+    known = dataclasses.replace(facts, count=dataset.training_count, fingerprint=dataset.fingerprint)
     return dataset, dataclasses.replace(config, source=source, data=known)
 
 

@@ -1,5 +1,6 @@
 """Reading stored JSON with its types checked: a damaged or edited file ends in one line, never in a traceback."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -81,3 +82,20 @@ def _unknown(raw: Any, kept: Any, at: str = "$") -> str:
     else:
         parts = []
     return next((found for name, a, b in parts if (found := _unknown(a, b, name))), "")
+
+
+def signed(value: Any) -> str:
+    """One line of JSON: a value after its hash."""
+    text = json.dumps(value)
+    return f'["{hashlib.sha256(text.encode()).hexdigest()[:16]}", {text}]'
+
+
+def unsigned(line: str) -> Any:
+    """The value that `signed` got. Raises ValueError where the line was changed."""
+    try:
+        _, value = json.loads(line)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if signed(value) != line.strip():
+        raise ValueError("the line does not have its hash")
+    return value

@@ -93,7 +93,7 @@ def adapter_config(
     decided = {"steps": max(1, train.steps // 2), "learning_rate": RATE, "optimizer": "adamw", "shard": "off"}
     given = {name: value for name, value in choices.items() if value is not None}
     facts = dataclasses.replace(
-        source.config.data, name=dataset.name, count=len(dataset.train), fingerprint=dataset.fingerprint
+        source.config.data, name=dataset.name, count=dataset.training_count, fingerprint=dataset.fingerprint
     )
     model = build_denoiser(source.config)
     model.load_state_dict(source.weights)

@@ -96,6 +96,8 @@ class BatchSampler:
     times: "stratified" spreads the times of a batch evenly over [0, 1]; "index" draws DDPM's i/1000 uniformly;
     "spacing" is stratified, over a schedule that `only_at` made of the levels that sampling visits; "adaptive" is
     stratified too: quantiles of a density that is learned during training and so is not known here.
+    order: gives the pictures of a pass from (seed, pass, start, stop), all of them or the first few; None for
+    `epoch_order`.
     """
 
     seed: int
@@ -104,6 +106,7 @@ class BatchSampler:
     shape: tuple[int, ...]
     times: str
     label_dropout: float
+    order: Callable[[int, int, int, int], Tensor] | None = None
     _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)  # the present pass and its order
 
     def __post_init__(self) -> None:
@@ -149,15 +152,21 @@ class BatchSampler:
         start, parts, passes, missing = step * self.batch_size, [], [], self.batch_size
         while missing:
             epoch, offset = divmod(start, self.count)
-            passing, order = self._order  # read once: another thread may be at another pass
-            if passing != epoch:
-                order = epoch_order(self.seed, epoch, self.count)
-                self._order = epoch, order
-            part = order[offset : offset + missing]
+            part = self._part(epoch, offset, min(offset + missing, self.count))
             parts.append(part)
             passes.append(torch.full_like(part, epoch))
             start, missing = start + len(part), missing - len(part)
         return torch.cat(parts), torch.cat(passes)
+
+    def _part(self, epoch: int, start: int, stop: int) -> Tensor:
+        """The pictures at positions start … stop − 1 of a pass, or the first few of them."""
+        if self.order is not None:
+            return self.order(self.seed, epoch, start, stop)
+        passing, order = self._order  # read once: another thread may be at another pass
+        if passing != epoch:
+            order = epoch_order(self.seed, epoch, self.count)
+            self._order = epoch, order
+        return order[start:stop]
 
 
 class BatchMaker:
@@ -171,10 +180,18 @@ class BatchMaker:
         self.tokenizer = None if text is None else tokenizer_of(train.text_encoder, text)
         self.dataset, self.second_noise = dataset, second_noise
         self.seen = latents_of(dataset)  # as the denoiser does: the pictures, or their latents
-        self.encode = None if augment == "none" else dataset.autoencoder  # what is augmented is encoded afterwards
+        stream = self.stream = dataset.stream
+        at_hand = augment == "none" and stream is None  # what is augmented, or comes from shards, is encoded afterwards
+        self.encode = None if at_hand else dataset.autoencoder
         self.no_label = config.data.num_labels  # the label that stands for a hidden one
         self.sampler = BatchSampler(
-            train.seed, train.batch_size, len(dataset.train), config.shape, train.times, train.label_dropout
+            train.seed,
+            train.batch_size,
+            dataset.training_count,
+            config.shape,
+            train.times,
+            train.label_dropout,
+            None if stream is None else stream.order,
         )
         self.augment = build(AUGMENTATIONS, augment, "augmentation")
         self.coupling = build(COUPLINGS, train.coupling, "coupling")
@@ -182,15 +199,13 @@ class BatchMaker:
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The batch of a step, or one process's share of it."""
         draw = self.sampler.at(step, rank, world)
-        indices = self.dataset.train[draw.pictures.numpy()]
-        x0, label = (self.seen if self.encode is None else self.dataset).batch(indices)
+        x0, label, captions = self._read(draw)
         chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
         x0, augmented = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
         if self.encode is not None:
             with torch.no_grad():
                 x0 = self.encode.encode(x0.to(self.encode.mean.device)).cpu()
         eps = self.coupling(x0, draw.eps)
-        captions = captions_of(self.dataset.captions, indices.tolist(), draw.passes.tolist())
         tokens = None if self.tokenizer is None or captions is None else self.tokenizer(captions)
         label, tokens = self._hidden(draw, label, tokens)
         second_noise = None
@@ -199,6 +214,16 @@ class BatchMaker:
             second_noise = torch.cat([torch.randn(x.shape, generator=g) for x, g in pairs])
         x0, eps = (x.contiguous(memory_format=torch.channels_last) for x in (x0, eps))
         return Batch(x0, draw.t, eps, label, tokens, augmented if self.augment.conditions else None, second_noise)
+
+    def _read(self, draw: BatchDraw) -> tuple[Tensor, Tensor | None, list[str] | None]:
+        """The pictures (B, C, H, W) of a draw, or their latents, labels (B,), and the captions whose turn it is."""
+        positions, turns = draw.pictures.numpy(), draw.passes.tolist()
+        if self.stream is not None:
+            captions = self.stream.captions_of(positions)
+            return *self.stream.batch(positions), captions_of(captions, range(len(positions)), turns)
+        indices = self.dataset.train[positions]
+        x0, label = (self.seen if self.encode is None else self.dataset).batch(indices)
+        return x0, label, captions_of(self.dataset.captions, indices.tolist(), turns)
 
     def _hidden(
         self, draw: BatchDraw, label: Tensor | None, tokens: Tensor | None

@@ -177,6 +177,11 @@ def with_frozen_encoder(facts: DataFacts, config: TrainConfig, dataset: Dataset)
             f"{arg('text_encoder', config.text_encoder)} names no encoder; give "
             f"{arg('text_encoder', 'transformers:FOLDER')}, a folder without + and , in its path"
         )
+    if dataset.stream is not None:
+        raise UnblotError(
+            f"{arg('text_encoder', config.text_encoder)} computes the hidden states of all captions beforehand, and "
+            f"these stay in their shards; give {arg('text_encoder', 'transformer')}, or the pictures themselves"
+        )
     frozen = Frozen(place)
     options |= {"model": place, "size": frozen.channels(), "sha256": digest(frozen.folder)}
     length, cut = _sizes(dataset, place, options["sha256"])
@@ -232,7 +237,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         classes=dataset.classes,
         values=dataset.values.to_dict(),
         std=round(std, 4),
-        count=len(dataset.train),
+        count=dataset.training_count,
         fingerprint=dataset.fingerprint,
         spectrum=spectrum,
         text=None if dataset.captions is None else learn([dataset.captions[i] for i in dataset.train.tolist()]),

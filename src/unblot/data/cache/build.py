@@ -109,11 +109,11 @@ def _build(
     work = part / "work"
     listing = source.load(work)
     if not len(listing):
-        raise _nothing_usable(listing.broken)
+        raise nothing_usable(listing.broken)
     if listing.array and math.prod(listing.array.shape) * listing.array.dtype.itemsize <= IN_MEMORY:
         return _in_memory(listing, options, progress)
     try:
-        journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), _spec(listing, options))
+        journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), spec_of(listing, options))
         try:
             _fill(listing, journal, progress, decode_all)
         except Colourful:
@@ -149,7 +149,7 @@ def _results(listing: Listing, journal: Journal, missing: np.ndarray, decode_all
             yield _written(journal, *decode_array(start, array.rows(start, stop), journal.spec))
         return
     items, offset = listing.items, OnDisk(journal.rows).offset
-    tasks = ((a, items[a:b]) for a, b in _runs(missing, lambda i: _cost(items[i])))
+    tasks = ((a, items[a:b]) for a, b in _runs(missing, lambda i: cost_of(items[i])))
     if len(missing) > place.ALONE and not listing.read:
         job = {"root": listing.root, "pages": listing.pages, "spec": journal.spec}
         yield from decode_all(job | {"path": str(journal.rows), "offset": offset}, tasks, len(missing))
@@ -182,12 +182,12 @@ def _runs(indices: np.ndarray, cost: Callable[[int], float]) -> Iterator[tuple[i
         yield start, previous + 1
 
 
-def _cost(item: Item) -> float:
+def cost_of(item: Item) -> float:
     """An item's share of a task; the pages of a file are read together."""
     return 1 / TASK_PICTURES + (item.size / TASK_BYTES if item.page < 1 else 0)
 
 
-def _spec(listing: Listing, options: ImageOptions) -> ImageSpec:
+def spec_of(listing: Listing, options: ImageOptions) -> ImageSpec:
     """The image spec for the pictures of a listing, from its array or from a sample of its files."""
     if listing.array:
         _, channels, height, width = listing.array.shape
@@ -202,7 +202,7 @@ def _spec(listing: Listing, options: ImageOptions) -> ImageSpec:
             except Exception as error:  # reported when it is decoded
                 broken.append(Broken(listing.items[i].name, reason_of(error)))
     if not sample:
-        raise _nothing_usable(broken)
+        raise nothing_usable(broken)
     return choose_spec(sample, options)
 
 
@@ -210,12 +210,12 @@ def _in_memory(listing: Listing, options: ImageOptions, progress: Progress) -> C
     """The pictures of a small array, without a file."""
     assert listing.array
     count = len(listing)
-    spec = _spec(listing, options)
+    spec = spec_of(listing, options)
     rows, result = decode_array(0, listing.array.rows(0, count), spec)
     progress(count, count)
     kept = np.flatnonzero(result.digests)
     if not len(kept):
-        raise _nothing_usable([Broken(f"picture {i}", why) for i, why in result.broken])
+        raise nothing_usable([Broken(f"picture {i}", why) for i, why in result.broken])
     pictures = rows if len(kept) == count else rows[kept]
     digests = np.array(result.digests, np.int64)
     about = describe(listing, spec, digests, dict(result.broken), Counter(result.kinds))
@@ -228,7 +228,7 @@ def _finish(listing: Listing, journal: Journal, part: Path) -> None:
     """Writes what belongs to the cache; the pictures are moved to their place last."""
     kept = journal.kept()
     if not len(kept):
-        raise _nothing_usable([Broken(name_of(listing, i), why) for i, why in sorted(journal.broken.items())])
+        raise nothing_usable([Broken(name_of(listing, i), why) for i, why in sorted(journal.broken.items())])
     about = describe(listing, journal.spec, journal.digests, journal.broken, journal.kinds)
     ready = journal.ready()
     fitted = values.fit(OnDisk(ready), journal.spec.alpha)
@@ -239,7 +239,7 @@ def _finish(listing: Listing, journal: Journal, part: Path) -> None:
     os.replace(ready, part / "pictures.npy")
 
 
-def _nothing_usable(broken: Sequence[Broken]) -> UnblotError:
+def nothing_usable(broken: Sequence[Broken]) -> UnblotError:
     """The error for a source of which not one picture can be used, with the reasons."""
     reasons = "".join(f"\n  {b}" for b in broken)
     return UnblotError(f"not one picture can be used{':' if broken else ''}{reasons}")

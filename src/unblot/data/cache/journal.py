@@ -1,12 +1,10 @@
 """What is already done of a dataset cache that is being built, on disk: a killed process loses next to nothing."""
 
-import hashlib
-import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from unblot.data.cache.decoding import Decoded
 from unblot.data.image_spec import ImageSpec
 from unblot.data.split import digest
 from unblot.errors import UnblotError, arg
+from unblot.system.stored import signed, unsigned
 
 
 class OnDisk:
@@ -139,20 +138,3 @@ class Journal:
         self.done[result.start : stop] = True
         self.broken.update(broken)
         self.kinds.update(kinds)
-
-
-def signed(value: Any) -> str:
-    """One line of JSON: a value after its hash."""
-    text = json.dumps(value)
-    return f'["{hashlib.sha256(text.encode()).hexdigest()[:16]}", {text}]'
-
-
-def unsigned(line: str) -> Any:
-    """The value that `signed` got. Raises ValueError where the line was changed."""
-    try:
-        _, value = json.loads(line)
-    except (TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    if signed(value) != line.strip():
-        raise ValueError("the line does not have its hash")
-    return value

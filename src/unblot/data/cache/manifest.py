@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from unblot.data.cache.journal import OnDisk, signed, unsigned
+from unblot.data.cache.journal import OnDisk
 from unblot.data.image_spec import ImageSpec
 from unblot.data.readers.listing import Broken, Captions, Listing, counted
 from unblot.data.readers.metadata import CONVERTED, FIRST_PAGE
 from unblot.data.values import ValueMap
 from unblot.system.files import checksum
+from unblot.system.stored import signed, unsigned
 
 FITTED = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}
 
@@ -25,7 +26,8 @@ class CachedDataset:
     pictures: (N, C, H, W) of the stored type. digests: (N,) int64, hashes of each picture's values. families: (N,)
     int64, equal for copies of one picture. labels: (N,) int64 indices into `classes`, or None. names: of each picture,
     for people. kinds: how many originals there were of each kind and size, as "8-bit RGB 640x480". notes: lines that a
-    person should read. captions: of the pictures, None where there is nothing to be said of any.
+    person should read. captions: of the pictures, None where there is nothing to be said of any. held_out: (N,) bool,
+    which pictures are not trained on, None where their content decides.
     """
 
     pictures: np.ndarray
@@ -39,6 +41,7 @@ class CachedDataset:
     kinds: dict[str, int]
     notes: tuple[str, ...]
     captions: Captions | None
+    held_out: np.ndarray | None = None
 
 
 def load_cached(folder: Path) -> CachedDataset | None:
@@ -61,6 +64,7 @@ def load_cached(folder: Path) -> CachedDataset | None:
             manifest["kinds"],
             tuple(manifest["notes"]),
             None if manifest["captions"] is None else _captions(*manifest["captions"]),
+            None if manifest.get("held_out") is None else np.array(manifest["held_out"], bool),
         )
     except Exception:  # whatever was done to the files: the cache is built again
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,6 +79,7 @@ def write_manifest(folder: Path, about: dict[str, Any], fitted: ValueMap, pictur
     array = [*pictures.shape, pictures.dtype.str]
     captions = None if about["captions"] is None else [about["captions"].texts, about["captions"].notes]
     more = {"labels": labels, "captions": captions, "values": fitted.to_dict(), "array": array}
+    more["held_out"] = None if about["held_out"] is None else about["held_out"].tolist()
     more["digests"] = checksum(folder / "digests.npy")
     (folder / "manifest.json").write_text(signed(about | more) + "\n")
 
@@ -106,8 +111,9 @@ def describe(
         "names": [name_of(listing, i) for i in kept.tolist()],
         "broken": (*listing.broken, *(Broken(name_of(listing, i), why) for i, why in sorted(broken.items()))),
         "kinds": dict(sorted(kinds.items())),
-        "notes": (*listing.notes, *_notes(spec, kinds)),
+        "notes": (*listing.notes, *conversions(spec, kinds)),
         "captions": _kept_captions(listing.captions, kept),
+        "held_out": None if listing.held_out is None else listing.held_out[kept],
     }
 
 
@@ -119,7 +125,7 @@ def _kept_captions(captions: Captions | None, kept: np.ndarray) -> Captions | No
     return replace(captions, texts=texts if any(texts) else ())
 
 
-def _notes(spec: ImageSpec, kinds: dict[str, int]) -> list[str]:
+def conversions(spec: ImageSpec, kinds: dict[str, int]) -> list[str]:
     """What was done to the pictures to bring them to the image spec."""
     notes = []
     size, count = f"{spec.width}x{spec.height}", sum(kinds.values())

@@ -5,6 +5,7 @@ main module, ends when the caller is killed, and a decoder that crashes takes no
 """
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -25,6 +26,11 @@ def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
             left = left[file.write(left) :]
 
 
+def part_of_rows(folder: str, number: int) -> str:
+    """The path of one of several files of rows."""
+    return os.path.join(folder, f".{number:05}.rows")
+
+
 def main() -> None:
     """Reads a job (one line), answers that it is ready, then answers tasks (start, items) with their results."""
     job = json.loads(sys.stdin.readline() or sys.exit())
@@ -38,8 +44,11 @@ def main() -> None:
 def _answer(reader: Reader, job: dict[str, Any], spec: ImageSpec, start: int, items: list[Any]) -> Any:
     """The result of one task, or why its rows could not be written."""
     rows, result = decode_items(reader, start, [Item(*item) for item in items], spec)
+    path = job["path"]
+    if rows_each := job.get("rows_each"):  # one file for so many rows, numbered, in the folder `path`
+        path, start = part_of_rows(path, start // rows_each), start % rows_each
     try:
-        write_rows(job["path"], job["offset"], start, rows)
+        write_rows(path, job["offset"], start, rows)
     except OSError as error:
         return {"cannot write": reason_of(error)}
     return result

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unblot.data.shards.index import ShardIndex
 from unblot.errors import UnblotError, printable
 
 MAX_BYTES = 2**30  # that one thing may take in memory or unpacked, unless UNBLOT_MAX_BYTES says otherwise
@@ -77,6 +78,7 @@ class Listing:
     pages: what the pages of a TIFF are, "pictures" or "channels".
     read: gives the bytes of picture i, for sources whose bytes are in no file of their own.
     captions: of the pictures, None where there is nothing to be said of any.
+    held_out: (N,) bool, which pictures are not trained on; None where their content decides.
     """
 
     root: str = ""
@@ -89,6 +91,7 @@ class Listing:
     pages: str = "pictures"
     read: Callable[[int], bytes] | None = None
     captions: Captions | None = None
+    held_out: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.array.shape[0] if self.array else len(self.items)
@@ -99,12 +102,14 @@ class DataSource:
     """Something that pictures come from.
 
     name: shown to the user. origin: plain JSON values that change when the files do (paths, sizes, times). load: lists
-    the pictures, with a folder to unpack into; it is not called when a dataset cache of this origin exists.
+    the pictures, with a folder to unpack into; it is not called when a dataset cache of this origin exists. index: of
+    shards, of which `load` lists a sample; None for a source that is listed whole.
     """
 
     name: str
     origin: list[Any]
     load: Callable[[Path], Listing]
+    index: ShardIndex | None = None
 
 
 def file_origin(path: str) -> list[Any]:

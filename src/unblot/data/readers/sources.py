@@ -12,7 +12,9 @@ from typing import Any
 
 from unblot import specs
 from unblot.data.readers import archives, arrays, builtin, dicom_names, folders, hdf5, hub, medical, shapes
+from unblot.data.readers import shards as in_shards
 from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file, printable
+from unblot.data.shards import places
 from unblot.errors import UnblotError
 
 SOURCES: dict[str, Callable[..., DataSource]] = {
@@ -35,6 +37,7 @@ SOURCES: dict[str, Callable[..., DataSource]] = {
     "nifti": medical.nifti,
     "mat": medical.mat,
     "huggingface": hub.huggingface,
+    "shards": in_shards.shards,
 }
 BUILT_IN = ("digits", "moons", "rings", "gaussians", "shapes")
 ENDINGS = {  # of a file's name, in small letters
@@ -91,6 +94,8 @@ def kind_of(place: str) -> str:
     """The name of the reader, a key of SOURCES, for a place. Raises UnblotError where there is none."""
     if place.startswith(hub.PREFIX):
         return "huggingface"
+    if places.is_address(place):
+        return "shards"
     try:
         mode = os.stat(place).st_mode
     except (OSError, ValueError):
@@ -125,7 +130,9 @@ def _kind_of_missing(place: str) -> str:
 
 
 def _kind_of_folder(place: str) -> str:
-    """The kind of a folder: shards, medical images, or pictures."""
+    """The kind of a folder: shards, of unblot or of WebDataset, medical images, or pictures."""
+    if in_shards.has_shards(place):
+        return "shards"
     try:
         names = [name for name in os.listdir(place) if not hidden(name)]
     except OSError:

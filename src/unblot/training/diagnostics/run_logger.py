@@ -127,8 +127,7 @@ def culprits(dataset: Dataset, positions: Tensor, losses: Tensor) -> str:
     """
     bad = ~torch.isfinite(losses)
     some = 0 < int(bad.sum()) < len(bad)
-    chosen = dataset.train[(positions[bad] if some else positions).numpy()].tolist()
-    cached = dataset.cached
-    names = ", ".join(printable(cached.names[i]) if cached else str(i) for i in chosen[:NAMED])
+    chosen = dataset.training_names((positions[bad] if some else positions).numpy())
+    names = ", ".join(map(printable, chosen[:NAMED]))
     names += f" and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
     return f"the loss of {names} was not finite" if some else f"the last batch held {names}"

@@ -1,0 +1,97 @@
+"""The pictures of shards, decoded by worker processes, shard after shard."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from unblot.data.cache import pool
+from unblot.data.cache.build import cost_of
+from unblot.data.cache.decoding import Decoded, decode_array, decode_items
+from unblot.data.cache.place import ALONE
+from unblot.data.cache.worker import part_of_rows, write_rows
+from unblot.data.pack.job import Job
+from unblot.data.pack.write import Decoding, write_shard
+from unblot.data.readers.reading import Reader
+from unblot.errors import UnblotError, arg
+
+
+def fill(
+    job: Job, missing: Sequence[int], decode_all: Callable[..., Iterator[Decoded]], progress: Callable[[int, int], None]
+) -> None:
+    """Writes the shards of these numbers. Raises UnblotError where they cannot be written."""
+    count, done = sum(len(job.shards[s]) for s in missing), 0
+    opened: dict[int, Decoding] = {}
+    progress(0, count)
+    try:
+        for result in _results(job, missing, count, decode_all):
+            number, first = divmod(result.start, job.rows_each)
+            if result.colourful:
+                raise UnblotError(
+                    "some pictures are in colour after all, and the first ones were gray; give "
+                    f"{arg('colour', 'rgb')} or {arg('colour', 'gray')}"
+                )
+            shard = opened.setdefault(number, Decoding(np.zeros(len(job.shards[number]), np.int64)))
+            shard.digests[first : first + len(result.digests)] = result.digests
+            shard.broken.update({i - result.start + first: why for i, why in result.broken})
+            shard.kinds.update(result.kinds)
+            shard.done += len(result.digests)
+            if shard.done == len(shard.digests):
+                write_shard(job, number, opened.pop(number))
+            done += len(result.digests)
+            progress(done, count)
+    except OSError as error:
+        raise UnblotError(f"cannot write shards into {str(job.folder)!r}: {error.strerror or error}") from None
+    finally:
+        for number in missing:
+            with contextlib.suppress(OSError):
+                os.unlink(part_of_rows(str(job.folder), number))
+
+
+def _results(
+    job: Job, missing: Sequence[int], count: int, decode_all: Callable[..., Iterator[Decoded]]
+) -> Iterator[Decoded]:
+    """The results of decoding the pictures of some shards, in parts, their rows written to one file a shard."""
+    listing, spec = job.listing, job.spec
+    if listing.array:
+        for number in missing:
+            for first, some in _parts(job, number, lambda i: 1 / 256):
+                rows = np.concatenate([listing.array.rows(i, i + 1) for i in some])
+                yield _written(job, number, *decode_array(number * job.rows_each + first, rows, spec))
+        return
+
+    def tasks() -> Iterator[pool.Task]:
+        for number in missing:
+            for first, some in _parts(job, number, lambda i: cost_of(listing.items[i])):
+                yield number * job.rows_each + first, [listing.items[i] for i in some]
+
+    if not listing.read and count > ALONE:
+        how = {"root": listing.root, "pages": listing.pages, "spec": spec}
+        yield from decode_all(how | {"path": str(job.folder), "offset": 0, "rows_each": job.rows_each}, tasks(), count)
+        return
+    with Reader(listing.root, listing.pages, listing.read) as reader:
+        for start, items in tasks():
+            yield _written(job, start // job.rows_each, *decode_items(reader, start, items, spec))
+
+
+def _parts(job: Job, number: int, cost: Callable[[int], float]) -> Iterator[tuple[int, list[int]]]:
+    """The pictures of a shard in parts that cost about 1: the place of the first in the shard, and their indices. A
+    file with room for its rows is made first."""
+    with open(part_of_rows(str(job.folder), number), "wb"):
+        pass
+    some: list[int] = []
+    total, first = 0.0, 0
+    for index in job.shards[number].tolist():
+        total += cost(index)
+        if some and total > 1:
+            yield first, some
+            first, some, total = first + len(some), [], cost(index)
+        some.append(index)
+    yield first, some
+
+
+def _written(job: Job, number: int, rows: np.ndarray, result: Decoded) -> Decoded:
+    """The result, after its rows were written."""
+    write_rows(part_of_rows(str(job.folder), number), 0, result.start % job.rows_each, rows)
+    return result

@@ -1,0 +1,102 @@
+"""What is packed into shards, and how: the same on every machine that takes part."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unblot.data.cache.build import spec_of
+from unblot.data.image_spec import ImageOptions, ImageSpec
+from unblot.data.readers.listing import Listing
+from unblot.data.shards.index import INDEX, JOB, VERSION
+from unblot.errors import UnblotError, arg, printable
+from unblot.process.randomness import epoch_order
+from unblot.system.files import write_text
+
+SHARD_BYTES = 64 * 10**6  # of a shard, unless another number of pictures is asked for
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read: brought to which size and colours, by which options of the source, with labels and
+    captions or not; which share is held out; and whether broken ones "stop" the packing, or it goes on ("skip")."""
+
+    options: ImageOptions
+    source_options: Mapping[str, Any]
+    labels: bool
+    captions: bool
+    held_out: float
+    on_broken: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is packed: the listing, the kind of its pictures, and where to.
+
+    held_out: the share that is held out. shards: for each shard the indices of its pictures in the listing, ascending.
+    """
+
+    listing: Listing
+    spec: ImageSpec
+    folder: Path
+    held_out: float
+    labels: bool
+    captions: bool
+    shards: Sequence[np.ndarray]
+
+    @property
+    def rows_each(self) -> int:
+        """Room for the pictures of one shard, in the numbers of rows."""
+        return max(map(len, self.shards))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what is to be packed and how, the same on every machine that has the same files."""
+        array = self.listing.array
+        what = [array.shape, array.dtype.str] if array else [[i.name, i.size, i.page] for i in self.listing.items]
+        labels = None if self.listing.labels is None else self.listing.labels.tolist()
+        told = None if self.listing.captions is None else self.listing.captions.texts
+        how = [VERSION, self.spec, self.held_out, self.labels, self.captions, len(self.shards), self.listing.classes]
+        return hashlib.sha256(json.dumps([what, labels, told, how]).encode()).hexdigest()[:32]
+
+
+def make_job(listing: Listing, folder: Path, reading: Reading, each: int | None) -> Job:
+    """What is to be packed. Raises UnblotError for pictures that shards cannot describe."""
+    spec = spec_of(listing, reading.options)
+    if spec.alpha and spec.dtype != "uint8":
+        raise UnblotError(
+            f"pictures of {spec.dtype} with opacity cannot be packed; give a colour behind them with "
+            f"{arg('background', 'white')}"
+        )
+    size = spec.channels * spec.height * spec.width * np.dtype(spec.dtype).itemsize
+    count = -(-len(listing) // (each or max(1, SHARD_BYTES // size)))
+    order = epoch_order(0, 0, len(listing)).numpy()
+    shards = [np.sort(some) for some in np.array_split(order, count)]
+    labels = reading.labels and listing.labels is not None
+    captions = reading.captions and listing.captions is not None and bool(listing.captions.texts)
+    return Job(listing, spec, folder, reading.held_out, labels, captions, shards)
+
+
+def claim(job: Job, spec: str) -> None:
+    """Notes in the folder what is packed into it. Raises UnblotError where that is something else."""
+    path = job.folder / JOB
+    about = {"job": job.fingerprint, "shards": len(job.shards), "pictures": len(job.listing)}
+    try:
+        there = json.loads(path.read_text())
+    except FileNotFoundError:
+        if (job.folder / INDEX).exists() or any(job.folder.glob("*.npy")):
+            raise UnblotError(f"{str(job.folder)!r} holds other files of these names; choose an empty folder") from None
+        write_text(path, json.dumps(about, indent=1) + "\n")
+        return
+    except ValueError:
+        there = None
+    if there != about:
+        raise UnblotError(
+            f"{str(job.folder)!r} holds shards of other pictures than {printable(spec)!r}, or packed in another way; "
+            "choose another folder, or remove it"
+        )
