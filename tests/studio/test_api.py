@@ -144,13 +144,19 @@ def test_removing_a_run_asks_for_its_name_and_leaves_other_files(app: TestClient
 
 
 def test_a_long_run_costs_no_more_than_a_short_one(tmp_path: Path) -> None:
-    lines = (json.dumps({"step": i, "loss": 1 / (1 + i), "grad_norm": 1.0}) for i in range(100_000))
+    lines = [json.dumps({"step": i, "loss": 1 / (1 + i), "grad_norm": 1.0}) for i in range(100_000)]
+    for i in range(0, 100_000, 7_000):
+        lines[i] += "\n" + json.dumps({"step": i, "log_snr": [0.0], "training": [0.5], "held_out": [0.5]})
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    del lines
     tracemalloc.start()
-    curve = runs.curves(tmp_path)["loss"]
+    found = runs.curves(tmp_path)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    curve = found["loss"]
     assert len(curve["training"]) == 300
+    assert [step for step, _ in curve["held_out"]] == [*range(0, 100_000, 7_000)], "none of the few is missed"
+    assert found["levels"] == {"1": curve["held_out"]}
     assert curve["training"][-1][0] == 99_999
     assert most < 30e6, "the file itself has 5 MB, its 100,000 lines in memory some 60"
 

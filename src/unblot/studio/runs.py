@@ -18,8 +18,11 @@ from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind, parse_metrics
 from unblot.system.folders import MANIFEST, in_use
 
-PART_BYTES = 8 * 1024  # of a metrics file that is read at one place
-PARTS = 64  # places of a metrics file that a curve is made of
+WHOLE_BYTES = 16 * 2**20  # of a metrics file that is read whole
+LINES = 2000  # of it that a curve is made of, besides those of held-out losses
+HELD_OUT_KEY = b'"held_out"'
+PART_BYTES = 16 * 1024  # of a longer one that is read at one place
+PARTS = 64  # places of it
 PAGE = 24  # runs on a page
 PREVIEW = "step_*.png"
 PICTURES = (".png", ".gif")
@@ -167,8 +170,7 @@ def reports(folder: Path) -> list[str]:
 def curves(folder: Path, points: int = 300) -> dict[str, dict[str, Curve]]:
     """Loss by step: "loss" of the training and on held-out pictures, "levels" on held-out pictures by their noise.
 
-    The names of the levels are sigma/alpha, the noise as a multiple of the picture. At most about `points` of each
-    curve. A long file is read at PARTS places, always about as much of it.
+    Levels are named by sigma/alpha, the noise as a multiple of the picture. At most about `points` of each curve.
     """
     lines = _lines_over_all(folder)
     training = [(line["step"], line["loss"]) for line in of_kind(lines, STEP) if line["loss"] is not None]
@@ -185,11 +187,17 @@ def curves(folder: Path, points: int = 300) -> dict[str, dict[str, Curve]]:
 
 
 def _lines_over_all(folder: Path) -> list[Line]:
-    """Lines of a metrics file by step, from all of it: all where it is small."""
+    """Lines of a metrics file by step, from all of it: those of held-out losses, and about LINES others.
+
+    Of a file beyond WHOLE_BYTES those in PARTS places.
+    """
     path = folder / METRICS
     size = path.stat().st_size if path.exists() else 0
-    if size <= PARTS * PART_BYTES:
-        lines = parse_metrics(path.read_bytes())[0] if size else []
+    if size <= WHOLE_BYTES:
+        raw = path.read_bytes().split(b"\n") if size else []
+        every = max(1, len(raw) // LINES)
+        kept = [line for i, line in enumerate(raw[:-1]) if (len(raw) - 2 - i) % every == 0 or HELD_OUT_KEY in line]
+        lines = parse_metrics(b"\n".join([*kept, b""]))[0]
     else:
         lines = [line for i in range(PARTS) for line in _part(path, i * size // PARTS)] + _part(path, -1)
     seen = {(line["step"], HELD_OUT in line): line for line in lines}
