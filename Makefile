@@ -10,7 +10,7 @@ DEMO := demo
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs package clean
+.PHONY: help demo test check format docs notebooks package clean
 
 help: ## lists this
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name about; do printf 'make %-9s %s\n' "$$name" "$$about"; done
@@ -45,10 +45,14 @@ docs: $(READY) ## builds the documentation into site/; a dead link or a missing 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	@echo "look at   site/index.html"
 
-package: $(READY) ## builds wheel and sdist into dist/, and checks them
+notebooks: $(READY) ## runs the notebooks of the documentation, and keeps in them what they show
+	$(BIN)/python docs/run_notebooks.py
+
+package: $(READY) ## builds wheel and sdist into dist/, and tries them on each Python that is here
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
+	.ci/install
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

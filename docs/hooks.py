@@ -1,6 +1,7 @@
-"""What the site shows of the code itself: the commands from the parser, and the REST services from their schemas."""
+"""What the site shows of the code itself: commands from the parser, REST services from their schemas, notebooks."""
 
 import argparse
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +15,14 @@ from unblot.studio.api import Folders
 from unblot.studio.app import make_app
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """A page in which `<!-- commands -->`, `<!-- serve -->` and `<!-- studio -->` are what they name."""
-    for name, make in {"commands": commands, "serve": serve, "studio": studio}.items():
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """A page in which `<!-- commands -->`, `<!-- serve -->`, `<!-- studio -->`, `<!-- notebook -->` are what they name.
+
+    The notebook of a page is the one beside it, of its name.
+    """
+    beside = Path(page.file.abs_src_path).with_suffix(".ipynb")
+    makers = {"commands": commands, "serve": serve, "studio": studio, "notebook": lambda: notebook(beside)}
+    for name, make in makers.items():
         mark = f"<!-- {name} -->"
         if mark in markdown:
             markdown = markdown.replace(mark, make())
@@ -121,3 +127,25 @@ def type_of(how: dict[str, Any]) -> str:
     if how.get("type") == "array":
         kinds = [f"list of {type_of(how.get('items', {}))}"]
     return " or ".join(kind for kind in dict.fromkeys(kinds) if kind not in ("null", ""))
+
+
+def notebook(path: Path) -> str:
+    """The cells of a notebook as Markdown, each with what it showed when it was run; pictures stand in the page."""
+    parts, about = [], ""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            about = text.rpartition("\n\n")[2].replace("\n", " ").replace('"', "&quot;").replace("`", "")
+            continue
+        parts += [f"```python\n{text}\n```", *(shown(output, about) for output in cell["outputs"])]
+    return "\n\n".join(parts)
+
+
+def shown(output: dict[str, Any], about: str) -> str:
+    """One output of a cell: a picture, with `about` for those who do not see it, or text."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        source = "data:image/png;base64," + "".join(data["image/png"]).replace("\n", "")
+        return f'<img class="output" src="{source}" alt="{about}">'
+    return f"```{{ .text .output }}\n{''.join(output.get('text') or data['text/plain']).rstrip()}\n```"

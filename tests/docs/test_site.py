@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs nothing from elsewhere, and is found through by search."""
+"""The site builds without a warning, needs nothing from elsewhere, is searched, and works in a browser."""
 
 import html
 import json
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -17,6 +18,8 @@ from unblot.cli.parser import make_parser
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("mkdocs_static_i18n", reason="the site needs the extra docs")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WORDS = ["grainy", "resume", "caption", "NaN", "out of memory"]  # what a person with a question looks for
 
 
 class Reader(HTMLParser):
@@ -65,6 +68,8 @@ def pages(site: Path) -> dict[Path, Reader]:
 def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Reader]) -> None:
     for path, page in pages.items():
         for value in page.loaded:
+            if value.startswith("data:"):  # the pictures of a notebook stand in its page
+                continue
             assert "//" not in value, f"{path.name} loads {value}"
             assert (path.parent / unquote(urldefrag(value)[0])).is_file(), f"{path.name} loads {value}"
 
@@ -96,12 +101,53 @@ def test_the_services_are_described(site: Path) -> None:
         assert f"<code>{request}</code>" in text, request
 
 
-@pytest.mark.parametrize("words", ["grainy", "resume", "caption", "NaN", "out of memory"])
+@pytest.mark.parametrize("words", WORDS)
 def test_search_finds(site: Path, words: str) -> None:
     """One section of the site has these words, as they are, in its title or its text."""
     entries = json.loads((site / "search" / "search_index.json").read_text())["docs"]
     found = [e for e in entries if words.lower() in f"{e['title']} {re.sub('<[^>]+>', '', e['text'])}".lower()]
     assert found, words
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with driver.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_every_page_fits_into_400_pixels_and_reports_no_error(site: Path, browser: Any) -> None:
+    """Opened from the disk, as `make docs` says; pages that are the same in both languages once."""
+    shown = browser.new_page(viewport={"width": 400, "height": 800})
+    wrong: list[str] = []
+    shown.on("console", lambda m: wrong.append(f"{shown.url}: {m.text}") if m.type == "error" else None)
+    shown.on("pageerror", lambda e: wrong.append(f"{shown.url}: {e}"))
+    shown.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
+    for source in sorted(ROOT.glob("docs/**/*.md")):
+        name, _, language = source.relative_to(ROOT / "docs").with_suffix("").as_posix().partition(".")
+        page = site / language / f"{name}.html"
+        shown.goto(page.as_uri(), wait_until="load")
+        wide = shown.evaluate("document.documentElement.scrollWidth")
+        if wide > 400:
+            wrong.append(f"{page.relative_to(site)} is {wide} pixels wide")
+    shown.close()
+    assert wrong == []
+
+
+def test_search_answers_in_a_browser(site: Path, browser: Any) -> None:
+    shown = browser.new_page(viewport={"width": 1280, "height": 900})
+    shown.set_default_timeout(60_000)
+    shown.goto((site / "index.html").as_uri())
+    for words in WORDS:
+        shown.fill(".md-search__input", words)
+        shown.wait_for_selector(f".md-search-result__item mark:text-is('{words.split()[-1]}')", state="attached")
+        shown.fill(".md-search__input", "")
+        shown.wait_for_selector(".md-search-result__item", state="detached")
+    shown.close()
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -134,7 +134,10 @@ def within(candidates: Sequence[Candidate], nfe: int) -> Candidate:
     cheap = [candidate for candidate in candidates if candidate.nfe <= nfe]
     if not cheap:
         least = min((candidate.nfe for candidate in candidates), default=1)
-        raise UnblotError(f"no tuned sampler takes {nfe} network calls or fewer; the cheapest takes {least}")
+        raise UnblotError(
+            f"{arg('nfe', nfe)}: the cheapest tuned sampler takes {least} network calls; give {arg('nfe', least)}, or "
+            f"{arg('steps', nfe)} for a sampler that was not tuned, or tune for a longer time"
+        )
     return min(cheap, key=lambda c: c.distance)
 
 
