@@ -33,6 +33,7 @@ from unblot.training import checkpoint
 from unblot.training.adapter import adapter_config, resumed_adapter, train_adapter
 from unblot.training.budget import go_on, planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
+from unblot.training.forecast import forecast
 from unblot.training.latents import first_stage, with_first_stage
 from unblot.training.plan import SPECS, check_choices, plan_run
 from unblot.training.session import train_to_end
@@ -48,6 +49,7 @@ __all__ = [
     "choose_labels",
     "distill",
     "evaluate",
+    "forecast",
     "load",
     "open_data",
     "plan",

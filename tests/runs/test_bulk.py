@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,20 @@ def test_a_killed_call_resumed_by_two_processes_is_the_same(run, tmp_path):
     begun = 5 * (len(there) // 5)  # a batch that was killed half-written is sampled again as a whole
     kept = {name: at for name, at in there.items() if int(name[:6]) < begun}
     assert kept.items() <= {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("killed/0*.png")}.items()
+
+
+def test_of_two_processes_one_is_killed_and_what_is_there_then_is_what_one_process_draws(run, tmp_path):
+    bulk.sample_to_folder(tmp_path / "one", run, 40, batch_size=4, **CHOICES)
+    driver = str(Path(__file__).with_name("bulk_driver.py"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", driver]
+    command = [*torchrun, str(run.path), "-n", "40", "--batch-size", "4", "--out", str(tmp_path / "two")]
+    command += [f"--{name}={value}" for name, value in CHOICES.items()]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "exitcode: -9" in done.stderr
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert [name for name in one if name != "manifest.json" and one[name] != two[name]] == []
 
 
 def test_sample_i_is_the_same_alone_and_among_many(run, tmp_path):

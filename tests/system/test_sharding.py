@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def test_it_is_spread_out_where_that_is_asked_for_and_can_be():
-    network, several = nn.Linear(2, 2), Group(0, 2)
+    network, several = [nn.Linear(2, 2)], Group(0, 2)
     assert wants_shards("on", several, network, CPU)
     assert not wants_shards("off", several, network, CPU)
     assert not wants_shards("auto", several, network, CPU)

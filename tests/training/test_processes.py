@@ -118,7 +118,7 @@ def test_an_error_of_the_process_that_reads_the_pictures_stops_the_others_with_t
 
 def test_a_run_that_torchrun_may_start_again_has_a_name_by_which_it_is_found(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    with pytest.raises(UnblotError, match="out='RUN'"):
+    with pytest.raises(UnblotError, match="out='FOLDER'"):
         api.train("digits", steps=1, quiet=True)
 
 

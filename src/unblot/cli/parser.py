@@ -24,6 +24,7 @@ from unblot.cli.flags import (
     add_prompts,
     add_run,
 )
+from unblot.cli.scaling import plan_command
 from unblot.config.edits import EDITS
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
@@ -39,6 +40,7 @@ DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and 
 The model, and everything about how it was made, is in the run folder."""
 
 WATCH = "a new file that shows the pictures while they come out of noise: x_t beside x0_hat"
+DEVICES = "how many of what, such as 8xH100 or 2xcpu; H200, H100, A100, L40S, L4, RTX4090, cpu"
 
 SHARED = ("train", "distill", "sample", "evaluate", "tune")  # commands that several processes share
 
@@ -103,6 +105,16 @@ def _training(command: Command) -> None:
     add_flags(train, TransferConfig)
     add_flags(train, LatentConfig)
     add_flags(train, TrainConfig)
+
+    usage = "DATA --devices 8xH100 [--hours H] [flags]"
+    plan = command("plan", "say what a training would take on other machines", plan_command, usage)
+    add_path(plan, "data", type=str, nargs="?", metavar="DATA", help=f"{DATA} (default: digits)")
+    plan.add_argument("--devices", required=True, metavar="NxNAME", help=DEVICES)
+    plan.add_argument("--hours", type=float, metavar="H", help="also say what fits into this time")
+    reached = "share of a GPU's rate that training reaches (default: 0.25, assumed)"
+    plan.add_argument("--reached", type=float, default=argparse.SUPPRESS, metavar="X", help=reached)
+    add_flags(plan, DataConfig, skip=["data"])
+    add_flags(plan, TrainConfig, skip=["budget", "device", "log_to"])
 
     distill = command("distill", "make a few-step model from a run", does.distill_command, "RUN [--out RUN] [flags]")
     add_run(distill)

@@ -41,7 +41,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
     """The configuration of a run that is distilled from a run; `training`: fields of TrainConfig given by the user.
 
     Raises UnblotError where the run was distilled itself, where guidance is asked for that its model does not know, for
-    sharding, and for other times than those of the student's own steps.
+    sharding with captions, and for other times than those of the student's own steps.
     """
     if teacher.distill is not None:
         raise UnblotError(
@@ -71,8 +71,8 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "sampling_steps": choices.nfe,
     }
     train = resolve(teacher.seen, {**taken, **decided, **training})
-    if train.shard == "on":
-        raise UnblotError(f"a distillation keeps its networks whole in every process; leave out {arg('shard', 'on')}")
+    if train.shard == "on" and teacher.data.text:
+        raise UnblotError(f"a text encoder is whole in every process; leave out {arg('shard', 'on')}")
     if train.times != "spacing":
         raise UnblotError(
             f"a distillation trains at the levels of the student's own steps; leave out {arg('times', train.times)}"

@@ -30,6 +30,7 @@ from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.distributed import Group
+from unblot.system.sharding import is_shared
 from unblot.training.batches import Batch, BatchMaker, training_schedule
 from unblot.training.captions import remember_captions
 
@@ -87,13 +88,17 @@ class DistillationTask:
                 return {"student": losses}
             found = {"student": losses, "matching": torch.zeros_like(losses), "critic": torch.zeros_like(losses)}
             last = place == len(self.segments) - 1
-            if bool(last.any()):
+            chosen = last.nonzero()[:, 0]
+            if not len(chosen) and is_shared(next(self.critic.parameters())):
+                chosen = torch.zeros(1, dtype=torch.int64)  # all processes call the critic, or none; this one counts 0
+            if len(chosen):
                 assert batch.second_noise is not None
-                chosen = last.nonzero()[:, 0].to(self.device)
-                within = (batch.t.double() * len(self.segments))[last]  # in (0, 1], uniform as t is
+                counts, within = last[chosen], batch.t.double()[chosen] * len(self.segments)
+                within = torch.where(counts, within, 1.0)  # in (0, 1], uniform as t is
+                chosen, counts = chosen.to(self.device), counts.to(self.device)
                 condition = batch.condition.rows(chosen)
                 for name, loss in self.matching(x0[chosen], within, batch.second_noise[chosen], condition).items():
-                    found[name] = found[name].index_add(0, chosen, loss)
+                    found[name] = found[name].index_add(0, chosen, loss * counts)
             return found
 
     def measured(self, batch: Batch) -> Tensor:

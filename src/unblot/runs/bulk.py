@@ -33,6 +33,7 @@ from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
 from unblot.system.folders import GENERATOR, MANIFEST, begin_folder, claimed, recorded, refuse_foreign
+from unblot.system.launch import need_name, started_again
 from unblot.system.stored import read_stored
 
 GRID = "grid.png"
@@ -107,6 +108,8 @@ def sample_to_folder(
     another process writes into it; nothing is written before the first batch is done.
     """
     config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
+    need_name(folder)
+    overwrite = overwrite and not started_again()  # of torchrun's starts only the first replaces what is there
     job, group = Job(run, config, run.sampler(config), on_step), group or Group()
     if folder is not None and not (folder / MANIFEST).exists():
         refuse_foreign(folder, job.file_names(), overwrite)  # before a lock is put there

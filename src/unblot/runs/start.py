@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from unblot.errors import UnblotError, arg
 from unblot.runs.folder import CONFIG, MODEL, TEACHER, is_run, refuse_run
 from unblot.system.distributed import Group
 from unblot.system.folders import LOCK
-from unblot.system.launch import LAUNCH, launched_here, may_start_again
+from unblot.system.launch import LAUNCH, launched_here, need_name
 from unblot.system.turns import decided
 
 NEW, ANEW, GO_ON = "new", "anew", "go on"
@@ -22,11 +21,7 @@ def how_to_start(folder: Path | None, overwrite: bool, group: Group) -> str:
 
     def decide() -> str:
         if folder is None:
-            if may_start_again():
-                raise UnblotError(
-                    f"torchrun starts a process that dies again, which must then find the run; name its folder with "
-                    f"{arg('out', 'RUN')}"
-                )
+            need_name(folder)
             return NEW
         if launched_here(folder):
             there = {path.name for path in folder.iterdir() if path.is_file() or any(path.iterdir())}

@@ -6,7 +6,7 @@ hold whole tensors, so that a run goes on sharded or not, on any number of proce
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ def check_mode(mode: str) -> None:
         raise UnblotError(f"unknown {arg('shard', mode)}; choose {', '.join(MODES)}")
 
 
-def wants_shards(mode: str, group: Group, network: nn.Module, device: torch.device) -> bool:
-    """Whether to shard the network: "on" where there are several processes, "auto" where it is too large for one.
+def wants_shards(mode: str, group: Group, networks: Sequence[nn.Module], device: torch.device) -> bool:
+    """Whether to shard the networks: "on" where there are several processes, "auto" where they are too large for one.
 
     Raises UnblotError for another mode.
     """
@@ -34,21 +34,34 @@ def wants_shards(mode: str, group: Group, network: nn.Module, device: torch.devi
     if group.world == 1 or mode == "off":
         return False
     if mode == "auto":
-        needed = BYTES * sum(p.numel() for p in network.parameters())
+        needed = BYTES * sum(p.numel() for network in networks for p in network.parameters())
         if device.type != "cuda" or needed < ROOM * torch.cuda.get_device_properties(device).total_memory:
             return False
     return True
 
 
-def shard(network: nn.Module, group: Group, device: torch.device) -> None:
-    """Shards the network's parameters over all processes, block by block."""
+def shard(network: nn.Module, group: Group, device: torch.device, gathered_once: bool = False) -> None:
+    """Shards the network's parameters over all processes, block by block.
+
+    gathered_once: the weights stay gathered from the first call of a step to its end, not only while their block
+    computes: for a network that each process calls another number of times.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
     mesh = init_device_mesh(device.type, (group.world,))
     for module in (*_blocks(network), network):
-        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the outermost too: averages are put in
+        # The outermost is not left out: averages are put in.
+        fully_shard(module, mesh=mesh, reshard_after_forward=not gathered_once)
+
+
+def forget_gathered(module: nn.Module) -> None:
+    """Drops weights that are still gathered from a call: the parameters of the module are its shards again."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # imported if anything is sharded
+    for part in module.modules():
+        if fsdp is not None and isinstance(part, fsdp.FSDPModule):
+            part.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Condition, Denoiser
@@ -44,22 +45,46 @@ def pass_bytes(config: RunConfig, denoiser: Denoiser, pictures: int, recomputing
 
     recomputing: with its blocks computed again on the way back.
     """
-    train, known = config.train, _shapes_of(denoiser)
+    known = _shapes_of(denoiser)
     if recomputing:
         recompute(known)
+    losses = _losses_of(config, known, pictures)
+    with _Live(known) as live:
+        losses().sum().backward()
+    return live.most
+
+
+def _losses_of(config: RunConfig, known: Denoiser, pictures: int) -> Callable[[], Tensor]:
+    """The losses of a batch of this many pictures without values, by a denoiser without values."""
+    train = config.train
     t = torch.full((pictures,), 0.5, dtype=torch.float64)
     x0, eps, augmentation = (
-        torch.empty(pictures, *shape, device="meta")
-        for shape in (config.shape, config.shape, (denoiser.augmentations,))
+        torch.empty(pictures, *shape, device="meta") for shape in (config.shape, config.shape, (known.augmentations,))
     )
-    batch = Batch(x0, t, eps, *_condition(known, pictures)[:2], augmentation if denoiser.augmentations else None)
+    batch = Batch(x0, t, eps, *_condition(known, pictures)[:2], augmentation if known.augmentations else None)
     objective, weighting = (
         build(OBJECTIVES, train.objective, "objective"),
         build(WEIGHTINGS, train.weighting, "weighting"),
     )
-    with _Live(known) as live:
-        denoising_loss(known, batch, training_schedule(train), objective, weighting, density).sum().backward()
-    return live.most
+    return lambda: denoising_loss(known, batch, training_schedule(train), objective, weighting, density)
+
+
+def pass_work(config: RunConfig, denoiser: Denoiser) -> tuple[float, int]:
+    """Floating-point operations of a pass of one picture, forward and back, and the number of kernels of any pass."""
+    losses = _losses_of(config, _shapes_of(denoiser), 1)
+    with FlopCounterMode(display=False) as flops, _Kernels() as kernels:
+        losses().sum().backward()
+    return float(flops.get_total_flops()), kernels.count
+
+
+class _Kernels(TorchDispatchMode):
+    """Within it `count` is the number of operations so far."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 class _Live(TorchDispatchMode):

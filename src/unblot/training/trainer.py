@@ -17,7 +17,7 @@ from unblot.nn.recomputing import recompute
 from unblot.system.compiling import compile_where_it_pays
 from unblot.system.device import available_device
 from unblot.system.distributed import join_group, sum_gradients, sum_over
-from unblot.system.sharding import gathered, like, local, shard, wants_shards, whole
+from unblot.system.sharding import forget_gathered, gathered, like, local, shard, wants_shards, whole
 from unblot.training.averages.ema import Ema
 from unblot.training.batches import Batch
 from unblot.training.learning_rate import Switch, learning_rate
@@ -53,10 +53,11 @@ class Trainer:
         self.config, self.task = config, task
         self.group, self.device = join_group(), available_device(train.device)
         task.batches.sampler.check_processes(self.group.world)
-        network, alone = task.denoiser.network, len(task.learners) == 1 and task.denoiser.text_encoder is None
-        self.sharded = alone and wants_shards(train.shard, self.group, network, self.device)
-        if self.sharded:
-            shard(network, self.group, self.device)
+        networks = [learner.network for learner in task.learners.values() if isinstance(learner, Denoiser)]
+        able = len(networks) == len(task.learners) and task.denoiser.text_encoder is None
+        self.sharded = able and wants_shards(train.shard, self.group, networks, self.device)
+        for network in networks if self.sharded else ():
+            shard(network, self.group, self.device, gathered_once=len(networks) > 1)
         self.ema = Ema(task.denoiser, train.ema)
         self.optimizers = {k: Optimizer(m, train.optimizer, train.weight_decay) for k, m in task.learners.items()}
         self.prefetcher = Prefetcher(self.share_of_batch, self.device)
@@ -200,6 +201,7 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within it the denoiser has the averaged weights."""
+        forget_gathered(self.denoiser)
         live = {name: p.detach().clone() for name, p in self.denoiser.named_parameters()}
         _assign(self.denoiser, self.ema.weights)
         self.denoiser.eval()
@@ -253,5 +255,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _assign(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    forget_gathered(module)
     for name, parameter in module.named_parameters():
         parameter.copy_(like(weights[name], parameter))

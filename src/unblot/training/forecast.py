@@ -1,0 +1,200 @@
+"""What a training would take on devices that are not here: seconds of a step, memory, where more devices stop helping.
+
+A step is the time that one device takes for its share of the batch, and then the time to send the gradients round:
+every process sends 2·(n − 1)/n of them in a ring (Patarasuk & Yuan 2009). Of a sharded network the weights are gathered
+twice and the gradients scattered once, 3·(n − 1)/n. Neither is overlapped with computing here, as training does not.
+
+On a GPU the share takes its operations at `reached` of the card's rate, and no less than starting its kernels takes. On
+CPUs it is measured here, with two sizes of share, and so is the link between two processes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
+from unblot.errors import UnblotError, arg
+from unblot.runs.folder import build_denoiser
+from unblot.runs.run_data import data_of_choices
+from unblot.specs import several
+from unblot.system import sharding
+from unblot.system.loopback import loopback
+from unblot.training.batches import RNG_CHUNK
+from unblot.training.budget import try_out
+from unblot.training.budget_controller import BudgetController
+from unblot.training.cards import CARDS, CPU, parse_devices
+from unblot.training.counting import pass_bytes, pass_work
+from unblot.training.memory import LIBRARIES, SLACK
+from unblot.training.plan import check_choices, plan_run
+
+REACHED = 0.25  # share of a card's rate that training reaches: assumed, until benchmarks/gpu.py has measured it
+LAUNCH = 5e-6  # seconds to start one kernel: assumed
+UPDATE = 0.5  # kernels of the optimizer and the average beside those of a pass: assumed
+HOP = 10e-6  # seconds of latency for each of the 2·(n − 1) messages of a ring between cards: assumed
+HALF = 0.5  # bytes of a pass in bf16 as a share of those in float32
+MEASURED = 2.0  # seconds of trial steps for each share that is tried on a CPU
+MOST = 4096  # devices up to which the end of scaling is looked for
+
+
+class Step(NamedTuple):
+    """One step on a number of devices. pictures: the largest share of the batch. computing, sending: seconds. memory:
+    bytes of a device at its peak. sharded: whether the network is split among them.
+    """
+
+    devices: int
+    pictures: int
+    computing: float
+    sending: float
+    memory: float
+    sharded: bool
+
+    @property
+    def seconds(self) -> float:
+        """The whole step."""
+        return self.computing + self.sending
+
+
+class Devices(NamedTuple):
+    """How devices compute and send. computing: pictures of a share → seconds. sending: bytes of weights, devices,
+    sharded → seconds. memory: bytes of a device, None for a CPU. told: what was measured or assumed, a line each.
+    """
+
+    name: str
+    computing: Callable[[float], float]
+    sending: Callable[[float, int, bool], float]
+    memory: float | None
+    told: tuple[str, ...]
+
+
+class Forecast(NamedTuple):
+    """The steps on ever more devices, the wanted number among them, and the number from which one more gains less than
+    half of its share; None where that is not reached. parameters: of the network.
+    """
+
+    config: RunConfig
+    wanted: Step
+    steps: tuple[Step, ...]
+    ends: int | None
+    parameters: int
+    devices: Devices
+
+
+def forecast(
+    data: str | Path = "digits", *, devices: str, reached: float = REACHED, quiet: bool = False, **choices: Any
+) -> Forecast:
+    """What `train` with these choices would take on devices ("8xH100", "2xcpu"), without training.
+
+    reached: the share of a GPU's rate that training reaches. On a CPU it measures for a few seconds. Raises UnblotError
+    for unknown devices, and where the batch has too few pictures for so many.
+    """
+    count, name = parse_devices(devices)
+    if not 0 < reached <= 1:
+        raise UnblotError(f"{arg('reached', reached)} is no share; give a number above 0, at most 1")
+    check_choices(choices)
+    source, dataset = data_of_choices(data, choices, quiet)
+    config = plan_run(source, dataset, choices)
+    used = cpus(config, dataset, count) if name == CPU else cards(config, name, reached)
+    return forecast_on(config, used, count)
+
+
+def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
+    """The forecast of a run on `count` of these devices. Raises UnblotError where its batch has too few pictures."""
+    chunks = -(-config.train.batch_size // RNG_CHUNK)
+    if count > chunks:
+        raise UnblotError(
+            f"a batch of {config.train.batch_size} pictures cannot be shared out among {count} devices; give "
+            f"{arg('batch_size', RNG_CHUNK * count)} or more"
+        )
+    denoiser = build_denoiser(config)
+    parameters = sum(p.numel() for p in denoiser.parameters())
+
+    def step(n: int, pictures: float) -> Step:
+        sharded = _sharded(config, parameters, n, devices.memory)
+        held: float = (sharding.BYTES + 4 * (len(several(config.train.ema)) - 1)) * parameters / (n if sharded else 1)
+        held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
+        work = SLACK * pass_bytes(config, denoiser, max(1, round(pictures))) * (HALF if devices.memory else 1)
+        held += LIBRARIES if devices.memory is None else 0
+        sending = devices.sending(4 * parameters, n, sharded) if n > 1 else 0.0
+        return Step(n, round(pictures), devices.computing(pictures), sending, held + work, sharded)
+
+    def share(n: int) -> int:
+        return min(config.train.batch_size, -(-chunks // n) * RNG_CHUNK)
+
+    shown = sorted({*(2**i for i in range(chunks.bit_length()) if 2**i <= chunks), count})
+    rows = tuple(step(n, share(n)) for n in shown)
+    seconds = [_smooth(config, devices, parameters, n) for n in range(1, min(MOST, chunks) + 1)]
+    ends = next((n for n in range(1, len(seconds)) if seconds[n - 1] / seconds[n] - 1 < 0.5 / n), None)
+    return Forecast(config, rows[shown.index(count)], rows, ends, parameters, devices)
+
+
+def cards(config: RunConfig, name: str, reached: float) -> Devices:
+    """GPUs of this name, from their makers' figures."""
+    card, (flops, kernels) = CARDS[name], pass_work(config, build_denoiser(config))
+    least = (1 + UPDATE) * kernels * LAUNCH
+
+    def sending(size: float, n: int, sharded: bool) -> float:
+        rate = card.link if n <= card.node else card.network
+        return (3 if sharded else 2) * (n - 1) / n * size / rate + 2 * (n - 1) * HOP
+
+    about = (
+        f"{name}: {card.flops / 1e12:.0f} TFLOP/s in bf16, {card.memory / 1e9:.0f} GB; {card.link / 1e9:.0f} GB/s in "
+        f"a node of {card.node}, {card.network / 1e9:.0f} GB/s between nodes"
+    )
+    assumed = (
+        f"assumed: {reached:.0%} of that rate is reached ({arg('reached', reached)}), {LAUNCH * 1e6:.0f} µs for each "
+        f"of about {(1 + UPDATE) * kernels:.0f} kernels, gradients sent after the pass and not during it"
+    )
+    told = (about, f"source: {card.source}", assumed)
+    return Devices(name, lambda n: max(least, n * flops / (reached * card.flops)), sending, card.memory, told)
+
+
+def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
+    """Processes of CPUs as this one, with as many threads: measured here."""
+    clock = BudgetController().clock
+
+    def measured(pictures: int) -> float:
+        train = dataclasses.replace(config.train, batch_size=pictures, device=CPU)
+        return try_out(dataclasses.replace(config, train=train), dataset, clock, clock() + MEASURED).fastest
+
+    batch = config.train.batch_size
+    few = max(1, batch // max(2, count))
+    whole, part = measured(batch), measured(few)
+    each = max(0.0, whole - part) / max(1, batch - few)
+    fixed, link = max(0.0, part - few * each), loopback()
+
+    def sending(size: float, n: int, sharded: bool) -> float:
+        return (3 if sharded else 2) * (n - 1) / n * size / link.rate + (n - 1) * link.latency
+
+    told = (
+        f"measured here: {1e3 * fixed:.1f} ms a step and {1e3 * each:.2f} ms a picture; {link.rate / 1e6:.0f} MB/s and "
+        f"{1e3 * link.latency:.1f} ms between two processes",
+        "assumed: every process has as much of a CPU as this one; gradients are sent after the pass, not during it",
+    )
+    return Devices(CPU, lambda n: fixed + n * each, sending, None, told)
+
+
+def _sharded(config: RunConfig, parameters: int, n: int, memory: float | None) -> bool:
+    """Whether training shards the network, as `wants_shards` decides."""
+    if n == 1 or config.train.shard == "off":
+        return False
+    return config.train.shard == "on" or (memory is not None and sharding.BYTES * parameters >= sharding.ROOM * memory)
+
+
+def _smooth(config: RunConfig, devices: Devices, parameters: int, n: int) -> float:
+    """Seconds of a step whose batch is shared out evenly, be it in parts of pictures."""
+    sharded = _sharded(config, parameters, n, devices.memory)
+    sending = devices.sending(4 * parameters, n, sharded) if n > 1 else 0.0
+    return devices.computing(config.train.batch_size / n) + sending
+
+
+def hours_needed(step: Step, config: RunConfig) -> float:
+    """Hours of all steps of the run, without previews, measurements and checkpoints."""
+    return config.train.steps * step.seconds / 3600
+
+
+def steps_in(step: Step, hours: float) -> int:
+    """Steps that fit into these hours."""
+    return math.floor(3600 * hours / step.seconds)
