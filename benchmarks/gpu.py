@@ -1,21 +1,25 @@
-"""Training on a GPU: pictures/s and model FLOP use of the default network, against diffusers' loop on the same card.
+"""Training and sampling on a GPU: one command, one table, in under 8 minutes.
 
-Whole training steps (batch, loss, backward, optimiser, average) at 32x32 with 35 M parameters and at 64x64 with 105 M,
+Training: whole steps (batch, loss, backward, optimiser, average) at 32x32 with 35 M parameters and at 64x64 with 105 M,
 in bf16, in turns with diffusers' training loop of as large a network and with a matrix product, whose rate is the limit
-that shares are of. diffusers' networks are google/ddpm-cifar10-32's and its training script's own; its loop runs at our
-batch size, and at its default of 16. Then the default recipe learns from CIFAR-10-size pictures for a while: Fréchet
-distances (random features) to held-out pictures over time. All in one command of under 8 minutes; without a GPU the
-same at small sizes in fp32, in about a minute.
-Usage: python benchmarks/gpu.py [--minutes 7.5] [--skip-peer] > gpu.json
+that shares are of; then the default networks at 64 and 128 pixels, with peak memory beside the plan's. diffusers'
+networks are google/ddpm-cifar10-32's and its training script's own; its loop runs at our batch size, and at its default
+of 16. Sampling: 20 network calls, compiled and not, beside diffusers' DDIM. Whether a run that was stopped is the run
+in peace. Then the default recipe learns from CIFAR-10-size pictures for the time that is left: Fréchet distances
+(random features) to held-out pictures. Without a GPU the same at small sizes in fp32, in two minutes of one core.
+Usage: python benchmarks/gpu.py [--minutes 7.5] [--skip-peer] [--out gpu.json]
 """
 
 import argparse
 import itertools
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +27,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from measure import matrix_product, report, seconds, summary
+from gpu_parts import CUDA, DEVICE, default_network, same_again, sampling, synchronize, table
+from measure import machine, matrix_product, seconds, summary
 from speed import engine
 from unblot import api
 from unblot.config.schema import DataConfig
@@ -36,8 +41,7 @@ from unblot.process.randomness import labels_for
 from unblot.sampling.batched import sample_batches
 from unblot.training.trainer import Trainer, denoising_trainer
 
-CUDA = torch.cuda.is_available()
-DEVICE = "cuda" if CUDA else "cpu"
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic kernels need it, before the first product
 CIFAR = Path(os.environ.get("UNBLOT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "cifar10-test.tar"
 
 
@@ -62,6 +66,9 @@ SIZES = (
         Size(64, "unet:width=24,multipliers=1-2,patch=4", (16, 16, 32, 32), 2, 16),
     ]
 )
+DEFAULTS = (64, 128) if CUDA else (32,)
+SAME = "unet:width=64,multipliers=1-2,patch=2" if CUDA else "unet:width=16,multipliers=1,patch=2"
+MISSING = ["several cards"] if CUDA else ["everything of a GPU: this is the same script at small sizes on a CPU"]
 STEPS = 10 if CUDA else 1  # of training, timed together
 CURVE = "unet:width=192,multipliers=1-2,patch=2" if CUDA else "unet:width=16,multipliers=1-2,patch=2"
 CURVE_BATCH, CURVE_RATE, CURVE_POINTS = (512, 1e-3, 6) if CUDA else (16, 4e-3, 2)
@@ -71,19 +78,43 @@ CURVE_PICTURES = 2000 if CUDA else 50
 def main() -> None:
     start = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=7.5 if CUDA else 0.9, help="for everything together")
+    parser.add_argument("--minutes", type=float, default=7.5 if CUDA else 1.8, help="for everything together")
     parser.add_argument("--rounds", type=int, default=5 if CUDA else 2)
     parser.add_argument("--skip-peer", action="store_true", help="where diffusers is not installed")
+    parser.add_argument("--out", type=Path, help="a JSON file of everything")
     args = parser.parse_args()
     torch.manual_seed(0)
-    speeds = {}
+    found: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "device": DEVICE, "missing": MISSING}
+    dtype = torch.bfloat16 if CUDA and torch.cuda.is_bf16_supported(False) else torch.float32
+    product, operations = matrix_product(8192 if CUDA else 1024, DEVICE, dtype)
+    rate = operations / summary(seconds({"product": product}, args.rounds, wait=synchronize)["product"])["median"]
+    peer, parts = not args.skip_peer, dict[str, Callable[[], dict[str, Any]]]()
     for size in SIZES:
-        tell(f"{size.side}x{size.side} …")
-        speeds[f"{size.side}x{size.side}"] = attempt(lambda size=size: speed_at(size, args.rounds, not args.skip_peer))
+        name = f"{size.side}x{size.side}"
+        parts[f"training {name}"] = partial(speed_at, size, args.rounds, peer)
+        theirs = partial(peer_network, size) if peer else None
+        parts[f"sampling {name}"] = partial(sampling, size.side, size.network, size.batch, args.rounds, theirs)
+    for side in DEFAULTS:
+        parts[f"default network {side}x{side}"] = partial(default_network, side, rate, args.rounds)
+    parts["stopped and gone on with"] = partial(same_again, 32, SAME)
+    for name, part in parts.items():
+        left = 60 * args.minutes - (time.perf_counter() - start)
+        tell(f"{name}, {left:.0f} s left …")
+        found[name] = attempt(part) if left > 0 else {"left out": "no time was left"}
     left = max(10.0, 60 * args.minutes - (time.perf_counter() - start))
     tell(f"training curve, {left:.0f} s …")
-    curve = attempt(lambda: training_curve(0.75 * left))
-    report(speed=speeds, curve=curve, seconds=round(time.perf_counter() - start))
+    found["curve"] = attempt(lambda: training_curve(0.75 * left))
+    found["seconds"] = round(time.perf_counter() - start)
+    if args.out:
+        args.out.write_text(json.dumps({**found, "machine": machine()}, indent=2) + "\n")
+    print("\n".join(table({**found, "machine": machine()})))
+
+
+def peer_network(size: Size) -> Any:
+    """diffusers' network at one size."""
+    from diffusers_loop import unet
+
+    return unet(3, size.side, size.widths, size.attention)
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -118,17 +149,17 @@ def speed_with(size: Size, batch: int, rounds: int, peer: bool) -> dict[str, Any
     trainer.compile(notes.append)
     work: dict[str, Callable[[], Any]] = {"product": product, "unblot": repeated(trainer.take_step)}
     if peer:
-        from diffusers_loop import DiffusersLoop, unet
+        from diffusers_loop import DiffusersLoop
 
         batches = {"diffusers": batch} | ({"diffusers, its default batch": 16} if batch != 16 else {})
         for name, theirs in batches.items():
             pictures = torch.randn(2 * batch, *shape).clamp(-1, 1)
-            model = unet(3, size.side, size.widths, size.attention)
+            model = peer_network(size)
             loop = DiffusersLoop(model, pictures, theirs, DEVICE, dtype is torch.bfloat16)
             parameters[name] = sum(p.numel() for p in model.parameters())
             counted[name] = operations_of(loop.step), theirs
             work[name] = repeated(loop.step)
-    taken = seconds(work, rounds, wait=torch.cuda.synchronize if CUDA else lambda: None)
+    taken = seconds(work, rounds, wait=synchronize)
     rate = operations / summary(taken.pop("product"))["median"]
     result: dict[str, Any] = {"matrix_product_tflops": round(rate / 1e12, 3), "dtype": str(dtype), "notes": notes}
     for name, (flop, pictures_a_step) in counted.items():

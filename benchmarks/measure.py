@@ -55,6 +55,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **({"cuda": torch.version.cuda} if torch.cuda.is_available() else {}),
     }
 
 

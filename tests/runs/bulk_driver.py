@@ -1,4 +1,4 @@
-"""`unblot sample` under torchrun: at its first start one process is killed while it draws its third batch."""
+"""`unblot sample` under torchrun: at its first start one process is killed when it is to draw its second batch."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ sample_with, drawn = Run.sample_with, []
 
 
 def dying(run: Run, *args: Any) -> Samples:
-    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], len(drawn)) == ("1", "0", 2):
+    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], len(drawn)) == ("1", "0", 1):
         os.kill(os.getpid(), signal.SIGKILL)
     drawn.append(args)
     return sample_with(run, *args)

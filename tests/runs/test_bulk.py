@@ -105,10 +105,10 @@ def test_a_killed_call_resumed_by_two_processes_is_the_same(run, tmp_path):
 
 
 def test_of_two_processes_one_is_killed_and_what_is_there_then_is_what_one_process_draws(run, tmp_path):
-    bulk.sample_to_folder(tmp_path / "one", run, 40, batch_size=4, **CHOICES)
+    bulk.sample_to_folder(tmp_path / "one", run, 19, batch_size=4, **CHOICES)
     driver = str(Path(__file__).with_name("bulk_driver.py"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", driver]
-    command = [*torchrun, str(run.path), "-n", "40", "--batch-size", "4", "--out", str(tmp_path / "two")]
+    command = [*torchrun, str(run.path), "-n", "19", "--batch-size", "4", "--out", str(tmp_path / "two")]
     command += [f"--{name}={value}" for name, value in CHOICES.items()]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@
     tuning.json          how this model samples best, where `unblot tune` has measured that
     checkpoints/         everything needed to go on
     snapshots/           averages of the weights on the way, from which others are rebuilt
+    .launch              of a run under torchrun: which torchrun began it
     samples/  report/    samples, also those from during training; the evaluation
     card/                the model card, with a picture
 
