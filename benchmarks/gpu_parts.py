@@ -130,6 +130,7 @@ def same_again(side: int, network: str) -> dict[str, Any]:
         with deterministic(only):
             made = [engine(32, (3, side, side), network=network, device=DEVICE) for _ in range(3)]
             straight, stopped, going_on = made
+            stopped.restore({k: t.clone() for k, t in straight.tensors().items()}, 0)
             repeated(straight)(), repeated(straight)()
             repeated(stopped)()
             going_on.restore({k: t.clone() for k, t in stopped.tensors().items()}, stopped.step)
