@@ -2,10 +2,10 @@
 
     python benchmarks/stream.py [--count 300000] [--shards 60] [--size 32]
 
-Makes pictures of noise in a temporary folder, packs them, and reads a whole epoch in batches, from the folder and from a
-server of HTTP on this machine (with room for two windows of shards on disk). Then: pictures/s against those that the
-default network trains on in the same run; memory while the epoch goes on; whether a fresh process that begins in the
-middle of it reads the same pictures; and what a missing and a damaged shard do. Prints JSON.
+Makes pictures of noise in a temporary folder, packs them, and reads a whole epoch in batches, from the folder and from
+a server of HTTP on this machine (with room for two windows of shards on disk). Then: pictures/s against those that the
+default network trains on in the same run; memory while the epoch goes on; whether a fresh data set that begins in the
+middle of it gives the same pictures; and what a missing and a damaged shard do. Prints JSON.
 """
 
 import argparse
@@ -92,8 +92,9 @@ def serve(folder: Path) -> tuple[http.server.ThreadingHTTPServer, str]:
 
 def harmed(shards: Path, cache: Path) -> dict[str, Any]:
     """What is said of a missing and of a damaged shard, and whether training goes on without them when asked to."""
-    (shards / "00007.npy").rename(shards / "gone")
-    with open(shards / "00030.npy", "r+b") as file:
+    missing, damaged = sorted(shards.glob("*.npy"))[-2:]
+    missing.rename(shards / "gone")
+    with open(damaged, "r+b") as file:
         file.seek(-1, os.SEEK_END)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_END)
@@ -103,11 +104,12 @@ def harmed(shards: Path, cache: Path) -> dict[str, Any]:
         epoch(open_data(str(shards), cache=cache))
     except UnblotError as error:
         said.append(str(error))
-    (shards / "gone").rename(shards / "00007.npy")
+    (shards / "gone").rename(missing)
     try:
         epoch(open_data(str(shards), cache=cache))
     except UnblotError as error:
         said.append(str(error))
+    missing.unlink()
     lines: list[str] = []
     epoch(open_data(str(shards), cache=cache, on_broken="skip", report=lines.append))
     return {"errors": said, "skipped": [line for line in lines if "left out" in line]}
@@ -133,8 +135,9 @@ def main() -> None:
         data = open_data(str(shards), cache=cache, labels=False)
         whole = epoch(data)
         middle = len(data.stream or ()) // BATCH // 2
-        resumed = epoch(open_data(str(shards), cache=cache), middle, 200)
-        straight = epoch(data, middle, 200)
+        some = min(middle - 1, 200)
+        resumed = epoch(open_data(str(shards), cache=cache), middle, some)
+        straight = epoch(data, middle, some)
         server, address = serve(folder)
         there = open_data(f"{address}/shards", cache=folder / "other")
         remote = epoch(there)

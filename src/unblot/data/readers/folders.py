@@ -37,6 +37,7 @@ PICTURES = (
 )
 PAGED = (".tif", ".tiff")
 SIDECARS = (".cls", ".json")  # label files beside pictures, as in WebDataset
+WANTED = frozenset((*PICTURES, *SIDECARS, *TEXTS))
 
 
 def folder(path: str, *, pages: str = "pictures", labels: str = "") -> DataSource:
@@ -57,7 +58,7 @@ def picture(path: str, *, pages: str = "pictures") -> DataSource:
 
 def is_wanted(base: str) -> bool:
     """Whether a file is named as pictures, tables of labels, label files or files of captions are."""
-    return suffix_of(base) in (*PICTURES, *SIDECARS, *TEXTS) or is_table(base)
+    return suffix_of(base) in WANTED or is_table(base)
 
 
 def listing(root: str, path: str, found: Found, pages: str, with_labels: bool) -> Listing:

@@ -175,8 +175,13 @@ def path_of(item: Item) -> str:
 
 def hidden(name: str) -> bool:
     """Whether a file's path below the root has a part that begins with a dot or is in SYSTEM_NAMES."""
-    parts = name.replace("\\", "/").split("/")
-    return any((p[:1] == "." and p not in (".", "..")) or p.casefold() in SYSTEM_NAMES for p in parts)
+    if "/" in name or "\\" in name:
+        return any(map(_hidden, name.replace("\\", "/").split("/")))
+    return _hidden(name)  # at once: a folder may have a million files
+
+
+def _hidden(part: str) -> bool:
+    return (part[:1] == "." and part not in (".", "..")) or part.casefold() in SYSTEM_NAMES
 
 
 def wants_labels(labels: str) -> bool:
