@@ -10,7 +10,7 @@ from unblot.config.pack import PackConfig
 from unblot.config.schema import DataConfig
 
 
-def add_to(command: Callable[..., argparse.ArgumentParser]) -> None:
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the command. command: makes one of a name, a line, a function and a usage."""
     usage = "DATA --shards FOLDER [--part K/N] [flags]"
     pack = command("pack", "write data that no disk holds into shards", pack_command, usage)

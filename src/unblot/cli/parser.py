@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         return added
 
     _training(command)
-    packing.add_to(command)
+    packing.add_commands(command)
     _sampling(command)
     _editing(command("edit", "work on your own pictures", drawing.edit_command, "KIND RUN PICTURES ... [flags]"))
     _measuring(command)

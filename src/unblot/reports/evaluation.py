@@ -119,6 +119,9 @@ def evaluate(
         note(printable(line))
 
     parts = measure.parts_of(dataset, samples)
+    if dataset.stream is not None:
+        compared = f"{len(dataset.train):,} of {dataset.training_count:,} training pictures"
+        noted(f"compared with {compared}, a sample: the others stay in their shards, and copies of them are not found")
     report: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
     with timed("metrics"):
         report["metrics"] = measure.metrics(parts, dataset, options, noted)
