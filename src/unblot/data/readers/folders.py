@@ -28,7 +28,7 @@ from unblot.data.readers.listing import (
 )
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.tables import is_table
-from unblot.data.readers.walking import Found, suffix_of, walk
+from unblot.data.readers.walking import Found, glance, suffix_of, with_items
 from unblot.errors import UnblotError
 
 PICTURES = (
@@ -43,9 +43,13 @@ WANTED = frozenset((*PICTURES, *SIDECARS, *TEXTS))
 def folder(path: str, *, pages: str = "pictures", labels: str = "") -> DataSource:
     """A folder of pictures; classes from its subfolders, or from a table such as labels.csv in it."""
     with_labels = wants_labels(labels)
-    found = walk(path, is_wanted)
+    found, files = glance(path, is_wanted)
     place = os.path.abspath(path)
-    return DataSource(Path(place).name, [place, found.digest], lambda _: listing(path, path, found, pages, with_labels))
+
+    def load(scratch: Path) -> Listing:
+        return listing(path, path, with_items(found, files), pages, with_labels)
+
+    return DataSource(Path(place).name, [place, found.digest], load)
 
 
 def picture(path: str, *, pages: str = "pictures") -> DataSource:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unblot.data.readers.listing import Broken, Item, counted, hidden, named, printable
 from unblot.errors import UnblotError
@@ -21,6 +21,7 @@ CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  
 KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}  # older samples' manifests
 RECORD_BYTES = 2**24  # a longer file is none of ours
 Wanted = Callable[[str], bool]
+File = tuple[str, int, int]  # base name, size, time
 
 
 @dataclass
@@ -49,13 +50,25 @@ def walk(path: str, wanted: Wanted) -> Found:
     Links to folders are followed, each folder once, so that a loop of links ends. Raises UnblotError where the folder
     itself holds a run.
     """
+    return with_items(*glance(path, wanted))
+
+
+def with_items(found: Found, files: list[tuple[str, list[File]]]) -> Found:
+    """What `walk` finds, from what `glance` did."""
+    return replace(found, items=[Item(below + base, "", -1, size) for below, some in files for base, size, _ in some])
+
+
+def glance(path: str, wanted: Wanted) -> tuple[Found, list[tuple[str, list[File]]]]:
+    """What `walk` finds but for the items, and the files of each folder, of which `with_items` makes them: where there
+    is a dataset cache only the hash is needed, and a million items take seconds."""
     found = Found()
+    everything: list[tuple[str, list[File]]] = []
     digest = hashlib.sha256()
     seen: set[tuple[int, int]] = set()
     waiting = [""]  # names of folders, "" or ending in a slash
     while waiting:
         below = waiting.pop()
-        files: list[tuple[str, int, int]] = []
+        files: list[File] = []
         deeper: list[str] = []
         failed: list[Broken] = []
         try:
@@ -70,8 +83,8 @@ def walk(path: str, wanted: Wanted) -> Found:
         except OSError as error:
             failed.append(Broken(below.rstrip("/") or path, error.strerror or str(error)))
         files.sort()
-        found.items += [Item(below + base, "", -1, size) for base, size, _ in files]
         if files:
+            everything.append((below, files))
             digest.update(repr((below, files)).encode())
         found.broken += sorted(failed)
         waiting += [f"{below}{base}/" for base in sorted(deeper, reverse=True)]
@@ -80,14 +93,14 @@ def walk(path: str, wanted: Wanted) -> Found:
     found.ours.sort()
     digest.update(repr(found.broken).encode())
     found.digest = digest.hexdigest()
-    return found
+    return found, everything
 
 
 def _look_into(
     path: str,
     below: str,
     wanted: Wanted,
-    files: list[tuple[str, int, int]],
+    files: list[File],
     deeper: list[str],
     failed: list[Broken],
     others: Counter[str],
