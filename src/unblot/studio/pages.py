@@ -35,7 +35,7 @@ SETTINGS = [
     "negative",
 ]  # that draw one again
 NOTES = ("note:", "warning:")  # how lines of a training's output begin that a user should see
-WIDTH, HEIGHT, EDGE = 640, 220, 48  # of the chart of losses
+WIDTH, HEIGHT, EDGE, LABEL = 640, 220, 48, 12  # of the chart of losses
 
 
 def add_pages(app: FastAPI, folders: Folders) -> None:
@@ -171,15 +171,21 @@ def chart(curves: dict[str, runs.Curve]) -> dict[str, Any]:
     log_low = math.log(max(low, 1e-12))
     span = math.log(max(high, 1e-12)) - log_low or 1.0
 
+    def height(loss: float) -> float:
+        return 8 + (HEIGHT - EDGE - 8) * (1 - (math.log(max(loss, 1e-12)) - log_low) / span)
+
     def place(step: int, loss: float) -> str:
-        x = EDGE + (WIDTH - 2 * EDGE) * step / last
-        y = 8 + (HEIGHT - EDGE - 8) * (1 - (math.log(max(loss, 1e-12)) - log_low) / span)
-        return f"{x:.1f},{y:.1f}"
+        return f"{EDGE + (WIDTH - 2 * EDGE) * step / last:.1f},{height(loss):.1f}"
 
     lines = {name: " ".join(place(*row) for row in line) for name, line in curves.items()}
+    labels, below = {}, 0.0
+    for y, name in sorted((height(line[-1][1]), name) for name, line in curves.items() if line):
+        labels[name] = below = max(y, below + LABEL)
     ends = {name: f"{line[-1][1]:.4f}" if line else "" for name, line in curves.items()}
-    return {"lines": lines, "ends": ends, "low": f"{low:.3g}", "high": f"{high:.3g}", "last": f"{last:,}",
-            "width": WIDTH, "height": HEIGHT, "edge": EDGE}  # fmt: skip
+    return {
+        "lines": lines, "ends": ends, "labels": labels, "low": f"{low:.3g}", "high": f"{high:.3g}", "last": f"{last:,}",
+        "width": WIDTH, "height": HEIGHT, "edge": EDGE,
+    }  # fmt: skip
 
 
 def grouped(fields: list[commands.Field]) -> dict[str, list[commands.Field]]:
