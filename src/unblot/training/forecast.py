@@ -35,7 +35,7 @@ LAUNCH = 5e-6  # seconds to start one kernel: assumed
 UPDATE = 0.5  # kernels of the optimizer and the average beside those of a pass: assumed
 HOP = 10e-6  # seconds of latency for each of the 2·(n − 1) messages of a ring between cards: assumed
 HALF = 0.5  # bytes of a pass in bf16 as a share of those in float32
-MEASURED = 2.0  # seconds of trial steps for each share that is tried on a CPU
+MEASURED = 4.0  # seconds of trial steps for each share that is tried on a CPU
 MOST = 4096  # devices up to which the end of scaling is looked for
 
 
@@ -157,7 +157,7 @@ def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
 
     def measured(pictures: int) -> float:
         train = dataclasses.replace(config.train, batch_size=pictures, device=CPU)
-        return try_out(dataclasses.replace(config, train=train), dataset, clock, clock() + MEASURED).fastest
+        return try_out(dataclasses.replace(config, train=train), dataset, clock, clock() + MEASURED).step_seconds
 
     batch = config.train.batch_size
     few = max(1, batch // max(2, count))
