@@ -116,6 +116,8 @@ def _captioned(
 
     Where there are captions, these files are named in the notes instead.
     """
+    if all(suffix_of(item.name) in PICTURES for item in found.items):  # a million need no list each for their captions
+        return None, Counter()
     gathered = Gathered(chosen)
     texts = [item for item in found.items if suffix_of(item.name) in TEXTS]
     captions_from_tables(reader, [item for item in found.items if is_table(item.name)], pictures, gathered)

@@ -36,7 +36,9 @@ def labels_from_folders(pictures: list[Item]) -> Labelled:
     A level of folders called train, test and so on is passed over. Pictures beside the class folders are left out; if
     they are at least half of all pictures, there are no classes instead.
     """
-    parts = [path_of(item).split("/")[:-1] for item in pictures]
+    above = (path_of(item).rpartition("/")[0] for item in pictures)
+    known: dict[str, list[str]] = {"": []}  # one list for all pictures of a folder, of which there may be a million
+    parts = [known.get(folder) or known.setdefault(folder, folder.split("/")) for folder in above]
     level = 0
     while True:
         folders = {p[level] for p in parts if len(p) > level}

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from unblot.data.readers.listing import Broken, Item, counted, hidden, named, printable
 from unblot.errors import UnblotError
@@ -54,8 +54,12 @@ def walk(path: str, wanted: Wanted) -> Found:
 
 
 def with_items(found: Found, files: list[tuple[str, list[File]]]) -> Found:
-    """What `walk` finds, from what `glance` did."""
-    return replace(found, items=[Item(below + base, "", -1, size) for below, some in files for base, size, _ in some])
+    """What `walk` finds, from what `glance` did, whose list of files is emptied: two of a million take much memory."""
+    files.reverse()
+    while files:
+        below, some = files.pop()
+        found.items += [Item(below + base, "", -1, size) for base, size, _ in some]
+    return found
 
 
 def glance(path: str, wanted: Wanted) -> tuple[Found, list[tuple[str, list[File]]]]:
