@@ -137,6 +137,21 @@ def test_enlarging_and_colouring_agree_with_what_was_given(kinds):
     assert np.allclose(np.tensordot(gray_weights(3), coloured, (0, 1)), gray[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["16-bit", "colorize"])
+def test_what_is_stored_agrees_with_what_was_given_though_values_have_limits(kinds, kind):
+    """After no training many values would leave the type's range; the mean of rounded values is off by half a step."""
+    run, pictures = kinds[kind]
+    extremes = np.where(pictures > pictures.mean(), pictures.max(), pictures.min())
+    small = extremes.reshape(1, -1, 4, 2, 4, 2).mean(axis=(3, 5)).round().astype(pictures.dtype)
+    large = edit.upscale(run, small, n=2, steps=2).array[0].astype(float)
+    step = 0.5 + 1e-4 * float(np.ptp(pictures))
+    assert np.abs(large.reshape(2, -1, 4, 2, 4, 2).mean(axis=(3, 5)) - small).max() <= step
+    if kind == "colorize":
+        gray = np.tensordot(gray_weights(3), extremes, (0, 1))[:, None].round().astype(np.uint8)
+        coloured = edit.colorize(run, gray, n=2, steps=2).array[0].astype(float)
+        assert np.abs(np.tensordot(gray_weights(3), coloured, (0, 1)) - gray[0]).max() <= step
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint", "img2img", "variations"])
 def test_a_result_is_the_same_in_any_batch(digits, kind, batch_size):

@@ -68,6 +68,13 @@ class ValueMap:
         low, high = _limits(self.dtype)
         return np.clip(np.rint(stored), low, high).astype(self.dtype)
 
+    def ends(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The network values of the least and the largest stored value, each (C, 1, 1); None where there are none."""
+        if not self.bounded:
+            return None
+        low, high = (self.encode(np.full((self.channels, 1, 1), end, self.dtype)) for end in _limits(self.dtype))
+        return low, high
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, whose repr of a float64 is exact."""
         return {"dtype": self.dtype, "offset": list(self.offset), "scale": list(self.scale), "alpha": self.alpha}

@@ -100,7 +100,7 @@ def upscale(run: Run, small: np.ndarray, *, n: int = 4, **choices: Any) -> EditR
         )
     y, operator = _encoded(run, small, fixed_size=False), averaging(factor)
     options = {**CONDITIONING, **choices, "n": n}
-    edited = _edited(run, "upscale", small, _restoring(operator, y), options, {"factor": factor})
+    edited = _edited(run, "upscale", small, _restoring(run, operator, y), options, {"factor": factor})
     return replace(edited, before=[edited.before[0].repeat(factor, axis=1).repeat(factor, axis=2)])
 
 
@@ -120,7 +120,7 @@ def colorize(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> EditR
     # gray = Σ w·stored and stored = scale·x + offset, so that Σ (w·scale)·x is known
     y = (gray.astype(np.float64) - float(weights @ offsets)) / float(weights @ scales)
     operator = graying(torch.tensor(weights * scales / float(weights @ scales), dtype=torch.float32))
-    work = _restoring(operator, torch.from_numpy(y).float().to(run.device))
+    work = _restoring(run, operator, torch.from_numpy(y).float().to(run.device))
     shown = np.repeat(gray, channels, axis=1)
     if values.alpha:
         shown[:, -1] = np.iinfo(values.dtype).max if values.bounded else 1.0
@@ -231,11 +231,14 @@ def _edited(
     )
 
 
-def _restoring(operator: Operator, y: Tensor) -> Work:
-    """Samples pictures whose measurements by the operator are y (P, …)."""
+def _restoring(run: Run, operator: Operator, y: Tensor) -> Work:
+    """Samples pictures whose measurements by the operator are y (P, …), also as they are stored."""
+    found = values_of(run).ends()
+    ends = None if found is None else (torch.from_numpy(found[0]).to(y), torch.from_numpy(found[1]).to(y))
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
-        return methods.restore(batch.denoise, operator, y[rows], batch.x_T(), batch.levels, batch.solver, batch.noise)
+        known = (batch.x_T(), batch.levels, batch.solver, batch.noise)
+        return methods.restore(batch.denoise, operator, y[rows], *known, ends=ends)
 
     return work
 

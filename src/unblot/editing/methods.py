@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unblot.editing.operators import Operator, conditioned, masking, tilted
+from unblot.editing.operators import Operator, conditioned, imposed_within, masking, tilted
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, corrupt
 from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
@@ -32,9 +32,11 @@ def restore(
     solver: Solver,
     noise: Noise,
     iterations: int = 1,
+    ends: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Samples (B, C, H, W) of x0 given its measurement y: super-resolution, colorization, inpainting.
 
+    ends: the least and the largest values that can be stored, (C, 1, 1) each; the samples then lie between them.
     iterations: of `conditioned`; each adds the work of about two denoiser calls to every call. Raises UnblotError where
     y has not the shape of a measurement.
     """
@@ -42,7 +44,7 @@ def restore(
     if y.shape != wanted:
         raise UnblotError(f"a measurement of these pictures has shape {tuple(wanted)}, not {tuple(y.shape)}")
     x = sample(conditioned(denoise, operator, y, iterations), x_T, levels, solver, noise)
-    return operator.impose(x, y)
+    return operator.impose(x, y) if ends is None else imposed_within(operator, x, y, *ends)
 
 
 def inpaint(

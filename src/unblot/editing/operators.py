@@ -17,6 +17,7 @@ from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, broadcast
 from unblot.sampling.loop import Denoise
 
+MOST_TURNS, CLOSE = 200, 1e-4  # of imposing measurement and limits; the difference that is left, of a range of 2
 FLOOR = 1e-8  # variance of a measurement's noise: where that of x0_hat is smaller and contradicts y, x0_hat stays
 FAR = 100.0  # above this sigma/alpha x_t has no usable information on x0
 LOW, HIGH = 0.15, 10.0  # the interval of sigma/alpha in which most of a picture is decided
@@ -68,6 +69,19 @@ def graying(weights: Tensor | None = None) -> Operator:
         return x + along(x) / along(x).square().sum() * (y - measure(x))
 
     return Operator(measure, impose)
+
+
+def imposed_within(operator: Operator, x: Tensor, y: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """A picture near x with measurement y whose values lie from low to high, by imposing both in turns (Bregman 1965).
+
+    low, high: (C, 1, 1). What is stored is cut off at these limits, which would change the measurement.
+    """
+    for _ in range(MOST_TURNS):
+        x = torch.minimum(torch.maximum(x, low), high)
+        if (operator.measure(x) - y).abs().max() < CLOSE:
+            break
+        x = operator.impose(x, y)
+    return torch.minimum(torch.maximum(x, low), high)
 
 
 def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int = 1) -> Denoise:
