@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.spectrum import Spectrum, cosines, from_waves, to_waves
 
@@ -77,15 +78,32 @@ def test_a_silent_network_is_the_exact_denoiser_of_gaussian_pictures(shape, alph
     )
 
 
-def test_the_network_sees_every_wave_with_unit_variance():
+def test_the_network_sees_fine_waves_with_unit_variance_and_coarse_ones_as_edm_shows_them():
     x0, spectrum = pictures((3, 16, 16))
     network = Says()
     for sigma in (0.02, 0.3, 5.0):
         level = NoiseLevel(torch.ones(()), torch.tensor(sigma)).expand(len(x0))
         Denoiser(network, "edm", 0.5, spectrum=spectrum)(corrupt(x0, level, torch.randn_like(x0)), level)
         std = to_waves(network.seen).std(0)
-        assert (std - 1).abs().max() < 0.1
+        wanted = ((spectrum.stds(16, 16) ** 2 + sigma**2) / (0.25 + sigma**2)).sqrt().clamp(min=1)
+        assert (std / wanted - 1).abs().max() < 0.1
         assert abs(norm(level, 0.5)[0] - (0.25 + sigma**2) ** 0.5) < 1e-6
+
+
+@every_shape
+def test_a_constant_error_of_the_network_is_a_change_of_colour_no_larger_than_in_edm(shape):
+    """At much noise; were each wave's scale its own spread, the mean colour would change by sqrt(H·W) times as much."""
+    std, error = 0.5, 0.01
+    x, spectrum = pictures(shape, 1)
+    level = NoiseLevel(torch.ones(1), torch.full((1,), 50.0))
+
+    def estimate(says: float) -> Tensor:
+        network = Says()
+        network.forward = lambda x, noise, label: torch.full_like(x, says)
+        return Denoiser(network, "edm", std, spectrum=spectrum)(x, level).x0
+
+    change = (estimate(error) - estimate(0.0)).mean((2, 3)).norm()
+    assert change <= 1.01 * error * std * shape[0] ** 0.5
 
 
 @every_shape
@@ -95,6 +113,13 @@ def test_the_spectrum_of_pictures_is_found_and_survives_being_written(shape):
     torch.testing.assert_close(found.axes @ found.axes.T, torch.eye(shape[0]), atol=1e-4, rtol=0)
     power = (found.stds(*shape[1:]) ** 2).sum() / (spectrum.stds(*shape[1:]) ** 2).sum()
     assert 0.8 < power < 1.25
+
+
+def test_a_spectrum_of_a_former_form_is_refused():
+    text = str(pictures((1, 8, 8), 10)[1])
+    for former in (text.partition(":")[2], "other" + text):
+        with pytest.raises(UnblotError, match="earlier unblot"):
+            Spectrum.read(former)
 
 
 def test_pictures_that_are_all_alike_have_a_spectrum():

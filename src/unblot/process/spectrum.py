@@ -3,12 +3,16 @@
 Pictures have far more power in coarse waves than in fine ones. The best linear denoiser, Wiener's filter, shrinks each
 wave by its own power; EDM's c_skip shrinks all alike, as if pictures were white noise, and so leaves it to the network
 to find the noise in every fine wave, at low noise as many numbers as there are pixels. Here c_skip, c_out and
-c_in (Karras et al. 2022, table 1) hold for each wave with the standard deviation s of that wave in the data:
+c_in (Karras et al. 2022, table 1) hold for each wave with the standard deviation s of that wave in the data, and
+q = min(s, s of white noise as strong as the data):
 
-    x0_hat = s²/(s² + sigma²)·x + sigma·s/sqrt(s² + sigma²)·F,   F = network(x/sqrt(s² + sigma²)),   alpha = 1
+    x0_hat = s²/(s² + sigma²)·x + sigma·q/sqrt(q² + sigma²)·F,   F = network(x/sqrt(q² + sigma²)),   alpha = 1
 
-all of it for pictures less the data's mean colour. Waves are those of the orthonormal cosine transform (DCT-II), whose
-even continuation has no jump at a picture's edge.
+all of it for pictures less the data's mean colour. Coarse waves, s > q, keep EDM's scale: they are as large in what the
+network sees and says as they are in pictures. With s in the place of q each would be one of H·W equal waves. Then the
+mean colour, whose amplitude is sqrt(H·W) times that of its pixels, is off by half its spread where the output is off
+by a hundredth. Waves are those of the orthonormal cosine transform (DCT-II), whose even continuation has no jump at a
+picture's edge.
 """
 
 import math
@@ -19,9 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, norm, per_picture
 from unblot.system.device import own_precision
 
+FORM = "capped"  # how c_in and c_out use the spectrum: coarse waves at EDM's scale
 LEAST = 1e-3  # the least standard deviation of a wave, in the network's range: what is never there is noise too
 
 
@@ -71,11 +77,12 @@ class Spectrum:
         stds, mean = self._of_shape(x)
         r = stds / data_std
         n = norm(level, data_std)
-        whiten = ((1 + ratio**2) / (r**2 + ratio**2)).sqrt()
+        q = r.clamp(max=1)
+        shown = ((1 + ratio**2) / (q**2 + ratio**2)).sqrt()
         waves = self.to_waves(x) - broadcast(level.alpha / n, x) * mean
         known = ratio * (r**2 - 1) / (r**2 + ratio**2) * waves + broadcast(level.sigma / (n * data_std), x) * mean
         with own_precision(x):
-            return Preconditioned(self, from_waves(whiten * waves), r * whiten, known)
+            return Preconditioned(self, from_waves(shown * waves), q * shown, known)
 
     def _of_shape(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The standard deviations and the mean of the waves of pictures like x, both (C, H, W), like x."""
@@ -104,12 +111,17 @@ class Spectrum:
     def __str__(self) -> str:
         """As a configuration holds it."""
         rows = [self.mean.tolist(), *self.axes.tolist(), *self.log_stds.exp().tolist()]
-        return ";".join("/".join(f"{v:.5g}" for v in row) for row in rows)
+        return f"{FORM}:" + ";".join("/".join(f"{v:.5g}" for v in row) for row in rows)
 
     @classmethod
     def read(cls, text: str) -> "Spectrum":
-        """The spectrum that `str` wrote."""
-        rows = [[float(v) for v in row.split("/")] for row in text.split(";")]
+        """The spectrum that `str` wrote. Raises UnblotError where a former version did, whose scales are other ones."""
+        form, _, numbers = text.partition(":")
+        if form != FORM:
+            raise UnblotError(
+                "the run was trained by an earlier unblot, which scaled coarse waves otherwise; train it again"
+            )
+        rows = [[float(v) for v in row.split("/")] for row in numbers.split(";")]
         n = len(rows) // 2
         return cls(torch.tensor(rows[0]), torch.tensor(rows[1 : n + 1]), torch.tensor(rows[n + 1 :]))
 
