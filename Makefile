@@ -2,6 +2,7 @@
 # The virtual environment is made when it is missing, with the versions that constraints.txt pins.
 
 PYTHON ?= python3
+PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -48,11 +49,11 @@ docs: $(READY) ## builds the documentation into site/; a dead link or a missing 
 notebooks: $(READY) ## runs the notebooks of the documentation, and keeps in them what they show
 	$(BIN)/python docs/run_notebooks.py
 
-package: $(READY) ## builds wheel and sdist into dist/, and tries them on each Python that is here
+package: $(READY) ## builds wheel and sdist into dist/, and tries them with PYTHONS (python3)
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
-	.ci/install
+	.ci/install $(PYTHONS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
