@@ -216,10 +216,16 @@ def test_previews_say_which_picture_shows_which_caption(data, tmp_path):
 
 def test_evaluation_and_distillation_show_the_captions_of_the_data(run, data, tmp_path, monkeypatch):
     asked = []
-    sample = unblot.runs.run.Run.sample
-    monkeypatch.setattr(unblot.runs.run.Run, "sample", lambda self, n, **k: asked.append(k) or sample(self, n, **k))
+    sample_with = unblot.runs.run.Run.sample_with
+
+    def record(self, sampler, config, *numbers):
+        asked.extend(config.prompt)
+        return sample_with(self, sampler, config, *numbers)
+
+    monkeypatch.setattr(unblot.runs.run.Run, "sample_with", record)
     api.evaluate(run.path, n=8, likelihood=2, steps=2, quiet=True)
-    assert {*asked[0]["prompt"]} <= {*PROMPTS}
+    assert asked
+    assert {*asked} <= {*PROMPTS}
     student = api.distill(run.path, out=tmp_path / "student", steps=2, batch_size=4, guidance=1.5, quiet=True)
     assert student.sample(1, prompt=PROMPTS[0]).prompts == [PROMPTS[0]]
 

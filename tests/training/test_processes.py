@@ -63,7 +63,7 @@ def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(
 def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(tmp_path):
     """With Muon, which has AdamW for a part of the weights."""
     api.train("digits", out=tmp_path / "one", quiet=True, steps=12, decay="none", optimizer="muon", **CHOICES)
-    begin = ("digits", "--steps=4", "--decay=none", "--shard=on", "--preview-every=2", "--optimizer=muon")
+    begin = ("digits", "--steps=4", "--decay=none", "--shard=on", "--preview-every=4", "--optimizer=muon")
     train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
     api.resume(tmp_path / "two", steps=8, quiet=True)
     train_with_two_processes("--resume", str(tmp_path / "two"), "--steps=12")
@@ -74,7 +74,7 @@ def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with
     (_, whole), (_, spread) = (load_model(tmp_path / name) for name in ("one", "two"))
     for p, q in zip(whole.parameters(), spread.parameters(), strict=True):
         torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-4)
-    assert (tmp_path / "two" / "samples" / "step_00000002.png").exists()
+    assert (tmp_path / "two" / "samples" / "step_00000004.png").exists()
 
 
 def test_adaptive_times_are_the_same_on_one_process_and_two(tmp_path):
