@@ -19,7 +19,7 @@ from unblot.editing.methods import (
     spherical,
     variations,
 )
-from unblot.editing.operators import averaging, conditioned, graying, masking, tilted
+from unblot.editing.operators import averaging, conditioned, graying, imposed_within, masking, tilted
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, norm
 from unblot.process.schedules import SCHEDULES, flow, linear
@@ -129,6 +129,18 @@ def test_inpainting_samples_the_conditional_distribution(schedule: str) -> None:
     assert abs(float(z.mean())) < 5 / n**0.5
     assert abs(float(z.var()) - 1) < 5 * (2 / n) ** 0.5
     assert abs(float((z * (known[..., 0].flatten() - 0.3) / 0.5).mean())) < 5 / n**0.5
+
+
+@pytest.mark.parametrize("operator", [averaging(2), graying()], ids=["average", "gray"])
+def test_measurement_and_limits_hold_together_and_each_picture_is_what_it_is_alone(operator) -> None:
+    x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6)[:, None, None, None]
+    y = operator.measure(x.clamp(-1, 1) * 0.9)
+    low, high = -torch.ones(3, 1, 1), torch.ones(3, 1, 1)
+    found = imposed_within(operator, x, y, low, high)
+    assert found.abs().max() <= 1
+    torch.testing.assert_close(operator.measure(found), y, atol=1e-4, rtol=0)
+    alone = torch.cat([imposed_within(operator, x[i : i + 1], y[i : i + 1], low, high) for i in range(5)])
+    assert torch.equal(alone, found)
 
 
 @pytest.mark.parametrize("operator", [masking(LEFT), averaging(2), graying()], ids=["mask", "average", "gray"])

@@ -76,12 +76,13 @@ def imposed_within(operator: Operator, x: Tensor, y: Tensor, low: Tensor, high: 
 
     low, high: (C, 1, 1). What is stored is cut off at these limits, which would change the measurement.
     """
+    x = x.clamp(low, high)
     for _ in range(MOST_TURNS):
-        x = torch.minimum(torch.maximum(x, low), high)
-        if (operator.measure(x) - y).abs().max() < CLOSE:
+        far = (operator.measure(x) - y).abs().amax((1, 2, 3), keepdim=True) >= CLOSE
+        if not bool(far.any()):
             break
-        x = operator.impose(x, y)
-    return torch.minimum(torch.maximum(x, low), high)
+        x = torch.where(far, operator.impose(x, y).clamp(low, high), x)  # each as if it were alone
+    return x
 
 
 def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int = 1) -> Denoise:

@@ -86,9 +86,14 @@ def _numbered(folder: Path) -> Path:
 
 def jobs(root: Path, most: int = 100) -> list[Status]:
     """The newest jobs, the newest first."""
+    return [status(root, name) for name in _newest(root, most)]
+
+
+def _newest(root: Path, most: int = 100) -> list[str]:
+    """The names of the newest jobs, the newest first."""
     folder = root / JOBS
     names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
-    return [status(root, name) for name in names[:most] if (folder / name / JOB).is_file()]
+    return [name for name in names[:most] if (folder / name / JOB).is_file()]
 
 
 def status(root: Path, name: str) -> Status:
@@ -96,7 +101,7 @@ def status(root: Path, name: str) -> Status:
     folder = root / JOBS / name
     if name != os.path.basename(name) or not (folder / JOB).is_file():
         raise UnblotError(f"there is no job {name!r}")
-    job = read_stored(folder / JOB, Job, "remove its folder")
+    job = _job(root, name)
     if not (folder / STARTED).exists():
         return Status(job, "waiting")
     start = (folder / STARTED).stat().st_mtime
@@ -111,7 +116,12 @@ def status(root: Path, name: str) -> Status:
 
 def of_run(root: Path, name: str) -> Status | None:
     """The newest training of a run."""
-    return next((one for one in jobs(root) if one.job.run == name and one.job.command == "train"), None)
+    own = (one for one in _newest(root) if (job := _job(root, one)).run == name and job.command == "train")
+    return next((status(root, one) for one in own), None)
+
+
+def _job(root: Path, name: str) -> Job:
+    return read_stored(root / JOBS / name / JOB, Job, "remove its folder")
 
 
 def output(root: Path, name: str) -> str:

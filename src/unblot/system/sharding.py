@@ -33,11 +33,15 @@ def wants_shards(mode: str, group: Group, networks: Sequence[nn.Module], device:
     check_mode(mode)
     if group.world == 1 or mode == "off":
         return False
-    if mode == "auto":
-        needed = BYTES * sum(p.numel() for network in networks for p in network.parameters())
-        if device.type != "cuda" or needed < ROOM * torch.cuda.get_device_properties(device).total_memory:
-            return False
-    return True
+    if mode == "on":
+        return True
+    parameters = sum(p.numel() for network in networks for p in network.parameters())
+    return device.type == "cuda" and fills(parameters, torch.cuda.get_device_properties(device).total_memory)
+
+
+def fills(parameters: int, memory: float) -> bool:
+    """Whether training so many parameters takes more than their share of a GPU's memory, in bytes."""
+    return BYTES * parameters >= ROOM * memory
 
 
 def shard(network: nn.Module, group: Group, device: torch.device, gathered_once: bool = False) -> None:

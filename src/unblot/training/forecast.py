@@ -117,7 +117,7 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
         held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
         work = SLACK * pass_bytes(config, denoiser, max(1, round(pictures))) * (HALF if devices.memory else 1)
         held += LIBRARIES if devices.memory is None else 0
-        sending = devices.sending(4 * parameters, n, sharded) if n > 1 else 0.0
+        sending = devices.sending(4 * parameters, n, sharded)
         return Step(n, round(pictures), devices.computing(pictures), sending, held + work, sharded)
 
     def share(n: int) -> int:
@@ -137,7 +137,7 @@ def cards(config: RunConfig, name: str, reached: float) -> Devices:
 
     def sending(size: float, n: int, sharded: bool) -> float:
         rate = card.link if n <= card.node else card.network
-        return (3 if sharded else 2) * (n - 1) / n * size / rate + 2 * (n - 1) * HOP
+        return _ring(size, n, sharded) / rate + 2 * (n - 1) * HOP
 
     about = (
         f"{name}: {card.flops / 1e12:.0f} TFLOP/s in bf16, {card.memory / 1e9:.0f} GB; {card.link / 1e9:.0f} GB/s in "
@@ -166,7 +166,7 @@ def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
     fixed, link = max(0.0, part - few * each), loopback()
 
     def sending(size: float, n: int, sharded: bool) -> float:
-        return (3 if sharded else 2) * (n - 1) / n * size / link.rate + (n - 1) * link.latency
+        return _ring(size, n, sharded) / link.rate + (n - 1) * link.latency
 
     told = (
         f"measured here: {1e3 * fixed:.1f} ms a step and {1e3 * each:.2f} ms a picture; {link.rate / 1e6:.0f} MB/s and "
@@ -176,17 +176,22 @@ def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
     return Devices(CPU, lambda n: fixed + n * each, sending, None, told)
 
 
+def _ring(size: float, n: int, sharded: bool) -> float:
+    """Bytes that each of n devices sends in a step for weights of this size; none for one device."""
+    return (3 if sharded else 2) * (n - 1) / n * size
+
+
 def _sharded(config: RunConfig, parameters: int, n: int, memory: float | None) -> bool:
     """Whether training shards the network, as `wants_shards` decides."""
     if n == 1 or config.train.shard == "off":
         return False
-    return config.train.shard == "on" or (memory is not None and sharding.BYTES * parameters >= sharding.ROOM * memory)
+    return config.train.shard == "on" or (memory is not None and sharding.fills(parameters, memory))
 
 
 def _smooth(config: RunConfig, devices: Devices, parameters: int, n: int) -> float:
     """Seconds of a step whose batch is shared out evenly, be it in parts of pictures."""
     sharded = _sharded(config, parameters, n, devices.memory)
-    sending = devices.sending(4 * parameters, n, sharded) if n > 1 else 0.0
+    sending = devices.sending(4 * parameters, n, sharded)
     return devices.computing(config.train.batch_size / n) + sending
 
 
