@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unblot.nn.autoencoder import Autoencoder
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
 from unblot.process.parameterizations import PARAMETERIZATIONS
+from unblot.process.prior import Prior
 from unblot.process.schedules import Index, ddpm_index
 from unblot.process.spectrum import Spectrum
 from unblot.text.encoder import TextEncoder
@@ -90,6 +91,10 @@ class Denoiser(nn.Module):
         self.data_std = data_std
         self.index = index
         self.autoencoder: Autoencoder | None = None
+
+    def prior(self, level: NoiseLevel) -> Prior:
+        """What x_T is drawn from where sampling begins at this level ()."""
+        return Prior(level, self.data_std, self.spectrum)
 
     def latents(self, pictures: Tensor) -> Tensor:
         """The x0 of pictures (B, C, H, W) in the network's range: they themselves, or their latents."""

@@ -22,6 +22,7 @@ from unblot.editing.methods import (
 from unblot.editing.operators import averaging, conditioned, graying, imposed_within, masking, tilted
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel, norm
+from unblot.process.prior import Prior
 from unblot.process.schedules import SCHEDULES, flow, linear
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
@@ -252,17 +253,18 @@ def test_blending_has_the_pictures_at_its_ends() -> None:
     levels, denoise = karras(high=50)(linear(), 40), gaussian(0.3, 0.5)
     a, b = DATA[:4], DATA[4:]
     share = torch.tensor([0.0, 0.5, 0.5, 1.0])
-    x = interpolate(denoise, a, b, share, levels, HEUN, 2)
+    prior = Prior(levels.at(0), 0.5)
+    x = interpolate(denoise, a, b, share, levels, HEUN, prior, 2)
     torch.testing.assert_close(x[0], a[0], rtol=0, atol=0.02)
     torch.testing.assert_close(x[3], b[3], rtol=0, atol=0.02)
-    other = interpolate(denoise, b, a, 1 - share, levels, HEUN, refinements=2)
+    other = interpolate(denoise, b, a, 1 - share, levels, HEUN, prior, refinements=2)
     torch.testing.assert_close(x, other, rtol=0, atol=1e-6)
 
 
 def test_variations_are_between_the_picture_and_a_new_one() -> None:
     levels, denoise, noise = karras(high=50)(linear(), 40), gaussian(0.3, 0.5), seeded_noise(DATA.shape)
     far = [
-        float((variations(denoise, DATA, amount, levels, HEUN, noise, 2) - DATA).abs().mean())
+        float((variations(denoise, DATA, amount, levels, HEUN, noise, Prior(levels.at(0), 0.5), 2) - DATA).abs().mean())
         for amount in (0.0, 0.3, 1.0)
     ]
     assert far[0] < 0.02

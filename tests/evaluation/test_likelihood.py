@@ -9,7 +9,8 @@ from torch import Tensor
 from oracles import gaussian
 from unblot.denoiser import Denoised
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
-from unblot.process.levels import NoiseLevel, broadcast, norm, posterior, prior_kl, transition
+from unblot.process.levels import NoiseLevel, broadcast, posterior, transition
+from unblot.process.prior import Prior
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, uniform_time_levels
 from unblot.vlb import VARIANCES, Variance, density, discretised
@@ -37,7 +38,7 @@ def optimal(t: NoiseLevel, s: NoiseLevel, clipped: Tensor, denoised: Denoised) -
 def expected_excess(levels: NoiseLevel, variance: Variance) -> float:
     """How far the bound lies above the entropy of N(0, STD²), in expectation, from the formulas alone."""
     zero = Denoised(torch.zeros(1, 1, 1, 1, dtype=torch.float64), torch.full((), 0.25, dtype=torch.float64))
-    total = float(prior_kl(STD**2, levels.at(0)))
+    total = float(Prior(levels.at(0), 1.0).kl(torch.full((1, 1, 1, 1), STD)))
     last = len(levels.sigma) - 2
     for i in range(last + 1):
         t, s = levels.at(slice(i, i + 1)), levels.at(slice(i + 1, i + 2))
@@ -140,7 +141,7 @@ def test_ode_likelihood_is_the_gaussians_log_density(schedule: str, steps: int, 
     levels = uniform_time_levels(SCHEDULES[schedule](), steps)
     first = levels.at(int((levels.alpha > 0).nonzero()[0]))
     generators = None if exact_trace else picture_generators(0, range(6))
-    found = ode_log_likelihood(gaussian(0.0, STD), x0, levels, generators, norm(first, STD))
+    found = ode_log_likelihood(gaussian(0.0, STD), x0, levels, generators, Prior(first, STD))
     expected = -0.5 * (math.log(2 * math.pi * STD**2) + x0.square().flatten(1).mean(1) / STD**2)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 

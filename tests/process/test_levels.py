@@ -1,6 +1,5 @@
 """The Gaussian algebra between noise levels: its identities, and figures derived here from the definitions alone."""
 
-import math
 from fractions import Fraction
 
 import pytest
@@ -18,9 +17,9 @@ from unblot.process.levels import (
     log_snr,
     norm,
     posterior,
-    prior_kl,
     transition,
 )
+from unblot.process.prior import Prior
 from unblot.process.schedules import SCHEDULES, linear
 
 alphas = st.floats(0.01, 1.0)
@@ -55,22 +54,6 @@ def test_posterior_variance_at_index_2() -> None:
     assert float(posterior(sequence.at(1), sequence.at(0)).var) == pytest.approx(exact, rel=1e-10)
 
 
-def test_prior_kl_of_ddpm_in_bits() -> None:
-    # KL(N(m, s²) || N(0, 1)) = (m² + s² − 1 − log s²)/2, with m² = alpha_bar and s² = 1 − alpha_bar
-    alpha_bar = float(ddpm_alpha_bar(1000))
-    bits = -math.log1p(-alpha_bar) / 2 / math.log(2)
-    assert bits == pytest.approx(2.9113e-5, rel=2e-5)
-    end = linear()(torch.ones(1, dtype=F64)).at(0)
-    assert float(prior_kl(1.0, end)) / math.log(2) == pytest.approx(bits, rel=1e-9)
-
-
-def test_prior_kl_is_the_integral_that_defines_it() -> None:
-    t, mean_square, prior_std = level(0.6, 0.5), 2.0, 1.3
-    q = torch.distributions.Normal(0.6 * mean_square**0.5, 0.5)
-    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, prior_std))
-    assert float(prior_kl(mean_square, t, prior_std)) == pytest.approx(float(kl), rel=1e-6)
-
-
 @pytest.mark.parametrize(("variance", "figure"), [("optimal", 0.0), ("posterior", 0.456348), ("beta", 0.001092)])
 def test_bound_minus_entropy_for_normal_data(variance: str, figure: float) -> None:
     """Data N(0, ¼), exact posterior mean, T = 1000: what each reverse variance costs, in nats (docs: section 1)."""
@@ -85,7 +68,7 @@ def test_bound_minus_entropy_for_normal_data(variance: str, figure: float) -> No
     kl = 0.5 * (spread / reverse - 1 - torch.log(q.var / reverse))
     decoder = 0.5 * (torch.log(2 * torch.pi * reverse[0]) + spread[0] / reverse[0])
     entropy = 0.5 * torch.log(torch.tensor(2 * torch.pi * torch.e * std**2, dtype=F64))
-    excess = prior_kl(std**2, sequence.at(-1)) + kl[1:].sum() + decoder - entropy
+    excess = float(Prior(sequence.at(-1), 1.0).kl(torch.full((1, 1, 1, 1), std))) + kl[1:].sum() + decoder - entropy
     assert float(excess) == pytest.approx(figure, abs=6e-7)
 
 

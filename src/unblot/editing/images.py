@@ -146,7 +146,7 @@ def variations(run: Run, pictures: np.ndarray, *, amount: float = 0.3, n: int = 
     x0 = _encoded(run, pictures)
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
-        return methods.variations(batch.denoise, x0[rows], amount, batch.levels, batch.solver, batch.noise)
+        return methods.variations(batch.denoise, x0[rows], amount, batch.levels, batch.solver, batch.noise, batch.prior)
 
     return _edited(run, "variations", pictures, work, {**INVERSION, **choices, "n": n}, {"amount": amount})
 
@@ -160,7 +160,7 @@ def interpolate(run: Run, pictures: np.ndarray, *, n: int = 4, **choices: Any) -
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
         a, b = (x0[i].expand(len(rows), -1, -1, -1) for i in (0, 1))
-        return methods.interpolate(batch.denoise, a, b, shares[rows], batch.levels, batch.solver)
+        return methods.interpolate(batch.denoise, a, b, shares[rows], batch.levels, batch.solver, batch.prior)
 
     edited = _edited(run, "interpolate", pictures[:1], work, {**INVERSION, **choices, "n": n}, rows=torch.arange(n))
     return replace(edited, after=[as_display(pictures[1:], edited.values)])

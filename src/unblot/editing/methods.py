@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from unblot.editing.operators import Operator, conditioned, imposed_within, masking, tilted
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, corrupt
+from unblot.process.prior import Prior
 from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
 from unblot.sampling.solvers import SOLVERS
 
@@ -133,11 +134,15 @@ def variations(
     levels: NoiseLevel,
     solver: Solver,
     noise: Noise,
+    prior: Prior,
     refinements: int = 0,
 ) -> Tensor:
-    """Samples from the inverted noise rotated towards fresh noise by `amount`: 0 is x0, 1 an independent sample."""
-    x_T = invert(denoise, x0, levels, solver, refinements)
-    return sample(denoise, spherical(x_T, levels.sigma[0] * noise(), amount), levels, solver, _no_noise)
+    """Samples from the inverted noise rotated towards fresh noise by `amount`: 0 is x0, 1 an independent sample.
+
+    prior: what x_T of independent samples is drawn from.
+    """
+    found = prior.noise(invert(denoise, x0, levels, solver, refinements))
+    return sample(denoise, prior.draw(spherical(found, noise(), amount)), levels, solver, _no_noise)
 
 
 def interpolate(
@@ -147,11 +152,12 @@ def interpolate(
     share: Tensor | float,
     levels: NoiseLevel,
     solver: Solver,
+    prior: Prior,
     refinements: int = 0,
 ) -> Tensor:
     """Samples from between the inverted noises of a and b; share: 0 is a, 1 is b; a number or one per picture (B,)."""
-    x_a, x_b = (invert(denoise, x0, levels, solver, refinements) for x0 in (a, b))
-    return sample(denoise, spherical(x_a, x_b, share), levels, solver, _no_noise)
+    noise_a, noise_b = (prior.noise(invert(denoise, x0, levels, solver, refinements)) for x0 in (a, b))
+    return sample(denoise, prior.draw(spherical(noise_a, noise_b, share)), levels, solver, _no_noise)
 
 
 def outpaint(x0: Tensor, inpaint: Inpaint, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:

@@ -4,14 +4,14 @@ Both per picture, in nats per dimension (divide by log 2 for bits). A low likeli
 stored whole numbers the bound is of their probability; for others it is of a density in the network's range.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unblot.process.levels import NoiseLevel, corrupt, log_noise_ratio, posterior, prior_kl
+from unblot.process.levels import NoiseLevel, corrupt, log_noise_ratio, posterior
+from unblot.process.prior import Prior
 from unblot.process.randomness import normal
 from unblot.sampling.loop import Denoise
 from unblot.vlb import Decoder, Variance, divergence
@@ -46,13 +46,13 @@ def variational_bound(
     decoder: Decoder,
     generators: Sequence[torch.Generator],
     nfe: int | None = None,
-    prior_std: Tensor | float = 1.0,
+    prior: Prior | None = None,
 ) -> Bound:
     """The bound for the reverse steps through `levels` (T + 1,), T >= 2, noisiest first, ending at sigma = 0.
 
     x0: (B, C, H, W); the noise of picture i is from generator i. `nfe`: number of the T - 1 steps before the last
-    that are evaluated, chosen and weighted so that the result is unbiased; None for all. `prior_std`: standard
-    deviation of the noise that sampling starts with.
+    that are evaluated, chosen and weighted so that the result is unbiased; None for all. prior: what
+    sampling starts from; None for that of data with standard deviation 1.
 
     Ho et al. 2020, eq. 5; with `learned_variance`, L_vlb of Nichol & Dhariwal 2021, eq. 4.
     """
@@ -66,8 +66,8 @@ def variational_bound(
     t, s = levels.at(last).expand(rows), levels.at(last + 1).expand(rows)
     estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
     reverse = variance(t, s, posterior(levels.at(last - 1), t).var, estimate)
-    prior = prior_kl(_per_picture(x0.square()), levels.at(0), prior_std)
-    return Bound(prior, steps, _per_picture(decoder(x0, estimate.x0, reverse)))
+    prior = prior or Prior(levels.at(0), 1.0)
+    return Bound(prior.kl(x0), steps, _per_picture(decoder(x0, estimate.x0, reverse)))
 
 
 def _chosen_steps(
@@ -98,14 +98,15 @@ def ode_log_likelihood(
     x0: Tensor,
     levels: NoiseLevel,
     generators: Sequence[torch.Generator] | None = None,
-    prior_std: Tensor | float = 1.0,
+    prior: Prior | None = None,
 ) -> Tensor:
     """log p(x0) in nats per dimension, per picture (B,), float64, along the probability-flow ODE (Song et al. 2021).
 
     x0: (B, C, H, W). `levels`: (N + 1,), noisiest first; those with alpha and sigma above 0 are used, so that the
     density is that of the data with the cleanest level's noise. With `generators`, one a picture, the divergence is
     Hutchinson's unbiased estimate with one vector of random signs for the whole trajectory; without, the exact trace,
-    at one backward pass a dimension. `prior_std`: standard deviation of x at the noisiest of those levels.
+    at one backward pass a dimension. prior: of x at the noisiest of those levels; None for that of data with
+    standard deviation 1.
 
     With `y = x/alpha` and `u = sigma/alpha` the ODE is `dy/du = eps_hat = (y - x0_hat)/u`, solved in u
     by Heun's method. log p changes by the divergence; its integrand `(1 - tr/D)·d(log u)` is bounded in log u, where
@@ -126,10 +127,8 @@ def ode_log_likelihood(
         before = kept
         x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, used.at(i), signs)
         divergence += (u[i].log() - u[i - 1].log()) * (1 - (before + kept) / 2)
-    var = torch.as_tensor(prior_std, dtype=torch.float64) ** 2
-    alpha = used.alpha[-1]
-    prior = -0.5 * (alpha**2 * _per_picture(y.square()) / var + (2 * math.pi * var).log())
-    return prior + alpha.log() + divergence
+    prior, alpha = prior or Prior(used.at(-1), 1.0), used.alpha[-1]
+    return prior.log_density(alpha * y) + alpha.log() + divergence
 
 
 def _x0_and_trace(

@@ -30,7 +30,8 @@ from unblot.evaluation.memorization import (
 )
 from unblot.evaluation.metrics import PAIRWISE, class_metrics, compare_features
 from unblot.evaluation.spectrum import power_ratios, texture
-from unblot.process.levels import norm
+from unblot.process.levels import NoiseLevel
+from unblot.process.prior import Prior
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import bound
 from unblot.sampling.loop import Denoise
@@ -226,6 +227,7 @@ def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options:
 
 
 Terms = dict[str, Tensor]
+PriorAt = Callable[[NoiseLevel], Prior]  # what x_T is drawn from, at a level
 
 
 def _in_batches(
@@ -235,7 +237,7 @@ def _in_batches(
     if len(pictures) < 2:
         return None
     parts = [
-        measure(bound(denoiser, condition), x0, config.train, denoiser.data_std, dataset.values, generators)
+        measure(bound(denoiser, condition), x0, config.train, denoiser.prior, dataset.values, generators)
         for x0, condition, generators in seen_by(denoiser, dataset, pictures, CHUNK, seed=0)
     ]
     terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}
@@ -252,25 +254,23 @@ def _spacing(train: TrainConfig) -> str:
 
 
 def _bound(
-    denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any
+    denoise: Denoise, x0: Tensor, train: TrainConfig, prior: PriorAt, values: ValueMap, generators: Any
 ) -> Terms:
     levels = sampling_levels(train.schedule, _spacing(train), BOUND_STEPS)
     with torch.no_grad():
         learned = denoise(x0, levels.at(0)).variance_interpolation is not None
     decoder = decoder_of(values, x0.device)
     variance = VARIANCES["learned" if learned else "beta"]
-    prior_std = norm(levels.at(0), data_std)
-    found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_NFE, prior_std)
+    found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_NFE, prior(levels.at(0)))
     return {**found._asdict(), "total": found.total}
 
 
-def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, data_std: float, values: ValueMap, generators: Any) -> Terms:
+def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, prior: PriorAt, values: ValueMap, generators: Any) -> Terms:
     levels = sampling_levels(train.schedule, _spacing(train), ODE_STEPS)
     levels = levels.at(levels.alpha > 0)
-    prior_std = norm(levels.at(0), data_std)
     if not values.bounded:
-        return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior_std)}
+        return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior(levels.at(0)))}
     width = bin_width(values)
     spread = torch.stack([torch.rand(x0.shape[1:], generator=g) - 0.5 for g in generators])
     x0 = x0 + (width * spread).to(x0)
-    return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior_std) - width.log().mean()}
+    return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior(levels.at(0))) - width.log().mean()}

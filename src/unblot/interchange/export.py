@@ -3,7 +3,7 @@
     model.onnx or model.pt2   x0_hat of x (B, C, H, W), alpha (B,), sigma (B,) [, label (B,)] [, tokens (B, L)];
                               of a distilled run pictures of noise (B, C, H, W) [, label (B,)] [, tokens (B, L)]
     sampler.json              the levels, the map to stored values, the classes
-    sample.py                 a sampler in NumPy (ONNX)
+    sample.py, prior.npz      a sampler in NumPy, and what it starts from (ONNX)
     tokenizer.json            of a run that reads captions, for the library tokenizers; texts are normalised first
 
 A file whose x0_hat differs from that of the run is not written.
@@ -25,12 +25,14 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
 from unblot.interchange.exported import examples, input_names, levels_of, plain
-from unblot.process.levels import norm
+from unblot.process.levels import NoiseLevel
+from unblot.process.prior import Prior
+from unblot.process.spectrum import cosines
 from unblot.runs.run import Run
 from unblot.system.folders import begin_folder, claimed, remove_recorded
 from unblot.text.frozen import FrozenEncoder
 
-SAMPLER, SCRIPT, TOKENIZER = "sampler.json", "sample.py", "tokenizer.json"
+SAMPLER, SCRIPT, PRIOR, TOKENIZER = "sampler.json", "sample.py", "prior.npz", "tokenizer.json"
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 MOST = {False: 1e-4, True: 1e-2}  # difference of x0_hat, in the network's range, with float32 and with half weights
 TRIED = (1, 5)  # numbers of pictures that the exported file is compared with the run on
@@ -52,9 +54,10 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
         raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join([*FILES, 'diffusers'])}")
     if config.half and config.to != "onnx":
         raise UnblotError(f"{arg('half')} is for {arg('to', 'onnx')} alone")
-    extra = [SCRIPT] if config.to == "onnx" else []
+    extra = [SCRIPT, PRIOR] if config.to == "onnx" else []
     names = [FILES[config.to], SAMPLER, *extra, *([TOKENIZER] if run.config.data.text else [])]
-    sampler = describe_sampling(run, config)
+    levels = sampling_levels(run, config)
+    sampler = describe_sampling(run, levels)
     with claimed(out, Path(f"{run.path.resolve().name}-{config.to}")) as folder:
         begin_folder(folder, names, {"run": run.path.resolve().name, "to": config.to, "half": config.half}, overwrite)
         path = folder / FILES[config.to]
@@ -73,6 +76,7 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
         (folder / SAMPLER).write_text(json.dumps(sampler, indent=2))
         if extra:
             (folder / SCRIPT).write_text(Path(__file__).with_name("numpy_sampler.py").read_text())
+            save_prior(folder / PRIOR, run.denoiser.prior(levels.at(0)), run.config.shape)
         if run.denoiser.text_encoder is not None:
             (folder / TOKENIZER).write_text(run.denoiser.text_encoder.tokenizer.to_json())
     return folder, worst
@@ -90,11 +94,28 @@ def difference(run: Run, exported: Exported) -> float:
     return worst
 
 
-def describe_sampling(run: Run, config: ExportConfig) -> dict[str, Any]:
-    """All that a sampler needs besides the denoiser, as plain JSON values."""
-    data, denoiser = run.config.data, run.denoiser
+def sampling_levels(run: Run, config: ExportConfig) -> NoiseLevel:
+    """The levels (N + 1,) that the exported sampler visits, noisiest first."""
     solver = "ddim" if run.config.distill is None else None
-    levels = levels_of(run, run.sampler(SampleConfig(solver=solver, steps=config.steps, spacing=config.spacing)))
+    return levels_of(run, run.sampler(SampleConfig(solver=solver, steps=config.steps, spacing=config.spacing)))
+
+
+def save_prior(path: Path, prior: Prior, shape: tuple[int, int, int]) -> None:
+    """Writes what a sampler in NumPy draws x_T with: mean and std (C, H, W) of its waves, and the matrices of waves.
+
+    Waves are axes (C, C) of the colours, rows (H, H) and columns (W, W), all orthonormal; without a spectrum they are
+    the colours and pixels themselves.
+    """
+    mean, std = (part.expand(1, *shape)[0].numpy() for part in prior.moments(torch.zeros(1, *shape)))
+    axes, rows, columns = (np.eye(n, dtype=np.float32) for n in shape)
+    if prior.spectrum is not None:
+        axes, rows, columns = (part.numpy() for part in (prior.spectrum.axes, *map(cosines, shape[1:])))
+    np.savez(path, mean=mean, std=std, axes=axes, rows=rows, columns=columns)
+
+
+def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
+    """All that a sampler needs besides the denoiser and x_T, as plain JSON values."""
+    data, denoiser = run.config.data, run.denoiser
     values, dtype = ValueMap.from_dict(data.values), np.dtype(data.values["dtype"])
     limits = None
     if values.bounded:
@@ -105,7 +126,6 @@ def describe_sampling(run: Run, config: ExportConfig) -> dict[str, Any]:
         "shape": list(run.config.shape),
         "alpha": levels.alpha.tolist(),
         "sigma": levels.sigma.tolist(),
-        "prior_std": norm(levels.at(0), denoiser.data_std).item(),
         "classes": list(data.classes),
         "no_label": denoiser.num_classes,
         "no_text": None if denoiser.text_encoder is None else denoiser.text_encoder.read([""])[0].tolist(),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unblot.config.sampling import SampleConfig
 from unblot.denoiser import Condition, Denoiser
-from unblot.process.levels import NoiseLevel, norm
+from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run
 from unblot.sampling.settings import SamplerConfig
@@ -41,10 +41,10 @@ class PlainSampler(nn.Module):
         super().__init__()
         self.denoise = PlainDenoiser(denoiser)
         self.levels = list(zip(levels.alpha.tolist(), levels.sigma.tolist(), strict=True))
-        self.prior_std = norm(levels.at(0), denoiser.data_std).item()
+        self.prior = denoiser.prior(levels.at(0))
 
     def forward(self, noise: Tensor, *shown: Tensor) -> Tensor:
-        x, one = self.prior_std * noise, torch.ones_like(noise[:, 0, 0, 0], dtype=torch.float64)
+        x, one = self.prior.draw(noise), torch.ones_like(noise[:, 0, 0, 0], dtype=torch.float64)
         for (alpha, sigma), (next_alpha, next_sigma) in pairwise(self.levels):
             x0 = self.denoise(x, alpha * one, sigma * one, *shown)
             x = next_alpha * x0 + next_sigma * ((x - alpha * x0) / sigma)

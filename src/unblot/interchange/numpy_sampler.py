@@ -7,6 +7,7 @@ It needs numpy and onnxruntime. From the same noise its pictures are those of `u
 
 import argparse
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def draw(
     if "noise" in about["inputs"]:  # a distilled model, which is exported whole
         (x,), levels = network.run(None, {"noise": noise.astype(np.float32), **shown}), []
     else:
-        x = (about["prior_std"] * noise).astype(np.float32)
+        x = start(np.load(folder / "prior.npz"), noise).astype(np.float32)
     for (alpha, sigma), (next_alpha, next_sigma) in pairwise(levels):  # from the noisiest to the clean one
         level = {"alpha": np.full(count, alpha), "sigma": np.full(count, sigma)}
         (x0,) = network.run(None, {"x": x, **level, **shown})
@@ -43,6 +44,13 @@ def draw(
     low, high = about["limits"] or (-np.inf, np.inf)
     stored = np.clip(np.rint(stored) if about["limits"] else stored, low, high)
     return stored.astype(about["dtype"])
+
+
+def start(prior: Mapping[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
+    """x_T (B, C, H, W) for standard normal noise (B, C, H, W): its waves have the mean and the std of the data's."""
+    axes, rows, columns = (prior[name] for name in ("axes", "rows", "columns"))
+    waves = rows @ np.einsum("dc,nchw->ndhw", axes, noise) @ columns.T
+    return np.einsum("dc,ndhw->nchw", axes, rows.T @ (prior["mean"] + prior["std"] * waves) @ columns)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
         log_snr,
         norm,
         posterior,
-        prior_kl,
         transition,
     )
     from unblot.process.parameterizations import PARAMETERIZATIONS, Parameterization, network_target
+    from unblot.process.prior import Prior
     from unblot.process.randomness import generator, normal, picture_generators
     from unblot.process.schedules import (
         SCHEDULES,
@@ -45,6 +45,7 @@ __all__ = [
     "NoiseLevel",
     "Parameterization",
     "Posterior",
+    "Prior",
     "Schedule",
     "Transition",
     "corrupt",
@@ -58,7 +59,6 @@ __all__ = [
     "normal",
     "picture_generators",
     "posterior",
-    "prior_kl",
     "transition",
     "uniform_time_levels",
     "zero_terminal_snr",
@@ -76,7 +76,6 @@ __getattr__ = names_from(
             "log_snr",
             "norm",
             "posterior",
-            "prior_kl",
             "transition",
         ),
         "unblot.process.parameterizations": ("PARAMETERIZATIONS", "Parameterization", "network_target"),

@@ -111,18 +111,6 @@ def posterior(t: NoiseLevel, s: NoiseLevel) -> Posterior:
     return Posterior(r * s.sigma**2 / var_t, s.alpha * beta / var_t, s.sigma**2 * beta / var_t)
 
 
-def prior_kl(x0_mean_square: Tensor | float, level: NoiseLevel, prior_std: Tensor | float = 1.0) -> Tensor:
-    """KL(q(x_T | x0) || N(0, prior_std²·I)) in nats per dimension, at the noisiest level (Ho et al. 2020, eq. 5, L_T).
-
-    x0_mean_square: mean of x0² over a picture's dimensions, () or (B,). It is the part of the variational bound that
-    comes from starting at the prior instead of at q(x_T). Divide by log 2 for bits.
-    """
-    var = torch.as_tensor(prior_std, dtype=torch.float64) ** 2
-    excess = level.sigma**2 / var - 1
-    shift = level.alpha**2 * torch.as_tensor(x0_mean_square, dtype=torch.float64) / var
-    return 0.5 * (shift + excess - excess.log1p())
-
-
 def eps_from_x0(x_t: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
     """eps of x_t and x0, `(x_t − alpha·x0)/sigma`, for sigma > 0; x_t, x0: (B, C, H, W)."""
     return mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x0)

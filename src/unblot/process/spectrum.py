@@ -74,7 +74,7 @@ class Spectrum:
     def precondition(self, x: Tensor, level: NoiseLevel, data_std: float) -> "Preconditioned":
         """What a network is to see of x = x_t/n (B, C, H, W), EDM's input, and how its output becomes EDM's F."""
         ratio = per_picture(log_noise_ratio(level), x).exp()[:, None, None, None] / data_std
-        stds, mean = self._of_shape(x)
+        stds, mean = self.of_shape(x)
         r = stds / data_std
         n = norm(level, data_std)
         q = r.clamp(max=1)
@@ -84,7 +84,7 @@ class Spectrum:
         with own_precision(x):
             return Preconditioned(self, from_waves(shown * waves), q * shown, known)
 
-    def _of_shape(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def of_shape(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The standard deviations and the mean of the waves of pictures like x, both (C, H, W), like x."""
         key = (x.shape[1:], x.device, x.dtype)
         if key not in self._known:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from torch import Generator, Tensor
 
 from unblot.denoiser import Condition, Denoiser
-from unblot.process.levels import NoiseLevel, broadcast, norm
+from unblot.process.levels import NoiseLevel
+from unblot.process.prior import Prior
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.guidance import Guidance, guided
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
     """What one batch of pictures is sampled with.
 
     part: the slice of the call's pictures that it holds. denoise: the denoiser, with condition and guidance bound in.
-    levels: (N + 1,), noisiest first. noise: from each picture's own generator. prior_std: () standard deviation of x_T.
+    levels: (N + 1,), noisiest first. noise: from each picture's own generator. prior: of x_T.
     """
 
     part: slice
@@ -28,12 +29,11 @@ class Batch(NamedTuple):
     levels: NoiseLevel
     solver: Solver
     noise: Noise
-    prior_std: Tensor
+    prior: Prior
 
     def x_T(self) -> Tensor:
         """x at the first level (B, C, H, W), independent of any picture."""
-        noise = self.noise()
-        return broadcast(self.prior_std, noise) * noise
+        return self.prior.draw(self.noise())
 
 
 def split_batches(
@@ -72,8 +72,7 @@ def batch_of(
     device = next(denoiser.parameters()).device
     denoise = guided(denoiser, condition.to(device), guidance)
     noise = pictures_noise(generators, shape, device)
-    prior_std = norm(levels.at(0), denoiser.data_std)
-    return Batch(slice(0, len(generators)), denoise, levels, solver, noise, prior_std)
+    return Batch(slice(0, len(generators)), denoise, levels, solver, noise, denoiser.prior(levels.at(0)))
 
 
 def sample_batches(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition
-from unblot.process.levels import NoiseLevel, norm
+from unblot.process.levels import NoiseLevel
 from unblot.process.randomness import labels_for, picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
 from unblot.runs.conditions import as_trained
@@ -71,7 +71,7 @@ class ScreeningSet:
 
         def error(sampler: SamplerConfig) -> float:
             levels = sampler.levels(self.schedule)
-            x_T = float(norm(levels.at(0), denoiser.data_std)) * unit
+            x_T = denoiser.prior(levels.at(0)).draw(unit)
             solver = build(SOLVERS, sampler.solver, "solver")
             return end_error(bound(denoiser, condition), x_T, target, solver)(levels)
 
@@ -91,9 +91,7 @@ def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSe
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
     top = uniform_log_snr()(schedule, 64).at(0)
     start = time.monotonic()
-    trajectory = solve_trajectory(
-        bound(run.denoiser, condition), float(norm(top, run.denoiser.data_std)) * unit, schedule
-    )
+    trajectory = solve_trajectory(bound(run.denoiser, condition), run.denoiser.prior(top).draw(unit), schedule)
     return ScreeningSet(run, condition, unit, trajectory, (time.monotonic() - start) / (127 * count))
 
 

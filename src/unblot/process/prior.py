@@ -1,0 +1,66 @@
+"""The normal distribution that sampling starts from: what is known of x_T without a network.
+
+The noisiest level keeps a trace of the picture, which N(0, n²·I) lacks. So pictures turn out too gray, and too much of
+one brightness (Lin et al. 2024 saw it in Stable Diffusion): for normal data the sampling ODE is linear, and takes a
+wave of mean m and standard deviation s to m·(1 − alpha·s/n) and s·sigma/n, where n² = alpha²·s² + sigma². The mean
+colour has sqrt(H·W) times its own standard deviation for s, so that the error grows with the pictures. Where the data's
+spectrum is known, so are mean and variance of each wave of x_T, and x_T has them.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unblot.process.levels import NoiseLevel, broadcast, norm
+from unblot.process.spectrum import Spectrum
+
+
+class Prior(NamedTuple):
+    """The distribution of x_T at a level (): that of white noise as strong as the data, or that of the spectrum."""
+
+    level: NoiseLevel
+    data_std: float
+    spectrum: Spectrum | None = None
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """x_T (B, C, H, W) for standard normal noise (B, C, H, W)."""
+        mean, std = self.moments(noise)
+        if self.spectrum is None:
+            return std * noise
+        return self.spectrum.from_waves(mean + std * self.spectrum.to_waves(noise))
+
+    def noise(self, x_T: Tensor) -> Tensor:
+        """The noise (B, C, H, W) that `draw` makes x_T (B, C, H, W) of."""
+        mean, std = self.moments(x_T)
+        if self.spectrum is None:
+            return x_T / std
+        return self.spectrum.from_waves((self.spectrum.to_waves(x_T) - mean) / std)
+
+    def log_density(self, x_T: Tensor) -> Tensor:
+        """log p(x_T) in nats per dimension, (B,), float64."""
+        x = x_T.double()
+        mean, std = self.moments(x)
+        waves = x if self.spectrum is None else self.spectrum.to_waves(x)
+        return _per_picture(-0.5 * ((waves - mean) / std).square() - (std * math.sqrt(2 * math.pi)).log())
+
+    def kl(self, x0: Tensor) -> Tensor:
+        """KL(q(x_T | x0) || this) in nats per dimension, (B,), float64 (Ho et al. 2020, eq. 5, L_T)."""
+        x = self.level.alpha.to(x0.device) * x0.double()
+        mean, std = self.moments(x)
+        waves = x if self.spectrum is None else self.spectrum.to_waves(x)
+        excess = (broadcast(self.level.sigma, x) / std) ** 2 - 1
+        return 0.5 * _per_picture(((waves - mean) / std).square() + excess - excess.log1p())
+
+    def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of x_T, of its waves where there is a spectrum; they broadcast to `like`."""
+        alpha, sigma = (broadcast(part, like) for part in self.level)
+        if self.spectrum is None:
+            return torch.zeros_like(sigma), broadcast(norm(self.level, self.data_std), like)
+        stds, mean = self.spectrum.of_shape(like)
+        return alpha * mean, torch.hypot(alpha * stds, sigma)
+
+
+def _per_picture(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(1)
