@@ -37,7 +37,7 @@ from unblot.editing.result import tinted
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, Features, build_features, default_features, extract
 from unblot.evaluation.image_set import ImageSet
-from unblot.process.levels import NoiseLevel, broadcast, norm
+from unblot.process.levels import NoiseLevel
 from unblot.process.randomness import picture_generators
 from unblot.runs.run import Run
 from unblot.sampling.batched import sampling_levels
@@ -157,7 +157,7 @@ def _cost(steps: int, jump: int, repeats: int) -> int:
 
 def _repaint(run: Run, steps: int, jump: int, repeats: int, spacing: str) -> Filling:
     levels = sampling_levels(run.config.train.schedule, spacing, steps)
-    std, values = norm(levels.at(0), run.denoiser.data_std), edit.values_of(run)
+    prior, values = run.denoiser.prior(levels.at(0)), edit.values_of(run)
 
     def filling(pictures: np.ndarray, unknown: np.ndarray, seed: int) -> np.ndarray:
         mask, filled = torch.from_numpy(~unknown).to(run.device), []
@@ -166,8 +166,7 @@ def _repaint(run: Run, steps: int, jump: int, repeats: int, spacing: str) -> Fil
             noise = pictures_noise(
                 picture_generators(seed, range(first, first + len(known))), known.shape[1:], run.device
             )
-            x_T = noise()
-            x = repaint(run.denoiser, known, mask, broadcast(std, x_T) * x_T, levels, noise, jump, repeats)
+            x = repaint(run.denoiser, known, mask, prior.draw(noise()), levels, noise, jump, repeats)
             filled.append(values.decode(x.cpu().numpy()))
         return np.where(unknown, np.concatenate(filled), pictures)
 

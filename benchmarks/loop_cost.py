@@ -13,7 +13,6 @@ import torch
 from measure import report, seconds
 from unblot.denoiser import Denoiser
 from unblot.nn import NETWORKS
-from unblot.process.levels import broadcast, norm
 from unblot.process.randomness import picture_generators
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import pictures_noise, sample
@@ -51,8 +50,7 @@ def run_solver(solver: str) -> int:
         return denoiser(x, level)
 
     noise = pictures_noise(picture_generators(0, range(args.batch)), shape, device)
-    x_T = noise()
-    sample(denoise, broadcast(norm(levels.at(0), 0.5), x_T) * x_T, levels, build(SOLVERS, solver, "solver"), noise)
+    sample(denoise, denoiser.prior(levels.at(0)).draw(noise()), levels, build(SOLVERS, solver, "solver"), noise)
     return calls
 
 
