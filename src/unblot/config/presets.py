@@ -21,6 +21,7 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "optimizer": "the size of the pictures",
     "batch_size": "the kind of the data",
     "learning_rate": "the kind of the data",
+    "schedule": "the size and the contrast of the pictures, and the captions",
     "data_std": "the pictures, measured",
     "spectrum": "the size and the colours of the pictures",
 }
@@ -43,7 +44,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "clusters": _clusters_for(data),
         "text_encoder": "transformer" if data.text and data.kind == "pictures" else "none",
         "parameterization": "edm",
-        "schedule": "edm:mean=-0.8,std=1.2",
+        "schedule": _levels_for(data),
         "times": "stratified",
         "weighting": "none",
         "data_std": data.std,
@@ -166,6 +167,19 @@ def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
 
 def _side(data: DataFacts) -> int:
     return max(data.height, data.width)
+
+
+def _levels_for(data: DataFacts) -> str:
+    """EDM's training levels, log sigma ~ N(mean, std²), down to the same cleanest ones for all data.
+
+    What a picture shows is decided at higher noise where its contrast is stronger, and where it is larger: its coarsest
+    waves rise above the noise sooner. Captions say what pictures show. As measured; see docs/recipe.md, "Noise levels".
+    """
+    mean = -0.8
+    if _with_spectrum(data):
+        shown = math.log(data.std) + 0.5 * math.log(_side(data) / 64) + 0.1
+        mean = max(mean, shown, -0.2 if data.text else mean)
+    return f"edm:mean={round(mean, 2):g},std={round((mean + 3.8) / 2.5, 2):g}"
 
 
 def _with_spectrum(data: DataFacts) -> bool:

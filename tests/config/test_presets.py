@@ -1,0 +1,33 @@
+"""What the default preset decides from the data."""
+
+from dataclasses import replace
+
+import pytest
+
+from unblot.config.presets import default
+from unblot.config.schema import DataFacts, TextFacts
+
+
+def facts(side: int = 64, std: float = 0.5, channels: int = 3, **more) -> DataFacts:
+    return replace(DataFacts("some", channels, side, side, (), {}, std, 1000, ""), **more)
+
+
+def levels(data: DataFacts) -> tuple[float, float]:
+    """Mean and standard deviation of log sigma."""
+    mean, std = (float(part.split("=")[1]) for part in default(data)["schedule"].removeprefix("edm:").split(","))
+    return mean, std
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("text", [None, TextFacts("", "", 0, 1000)], ids=["plain", "captions"])
+def test_noise_grows_with_size_and_contrast_and_the_cleanest_levels_stay(channels, text) -> None:
+    by_size = [levels(facts(side, 0.8, channels, text=text)) for side in (28, 64, 128, 256, 1024)]
+    by_contrast = [levels(facts(128, std, channels, text=text)) for std in (0.1, 0.3, 0.6, 0.9)]
+    for found in (by_size, by_contrast):
+        assert found == sorted(found)
+        assert found[0] < found[-1]
+        assert all(mean - 2.5 * std == pytest.approx(-3.8, abs=0.02) for mean, std in found)
+
+
+def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:
+    assert levels(facts(28, 0.6, 1)) == levels(facts(8, 0.75, 1)) == (-0.8, 1.2)
