@@ -41,6 +41,7 @@ def exported(run: Run, folder: Path) -> Path:
 LIBRARYS = {  # options of UNet2DModel
     "ho": {"flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0, "attention_head_dim": None,
            "norm_eps": 1e-6},
+    "scale_shift": {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4},
     "defaults": {},
     "mixed": {"attention_head_dim": 4, "downsample_padding": 0, "block_out_channels": (16, 24)},
     "labels": {"num_class_embeds": 3, "in_channels": 1, "out_channels": 1, "sample_size": (8, 16)},

@@ -16,6 +16,8 @@ from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
 from unblot.text.tokenizer import PAD
 
+INDICES = "ddpm_index", "schedule_index", "rescaled_index"  # what a network may embed instead of log(sigma/alpha)
+
 
 class Condition(NamedTuple):
     """What pictures show: label (B,) int64, and a text, as tokens (B, L) int64; None for no label, and for no text.
@@ -55,17 +57,16 @@ class Denoised(NamedTuple):
 class Denoiser(nn.Module):
     """A network with its parameterization, `x0_hat = c_skip·x_t + c_out·F(c_in·x_t, level, condition)`.
 
-    network: computes F; its `embeds` names the noise embedding that it takes, log(sigma/alpha) where it has none or
-    ddpm_index. parameterization: a name in
-    PARAMETERIZATIONS. data_std: standard deviation of the data in the network's range. num_classes: labels are 0 …
-    num_classes − 1, and num_classes is "no label"; 0 for a model without labels. augmentations: the number of
-    augmentation parameters, which are further input channels of constant value; they are zeros in sampling (Karras et
-    al. 2022, appendix F.2). learned_variance: the network has twice the output channels, the second half for the
-    variance. spectrum: of the data, for c_skip, c_out and c_in of each frequency (with edm only). text_encoder: of a
-    model that reads captions.
+    network: computes F; its `embeds` names the noise embedding that it takes: one of INDICES, or else
+    log(sigma/alpha). parameterization: a name in PARAMETERIZATIONS. data_std: standard deviation of the data in the
+    network's range. num_classes: labels are 0 … num_classes − 1, and num_classes is "no label"; 0 for a model without
+    labels. augmentations: the number of augmentation parameters, which are further input channels of constant value;
+    they are zeros in sampling (Karras et al. 2022, appendix F.2). learned_variance: the network has twice the output
+    channels, the second half for the variance. spectrum: of the data, for c_skip, c_out and c_in of each frequency
+    (with edm only). text_encoder: of a model that reads captions.
 
-    index: of a level in the table of the run's own schedule, for a network that embeds that. autoencoder: of a model of
-    latents, frozen; None where x0 is the picture itself.
+    index: of a level, for a network that embeds one of INDICES. autoencoder: of a model of latents, frozen; None where
+    x0 is the picture itself.
     """
 
     def __init__(
@@ -155,8 +156,7 @@ class Denoiser(nn.Module):
 
         With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
-        kind = getattr(self.network, "embeds", "")
-        embed = self.index if kind in ("ddpm_index", "schedule_index") else log_noise_ratio
+        embed = self.index if getattr(self.network, "embeds", "") in INDICES else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)

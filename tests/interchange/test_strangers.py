@@ -58,7 +58,7 @@ UNETS = {  # options of a UNet2DModel that no network here has, or that lie, and
     "mid_block_type": (None, "its mid_block_type is None"),
     "act_fn": ("gelu", "its act_fn is 'gelu'"),
     "time_embedding_type": ("fourier", "'fourier', and ddpm_unet"),
-    "resnet_time_scale_shift": ("scale_shift", "needs default"),
+    "resnet_time_scale_shift": ("scale_shift", "its attn_norm_num_groups is None"),
     "down_block_types": (["DownBlock2D", "SkipDownBlock2D"], "SkipDownBlock2D"),
     "up_block_types": (["UpBlock2D", "AttnUpBlock2D"], "its up_block_types is ['UpBlock2D', 'AttnUpBlock2D']"),
     "out_channels": (6, "its out_channels is 6"),

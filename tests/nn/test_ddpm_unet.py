@@ -7,7 +7,8 @@ from torch import nn
 
 from unblot.errors import UnblotError
 from unblot.nn import NETWORKS
-from unblot.nn.ddpm_unet import Attention, DDPMUNet, ResBlock, Upsample, suitable_groups
+from unblot.nn.ddpm_blocks import Attention, ResBlock, Upsample
+from unblot.nn.ddpm_unet import DDPMUNet, suitable_groups
 from unblot.specs import build
 
 CONFIGS = {
@@ -18,6 +19,8 @@ CONFIGS = {
     "ho_groups": {"width": 64, "multipliers": "1-2", "blocks": 1, "attention": "1", "groups": 32},
     "library": {"width": 16, "multipliers": "1-2", "blocks": 1, "attention": "1", "eps": 0.1, "head": 8,
                 "symmetric": True, "embedding": "nichol"},
+    "scale_shift": {"width": 16, "multipliers": "1-3", "blocks": 1, "attention": "1", "scale_shift": True},
+    "heads": {"width": 16, "multipliers": "1-2", "blocks": 1, "attention": "1", "heads": 4},
 }  # fmt: skip
 
 
@@ -34,7 +37,9 @@ def peer(options: dict, channels: int, out: int, classes: int) -> UNet2DModel:
         downsample_padding=int(options.get("symmetric", False)),
         norm_eps=options.get("eps", 1e-6),
         norm_num_groups=options.get("groups") or suitable_groups(width),
-        attention_head_dim=options.get("head"),
+        attention_head_dim=widths[-1] // options["heads"] if "heads" in options else options.get("head"),
+        resnet_time_scale_shift="scale_shift" if options.get("scale_shift") else "default",
+        attn_norm_num_groups=options.get("groups") or suitable_groups(width),
         block_out_channels=widths,
         layers_per_block=blocks,
         down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attended],
@@ -105,7 +110,11 @@ def test_other_sizes_are_the_peer_on_a_frame_of_zeros():
     torch.testing.assert_close(ours(x, index, None), theirs(framed, index).sample[..., 1:15, 1:6], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("option", ["eps=0", "head=3", "head=-1", "embedding=other", "index=other"])
+REFUSED = ["eps=0", "head=3", "head=-1", "heads=3", "heads=-1", "head=8,heads=2", "resample=pool", "embedding=other",
+           "index=other"]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", REFUSED)
 def test_options_that_it_does_not_have_are_refused(option):
     with pytest.raises(UnblotError, match=option.partition("=")[0]):
         build(NETWORKS, f"ddpm_unet:width=16,{option}", "network", 3, 3, (8, 8), 0)

@@ -17,6 +17,7 @@ from unblot.process.schedules import (
     from_betas,
     karras,
     linear,
+    rescaled_index,
     schedule_index,
     uniform_time_levels,
     zero_terminal_snr,
@@ -107,6 +108,11 @@ def test_the_index_of_each_level_of_a_table(name: str, steps: int) -> None:
     assert index.tolist() == list(range(steps))
     between = schedule_index(spec)(schedule(torch.linspace(0, 1, 50, dtype=F64)))
     assert bool((between.diff() >= 0).all())
+
+
+def test_the_index_in_thousandths_of_a_table() -> None:
+    levels = SCHEDULES["cosine"](steps=4000)(torch.tensor([1 / 4000, 0.5, 1.0], dtype=F64))
+    assert rescaled_index("cosine:steps=4000")(levels).tolist() == pytest.approx([0, 499.75, 999.75])
 
 
 def test_a_schedule_without_a_table_has_no_indices() -> None:

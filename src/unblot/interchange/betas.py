@@ -124,6 +124,11 @@ def _embedded(train: TrainConfig) -> str:
     _, options = parse(NETWORKS, train.network, "network")
     if options["index"] == "schedule":
         return train.schedule
+    if options["index"] == "rescaled":
+        raise UnblotError(
+            f"the network embeds indices times 1000/T, and diffusers' schedulers give them as they are; give "
+            f"{arg('to', 'onnx')}"
+        )
     levels, ddpm = build(SCHEDULES, train.schedule, "schedule"), SCHEDULES["linear"]()
     table = _times(1000)[1:]
     known, wanted = levels(table), ddpm(table)

@@ -25,7 +25,7 @@ FIXED: dict[str, tuple[Any, ...]] = {  # what the library can change, and `ddpm_
     "downsample_type": ("conv",),
     "upsample_type": ("conv",),
     "act_fn": ("silu", "swish"),
-    "resnet_time_scale_shift": ("default",),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
     "add_attention": (True,),
     "class_embed_type": (None,),
 }
@@ -96,8 +96,14 @@ def unet_of(network: str, channels: int, size: tuple[int, int], num_labels: int)
             f"pictures of {size[0]}x{size[1]} are padded to a multiple of {multiple} within the network, which "
             f"{CLASS} cannot; train at such a size, or give {arg('to', 'onnx')}"
         )
+    if options["resample"] != "conv":
+        raise UnblotError(
+            f"{CLASS} has no level that is left by a residual block, which this network has ("
+            f"resample={options['resample']}); give {arg('to', 'onnx')}"
+        )
     levels = range(len(widths))
     attended = [level in numbers("attention", options["attention"]) for level in levels]
+    groups = options["groups"] or suitable_groups(options["width"])
     flip, shift = next(key for key, embedding in EMBEDDINGS.items() if embedding == options["embedding"])
     return UNetConfig(
         sample_size=size[0] if size[0] == size[1] else size,
@@ -108,11 +114,13 @@ def unet_of(network: str, channels: int, size: tuple[int, int], num_labels: int)
         down_block_types=tuple(DOWN[a] for a in attended),
         up_block_types=tuple(UP[a] for a in reversed(attended)),
         block_out_channels=tuple(widths),
+        resnet_time_scale_shift="scale_shift" if options["scale_shift"] else "default",
+        attn_norm_num_groups=groups if options["scale_shift"] else None,
         layers_per_block=options["blocks"],
         downsample_padding=int(options["symmetric"]),
         dropout=options["dropout"],
-        attention_head_dim=options["head"] or None,
-        norm_num_groups=options["groups"] or suitable_groups(options["width"]),
+        attention_head_dim=_head(options, widths, attended),
+        norm_num_groups=groups,
         norm_eps=options["eps"],
         num_class_embeds=num_labels + 1 if num_labels else None,
     )
@@ -138,7 +146,9 @@ def network_of(unet: UNetConfig, index: str) -> str:
         _refuse("out_channels", unet.out_channels, f"in_channels, {unet.in_channels}")
     if unet.time_embedding_dim not in (None, 4 * widths[0]):
         _refuse("time_embedding_dim", unet.time_embedding_dim, 4 * widths[0])
-    if unet.attn_norm_num_groups not in (None, unet.norm_num_groups):
+    scale_shift = unet.resnet_time_scale_shift == "scale_shift"
+    # With scale_shift None means no norm before the attention in the middle.
+    if unet.attn_norm_num_groups not in (unet.norm_num_groups, unet.norm_num_groups if scale_shift else None):
         _refuse("attn_norm_num_groups", unet.attn_norm_num_groups, f"norm_num_groups, {unet.norm_num_groups}")
     embedding = EMBEDDINGS.get((unet.flip_sin_to_cos, unet.freq_shift))
     if embedding is None:
@@ -154,6 +164,7 @@ def network_of(unet: UNetConfig, index: str) -> str:
         "eps": unet.norm_eps,
         "head": unet.attention_head_dim or 0,
         "symmetric": bool(unet.downsample_padding),
+        "scale_shift": scale_shift,
         "embedding": embedding,
         "index": index,
     }
@@ -173,6 +184,20 @@ def renamed(weights: Mapping[str, Any]) -> dict[str, Any]:
 def plain(unet: UNetConfig) -> dict[str, Any]:
     """The options as plain JSON values, by name."""
     return dict(sorted(dataclasses.asdict(unet).items()))
+
+
+def _head(options: Mapping[str, Any], widths: list[int], attended: list[bool]) -> int | None:
+    """The channels of an attention head, None for all. Raises UnblotError where levels have heads of several sizes."""
+    if not options["heads"]:
+        return options["head"] or None
+    heads = {width // options["heads"] for width, attention in zip(widths, attended, strict=True) if attention}
+    heads.add(widths[-1] // options["heads"])  # that in the middle
+    if len(heads) > 1:
+        raise UnblotError(
+            f"{CLASS} has attention heads of one size, and heads={options['heads']} makes them "
+            f"{' and '.join(map(str, sorted(heads)))} channels here; give {arg('to', 'onnx')}"
+        )
+    return heads.pop()
 
 
 def _refuse(name: str, value: Any, needed: Any) -> NoReturn:

@@ -7,28 +7,22 @@ nearest-neighbour upsampling with its convolution is one transposed convolution.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
+from unblot.nn.ddpm_blocks import Attention, ResBlock, Style, downsampler, upsampler, zero_branch
 from unblot.nn.layers import LabelEmbedding, TwoLayers, check_sizes, numbers, pad_to_multiple, sinusoids, zeroed
 
-INDICES = {"ddpm": "ddpm_index", "schedule": "schedule_index"}  # option index -> what `embeds` names
+INDICES = {  # option index -> what `embeds` names
+    "ddpm": "ddpm_index",
+    "schedule": "schedule_index",
+    "rescaled": "rescaled_index",
+}
 EMBEDDINGS = "ho", "nichol"  # see `index_features`
-
-
-class Style(NamedTuple):
-    """What all blocks share: channels of the embedding, and the options of `DDPMUNet` of these names."""
-
-    dim: int
-    groups: int
-    eps: float
-    head: int
-    symmetric: bool
-    dropout: float
+RESAMPLES = "conv", "block"
 
 
 class DDPMUNet(nn.Module):
@@ -40,8 +34,11 @@ class DDPMUNet(nn.Module):
     where a group would have less than 4 channels. Raises UnblotError for options that do not fit together.
 
     The rest is for weights from elsewhere. eps: of the group norms. head: channels of an attention head, 0: all.
-    symmetric: pad all sides before a stride, not only right and bottom. embedding: ho or nichol, see `index_features`.
-    index: of the level in DDPM's table (ddpm) or in that of the run's own schedule (schedule).
+    heads: of each attention instead, 0: as head says. symmetric: pad all sides before a stride, not only right and
+    bottom. resample: by a convolution (conv) or a residual block (block). scale_shift: the embedding scales and shifts
+    the channels after the second norm of a residual block, instead of being added before it (Nichol & Dhariwal 2021).
+    embedding: ho or nichol, see `index_features`. index: of the level in DDPM's table (ddpm), in that of the run's own
+    schedule (schedule), or that times 1000/T for a table of T (rescaled).
     """
 
     embeds, reads_text = "ddpm_index", False
@@ -61,17 +58,22 @@ class DDPMUNet(nn.Module):
         groups: int = 0,
         eps: float = 1e-6,
         head: int = 0,
+        heads: int = 0,
         symmetric: bool = False,
+        resample: str = "conv",
+        scale_shift: bool = False,
         embedding: str = "ho",
         index: str = "ddpm",
     ) -> None:
         super().__init__()
         factors, attended = numbers("multipliers", multipliers), numbers("attention", attention)
         check(width, factors, blocks, attended, dropout, groups)
-        check_taken(width, eps, head, embedding, index)
+        check_taken(eps, resample, embedding, index)
+        check_heads(width, head, heads)
         widths = [width * factor for factor in factors]
         first, last = widths[0], len(widths) - 1
-        style = Style(4 * first, groups or suitable_groups(width), eps, head, symmetric, dropout)
+        groups = groups or suitable_groups(width)
+        style = Style(4 * first, groups, eps, head, heads, symmetric, resample, scale_shift, dropout)
         self.embeds = INDICES[index]
         self.features, self.embedding, self.multiple = first, embedding, 2**last
 
@@ -137,14 +139,14 @@ class Down(Stage):
 
     def __init__(self, ins: list[int], width: int, style: Style, attention: bool, resize: bool):
         super().__init__(ins, width, style, len(ins) if attention else 0)
-        self.downsamplers = nn.ModuleList([Downsample(width, style.symmetric)] if resize else [])
+        self.downsamplers = nn.ModuleList([downsampler(width, style)] if resize else [])
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:  # type: ignore[override]
         for i in range(len(self.resnets)):
             h = self.block(i, h, e)
             skips.append(h)
         for downsample in self.downsamplers:
-            h = downsample(h)
+            h = downsample(h, e)
             skips.append(h)
         return h
 
@@ -154,83 +156,14 @@ class Up(Stage):
 
     def __init__(self, ins: list[int], width: int, style: Style, attention: bool, resize: bool):
         super().__init__(ins, width, style, len(ins) if attention else 0)
-        self.upsamplers = nn.ModuleList([Upsample(width)] if resize else [])
+        self.upsamplers = nn.ModuleList([upsampler(width, style)] if resize else [])
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:  # type: ignore[override]
         for i in range(len(self.resnets)):
             h = self.block(i, torch.cat([h, skips.pop()], dim=1), e)
         for upsample in self.upsamplers:
-            h = upsample(h)
+            h = upsample(h, e)
         return h
-
-
-class ResBlock(nn.Module):
-    """Two 3×3 convolutions after group norms, the embedding (B, dim) added between them, and a residual path."""
-
-    def __init__(self, channels: int, width: int, style: Style):
-        super().__init__()
-        self.norm1 = nn.GroupNorm(style.groups, channels, style.eps)
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.time_emb_proj = nn.Linear(style.dim, width)
-        self.norm2 = nn.GroupNorm(style.groups, width, style.eps)
-        self.dropout = nn.Dropout(style.dropout)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(channels, width, 1) if channels != width else None
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h += self.time_emb_proj(e)[:, :, None, None]  # in place: a convolution's output is not kept for its gradient
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        h += x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return h
-
-
-class Attention(nn.Module):
-    """Self-attention over all positions of a channels_last map, (B, C, H, W) -> the same, with a residual path."""
-
-    def __init__(self, width: int, style: Style):
-        super().__init__()
-        self.heads = width // (style.head or width)
-        self.group_norm = nn.GroupNorm(style.groups, width, style.eps)
-        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        qkv = pointwise(self.group_norm(x), self.to_q, self.to_k, self.to_v)
-        heads = qkv.permute(0, 2, 3, 1).reshape(b, height * width, 3, self.heads, c // self.heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        mixed = mixed.transpose(1, 2).reshape(b, height, width, c).permute(0, 3, 1, 2)
-        return pointwise(mixed, self.to_out[0]).add_(x)
-
-
-class Downsample(nn.Module):
-    """Halves height and width: a 3×3 convolution of stride 2, padded at the right and the bottom only, or all round."""
-
-    def __init__(self, width: int, symmetric: bool):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=int(symmetric))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x if self.conv.padding[0] else F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Doubles height and width: nearest-neighbour upsampling, then a 3×3 convolution.
-
-    The 9 pixels under the kernel are copies of at most 4. So it equals a transposed convolution of stride 2, whose 4×4
-    taps are sums of the 3×3 taps that meet the same pixel, at 4/9 of the work.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flipped = F.pad(self.conv.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
-        kernel = F.avg_pool2d(flipped, 2, stride=1, divisor_override=1)
-        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
 
 
 def index_features(index: Tensor, dim: int, embedding: str = "ho") -> Tensor:
@@ -244,12 +177,6 @@ def index_features(index: Tensor, dim: int, embedding: str = "ho") -> Tensor:
     return features if embedding == "ho" else features.roll(half, dims=-1)
 
 
-def pointwise(x: Tensor, *layers: nn.Module) -> Tensor:
-    """Linear layers on each pixel, outputs concatenated, as one 1×1 convolution (half the time)."""
-    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
-    return F.conv2d(x, weight[:, :, None, None], bias)
-
-
 def channels_last(x: Tensor) -> Tensor:
     """`x` in channels_last memory format."""
     return x.contiguous(memory_format=torch.channels_last)
@@ -260,14 +187,6 @@ def initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
-
-
-def zero_branch(module: nn.Module) -> None:
-    """Zero weights for the last layer of a residual branch, so that the block is the identity at first."""
-    if isinstance(module, ResBlock):
-        zeroed(module.conv2)
-    elif isinstance(module, Attention):
-        zeroed(module.to_out)
 
 
 def suitable_groups(width: int) -> int:
@@ -290,10 +209,21 @@ def check(width: int, factors: list[int], blocks: int, attended: list[int], drop
         raise UnblotError(f"ddpm_unet: groups {groups} do not divide width {width}; 0 chooses groups that do")
 
 
-def check_taken(width: int, eps: float, head: int, embedding: str, index: str) -> None:
+def check_taken(eps: float, resample: str, embedding: str, index: str) -> None:
     """Raises UnblotError for a value of these options that `DDPMUNet` does not have."""
-    if not 0 < eps < 1 or embedding not in EMBEDDINGS or index not in INDICES:
-        known = f"eps between 0 and 1, embedding {' or '.join(EMBEDDINGS)}, index {' or '.join(INDICES)}"
-        raise UnblotError(f"ddpm_unet: it has {known}; not {eps}, {embedding[:80]!r} and {index[:80]!r}")
+    if not 0 < eps < 1:
+        raise UnblotError(f"ddpm_unet: eps must be between 0 and 1, not {eps}")
+    named = {"resample": (resample, RESAMPLES), "embedding": (embedding, EMBEDDINGS), "index": (index, INDICES)}
+    for name, (value, known) in named.items():
+        if value not in known:
+            raise UnblotError(f"ddpm_unet: {name} is one of {', '.join(known)}, not {value[:80]!r}")
+
+
+def check_heads(width: int, head: int, heads: int) -> None:
+    """Raises UnblotError where attention heads do not share out the channels."""
+    if head and heads:
+        raise UnblotError(f"ddpm_unet: head={head} and heads={heads} say the same; give one of them")
+    if heads < 0 or (heads and width % heads):
+        raise UnblotError(f"ddpm_unet: heads {heads} do not divide width {width}")
     if head < 0 or (head and width % head):
         raise UnblotError(f"ddpm_unet: head {head} does not divide width {width}; 0 is one head over all channels")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unblot.nn import ddpm_unet, dit, mlp, unet
+from unblot.nn import ddpm_blocks, dit, mlp, unet
 
-BLOCKS = unet.Block, dit.Block, mlp.Block, ddpm_unet.ResBlock, ddpm_unet.Attention  # without side effects
+BLOCKS = unet.Block, dit.Block, mlp.Block, ddpm_blocks.ResBlock, ddpm_blocks.Attention  # without side effects
 
 
 def recompute(network: nn.Module) -> None:

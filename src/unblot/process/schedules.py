@@ -234,6 +234,12 @@ def schedule_index(spec: str) -> Index:
     return lambda level: _index_in(spec)(level)  # a network is also built where tensors have no values
 
 
+def rescaled_index(spec: str) -> Index:
+    """`schedule_index` in thousandths of the table, index · 1000/T, as networks of Nichol & Dhariwal may embed it."""
+    index, steps = schedule_index(spec), parse(SCHEDULES, spec, "schedule")[1]["steps"]
+    return lambda level: index(level) * (1000 / steps)
+
+
 @cache
 def _index_in(spec: str) -> Index:
     name, options = parse(SCHEDULES, spec, "schedule")

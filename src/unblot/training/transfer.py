@@ -35,7 +35,10 @@ OWN = {  # choices that the training of an adapter has of its own: the recipe is
     f.name for f in dataclasses.fields(TrainConfig) if f.metadata["group"] in ("optimisation", "run")
 }
 CLOSED = ("budget", "optimizer", "shard")  # ... but these
-PLACES = {"unet": ("multipliers", "blocks"), "ddpm_unet": ("multipliers", "blocks")}  # options that move layers
+PLACES = {
+    "unet": ("multipliers", "blocks"),
+    "ddpm_unet": ("multipliers", "blocks", "scale_shift"),
+}  # options that move layers
 LAST_BIAS = re.compile(r"network\.(embed_noise|time_embedding)\..*bias")  # the last of these adds to every label
 
 
