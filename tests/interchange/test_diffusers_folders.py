@@ -16,7 +16,8 @@ from pipelines import KINDS, LIBRARYS, NETWORK, exported, librarys, run_of
 from unblot.cli.parser import main
 from unblot.errors import UnblotError, UnblotNote
 from unblot.interchange.betas import SchedulerConfig
-from unblot.interchange.from_diffusers import config_of, import_run
+from unblot.interchange.from_diffusers import config_of
+from unblot.interchange.imports import import_run
 from unblot.interchange.unet2d import UNetConfig
 from unblot.nn import NETWORKS
 from unblot.process.levels import NoiseLevel
@@ -92,7 +93,7 @@ def test_the_librarys_euler_draws_our_pictures(kind, tmp_path):
 def test_export_import_export_is_the_same_to_the_last_byte(classes, tmp_path, monkeypatch):
     run = run_of(tmp_path / "run", classes=classes, augment="non_leaking", **KINDS["v"])
     first = exported(run, tmp_path / "first")
-    again = exported(load(import_run(first, tmp_path / "again")), tmp_path / "second")
+    again = exported(load(import_run(first, out=tmp_path / "again")), tmp_path / "second")
     assert files_of(first) == files_of(again)
     assert len(files_of(first)) == 8  # five, and a list of them in each folder
     picture = run.sample(2, steps=2, seed=3).array
@@ -105,7 +106,7 @@ def test_export_import_export_is_the_same_to_the_last_byte(classes, tmp_path, mo
 def test_a_network_of_the_library_computes_the_same_as_a_run(name, schedule, tmp_path):
     unet, scheduler = librarys(name), diffusers.DDPMScheduler(beta_schedule=schedule, clip_sample=False)
     diffusers.DDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "theirs")
-    run = load(import_run(tmp_path / "theirs", tmp_path / "run"))
+    run = load(import_run(tmp_path / "theirs", out=tmp_path / "run"))
     levels = build(SCHEDULES, run.config.train.schedule, "schedule")(torch.arange(1, 1001).double() / 1000)
     x = torch.randn(3, *run.config.shape)
     label = torch.tensor([0, 2, 1]) if name == "labels" else None
@@ -118,7 +119,7 @@ def test_a_network_of_the_library_computes_the_same_as_a_run(name, schedule, tmp
 
 def test_what_was_imported_is_exported_with_the_same_tensors(tmp_path):
     diffusers.DDIMPipeline(librarys("defaults"), diffusers.DDIMScheduler()).save_pretrained(tmp_path / "theirs")
-    out = exported(load(import_run(tmp_path / "theirs", tmp_path / "run")), tmp_path / "out")
+    out = exported(load(import_run(tmp_path / "theirs", out=tmp_path / "run")), tmp_path / "out")
     assert (out / UNET).read_bytes() == (tmp_path / "theirs" / UNET).read_bytes()
     theirs, ours = (json.loads((folder / "unet/config.json").read_text()) for folder in (tmp_path / "theirs", out))
     assert theirs == ours
@@ -150,7 +151,7 @@ def test_a_folder_of_2022_is_read_too(tmp_path):
     )
     weights = old(tmp_path)
     with pytest.warns(UnblotNote, match="threshold='static'"):
-        run = load(import_run(tmp_path, tmp_path / "run"))
+        run = load(import_run(tmp_path, out=tmp_path / "run"))
     assert run.config.train.solver == "ddpm:variance=beta"
     assert "index=ddpm" in run.config.train.network
     assert all((tensor == weights[name]).all() for name, tensor in run.denoiser.network.state_dict().items())
@@ -159,7 +160,7 @@ def test_a_folder_of_2022_is_read_too(tmp_path):
 def test_a_network_alone_is_taken_to_be_of_ddpm_and_that_is_said(tmp_path):
     librarys("ho").save_pretrained(tmp_path / "net")
     with pytest.warns(UnblotNote, match="no scheduler_config.json"):
-        config = load(import_run(tmp_path / "net", tmp_path / "run")).config
+        config = load(import_run(tmp_path / "net", out=tmp_path / "run")).config
     assert (config.train.parameterization, config.train.schedule) == ("eps", LINEAR)
 
 
@@ -197,7 +198,7 @@ def test_raw_weights_are_those_of_the_last_step(tmp_path, capsys):
         assert (tensor == last[f"weights/denoiser/network.{name}"]).all()
     averaged = load_file(exported(run, tmp_path / "averaged") / UNET)
     assert any((averaged[n] != last[f"weights/denoiser/network.{n}"]).any() for n in averaged)
-    import_run(tmp_path / "averaged", tmp_path / "again")
+    import_run(tmp_path / "averaged", out=tmp_path / "again")
     assert "keeps averaged weights alone; leave out --raw" in refused(
         capsys, "export", tmp_path / "again", "--to", "diffusers", "--raw"
     )
@@ -207,7 +208,7 @@ def test_an_imported_run_takes_the_data_that_it_is_given_and_trains_on_nothing_e
     scheduler = diffusers.DDPMScheduler(clip_sample=False)
     one = {"in_channels": 1, "out_channels": 1}
     diffusers.DDPMPipeline(librarys("ho", **one), scheduler).save_pretrained(tmp_path / "theirs")
-    folder = import_run(tmp_path / "theirs", tmp_path / "run")
+    folder = import_run(tmp_path / "theirs", out=tmp_path / "run")
     config = load(folder).config
     with pytest.raises(UnblotError, match="imported without the pictures"):
         data_of_run(config, folder, None, quiet=True)
@@ -225,7 +226,7 @@ def test_an_imported_run_takes_the_data_that_it_is_given_and_trains_on_nothing_e
 
 def test_an_imported_run_of_labels_draws_each_and_is_not_guided(tmp_path, capsys):
     diffusers.DDPMPipeline(librarys("labels"), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
-    run = load(import_run(tmp_path / "theirs", tmp_path / "run"))
+    run = load(import_run(tmp_path / "theirs", out=tmp_path / "run"))
     assert run.sample(3, label="all", steps=2).labels == [0, 1, 2]
     with pytest.raises(UnblotError, match="needs a model that was also trained without labels"):
         run.sample(1, label="0", steps=2, guidance=2.0)

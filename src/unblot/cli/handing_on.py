@@ -5,7 +5,7 @@ from typing import Any
 from unblot.cli.commands import say
 from unblot.cli.flags import Command, add_flags, add_path, add_run
 from unblot.config.card import CardConfig
-from unblot.config.export import ExportConfig
+from unblot.config.export import ExportConfig, ImportConfig
 from unblot.config.serving import ServeConfig
 from unblot.errors import UnblotError
 
@@ -75,12 +75,14 @@ def publish_command(args: dict[str, Any]) -> None:
 
 
 def import_command(args: dict[str, Any]) -> None:
-    """Make a run of a model that the library diffusers wrote: a folder of a DDPMPipeline, DDIMPipeline or PNDMPipeline,
-    or of a UNet2DModel alone. Sampling, edits and export work on it as on any run; evaluate, tune and distill with
-    pictures that --data names, since the folder does not say what the model learned from."""
-    from unblot.interchange.from_diffusers import import_run
+    """Make a run of a model from elsewhere. Of the library diffusers: a folder of a DDPMPipeline, DDIMPipeline or
+    PNDMPipeline, or of a UNet2DModel alone. Of improved-diffusion and guided-diffusion: a checkpoint, a .pt file, with
+    --size, and --heads or --head-channels. Sampling, edits and export work on it as on any run; evaluate, tune and
+    distill with pictures that --data names, since no model says what it learned from."""
+    from unblot.interchange.imports import import_run
 
-    folder = import_run(args["source"], args["out"], args["overwrite"])
+    source, out, overwrite = args.pop("source"), args.pop("out"), args.pop("overwrite")
+    folder = import_run(source, ImportConfig(**args), out, overwrite)
     say(f"the run is in {folder}\nnext      unblot sample {folder}")
 
 
@@ -105,8 +107,9 @@ def add_commands(command: Command) -> None:
     publish.add_argument("name", metavar="OWNER/NAME", help="what it is called there")
     publish.add_argument("--private", action="store_true", help="for your own eyes alone, where it is new")
     add_flags(publish, CardConfig)
-    usage = "FOLDER [--out RUN] [flags]"
-    taken = command("import", "make a run of a model of the library diffusers", import_command, usage)
-    add_path(taken, "source", metavar="FOLDER", help="a pipeline, or a UNet2DModel")
+    usage = "FOLDER|FILE [--out RUN] [flags]"
+    taken = command("import", "make a run of a model of diffusers or another trainer", import_command, usage)
+    add_path(taken, "source", metavar="FOLDER|FILE", help="a pipeline or a UNet2DModel, or a checkpoint")
     add_path(taken, "--out", metavar="RUN", help="run folder (default: a new one in runs/)")
     taken.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
+    add_flags(taken, ImportConfig)

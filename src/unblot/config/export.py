@@ -1,8 +1,8 @@
-"""The choices of `unblot export`."""
+"""The choices of `unblot export` and `unblot import`."""
 
 from dataclasses import dataclass
 
-from unblot.config.options import Checked, option, spacing_option, steps_option
+from unblot.config.options import SPEC, Checked, option, spacing_option, steps_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +19,28 @@ class ExportConfig(Checked):
     half: bool = option("keep the weights in float16: half the size", "export", default=False)
     steps: int | None = steps_option("sampler beside it")
     spacing: str | None = spacing_option("sampler beside it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(Checked):
+    """What the checkpoint of a network of improved-diffusion or guided-diffusion does not say of itself."""
+
+    size: str | None = option(
+        "height and width of its pictures (image_size there)", "checkpoint", "N or HxW", default=None
+    )
+    heads: int | None = option(
+        "number of its attention heads (num_heads there)", "checkpoint", "N", low=1, default=None
+    )
+    head_channels: int | None = option(
+        "channels of an attention head instead (num_head_channels there)", "checkpoint", "N", low=1, default=None
+    )
+    new_attention_order: bool = option("it was trained with use_new_attention_order", "checkpoint", default=False)
+    schedule: str | None = option(
+        "its schedule, as cosine:steps=4000 (default: linear, 1000 betas)", "checkpoint", SPEC, default=None
+    )
+    own_timesteps: bool = option(
+        "its network takes the indices of a schedule of other than 1000 steps as they are (rescale_timesteps False), "
+        "not in thousandths",
+        "checkpoint",
+        default=False,
+    )

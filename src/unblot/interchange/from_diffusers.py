@@ -8,17 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
-from unblot._version import __version__
-from unblot.config.options import MOST_STEPS
-from unblot.config.presets import resolve
-from unblot.config.schema import DataConfig, DataFacts, RunConfig
-from unblot.data.image_spec import colour_of
-from unblot.errors import UnblotError, arg, note
+from unblot.config.schema import RunConfig
+from unblot.errors import UnblotError, arg
 from unblot.interchange import betas, unet2d
 from unblot.interchange.betas import SchedulerConfig
+from unblot.interchange.imported import LABELS, Imported, Known, config_of_known, importing
 from unblot.interchange.pickled import read_pickled, state_dict
 from unblot.interchange.strangers import WAY_OUT, refuse_file
 from unblot.interchange.to_diffusers import (
@@ -32,19 +28,14 @@ from unblot.interchange.to_diffusers import (
     described,
 )
 from unblot.interchange.unet2d import UNetConfig
-from unblot.runs.folder import MODEL, create, fitted, refuse_run, save_model
 from unblot.system.files import read_tensors
-from unblot.system.folders import claimed, user_path
 from unblot.system.stored import convert_stored, read_stored
-from unblot.training.plan import written_out
 
 T = TypeVar("T")
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 PICKLED = "diffusion_pytorch_model.bin"
 NOT_OURS = "it is no config of diffusers"
-STD = 0.5  # of pictures in -1 … 1, where nothing is known of them
-LABELS = "class_embedding.weight"
 
 
 class Place(NamedTuple):
@@ -56,31 +47,16 @@ class Place(NamedTuple):
     class_of_scheduler: str = ""
 
 
-def import_run(source: str | Path, out: Path | None = None, overwrite: bool = False) -> Path:
-    """Makes a run of a folder of diffusers: its folder, by default a new one in runs/, which is returned.
+def read_folder(source: Path) -> Imported:
+    """The run that a folder of diffusers becomes.
 
-    Raises UnblotError for anything else, and for a model that no network here holds; then nothing is written.
+    Raises UnblotError for anything else, and for a model that no network here holds.
     """
-    source = user_path(source)
-    if out is not None:
-        refuse_run(out, overwrite)
-    if source.is_file():
-        refuse_file(source)
     place = find(source)
     weights, path = read_weights(place.unet)
-    try:
+    with importing(source):
         config, line = read_config(place, source, weights)
-    except UnblotError as e:
-        raise UnblotError(f"{str(source)!r} cannot be imported: {' '.join(str(e).split())[:400]}") from None
-    if config.data.num_labels and config.data.num_labels == _labels(weights):  # none of them stands for "no label"
-        weights[LABELS] = torch.cat([weights[LABELS], weights[LABELS].mean(0, keepdim=True)])
-    denoiser = fitted(config, {f"network.{name}": tensor for name, tensor in weights.items()}, path)
-    with claimed(out, Path("runs") / config.data.name) as folder:
-        create(folder, config, overwrite)
-        save_model(folder / MODEL, config, denoiser.state_dict())
-    if line:
-        note(line)
-    return folder
+    return Imported(config, weights, path, (line,) if line else ())
 
 
 def find(folder: Path) -> Place:
@@ -149,34 +125,18 @@ def read_config(place: Place, source: Path, weights: Mapping[str, Tensor]) -> tu
 def config_of(unet: UNetConfig, scheduler: SchedulerConfig, name: str) -> RunConfig:
     """The config of a run of a network and a scheduler, of pictures that are not known. Raises as `read_config`."""
     schedule = betas.schedule_of(scheduler)
-    (height, width), channels, labels = unet.size, unet.in_channels, unet.num_class_embeds or 0
-    values = {"dtype": "uint8", "offset": [127.5] * channels, "scale": [127.5] * channels, "alpha": channels == 4}
-    facts = DataFacts(
-        name=name,
-        channels=channels,
-        height=height,
-        width=width,
-        classes=tuple(map(str, range(labels))),
-        values=values,
-        std=STD,
-        count=0,
-        fingerprint="",
+    return config_of_known(
+        Known(
+            name=name,
+            network=unet2d.network_of(unet, betas.index_of(schedule)),
+            schedule=schedule,
+            parameterization=betas.parameterization_of(scheduler),
+            solver=betas.solver_of(scheduler),
+            channels=unet.in_channels,
+            size=unet.size,
+            labels=unet.num_class_embeds or 0,
+        )
     )
-    choices: dict[str, Any] = {
-        "preset": "ddpm",
-        "network": unet2d.network_of(unet, betas.index_of(schedule)),
-        "parameterization": betas.parameterization_of(scheduler),
-        "schedule": schedule,
-        "times": "stratified",
-        "label_dropout": 0.0,
-        "solver": betas.solver_of(scheduler),
-        "sampling_steps": min(scheduler.num_train_timesteps, MOST_STEPS),
-    }
-    train = written_out(resolve(facts, choices))
-    source = DataConfig(
-        data=name, size=f"{height}x{width}", colour=colour_of(channels), unlabelled=not labels, uncaptioned=True
-    )
-    return RunConfig(source, facts, train, __version__)
 
 
 def _labels(weights: Mapping[str, Tensor]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
 
@@ -10,10 +10,13 @@ from unblot.errors import UnblotError, printable
 from unblot.interchange.pickled import read_pickled
 
 PICKLED = {".pt", ".pth", ".ckpt", ".bin"}
-WAY_OUT = "unblot imports a folder of diffusers with a UNet2DModel: its config.json and its weights"
+WAY_OUT = (
+    "unblot imports a folder of diffusers with a UNet2DModel, its config.json and its weights, or a checkpoint of "
+    "improved-diffusion or guided-diffusion"
+)
 
 
-def refuse_file(path: Path) -> None:
+def refuse_file(path: Path) -> NoReturn:
     """Raises UnblotError that says what this file is, and why it cannot be imported."""
     if path.suffix == ".safetensors":
         try:
@@ -43,23 +46,11 @@ def reason_of(found: Mapping[Any, Any]) -> str:
             "a checkpoint of denoising-diffusion-pytorch, whose Unet has linear attention, RMS norms and a first "
             "convolution of 7x7, which no network here computes"
         )
-    if "input_blocks.0.0.weight" in names:
-        return f"a network of improved-diffusion or guided-diffusion, {_nichol(found)}"
+    if {"state", "param_groups"} <= set(names):
+        return "the state of an optimizer, without the weights of the network"
     if "conv_in.weight" in names and "time_embedding.linear_1.weight" in names:
         return "the weights of a network of diffusers without the config.json that belongs to them"
     if "state_dict" in names:
         return "a checkpoint of a trainer that unblot does not know"
     shown = printable(", ".join(names[:3])[:80])
     return f"of a network that unblot does not know, with tensors such as {shown}" if names else "without named tensors"
-
-
-def _nichol(found: Mapping[Any, Any]) -> str:
-    """What a UNetModel of Nichol & Dhariwal has that ddpm_unet lacks, as far as its tensors' shapes tell."""
-    shapes = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in found.items()}
-    level, channels = shapes.get("middle_block.0.emb_layers.1.weight"), shapes.get("middle_block.0.out_layers.3.weight")
-    first, last = shapes.get("input_blocks.0.0.weight"), shapes.get("out.2.weight")
-    if level and channels and level[0] == 2 * channels[0]:
-        return "whose blocks scale and shift their channels by the level, where those of ddpm_unet add to them"
-    if first and last and len(first) > 1 and last[0] == 2 * first[1]:
-        return "which learns its variance, in another form than any objective here"
-    return "which does not say its number of attention heads; convert it to diffusers, whose config.json does"
