@@ -67,6 +67,39 @@ def test_a_distilled_run_is_exported_whole(to, tmp_path):
         export_run(run, ExportConfig(to=to, steps=4), tmp_path / "other")
 
 
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory):
+    """A run in latents of colour pictures of 9x11 pixels, no multiple of the factor."""
+    folder = captioned_folder(tmp_path_factory.mktemp("data"), (9, 11), ("",))
+    chosen = {"latent": True, "latent_width": 8, "latent_steps": 4, "uncaptioned": True, "clusters": 0}
+    run = unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "latent", **TINY, **chosen, **NETWORKS["unet"])
+    return shaken(run)
+
+
+def test_a_run_in_latents_is_exported_with_its_decoder(latent, tmp_path):
+    out, worst = export_run(latent, ExportConfig(steps=3), tmp_path / "onnx")
+    assert worst < 1e-5
+    assert (out / "decoder.onnx").is_file()
+    drawn, samples = draw(out, noise_of(latent, 3)), latent.sample(3, steps=3, solver="ddim").array
+    assert drawn.shape == samples.shape == (3, 3, 9, 11)
+    assert np.abs(drawn.astype(int) - samples).max() <= 1
+    assert len(np.unique(samples)) > 3
+    out, worst = export_run(latent, ExportConfig(to="torch"), tmp_path / "torch")
+    assert worst < 1e-5
+    assert (out / "decoder.pt2").is_file()
+
+
+def test_a_distilled_run_in_latents_is_exported_whole_with_its_decoder_in_it(latent, tmp_path):
+    few = {"steps": 2, "batch_size": 8, "preview_every": 0, "quiet": True}
+    run = shaken(unblot.distill(latent.path, out=tmp_path / "run", nfe=1, **few))
+    out, worst = export_run(run, ExportConfig(), tmp_path / "onnx")
+    assert worst < 1e-5
+    assert not (out / "decoder.onnx").exists()
+    drawn, samples = draw(out, noise_of(run, 2)), run.sample(2).array
+    assert drawn.shape == samples.shape == (2, 3, 9, 11)
+    assert np.abs(drawn.astype(int) - samples).max() <= 1
+
+
 def test_a_run_without_labels_whose_network_embeds_its_own_indices(tmp_path):
     network = "ddpm_unet:width=16,multipliers=1,blocks=1,attention=0,head=8,index=schedule"
     choices = {"network": network, "preset": "ddpm", "schedule": "cosine:steps=50", "parameterization": "v"}
@@ -101,7 +134,7 @@ def test_half_weights_and_a_program_of_torch(captioned, tmp_path):
 
 
 def test_a_file_that_differs_is_refused_and_nothing_is_left(captioned, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "difference", lambda run, exported: 2e-4)
+    monkeypatch.setattr(export, "difference", lambda *given: 2e-4)
     with pytest.raises(unblot.UnblotError, match=r"differs from the run's by 0\.0002"):
         export_run(captioned, ExportConfig(to="torch"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

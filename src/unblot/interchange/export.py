@@ -2,6 +2,7 @@
 
     model.onnx or model.pt2   x0_hat of x (B, C, H, W), alpha (B,), sigma (B,) [, label (B,)] [, tokens (B, L)];
                               of a distilled run pictures of noise (B, C, H, W) [, label (B,)] [, tokens (B, L)]
+    decoder.onnx or .pt2      of a run in latents: pictures of its x0_hat
     sampler.json              the levels, the map to stored values, the classes
     sample.py, prior.npz      a sampler in NumPy, and what it starts from (ONNX)
     tokenizer.json            of a run that reads captions, for the library tokenizers; texts are normalised first
@@ -24,7 +25,7 @@ from unblot.config.export import ExportConfig
 from unblot.config.sampling import SampleConfig
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
-from unblot.interchange.exported import examples, input_names, levels_of, plain
+from unblot.interchange.exported import Part, input_names, levels_of, parts_of
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
 from unblot.process.spectrum import cosines
@@ -33,7 +34,7 @@ from unblot.system.folders import begin_folder, claimed, remove_recorded
 from unblot.text.frozen import FrozenEncoder
 
 SAMPLER, SCRIPT, PRIOR, TOKENIZER = "sampler.json", "sample.py", "prior.npz", "tokenizer.json"
-FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 MOST = {False: 1e-4, True: 1e-2}  # difference of x0_hat, in the network's range, with float32 and with half weights
 TRIED = (1, 5)  # numbers of pictures that the exported file is compared with the run on
 TRACED = 3  # pictures in the call that is traced
@@ -44,25 +45,24 @@ Exported = Callable[[Sequence[Tensor]], np.ndarray]  # the exported denoiser: in
 def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrite: bool = False) -> tuple[Path, float]:
     """Writes a run for another runtime into a folder, by default a new one; the folder, and the largest difference.
 
-    Raises UnblotError for a run of latents, and where the exported denoiser differs from the run's
-    by more than MOST; then nothing is left.
+    Raises UnblotError where what was exported differs from the run's by more than MOST; then nothing is left.
     """
-    run.config.need_pixels("export")
     if isinstance(run.denoiser.text_encoder, FrozenEncoder):
         raise UnblotError("this run reads captions with a published encoder, which is not exported; use an own encoder")
-    if config.to not in FILES:
-        raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join([*FILES, 'diffusers'])}")
+    if config.to not in ENDINGS:
+        raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join([*ENDINGS, 'diffusers'])}")
     if config.half and config.to != "onnx":
         raise UnblotError(f"{arg('half')} is for {arg('to', 'onnx')} alone")
-    extra = [SCRIPT, PRIOR] if config.to == "onnx" else []
-    names = [FILES[config.to], SAMPLER, *extra, *([TOKENIZER] if run.config.data.text else [])]
+    extra, parts = [SCRIPT, PRIOR] if config.to == "onnx" else [], parts_of(run)
+    files = {name: f"{name}{ENDINGS[config.to]}" for name in parts}
+    names = [*files.values(), SAMPLER, *extra, *([TOKENIZER] if run.config.data.text else [])]
     levels = sampling_levels(run, config)
     sampler = describe_sampling(run, levels)
     with claimed(out, Path(f"{run.path.resolve().name}-{config.to}")) as folder:
         begin_folder(folder, names, {"run": run.path.resolve().name, "to": config.to, "half": config.half}, overwrite)
-        path = folder / FILES[config.to]
-        exported = (_to_onnx if config.to == "onnx" else _to_torch)(run, path, config.half)
-        worst = difference(run, exported)
+        written, worst = (_to_onnx if config.to == "onnx" else _to_torch), 0.0
+        for name, part in parts.items():
+            worst = max(worst, difference(run, part, written(run, part, folder / files[name], config.half)))
         if not worst <= MOST[config.half]:
             remove_recorded(folder)
             raise UnblotError(
@@ -82,13 +82,13 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
     return folder, worst
 
 
-def difference(run: Run, exported: Exported) -> float:
-    """The largest difference of x0_hat between an exported denoiser and the run's, as a share of its size where > 1."""
-    module, worst = plain(run), 0.0
+def difference(run: Run, part: Part, exported: Exported) -> float:
+    """The largest difference of what an exported part and the run's compute, as a share of its size where > 1."""
+    worst = 0.0
     for n in TRIED:
-        inputs = examples(run, n, seed=n)
+        inputs = part.examples(n, n)
         with torch.no_grad():
-            x0 = module(*(given.to(run.device) for given in inputs)).cpu().numpy()
+            x0 = part.module(*(given.to(run.device) for given in inputs)).cpu().numpy()
         wrong = np.abs(exported(inputs) - x0).max() / max(1.0, np.abs(x0).max())
         worst = max(worst, float(wrong)) if np.isfinite(wrong) else float("inf")
     return worst
@@ -136,21 +136,19 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
     }
 
 
-def _program(run: Run) -> torch.export.ExportedProgram:
-    """The traced denoiser, on the CPU, for any number of pictures."""
-    inputs, batch = examples(run, TRACED), {0: torch.export.Dim("batch")}
+def _program(run: Run, part: Part) -> torch.export.ExportedProgram:
+    """The traced part, on the CPU, for any number of pictures."""
+    inputs, batch = part.examples(TRACED, 0), {0: torch.export.Dim("batch")}
     run.denoiser.cpu()
-    module = plain(run)
     with torch.no_grad():
-        module(*inputs)  # what is computed once and kept, such as tables, is not part of the program
-    named = 3 if run.config.distill is None else 1
-    more = (batch,) * (len(inputs) - named)
-    shapes = (batch,) * named + ((more,) if more else ())
-    return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+        part.module(*inputs)  # what is computed once and kept, such as tables, is not part of the program
+    more = (batch,) * part.shown
+    shapes = (batch,) * (len(inputs) - part.shown) + ((more,) if more else ())
+    return torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False)
 
 
-def _to_torch(run: Run, path: Path, half: bool) -> Exported:
-    torch.export.save(_program(run), path)
+def _to_torch(run: Run, part: Part, path: Path, half: bool) -> Exported:
+    torch.export.save(_program(run, part), path)
     module = torch.export.load(path).module()
 
     def exported(inputs: Sequence[Tensor]) -> np.ndarray:
@@ -160,7 +158,7 @@ def _to_torch(run: Run, path: Path, half: bool) -> Exported:
     return exported
 
 
-def _to_onnx(run: Run, path: Path, half: bool) -> Exported:
+def _to_onnx(run: Run, part: Part, path: Path, half: bool) -> Exported:
     import onnxruntime
 
     logger = logging.getLogger("torch.onnx")
@@ -170,7 +168,7 @@ def _to_onnx(run: Run, path: Path, half: bool) -> Exported:
         logger.setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
-                _program(run), dynamo=True, input_names=input_names(run), output_names=["x0"], verbose=False
+                _program(run, part), dynamo=True, input_names=part.inputs, output_names=[part.output], verbose=False
             )
         finally:
             logger.setLevel(level)

@@ -1,17 +1,33 @@
-"""A run as other runtimes see it, plain tensors in and out: its denoiser, or all of a distilled one."""
+"""A run as other runtimes see it, plain tensors in and out: its denoiser, or all of a distilled one; its decoder."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unblot.config.sampling import SampleConfig
 from unblot.denoiser import Condition, Denoiser
+from unblot.nn.autoencoder import Autoencoder
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.run import Run
 from unblot.sampling.settings import SamplerConfig
 from unblot.specs import build
+
+
+class Part(NamedTuple):
+    """A file of an export. inputs: names of what the module takes; shown: how many of them, the last, are conditions.
+
+    examples: inputs of n pictures, from a seed, to trace and to compare with.
+    """
+
+    module: nn.Module
+    inputs: list[str]
+    output: str
+    shown: int
+    examples: Callable[[int, int], tuple[Tensor, ...]]
 
 
 class PlainDenoiser(nn.Module):
@@ -33,12 +49,13 @@ class PlainDenoiser(nn.Module):
 
 
 class PlainSampler(nn.Module):
-    """Pictures (B, C, H, W) in the network's range of standard normal noise (B, C, H, W), by first-order steps over
-    levels (N + 1,), noisiest first; then follows what they show, as for `PlainDenoiser`.
+    """Pictures (B, C, H, W) in the network's range of standard normal noise (B, C, H, W), of latents (B, c, h, w), by
+    first-order steps over levels (N + 1,), noisiest first; then follows what they show, as for `PlainDenoiser`.
     """
 
-    def __init__(self, denoiser: Denoiser, levels: NoiseLevel):
+    def __init__(self, denoiser: Denoiser, levels: NoiseLevel, size: tuple[int, int]):
         super().__init__()
+        self.decoder = None if denoiser.autoencoder is None else PlainDecoder(denoiser.autoencoder, size)
         self.denoise = PlainDenoiser(denoiser)
         self.levels = list(zip(levels.alpha.tolist(), levels.sigma.tolist(), strict=True))
         self.prior = denoiser.prior(levels.at(0))
@@ -48,14 +65,40 @@ class PlainSampler(nn.Module):
         for (alpha, sigma), (next_alpha, next_sigma) in pairwise(self.levels):
             x0 = self.denoise(x, alpha * one, sigma * one, *shown)
             x = next_alpha * x0 + next_sigma * ((x - alpha * x0) / sigma)
-        return x
+        return x if self.decoder is None else self.decoder(x)
+
+
+class PlainDecoder(nn.Module):
+    """Pictures (B, C, H, W) of this height and width, in the network's range, of latents (B, c, h, w)."""
+
+    def __init__(self, autoencoder: Autoencoder, size: tuple[int, int]):
+        super().__init__()
+        self.autoencoder, self.size = autoencoder, size
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.autoencoder.decode(z, *self.size)
+
+
+def parts_of(run: Run) -> dict[str, Part]:
+    """What is exported of a run, by the names of the files: the model, and the decoder of latents beside a denoiser.
+
+    A distilled run, which knows its own levels alone, is one model from noise to pictures.
+    """
+    shown = len(input_names(run)) - (3 if run.config.distill is None else 1)
+    output = "x0" if run.config.distill is None or run.config.latent is None else "pictures"
+    parts = {"model": Part(plain(run), input_names(run), output, shown, lambda n, seed: examples(run, n, seed))}
+    if run.denoiser.autoencoder is not None and run.config.distill is None:
+        decoder = PlainDecoder(run.denoiser.autoencoder, run.config.data.shape[1:]).eval()
+        parts["decoder"] = Part(decoder, ["x0"], "pictures", 0, lambda n, seed: examples(run, n, seed)[:1])
+    return parts
 
 
 def plain(run: Run) -> nn.Module:
     """What is exported of a run: its denoiser, or, of a distilled one, which knows its own levels alone, all of it."""
     if run.config.distill is None:
         return PlainDenoiser(run.denoiser).eval()
-    return PlainSampler(run.denoiser, levels_of(run, run.sampler(SampleConfig()))).eval()
+    levels = levels_of(run, run.sampler(SampleConfig()))
+    return PlainSampler(run.denoiser, levels, run.config.data.shape[1:]).eval()
 
 
 def levels_of(run: Run, sampler: SamplerConfig) -> NoiseLevel:

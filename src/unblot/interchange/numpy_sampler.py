@@ -39,6 +39,9 @@ def draw(
         (x0,) = network.run(None, {"x": x, **level, **shown})
         eps = (x - alpha * x0) / sigma
         x = (next_alpha * x0 + next_sigma * eps).astype(np.float32)
+    if (folder / "decoder.onnx").exists():  # x0 is latents
+        decoder = onnxruntime.InferenceSession(str(folder / "decoder.onnx"), providers=["CPUExecutionProvider"])
+        (x,) = decoder.run(None, {"x0": x})
     scale, offset = (np.array(about[name]).reshape(-1, 1, 1) for name in ("scale", "offset"))
     stored = x.astype(np.float64) * scale + offset
     low, high = about["limits"] or (-np.inf, np.inf)
