@@ -1,6 +1,7 @@
 """What a release says of itself agrees, and what its checks run exists."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import unblot
@@ -32,3 +33,15 @@ def test_checks_of_a_push_make_what_can_be_made() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     steps = (ROOT / ".github" / "workflows" / "check.yml").read_text() + (ROOT / ".ci" / "run").read_text()
     assert {"check", "docs", "package", "demo"} <= set(re.findall(r"\bmake (\w+)", steps)) <= targets
+
+
+def test_the_wheel_holds_all_that_is_no_code() -> None:
+    """Templates, styles, scripts and the marker of types by patterns; and each folder of code is a package."""
+    package = ROOT / "src" / "unblot"
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["unblot"]
+    held = {found for pattern in patterns for found in package.glob(pattern)}
+    others = {file for file in package.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert others <= held
+    assert package / "py.typed" in held
+    assert all((folder / "__init__.py").exists() for folder in {file.parent for file in package.rglob("*.py")})
