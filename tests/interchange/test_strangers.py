@@ -115,7 +115,7 @@ def test_pipelines_of_another_kind(pipeline, capsys):
 
 
 def test_places_without_a_model(pipeline, tmp_path, capsys):
-    assert "there is no folder" in told(capsys, tmp_path / "nothing")
+    assert "there is no folder or file" in told(capsys, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     assert "neither model_index.json nor config.json" in told(capsys, tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("a text")

@@ -78,7 +78,7 @@ def lines(model: UNetModel, choices: ImportConfig, schedule: str) -> list[str]:
         )
     if model.learned_variance:
         told.append("its learned variance is left out, since the solvers here take the estimate of the picture alone")
-    told.append(f"those trainers keep x0_hat in range; sample with {arg('threshold', 'static')} to do the same")
+    told.append(f"its trainer keeps x0_hat in range; sample with {arg('threshold', 'static')} to do the same")
     return told
 
 

@@ -65,7 +65,7 @@ def find(folder: Path) -> Place:
     Raises UnblotError where there is none, or another one.
     """
     if not folder.is_dir():
-        raise UnblotError(f"there is no folder {str(folder)!r}; {WAY_OUT}")
+        raise UnblotError(f"there is no folder or file {str(folder)!r}; {WAY_OUT}")
     if not (folder / INDEX).is_file():
         if not (folder / CONFIG).is_file():
             for path in sorted(folder.glob("*.safetensors")):

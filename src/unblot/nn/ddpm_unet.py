@@ -80,8 +80,17 @@ class DDPMUNet(nn.Module):
         self.conv_in = nn.Conv2d(channels, first, 3, padding=1)
         self.time_embedding = TwoLayers(first, style.dim)
         self.class_embedding = LabelEmbedding(num_classes, style.dim) if num_classes else None
+        self._add_stages(widths, blocks, attended, style)
+        self.conv_norm_out = nn.GroupNorm(style.groups, first, eps)
+        self.conv_out = nn.Conv2d(first, out_channels, 3, padding=1)
+        self.apply(initialise)
+        self.apply(zero_branch)
+        zeroed(self.conv_out)
+
+    def _add_stages(self, widths: list[int], blocks: int, attended: list[int], style: Style) -> None:
+        """The stages going down, in the middle and going up; widths: channels of each level."""
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
-        c, skips = first, [first]
+        c, skips, last = widths[0], [widths[0]], len(widths) - 1
         for level, w in enumerate(widths):
             ins = [c] + [w] * (blocks - 1)
             self.down_blocks.append(Down(ins, w, style, level in attended, level < last))
@@ -92,11 +101,6 @@ class DDPMUNet(nn.Module):
             ins = [below + skips.pop() for below in [c] + [w] * blocks]
             self.up_blocks.append(Up(ins, w, style, level in attended, level > 0))
             c = w
-        self.conv_norm_out = nn.GroupNorm(style.groups, first, eps)
-        self.conv_out = nn.Conv2d(first, out_channels, 3, padding=1)
-        self.apply(initialise)
-        self.apply(zero_branch)
-        zeroed(self.conv_out)
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
         x, crop = pad_to_multiple(x, self.multiple)
