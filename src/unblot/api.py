@@ -229,7 +229,12 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
         run.config.need_pixels(arg("ode", config.ode))
     must_be_writable(run.path / REPORT)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
-    return sampled_and_evaluated(run, dataset, config, options, print if not quiet else lambda line: None, join_group())
+
+    def note(line: str) -> None:
+        if not quiet:
+            print(f"note: {line}")
+
+    return sampled_and_evaluated(run, dataset, config, options, note, join_group())
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:
@@ -242,7 +247,8 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     from unblot.evaluation.ema_std import best
 
     path, config = user_path(path), EmaConfig(**choices)
-    snapshots, run = Snapshots(path), load(path, config.device)
+    run = load(path, config.device)
+    snapshots = Snapshots(path)
     must_be_writable(path)
     std = config.std
     if std is None:

@@ -152,6 +152,16 @@ def test_a_dry_run_says_what_decides_each_choice_and_writes_no_run(capsys, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_with_a_budget_shows_no_value_that_trial_steps_will_find(capsys):
+    assert main(["train", "digits", "--dry-run", "--budget", "1h", "--preview-every", "7"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("--"))
+    later = "-  (trial steps, when training starts)"
+    assert {told[f"--{name}"] for name in ("network", "steps", "batch-size", "checkpoint-every")} == {later}
+    assert told["--preview-every"] == "7  (given)"
+    assert main(["train", "digits", "--dry-run", "--budget", "1h", "--preset", "ddpm"]) == 0
+    assert "--network           ddpm_unet" in capsys.readouterr().out
+
+
 def test_shells_get_a_completion_script():
     done = subprocess.run(
         [sys.executable, "-m", "unblot", "--print-completion", "bash"], capture_output=True, text=True, check=True

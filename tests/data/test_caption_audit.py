@@ -59,7 +59,7 @@ def test_advice_follows_from_the_captions(tmp_path: Path) -> None:
         f"1 caption of more than {READ} words",
     ):
         assert sentence in advice
-    assert "captions    7 captions of 7 of 8 pictures, 2 … 49 words, middle 2; 2 different" in pages.text(audit)
+    assert "captions    7 captions of 7 of 8 pictures, 2 … 49 words, median 2; 2 different" in pages.text(audit)
     assert "repeated" in pages.page(audit, data)
     assert json.loads(json.dumps(audit.to_dict()))["captions"]["commonest"] == {"a fox": 6}
     none = audit_dataset(dataclasses.replace(data, captions=None), near=False)

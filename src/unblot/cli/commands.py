@@ -139,11 +139,13 @@ def ema_command(args: dict[str, Any]) -> None:
 
     name = "distance" if args.get("by") == "distance" else "held-out loss"
 
+    heading = [f"{'EMA std':<7} {name:>14} {'profile error':>14}"]
+
     def show(row: EmaCandidate) -> None:
+        if heading:  # only now is it known that there is something to show
+            print(heading.pop())
         print(f"{row.std:<7} {row.metric:>14.5f} {row.error:>14.1%}")
 
-    if args.get("std") is None:
-        print(f"{'EMA std':<7} {name:>14} {'profile error':>14}")
     run = api.choose_ema(args.pop("run"), report=show, **args)
     say(f"{run.path / MODEL} now has the average {run.config.train.ema}")
 

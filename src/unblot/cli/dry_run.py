@@ -10,7 +10,7 @@ from unblot.errors import flag
 def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     """Every choice of a run with what decides it, in lines."""
     from unblot import api
-    from unblot.config.presets import reasons
+    from unblot.config.presets import found_by_trial_steps, reasons
     from unblot.runs.origin import describe_origin
     from unblot.system.memory import in_words
     from unblot.training.memory import planned_bytes
@@ -26,14 +26,13 @@ def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
             for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip
     why = reasons(facts, given)
-    if train.budget:
-        why |= dict.fromkeys(
-            sorted({"network", "steps", "batch_size"} - set(given)), "trial steps, when training starts"
-        )
+    later = found_by_trial_steps(facts, train) - set(given) if train.budget else set()
+    why |= dict.fromkeys(sorted(later), "trial steps, when training starts")
     if config.origin is not None:
         why |= dict.fromkeys(config.origin.choices, "of the run that it begins with")
         yield describe_origin(config.origin)
-    rows += [(name, getattr(train, name), reason) for name, reason in why.items()]
+    # What trial steps will find has a placeholder until then, which nobody should take for the plan.
+    rows += [(name, None if name in later else getattr(train, name), reason) for name, reason in why.items()]
     width = max(len(flag(name)) for name, *_ in rows)
     for name, value, reason in rows:
         yield f"{flag(name):<{width}}  {'-' if value in (None, '') else value}  ({reason})"

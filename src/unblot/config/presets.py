@@ -165,6 +165,13 @@ def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
     return tuple(_unet_for(data, width) for width in (WIDTHS_TINY if _side(data) <= TINY else WIDTHS))
 
 
+def found_by_trial_steps(data: DataFacts, train: TrainConfig) -> set[str]:
+    """The fields that a run with a budget decides only when its training starts, where they are not given."""
+    free_batch = {"batch_size"} if train.preset == "default" else set()
+    free_network = {"network"} if len(ladder(data, train.preset)) > 1 else set()
+    return {"steps", *FROM_THE_STEPS, *free_batch, *free_network}
+
+
 def _side(data: DataFacts) -> int:
     return max(data.height, data.width)
 

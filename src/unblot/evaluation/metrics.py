@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unblot.data.split import AT_LEAST
 from unblot.evaluation.coverage import class_counts, covering, share_distance
 from unblot.evaluation.distances import (
     RESAMPLES,
@@ -156,7 +157,8 @@ def _for_a_line(dims: int) -> Least:
 
 
 def _for_neighbours(dims: int) -> Least:
-    return 50, 50
+    """The least numbers for nearest neighbours: what a split holds out of some hundred pictures is enough."""
+    return AT_LEAST, AT_LEAST
 
 
 MEASURES = [

@@ -55,7 +55,7 @@ def facts(found: DatasetAudit) -> list[tuple[str, str]]:
 def _caption_facts(found: CaptionAudit, count: int) -> list[tuple[str, str]]:
     """Names and values of what the captions say."""
     number = f"{counted(found.captions, 'caption')} of {found.pictures} of {counted(count, 'picture')}"
-    lengths = f"{found.shortest} … {found.longest} words, middle {found.middle:g}"
+    lengths = f"{found.shortest} … {found.longest} words, median {found.middle:g}"
     rows = [("captions", f"{number}, {lengths}; {found.distinct} different")]
     rows += [("words", f"{found.words} different: {_counts(found.common)}")]
     if found.rare_words:

@@ -216,7 +216,7 @@ def _learning(report: dict[str, Any]) -> Answer:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The report for the terminal: the questions with their answers, and what could not be measured."""
+    """The report for the terminal: the questions with their answers."""
     data = report["data"]
     lines = [
         f"{report['run']}: {counted(report['count'], 'sample')}, {data['training']} training and {data['held_out']}"
@@ -227,7 +227,7 @@ def summary(report: dict[str, Any]) -> str:
     bits = bits_per_dim(report, "held_out")
     if bits is not None:
         lines += [f"{'How probable?':<22} at most {number(bits)} bits per dimension for held-out pictures"]
-    return "\n".join(map(printable, [*lines, *(f"note: {line}" for line in report["notes"])]))
+    return "\n".join(map(printable, lines))
 
 
 def bits_per_dim(report: dict[str, Any], part: str) -> dict[str, Any] | None:

@@ -146,9 +146,11 @@ def choose(
     steps = trial.steps_in(controller.budget - controller.used())
     if steps < LEAST_STEPS:
         least = math.ceil((controller.used() + LEAST_STEPS * trial.step_seconds) * 1.2)
+        # The smallest network that is known to work is tried already, unless another was given.
+        smaller = arg("network" if "network" in choices else "batch_size")
         raise UnblotError(
             f"{arg('budget', format_seconds(controller.budget))} is too short: a step of {trial.config.train.network} "
-            f"takes {trial.step_seconds:.1f} seconds here; give at least {least}s, or a smaller {arg('network')}"
+            f"takes {trial.step_seconds:.1f} seconds here; give at least {least}s, or a smaller {smaller}"
         )
     decided = {"network": chosen.train.network, "batch_size": chosen.train.batch_size}
     every = _intervals(trial, steps, controller.budget)

@@ -16,7 +16,7 @@ from unblot.data.values import ValueMap
 from unblot.system.files import checksum
 from unblot.system.stored import signed, unsigned
 
-FITTED = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}
+FITTED = {"crop": "resized and cropped", "pad": "resized and padded", "stretch": "stretched"}
 
 
 @dataclass(frozen=True)
