@@ -401,7 +401,9 @@ def test_times_have_fractions_and_several_units():
 
 def test_a_budget_that_allows_next_to_no_steps_is_refused(monkeypatch, tmp_path):
     Machine(monkeypatch, lambda trainer, now: 2.0)
-    with pytest.raises(UnblotError, match=r"budget='20s' is too short: a step of unet.* takes 2\.0 seconds here.* or a smaller network"):
+    with pytest.raises(
+        UnblotError, match=r"budget='20s' is too short: a step of unet.* takes 2\.0 seconds here.* or a smaller network"
+    ):
         api.train("digits", out=tmp_path / "run", quiet=True, budget="20s", network=TINY)
     with pytest.raises(UnblotError, match="or a smaller batch_size"):
         api.train("digits", out=tmp_path / "run", quiet=True, budget="20s")
