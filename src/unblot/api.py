@@ -16,7 +16,7 @@ from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
 from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, printable
 from unblot.nn.own import import_named
 from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, save_model, write_run_config
 from unblot.runs.labels import choose_labels
@@ -232,7 +232,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
 
     def note(line: str) -> None:
         if not quiet:
-            print(f"note: {line}")
+            print(f"note: {printable(line)}")
 
     return sampled_and_evaluated(run, dataset, config, options, note, join_group())
 
