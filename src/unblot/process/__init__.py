@@ -79,6 +79,7 @@ __getattr__ = names_from(
             "transition",
         ),
         "unblot.process.parameterizations": ("PARAMETERIZATIONS", "Parameterization", "network_target"),
+        "unblot.process.prior": ("Prior",),
         "unblot.process.randomness": ("generator", "normal", "picture_generators"),
         "unblot.process.schedules": (
             "SCHEDULES",
