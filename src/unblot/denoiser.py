@@ -10,13 +10,11 @@ from unblot.nn.autoencoder import Autoencoder
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.prior import Prior
-from unblot.process.schedules import Index, ddpm_index
+from unblot.process.schedules import INDICES, Index, ddpm_index
 from unblot.process.spectrum import Spectrum
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
 from unblot.text.tokenizer import PAD
-
-INDICES = "ddpm_index", "schedule_index", "rescaled_index"  # what a network may embed instead of log(sigma/alpha)
 
 
 class Condition(NamedTuple):

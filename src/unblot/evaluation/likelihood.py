@@ -67,7 +67,7 @@ def variational_bound(
     estimate = denoise(corrupt(x0, t, _noise(generators, x0)), t)
     reverse = variance(t, s, posterior(levels.at(last - 1), t).var, estimate)
     prior = prior or Prior(levels.at(0), 1.0)
-    return Bound(prior.kl(x0), steps, _per_picture(decoder(x0, estimate.x0, reverse)))
+    return Bound(prior.kl(x0).cpu(), steps, _per_picture(decoder(x0, estimate.x0, reverse)))
 
 
 def _chosen_steps(
@@ -128,7 +128,7 @@ def ode_log_likelihood(
         x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, used.at(i), signs)
         divergence += (u[i].log() - u[i - 1].log()) * (1 - (before + kept) / 2)
     prior, alpha = prior or Prior(used.at(-1), 1.0), used.alpha[-1]
-    return prior.log_density(alpha * y) + alpha.log() + divergence
+    return prior.log_density(alpha * y).cpu() + alpha.log() + divergence
 
 
 def _x0_and_trace(

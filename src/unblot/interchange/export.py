@@ -56,7 +56,7 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
     extra, parts = [SCRIPT, PRIOR] if config.to == "onnx" else [], parts_of(run)
     files = {name: f"{name}{ENDINGS[config.to]}" for name in parts}
     names = [*files.values(), SAMPLER, *extra, *([TOKENIZER] if run.config.data.text else [])]
-    levels = sampling_levels(run, config)
+    levels = visited_levels(run, config)
     sampler = describe_sampling(run, levels)
     with claimed(out, Path(f"{run.path.resolve().name}-{config.to}")) as folder:
         begin_folder(folder, names, {"run": run.path.resolve().name, "to": config.to, "half": config.half}, overwrite)
@@ -94,7 +94,7 @@ def difference(run: Run, part: Part, exported: Exported) -> float:
     return worst
 
 
-def sampling_levels(run: Run, config: ExportConfig) -> NoiseLevel:
+def visited_levels(run: Run, config: ExportConfig) -> NoiseLevel:
     """The levels (N + 1,) that the exported sampler visits, noisiest first."""
     solver = "ddim" if run.config.distill is None else None
     return levels_of(run, run.sampler(SampleConfig(solver=solver, steps=config.steps, spacing=config.spacing)))

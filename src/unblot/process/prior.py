@@ -33,25 +33,25 @@ class Prior(NamedTuple):
 
     def noise(self, x_T: Tensor) -> Tensor:
         """The noise (B, C, H, W) that `draw` makes x_T (B, C, H, W) of."""
-        mean, std = self.moments(x_T)
-        if self.spectrum is None:
-            return x_T / std
-        return self.spectrum.from_waves((self.spectrum.to_waves(x_T) - mean) / std)
+        standard, _ = self.standardised(x_T)
+        return standard if self.spectrum is None else self.spectrum.from_waves(standard)
 
     def log_density(self, x_T: Tensor) -> Tensor:
         """log p(x_T) in nats per dimension, (B,), float64."""
-        x = x_T.double()
-        mean, std = self.moments(x)
-        waves = x if self.spectrum is None else self.spectrum.to_waves(x)
-        return _per_picture(-0.5 * ((waves - mean) / std).square() - (std * math.sqrt(2 * math.pi)).log())
+        standard, std = self.standardised(x_T.double())
+        return (-0.5 * standard.square() - (std * math.sqrt(2 * math.pi)).log()).flatten(1).mean(1)
 
     def kl(self, x0: Tensor) -> Tensor:
         """KL(q(x_T | x0) || this) in nats per dimension, (B,), float64 (Ho et al. 2020, eq. 5, L_T)."""
-        x = self.level.alpha.to(x0.device) * x0.double()
-        mean, std = self.moments(x)
-        waves = x if self.spectrum is None else self.spectrum.to_waves(x)
+        x = x0.double()
+        standard, std = self.standardised(broadcast(self.level.alpha, x) * x)
         excess = (broadcast(self.level.sigma, x) / std) ** 2 - 1
-        return 0.5 * _per_picture(((waves - mean) / std).square() + excess - excess.log1p())
+        return 0.5 * (standard.square() + excess - excess.log1p()).flatten(1).mean(1)
+
+    def standardised(self, x_T: Tensor) -> tuple[Tensor, Tensor]:
+        """x_T, or its waves, less the mean and over the standard deviation; and that, see `moments`."""
+        mean, std = self.moments(x_T)
+        return ((x_T if self.spectrum is None else self.spectrum.to_waves(x_T)) - mean) / std, std
 
     def moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x_T, of its waves where there is a spectrum; they broadcast to `like`."""
@@ -60,7 +60,3 @@ class Prior(NamedTuple):
             return torch.zeros_like(sigma), broadcast(norm(self.level, self.data_std), like)
         stds, mean = self.spectrum.of_shape(like)
         return alpha * mean, torch.hypot(alpha * stds, sigma)
-
-
-def _per_picture(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(1)

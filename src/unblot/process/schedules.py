@@ -240,6 +240,14 @@ def rescaled_index(spec: str) -> Index:
     return lambda level: index(level) * (1000 / steps)
 
 
+# What a network may embed instead of log(sigma/alpha), by the name in its `embeds`; each for the spec of a schedule.
+INDICES: dict[str, Callable[[str], Index]] = {
+    "ddpm_index": lambda _: ddpm_index,
+    "schedule_index": schedule_index,
+    "rescaled_index": rescaled_index,
+}
+
+
 @cache
 def _index_in(spec: str) -> Index:
     name, options = parse(SCHEDULES, spec, "schedule")

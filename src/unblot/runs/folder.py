@@ -40,7 +40,7 @@ from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
 from unblot.nn.low_rank import add_low_rank
 from unblot.nn.own import networks_for, version_of
-from unblot.process.schedules import ddpm_index, rescaled_index, schedule_index
+from unblot.process.schedules import INDICES
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
@@ -64,7 +64,6 @@ OURS = re.compile(  # every file that unblot writes into a run folder, besides t
     r"|snapshots/\d{8}\.safetensors"
     r"|checkpoints/\d{8}(\.part)?/state\.(json|safetensors)|tensorboard/events\.out\.tfevents\..*"
 )
-OWN_INDICES = {"schedule_index": schedule_index, "rescaled_index": rescaled_index}  # those of the run's own schedule
 TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what a killed process leaves
 
 
@@ -86,8 +85,7 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         if config.adapter is not None:
             add_low_rank(network, config.adapter.rank)
     spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
-    index_of = OWN_INDICES.get(getattr(network, "embeds", ""))
-    index = ddpm_index if index_of is None else index_of(train.schedule)
+    index = INDICES.get(getattr(network, "embeds", ""), INDICES["ddpm_index"])(train.schedule)
     seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
     denoiser = Denoiser(network, *seen, spectrum, encoder, index)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
