@@ -211,11 +211,13 @@ def distill(
         return train_to_end(claim, trainer, BudgetController(), None, quiet)
 
 
-def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[str, Any]:
+def evaluate(
+    path: str | Path, *, quiet: bool = False, report: Callable[[str], None] = lambda line: None, **choices: Any
+) -> dict[str, Any]:
     """Measures how good, varied and original the samples of a run are; writes RUN/report/ and returns the report.
 
-    choices: fields of `EvaluateConfig`. Samples have the labels and captions of training pictures, where there are any.
-    Raises UnblotError where the data is not what the run was trained on.
+    choices: fields of `EvaluateConfig`; `report` gets lines on the progress. Samples have the labels and captions of
+    training pictures, where there are any. Raises UnblotError where the data is not what the run was trained on.
     """
     from unblot.evaluation.measure import Options
     from unblot.reports.evaluation import sampled_and_evaluated
@@ -234,7 +236,7 @@ def evaluate(path: str | Path, *, quiet: bool = False, **choices: Any) -> dict[s
         if not quiet:
             print(f"note: {printable(line)}")
 
-    return sampled_and_evaluated(run, dataset, config, options, note, join_group())
+    return sampled_and_evaluated(run, dataset, config, options, note, join_group(), report)
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:

@@ -54,6 +54,24 @@ def test_is_exact_where_float32_cannot_tell_pictures_apart() -> None:
     assert torch.equal(positions, order)
 
 
+def test_large_pictures_are_not_all_compared_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one bound for the rounding of a whole picture every query of 128 x 128 was compared with all in float64."""
+    widest, exact = 0, neighbours._exact
+
+    def watched(flat: Tensor, known: Tensor, base: ImageSet, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        nonlocal widest
+        widest = max(widest, candidates.shape[1])
+        return exact(flat, known, base, candidates, k)
+
+    monkeypatch.setattr(neighbours, "_exact", watched)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(40, 4, 128, 128, generator=generator)
+    query = base[:3] + 0.1 * torch.randn(3, 4, 128, 128, generator=generator)
+    _, where = nearest(ImageSet(query), ImageSet(base), 2)
+    assert where[:, 0].tolist() == [0, 1, 2]
+    assert widest == 2 + neighbours.SPARE
+
+
 def test_the_nearest_of_several_forms_counts_each_picture_once() -> None:
     x, y = pictures(20, 0), pictures(90, 1)
     half = torch.ones(2, 3, 3)

@@ -248,7 +248,10 @@ def test_what_can_be_refused_is_refused_before_sampling(
 def test_the_smallest_sets_are_measured_without_a_warning(tmp_path: Path, count: int) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (count, 8, 8), np.uint8))
     run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", **{**TINY, "network": "unet:width=16,multipliers=1"})
-    report = api.evaluate(run.path, n=2, steps=2, quiet=True)
+    told: list[str] = []
+    report = api.evaluate(run.path, n=2, steps=2, quiet=True, report=told.append)
+    assert told[:2] == ["drawing 2 samples: 50%", "drawing 2 samples: 100%"]
+    assert [line for line in told if "likelihood" in line] == ["measuring 2 samples: likelihood"]
     assert (report["originality"] is None) == (report["data"]["training"] < 2)
     assert "no held-out" not in summary(report)
     assert report["learning"] is None

@@ -93,9 +93,12 @@ def evaluate_command(args: dict[str, Any]) -> None:
     from unblot.reports.evaluation import HTML
     from unblot.reports.verdicts import summary
     from unblot.runs.folder import REPORT
+    from unblot.system.progress import progress_line
 
     path = args.pop("run")
-    say(summary(api.evaluate(path, **args)))
+    with progress_line("evaluating", quiet=not is_main()) as report:
+        found = api.evaluate(path, report=report, **args)
+    say(summary(found))
     say(f"\nlook at   {(path if path.is_dir() else path.parent) / REPORT / HTML}")
 
 
@@ -107,16 +110,15 @@ def tune_command(args: dict[str, Any]) -> None:
     RUN/report/tuning.html. From then on `unblot sample RUN` takes the cheapest sampler within 10 % of the best
     (--quality good), or what --quality draft (within 50 %), --quality best or --nfe N ask for.
     """
-    from rich.console import Console
-
     from unblot import api
     from unblot.reports.tuning import table
     from unblot.runs.folder import REPORT
+    from unblot.system.progress import progress_line
     from unblot.tuning.search import PAGE
 
     path = args.pop("run")
-    with Console(stderr=True, quiet=not (sys.stderr.isatty() and is_main())).status("tuning") as status:
-        tuning = api.tune(path, report=status.update, **args)
+    with progress_line("tuning", quiet=not is_main()) as report:
+        tuning = api.tune(path, report=report, **args)
     say(table(tuning.about, tuning.candidates))
     say(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")
 

@@ -103,7 +103,6 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
             steps=train.sampling_steps,
             seed=seed,
             condition=condition,
-            batch_size=250,
         )
         pictures = torch.cat([denoiser.pictures(x0, data.shape[1:]) for x0 in batches])
         samples = dataset.values.decode(pictures.cpu().numpy())

@@ -11,6 +11,9 @@ from unblot.evaluation.image_set import ImageSet
 BYTES = 64 * 2**20
 """Memory of one block of pictures or of distances."""
 
+TERMS = 1024
+"""Terms of a product that are summed in float32; the sums of as many are added up in float64."""
+
 SPARE = 8
 """Candidates that the float32 screening keeps in addition to k."""
 
@@ -35,8 +38,9 @@ def nearest(queries: ImageSet, base: ImageSet, k: int, variants: Variants = unch
 
     Distances are over all values of a picture, in the network's range. Of the variants of a query the nearest counts;
     where some of its values are not known, the squared distance over the known ones is scaled up to all. Exact: a
-    float32 matrix product finds candidates, whose distances are computed again in float64. Where its rounding could
-    hide a nearer picture, the query is compared with every picture in float64. `k` is at most the size of `base`.
+    matrix product, mostly in float32, finds candidates, whose distances are computed again in float64. Where its
+    rounding could hide a nearer picture, the query is compared with every picture in float64. `k` is at most the size
+    of `base`.
     """
     k = min(k, len(base))
     channels, height, width = queries.shape
@@ -56,23 +60,26 @@ def _nearest_of(variant: Variant, base: ImageSet, k: int) -> tuple[Tensor, Tenso
     rows = max(1, BYTES // (4 * max(flat.shape)))
     centre = base[: min(rows, len(base))].flatten(1).mean(0)  # smaller norms, less rounding
     centred = (flat - centre) * known
-    squared = centred.square().sum(1)
-    best, where, largest = torch.empty(len(flat), 0), torch.empty(len(flat), 0, dtype=torch.long), 0.0
+    squared = centred.square().sum(1, dtype=torch.float64)
+    best = torch.empty(len(flat), 0, dtype=torch.float64)
+    where, largest = torch.empty(len(flat), 0, dtype=torch.long), 0.0
     for start in range(0, len(base), rows):
-        block = base[start : start + rows].flatten(1) - centre
-        norms = block.square() @ known
+        block = (base[start : start + rows].flatten(1) - centre) * known
+        norms = block.square().sum(1, dtype=torch.float64)
         largest = max(largest, float(norms.max()))
-        screened = torch.addmm(norms, centred, block.T, alpha=-2).add_(squared[:, None])
+        screened = squared[:, None] + norms
+        for x, y in zip(centred.split(TERMS, 1), block.split(TERMS, 1)):
+            screened -= 2 * (x @ y.T)
         best = torch.cat([best, screened], 1)
         where = torch.cat([where, torch.arange(start, start + len(block)).expand(len(flat), -1)], 1)
         best, order = best.topk(min(k + SPARE, best.shape[1]), largest=False)
         where = where.gather(1, order)
     found, positions = _exact(flat, known, base, where, k)
     if len(base) > best.shape[1]:
-        # |fl(x.y) - x.y| <= n eps |x||y| in any order of summation (Higham 2002, section 3.1), for the product and
-        # for the norms; whatever was left out is at least as far as the last candidate, minus this error.
-        error = 4 * flat.shape[1] * torch.finfo(torch.float32).eps * (squared.double() + largest)
-        nearest_hidden = (best[:, -1].double() - error).clamp_min(0).mul(len(known) / known.sum()).sqrt()
+        # |fl(x.y) - x.y| <= n eps |x||y| for n terms in any order of summation (Higham 2002, section 3.1); whatever was
+        # left out is at least as far as the last candidate, minus this error.
+        error = 4 * min(TERMS, flat.shape[1]) * torch.finfo(torch.float32).eps * (squared + largest)
+        nearest_hidden = (best[:, -1] - error).clamp_min(0).mul(len(known) / known.sum()).sqrt()
         for row in torch.nonzero(nearest_hidden < found[:, -1]).flatten().tolist():
             every = torch.arange(len(base))[None]
             found[row : row + 1], positions[row : row + 1] = _exact(flat[row : row + 1], known, base, every, k)

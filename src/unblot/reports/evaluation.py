@@ -31,6 +31,7 @@ from unblot.runs.folder import REPORT
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.runs.run import Run
 from unblot.runs.shared import sample_in_shares
+from unblot.sampling.loop import Progress
 from unblot.specs import build
 from unblot.system.distributed import Group
 from unblot.system.files import write_json, write_text
@@ -43,27 +44,37 @@ Note = Callable[[str], None]
 
 
 def sampled_and_evaluated(
-    run: Run, dataset: Dataset, config: EvaluateConfig, options: Options, note: Note, group: Group
+    run: Run, dataset: Dataset, config: EvaluateConfig, options: Options, note: Note, group: Group, report: Note
 ) -> dict[str, Any]:
     """The report of a run with new samples of it: drawn by all processes of the group, which all have the report.
 
-    The main process measures and writes, see `evaluate_run`.
+    The main process measures and writes, see `evaluate_run`. `report` gets what is being done.
     """
     shown = as_trained(run.config.data, dataset, config.seed, config.n)
-    asked = SampleConfig(
-        n=config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance, batch_size=250
-    )
-    samples = sample_in_shares(run, group, asked)
-    report: dict[str, Any] = {}
+    asked = SampleConfig(n=config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance)
+    samples = sample_in_shares(run, group, asked, _drawing(config.n, group, asked.batch_size, report))
+    found: dict[str, Any] = {}
 
     def judge() -> str:
         assert samples is not None
-        found, about = (run.path, run.config, run.denoiser, dataset, samples.array), samples.provenance
-        report.update(evaluate_run(*found, options, note, about, samples.prompts))
-        return "" if group.world == 1 else json.dumps(report)
+        given, about = (run.path, run.config, run.denoiser, dataset, samples.array), samples.provenance
+        found.update(evaluate_run(*given, options, note, about, samples.prompts, report))
+        return "" if group.world == 1 else json.dumps(found)
 
     told = decided(group, judge)
-    return report or json.loads(told)
+    return found or json.loads(told)
+
+
+def _drawing(n: int, group: Group, batch: int, report: Note) -> Callable[[Progress], None]:
+    """Tells `report` after each step how far the n samples are, of which each process draws its share in batches."""
+    done, batches = 0, -(-n // (batch * group.world))
+
+    def on_step(step: Progress) -> None:
+        nonlocal done
+        done += 1
+        report(f"drawing {n:,} samples: {done / (batches * step.steps):.0%}")
+
+    return on_step
 
 
 def evaluate_run(
@@ -76,23 +87,24 @@ def evaluate_run(
     note: Note = lambda line: None,
     about: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
+    report: Note = lambda line: None,
 ) -> dict[str, Any]:
     """The report of a run, which is also written into `folder`/report: report.json and report.html.
 
     config, denoiser: of the run, with its averaged weights. dataset: what it was trained on. samples: (N, C, H, W) with
     the data's stored values; about: their provenance; prompts: the text of each, of a captioned run. `note` gets a line
-    for everything that could not be measured.
+    for everything that could not be measured, `report` for each part that begins.
     Raises UnblotError for samples that do not fit the data.
     """
     options = options or Options(cache=cache_folder() / "features")
-    report = evaluate(config, denoiser, dataset, samples, options, note, prompts)
-    report |= {"run": folder.resolve().name, "sampled_with": about or {}, "history": history(folder)}
-    shown = page(report, dataset, samples)
+    found = evaluate(config, denoiser, dataset, samples, options, note, prompts, report)
+    found |= {"run": folder.resolve().name, "sampled_with": about or {}, "history": history(folder)}
+    shown = page(found, dataset, samples)
     target = folder / REPORT
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / JSON, report)
+    write_json(target / JSON, found)
     write_text(target / HTML, shown)
-    return report
+    return found
 
 
 def evaluate(
@@ -103,6 +115,7 @@ def evaluate(
     options: Options,
     note: Note,
     prompts: Sequence[str] | None = None,
+    report: Note = lambda line: None,
 ) -> dict[str, Any]:
     """All measurements as plain values, each part with the seconds it took, and a verdict on each question."""
     seconds: dict[str, float] = {}
@@ -110,6 +123,7 @@ def evaluate(
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
+        report(f"measuring {len(samples):,} samples: {name}")
         start = time.perf_counter()
         yield
         seconds[name] = round(time.perf_counter() - start, 2)
@@ -122,21 +136,21 @@ def evaluate(
     if dataset.stream is not None:
         compared = f"{len(dataset.train):,} of {dataset.training_count:,} training pictures"
         noted(f"compared with {compared}, a sample: the others stay in their shards, and copies of them are not found")
-    report: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
+    found: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
     with timed("metrics"):
-        report["metrics"] = measure.metrics(parts, dataset, options, noted)
+        found["metrics"] = measure.metrics(parts, dataset, options, noted)
     with timed("spectrum"):
-        report["spectrum"] = measure.spectrum(parts)
+        found["spectrum"] = measure.spectrum(parts)
     with timed("originality"):
-        report["originality"] = measure.originality(parts, options, noted)
+        found["originality"] = measure.originality(parts, options, noted)
     with timed("captions"):
-        report["captions"] = _captions(parts, dataset, prompts, noted)
+        found["captions"] = _captions(parts, dataset, prompts, noted)
     with timed("likelihood"):
-        report["likelihood"] = measure.likelihood(config, denoiser, dataset, options)
+        found["likelihood"] = measure.likelihood(config, denoiser, dataset, options)
     with timed("learning"):
-        report["learning"] = _learning(config, denoiser, dataset, noted)
-    report |= {"notes": notes, "seconds": seconds}
-    return report | {"verdicts": verdicts(report)}
+        found["learning"] = _learning(config, denoiser, dataset, noted)
+    found |= {"notes": notes, "seconds": seconds}
+    return found | {"verdicts": verdicts(found)}
 
 
 def _about(config: RunConfig, denoiser: Denoiser, dataset: Dataset) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from unblot.config.sampling import SampleConfig
 from unblot.runs.run import Run
 from unblot.runs.samples import Samples
+from unblot.sampling.loop import Progress
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.distributed import Group, gathered_objects
 
@@ -25,6 +26,7 @@ def in_shares(
     config: SampleConfig,
     first: int,
     see: Callable[[Samples], object],
+    on_step: Callable[[Progress], None] | None = None,
 ) -> list:
     """What `see` makes of each process's share of the samples numbered first … first + config.n − 1, in order.
 
@@ -33,13 +35,15 @@ def in_shares(
     """
     share = shares(config.n, config.batch_size, group.world)[group.rank]
     mine = range(first + share.start, first + share.stop)
-    seen = see(run.sample_with(sampler, config, mine)) if mine else None
+    seen = see(run.sample_with(sampler, config, mine, on_step)) if mine else None
     return [part for part in gathered_objects(group, seen) if part is not None]
 
 
-def sample_in_shares(run: Run, group: Group, config: SampleConfig) -> Samples | None:
+def sample_in_shares(
+    run: Run, group: Group, config: SampleConfig, on_step: Callable[[Progress], None] | None = None
+) -> Samples | None:
     """`Run.sample` by all processes together; the samples in the main process, None in the others."""
-    parts = in_shares(run, group, run.sampler(config), config, 0, lambda samples: samples)
+    parts = in_shares(run, group, run.sampler(config), config, 0, lambda samples: samples, on_step)
     if not parts:
         return None
     labels, prompts = (

@@ -1,4 +1,4 @@
-"""The progress bar in the terminal."""
+"""What the terminal shows of work that goes on: a bar where it can be counted, else a line."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -30,3 +30,13 @@ def progress_bar(what: str, total: int | None = None, quiet: bool = False) -> It
             lambda more: bar.advance(task, more),
             lambda line: console.print(line, markup=False, soft_wrap=True),
         )
+
+
+@contextmanager
+def progress_line(what: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A line on the standard error, where that is a terminal and not `quiet`, and the function that replaces it."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True, quiet=quiet or not sys.stderr.isatty()).status(what) as status:
+        yield lambda line: status.update(escape(line))

@@ -58,7 +58,7 @@ class SampleFeatures:
     def extract(self, sampler: SamplerConfig, first: int, n: int) -> Tensor:
         """Features (n, d) of the samples numbered first … first + n − 1."""
         shown: dict[str, Any] = {name: None if values is None else values[:n] for name, values in self.shown.items()}
-        config = SampleConfig(n=n, **shown, seed=self.seed, batch_size=128)
+        config = SampleConfig(n=n, **shown, seed=self.seed)
         return self.helpers.features(self.run, self.reference, sampler, config, first)
 
     def distance(self, features: Tensor) -> float:
