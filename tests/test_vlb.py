@@ -93,7 +93,7 @@ def test_the_best_learned_variance_leaves_no_excess_and_beta_what_is_published()
     """0.001092 nats with beta, none with the optimal variance, which lies between the ends that can be learned."""
     assert excess(torch.ones(STEPS, dtype=F64)) == pytest.approx(0.001092, abs=2e-6)
     low, high = torch.zeros(STEPS, dtype=F64), torch.ones(STEPS, dtype=F64)
-    for _ in range(50):  # a term is convex in the variance's logarithm: its slope's sign is followed
+    for _ in range(16):  # a term is convex in the variance's logarithm: its slope's sign is followed
         mix = ((low + high) / 2).requires_grad_()
         (slope,) = torch.autograd.grad(mean_terms(mix).sum(), mix)
         low, high = torch.where(slope > 0, low, mix.detach()), torch.where(slope > 0, mix.detach(), high)

@@ -1,8 +1,9 @@
 """Trains a run in children that are killed: `kill_driver.py FOLDER KILLS`, 0 kills for a run in one piece.
 
-PyTorch is imported once and the children are forked, so that a start costs little.
+What takes seconds to import is imported once and the children are forked, so that a start costs little.
 """
 
+import importlib
 import json
 import os
 import random
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-import torch.utils.tensorboard  # here rather than in every child
 
 from unblot import api
+
+for name in ("sklearn.datasets", "torch._dynamo", "torch.utils.tensorboard"):  # here rather than in every child
+    importlib.import_module(name)
 
 CHOICES = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",

@@ -154,7 +154,8 @@ ENOUGH_STEPS = 2000  # steps in the budget that the chosen network, the largest 
 FREE_BATCH = 1.2  # the batch is doubled while a step takes at most this many times as long: the device has room
 MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to this many pictures, and with at least this many batches in an epoch
 WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels
-WIDTHS = 32, 48, 64, 96, 128, 192, 256  # for larger ones
+WIDTHS_SMALL = 32, 48, 64, 96, 128, 192, 256  # up to SMALL ones
+WIDTHS = 16, 24, 32, 48, 64, 96, 128  # for larger ones
 
 
 def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
@@ -162,7 +163,9 @@ def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
     network = PRESETS[preset](data)["network"]
     if preset != "default" or data.kind == "points":
         return (network,)
-    return tuple(_unet_for(data, width) for width in (WIDTHS_TINY if _side(data) <= TINY else WIDTHS))
+    side = _side(data)
+    widths = WIDTHS_TINY if side <= TINY else WIDTHS_SMALL if side <= SMALL else WIDTHS
+    return tuple(_unet_for(data, width) for width in widths)
 
 
 def found_by_trial_steps(data: DataFacts, train: TrainConfig) -> set[str]:
@@ -198,15 +201,16 @@ def _with_spectrum(data: DataFacts) -> bool:
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the size of the pictures.
 
-    Folded until the map is at most 20 wide, as measured to 64, but no more than 8x8; then levels are added. The
-    join lets all of the folded input through, however narrow the network is.
+    Above SMALL the first level is thin, on a map of at most 40, and draws outlines; wider ones below, down to a map of
+    at most 10, decide what is there. Pixels are folded by up to 8x8 to reach that, and the join lets all of the folded
+    input through, however narrow the network is.
     """
     side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
     if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="
     if side <= SMALL:
         return f"unet:width={width or 48},multipliers=1-2,patch=2{added}"
-    patch = min(8, 2 ** math.ceil(math.log2(side / 20)))
-    coarser = max(1, math.ceil(math.log2(side / patch)) - 3)  # levels below the first, down to a map at most 10 wide
-    multipliers = "-".join(["1"] + coarser * ["2"])
-    return f"unet:width={width or 96},multipliers={multipliers},patch={patch},attention={coarser}{added}"
+    patch = min(8, 2 ** math.ceil(math.log2(side / 40)))
+    coarser = math.ceil(math.log2(side / patch / 10))  # levels below the first
+    multipliers = "-".join(["1", "3", *(coarser - 1) * ["6"]])
+    return f"unet:width={width or 32},multipliers={multipliers},blocks=1,patch={patch},attention={coarser}{added}"
