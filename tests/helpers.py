@@ -13,9 +13,9 @@ from PIL import Image
 
 from unblot.cli.parser import main
 
-TINY = ["--network", "unet:width=16,multipliers=1,blocks=1,attention=", "--steps", "4", "--batch-size", "8"]
-
-TINY_RUN = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 4, "batch_size": 8}
+NETWORK = "unet:width=16,multipliers=1,blocks=1,attention="
+TINY = ["--network", NETWORK, "--steps", "4", "--batch-size", "8", "--preview-every", "4"]
+TINY_RUN = {"network": NETWORK, "steps": 4, "batch_size": 8}
 
 
 def shaken(run):

@@ -27,7 +27,14 @@ SPELLED = {
     "listed": "listed:ratios=80/1",
     "plain": "plain:flip=true,shift=1",
 }  # entries that need an option, or do nothing
-TINY = {"network": "mlp:width=16,depth=1", "steps": 3, "batch_size": 8, "sampling_steps": 2, "held_out_every": 0}
+TINY = {
+    "network": "mlp:width=16,depth=1",
+    "steps": 3,
+    "preview_every": 3,
+    "batch_size": 8,
+    "sampling_steps": 2,
+    "held_out_every": 0,
+}
 
 
 def covering(size: int, rng: random.Random) -> list[dict[str, str]]:

@@ -18,7 +18,15 @@ from unblot.runs.folder import CONFIG, MODEL, fingerprint, save_model
 from unblot.specs import build
 from unblot.system.files import checksum, read_tensors
 
-TINY = {"steps": 3, "batch_size": 4, "sampling_steps": 2, "held_out_every": 0, "clusters": 0, "quiet": True}
+TINY = {
+    "steps": 3,
+    "preview_every": 3,
+    "batch_size": 4,
+    "sampling_steps": 2,
+    "held_out_every": 0,
+    "clusters": 0,
+    "quiet": True,
+}
 TRAINED = {"steps": 3, "held_out_every": 0, "quiet": True}
 SMALL = {
     "unet": "unet:width=16,multipliers=1,blocks=1",

@@ -22,7 +22,13 @@ from unblot.tuning import guidance_candidates as guided
 from unblot.tuning import screening, search
 from unblot.tuning.reference import reference_statistics
 
-TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 8, "batch_size": 8, "quiet": True}
+TINY = {
+    "network": "unet:width=16,multipliers=1,blocks=1",
+    "steps": 8,
+    "preview_every": 8,
+    "batch_size": 8,
+    "quiet": True,
+}
 
 
 @pytest.fixture(scope="module")
