@@ -116,7 +116,7 @@ def test_from_a_dropped_folder_to_a_picture(page: "playwright.Page", studio: tup
     assert np.array_equal(kept, drawn[1, 0])
     page.fill("#sample-steps", "9")
     page.click("text=Again with these settings")
-    assert page.input_value("#sample-steps") == "2"
+    playwright.expect(page.locator("#sample-steps")).to_have_value("2")
     page.goto(address)
     assert re.search("mine.*finished", page.inner_text("main"), re.S)
 
@@ -152,7 +152,7 @@ def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
     samples.save(root / "first/samples/own")
     page.goto(address + "runs/first/picture?path=samples/own/000001.png")
     page.click("text=Again with its settings")
-    assert page.input_value("form[data-job=sample] [name=seed]") == "7"
+    playwright.expect(page.locator("form[data-job=sample] [name=seed]")).to_have_value("7")
     page.goto(address + "runs/first/picture?path=samples/own/000001.png")
     page.click("text=More like this")
     page.wait_for_selector("[data-taken]:not([hidden])")
