@@ -1,6 +1,7 @@
 """The evaluation of a run: measured, judged in a sentence for each question, written as report.json and report.html."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from unblot.runs.conditions import as_trained
 from unblot.runs.folder import REPORT
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.runs.run import Run
-from unblot.runs.shared import sample_in_shares
+from unblot.runs.shared import sample_in_shares, shares
 from unblot.sampling.loop import Progress
 from unblot.specs import build
 from unblot.system.distributed import Group
@@ -66,8 +67,8 @@ def sampled_and_evaluated(
 
 
 def _drawing(n: int, group: Group, batch: int, report: Note) -> Callable[[Progress], None]:
-    """Tells `report` after each step how far the n samples are, of which each process draws its share in batches."""
-    done, batches = 0, -(-n // (batch * group.world))
+    """Tells `report` after each step how far this process is with its share of the n samples, drawn in batches."""
+    done, batches = 0, math.ceil(len(shares(n, batch, group.world)[group.rank]) / batch)
 
     def on_step(step: Progress) -> None:
         nonlocal done
