@@ -25,7 +25,7 @@ def is_main() -> bool:
 
 
 def train_command(args: dict[str, Any]) -> None:
-    """Learn from pictures: a folder, an archive or array file, or built-in data (digits, moons, rings, gaussians).
+    """Learn from pictures: a folder, an archive, an array file, or data that is built in.
 
     Everything that is not given is decided by the preset and the data, and written into the run folder.
     `unblot train DATA --dry-run` prints what that would be.

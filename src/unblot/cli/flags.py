@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unblot.config.options import field_type
-from unblot.config.tables import help_of, with_options
+from unblot.config.tables import help_of, names, with_options
 from unblot.errors import flag
 
-DATA = "a folder, archive or array file of pictures, shards, or built-in data: digits, moons, rings, gaussians"
+DATA = f"a folder, archive or array file of pictures, shards, or built-in data: {names('BUILT_IN')}"
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what a shell completes a path with
 
 

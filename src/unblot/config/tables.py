@@ -13,6 +13,7 @@ DECIDED = "decided by the preset and the data"
 PACKAGE = Path(__file__).parents[1]
 TABLES = {  # the module of each table
     "AUGMENTATIONS": "data/augment.py",
+    "BUILT_IN": "data/readers/sources.py",
     "COLOURS": "data/image_spec.py",
     "COUPLINGS": "training/batches.py",
     "DECAYS": "training/learning_rate.py",

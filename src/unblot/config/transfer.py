@@ -12,13 +12,13 @@ class TransferConfig(Checked):
 
     from_: str | None = option(
         "begin with the weights of this run, model file or snapshot, as far as they fit (default: new weights)",
-        "data",
+        "weights",
         "PATH",
         default=None,
     )
     adapter: int = option(
         "leave those weights as they are, and train an addition of this rank to them (default: none)",
-        "data",
+        "weights",
         "RANK",
         low=0,
         high=256,

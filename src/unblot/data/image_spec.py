@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor
 
+from unblot.data.opacity import continued
 from unblot.data.readers.formats import Picture
 from unblot.errors import UnblotError, arg
 
@@ -128,7 +129,8 @@ def choose_spec(pictures: Sequence[Picture], options: ImageOptions) -> ImageSpec
 def conform(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
     """A picture (C, H, W) brought to the spec: first its type, then its channels, then its size.
 
-    8 and 16 bits become each other at full scale. Nothing is rounded before the end. Raises UnblotError where values
+    8 and 16 bits become each other at full scale. Nothing is rounded before the end. Colours that nobody sees follow
+    from the visible ones (`opacity.continued`). Raises UnblotError where values
     or channels cannot become the spec's; Colourful for colour where the spec is gray and not fixed.
     """
     same = array.shape == (spec.channels, spec.height, spec.width) and alpha == spec.alpha
@@ -142,7 +144,7 @@ def conform(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
     array = np.ascontiguousarray(array, spec.dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UnblotError("some of its values are not finite (NaN or infinity)")
-    return array
+    return continued(array) if spec.alpha else array
 
 
 def resize(array: np.ndarray, height: int, width: int, fit: str, alpha: bool, pad: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unblot.data.image_spec import LUMA, ImageSpec, conform, resize
+from unblot.data.opacity import continued
 from unblot.data.readers.folders import PICTURES
 from unblot.data.readers.listing import Item, Listing, printable
 from unblot.data.readers.reading import Reader, reason_of
@@ -59,7 +60,7 @@ def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str 
     wanted = f"this run's pictures are {shape_name(shape)} of {values.dtype}"
     for same in (given, given.opaque(), given.opaque().one_gray()):
         if same.array.shape == tuple(shape) and same.array.dtype == values.dtype:
-            return np.ascontiguousarray(same.array)
+            return np.ascontiguousarray(continued(same.array) if values.alpha else same.array)
     given = given if values.alpha else given.opaque()
     colours = {shape[0] - values.alpha, len(given.array) - given.alpha}
     if len(colours) > 1 and colours != {1, 3}:

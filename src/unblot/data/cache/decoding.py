@@ -47,7 +47,7 @@ def decode_items(reader: Reader, start: int, items: list[Item], spec: ImageSpec)
 
 def decode_array(start: int, array: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, Decoded]:
     """Pictures (n, C, H, W) from an array, brought to the spec, zeros for broken ones; and their result."""
-    if array.shape[1:] == (spec.channels, spec.height, spec.width) and array.dtype.kind in "biu":
+    if array.shape[1:] == (spec.channels, spec.height, spec.width) and array.dtype.kind in "biu" and not spec.alpha:
         return array, Decoded(start, [digest(row) for row in array], [], {})
     rows = np.zeros((len(array), spec.channels, spec.height, spec.width), spec.dtype)
     result = Decoded(start, [0] * len(array), [], {})
