@@ -16,6 +16,7 @@ ROOMS = (  # from the ground up; a room holds all modules whose names begin with
     *("_version", "errors", "specs", "system", "config", "process", "nn", "text", "denoiser"),
     *("data.values", "data.split", "data.copies", "data.output", "data.shards", "data.readers"),
     *(
+        "data.opacity",
         "data.image_spec",
         "data.cache",
         "data.pack",

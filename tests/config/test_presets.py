@@ -6,6 +6,8 @@ import pytest
 
 from unblot.config.presets import default
 from unblot.config.schema import DataFacts, TextFacts
+from unblot.nn import NETWORKS
+from unblot.specs import parse
 
 
 def facts(side: int = 64, std: float = 0.5, channels: int = 3, **more) -> DataFacts:
@@ -31,3 +33,18 @@ def test_noise_grows_with_size_and_contrast_and_the_cleanest_levels_stay(channel
 
 def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:
     assert levels(facts(28, 0.6, 1)) == levels(facts(8, 0.75, 1)) == (-0.8, 1.2)
+
+
+def test_captions_take_a_folded_network_and_change_nothing_where_it_is_folded_anyway() -> None:
+    text = TextFacts("", "", 0, 1000)
+    for side in (8, 16, 28, 32, 40):
+        assert default(facts(side, text=text))["network"] == default(facts(side))["network"]
+    for side in (48, 64, 96, 128, 256):
+        with_captions, without = (build_options(default(facts(side, text=t))["network"]) for t in (text, None))
+        assert with_captions["patch"] == min(8, 2 * without["patch"])
+        assert with_captions["blocks"] > without["blocks"]
+
+
+def build_options(spec: str) -> dict:
+    """The options of a network's spec, those that it does not name at their defaults."""
+    return parse(NETWORKS, spec, "network")[1]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unblot.config.presets import SMALL, ladder, resolve
-from unblot.config.schema import DataFacts
+from unblot.config.schema import DataFacts, TextFacts
 from unblot.denoiser import Denoiser
 from unblot.losses import training_loss
 from unblot.nn import NETWORKS
@@ -21,13 +21,15 @@ CHANNELS = 1, 3, 4, 7
 SLOW = (256, 7)  # folded as at 128
 
 
-def facts(size: int, channels: int) -> DataFacts:
-    return DataFacts("constant", channels, size, size, (), {}, 0.5, 1000, "")
+def facts(size: int, channels: int, text: TextFacts | None = None) -> DataFacts:
+    return DataFacts("constant", channels, size, size, (), {}, 0.5, 1000, "", text=text)
 
 
 def steps_of_ladder() -> list[tuple[str, int, int]]:
     """The distinct (spec of the narrowest network, channels, one size that has it)."""
-    found = {(ladder(facts(s, c), "default")[0], c): s for s in SIZES for c in CHANNELS if (s, c) != SLOW}
+    all_facts = [facts(s, c) for s in SIZES for c in CHANNELS if (s, c) != SLOW]
+    all_facts += [facts(s, 3, TextFacts("", "", 0, 1000)) for s in SIZES]
+    found = {(ladder(f, "default")[0], f.channels): f.height for f in all_facts}
     return [(spec, c, size) for (spec, c), size in found.items()]
 
 

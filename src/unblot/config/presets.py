@@ -15,7 +15,7 @@ from unblot.errors import UnblotError
 SMALL = 40  # pixels: up to this longer side the recipe is that of MNIST
 TINY = 12  # pixels: pictures with no longer side take a network with one level
 FROM_THE_DATA = {  # what a preset looks at to decide a field
-    "network": "the size of the pictures",
+    "network": "the size of the pictures, and the captions",
     "clusters": "the labels, the captions and the number of pictures",
     "text_encoder": "the captions",
     "optimizer": "the size of the pictures",
@@ -154,8 +154,8 @@ ENOUGH_STEPS = 2000  # steps in the budget that the chosen network, the largest 
 FREE_BATCH = 1.2  # the batch is doubled while a step takes at most this many times as long: the device has room
 MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to this many pictures, and with at least this many batches in an epoch
 WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels
-WIDTHS_SMALL = 32, 48, 64, 96, 128, 192, 256  # up to SMALL ones
-WIDTHS = 16, 24, 32, 48, 64, 96, 128  # for larger ones
+WIDTHS_FOLDED = 32, 48, 64, 96, 128, 192, 256  # for larger ones, up to SMALL or with captions
+WIDTHS_THIN = 16, 24, 32, 48, 64, 96, 128  # for all others, of their first level
 
 
 def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
@@ -163,8 +163,7 @@ def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
     network = PRESETS[preset](data)["network"]
     if preset != "default" or data.kind == "points":
         return (network,)
-    side = _side(data)
-    widths = WIDTHS_TINY if side <= TINY else WIDTHS_SMALL if side <= SMALL else WIDTHS
+    widths = WIDTHS_TINY if _side(data) <= TINY else WIDTHS_FOLDED if _is_folded(data) else WIDTHS_THIN
     return tuple(_unet_for(data, width) for width in widths)
 
 
@@ -199,18 +198,26 @@ def _with_spectrum(data: DataFacts) -> bool:
 
 
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
-    """The U-Net that suits the size of the pictures.
+    """The U-Net that suits the pictures, down to a map of at most 10.
 
-    Above SMALL the first level is thin, on a map of at most 40, and draws outlines; wider ones below, down to a map of
-    at most 10, decide what is there. Pixels are folded by up to 8x8 to reach that, and the join lets all of the folded
-    input through, however narrow the network is.
+    Pixels are folded by up to 8x8, and the join lets all of the folded input through, however narrow the network is. Up
+    to SMALL, and with captions, they are folded until the map is at most 20, which leaves time for more steps of a
+    wider network: words are learned late. Larger pictures have a thin first level on a map of at most 40, which draws
+    outlines; wider ones below decide what is there.
     """
     side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
     if side <= TINY:
         return f"unet:width={width or 64},multipliers=1,patch=2,attention="
-    if side <= SMALL:
-        return f"unet:width={width or 48},multipliers=1-2,patch=2{added}"
-    patch = min(8, 2 ** math.ceil(math.log2(side / 40)))
-    coarser = math.ceil(math.log2(side / patch / 10))  # levels below the first
-    multipliers = "-".join(["1", "3", *(coarser - 1) * ["6"]])
-    return f"unet:width={width or 32},multipliers={multipliers},blocks=1,patch={patch},attention={coarser}{added}"
+    folded = _is_folded(data)
+    patch = min(8, max(2, 2 ** math.ceil(math.log2(side / (20 if folded else 40)))))
+    coarser = max(1, math.ceil(math.log2(side / patch / 10)))  # levels below the first
+    if folded:
+        shape = f"width={width or 48},multipliers={'-'.join(['1', *coarser * ['2']])}"
+    else:
+        shape = f"width={width or 32},multipliers={'-'.join(['1', '3', *(coarser - 1) * ['6']])},blocks=1"
+    return f"unet:{shape},patch={patch},attention={coarser}{added}"
+
+
+def _is_folded(data: DataFacts) -> bool:
+    """Whether the first level sees squares of pixels alone, as measured; see docs/recipe.md, "A thin first level"."""
+    return _side(data) <= SMALL or data.text is not None
