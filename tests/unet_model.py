@@ -126,7 +126,7 @@ class UNetModel(nn.Module):
     def forward(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> Tensor:
         half = self.o["width"] // 2
         angles = index[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
-        e = self.time_embed(torch.cat([angles.cos(), angles.sin()], 1).float())
+        e = self.time_embed(torch.cat([angles.cos(), angles.sin()], 1).to(x.dtype))
         if label is not None:
             e = e + self.label_emb(label)
         h, skips = x, []

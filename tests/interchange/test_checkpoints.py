@@ -45,12 +45,12 @@ def test_a_run_computes_what_the_trainers_network_does(kind, tmp_path):
     shape = run.config.shape
     assert shape == (net.o["channels"], 8, 16 if kind == "labels" else 8)
     label = torch.tensor([0, 2, 1]) if kind == "labels" else None
-    x, index = torch.randn(3, *shape), torch.tensor([0, 417, 999])
-    expected = net(x, index, label)[:, : shape[0]]
+    x, index = torch.randn(3, *shape).double(), torch.tensor([0, 417, 999])
+    expected = net.double()(x, index, label)[:, : shape[0]]
     assert expected.std() > 0.05
     levels = build(SCHEDULES, run.config.train.schedule, "schedule")((index.double() + 1) / 1000)
-    output = run.denoiser.output(x, levels, run.denoiser.condition(label))
-    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+    output = run.denoiser.double().output(x, levels, run.denoiser.condition(label))
+    torch.testing.assert_close(output, expected, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize(("own", "scale"), [(False, 0.25), (True, 1.0)])
