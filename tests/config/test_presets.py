@@ -14,6 +14,11 @@ def facts(side: int = 64, std: float = 0.5, channels: int = 3, **more) -> DataFa
     return replace(DataFacts("some", channels, side, side, (), {}, std, 1000, ""), **more)
 
 
+def network_options(data: DataFacts) -> dict:
+    """The options of the default network, those that its spec does not name too."""
+    return parse(NETWORKS, default(data)["network"], "network")[1]
+
+
 def levels(data: DataFacts) -> tuple[float, float]:
     """Mean and standard deviation of log sigma."""
     mean, std = (float(part.split("=")[1]) for part in default(data)["schedule"].removeprefix("edm:").split(","))
@@ -40,11 +45,6 @@ def test_captions_take_a_folded_network_and_change_nothing_where_it_is_folded_an
     for side in (8, 16, 28, 32, 40):
         assert default(facts(side, text=text))["network"] == default(facts(side))["network"]
     for side in (48, 64, 96, 128, 256):
-        with_captions, without = (build_options(default(facts(side, text=t))["network"]) for t in (text, None))
+        with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
         assert with_captions["blocks"] > without["blocks"]
-
-
-def build_options(spec: str) -> dict:
-    """The options of a network's spec, those that it does not name at their defaults."""
-    return parse(NETWORKS, spec, "network")[1]

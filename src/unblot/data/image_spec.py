@@ -130,8 +130,8 @@ def conform(array: np.ndarray, alpha: bool, spec: ImageSpec) -> np.ndarray:
     """A picture (C, H, W) brought to the spec: first its type, then its channels, then its size.
 
     8 and 16 bits become each other at full scale. Nothing is rounded before the end. Colours that nobody sees follow
-    from the visible ones (`opacity.continued`). Raises UnblotError where values
-    or channels cannot become the spec's; Colourful for colour where the spec is gray and not fixed.
+    from the visible ones (`opacity.continued`). Raises UnblotError where values or channels cannot become the spec's;
+    Colourful for colour where the spec is gray and not fixed.
     """
     same = array.shape == (spec.channels, spec.height, spec.width) and alpha == spec.alpha
     if not (same and array.dtype == spec.dtype):
