@@ -85,6 +85,17 @@ def test_every_page_fits_and_can_be_used_by_all(page: "playwright.Page", studio:
         assert not found, (name, [(v["id"], [n["html"] for n in v["nodes"]]) for v in found])
 
 
+def test_a_form_waits_for_its_script(page: "playwright.Page", studio: tuple[str, Path]) -> None:
+    held: list[playwright.Route] = []
+    page.route("**/studio.js", lambda route: held.append(route))
+    page.goto(studio[0] + "runs/first/draw", wait_until="commit")
+    number = page.locator("#sample-n")
+    playwright.expect(number).to_be_disabled(timeout=WAIT)
+    assert page.locator("main button:enabled").count() == 0
+    held[0].continue_()
+    playwright.expect(number).to_be_enabled(timeout=WAIT)
+
+
 def test_from_a_dropped_folder_to_a_picture(page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path) -> None:
     address, root = studio
     for i in range(12):

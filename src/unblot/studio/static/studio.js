@@ -317,3 +317,6 @@ const edited = async (form) => {
   const found = await upload(files);
   return { pictures: [found.files[0]], mask: found.files[1] || null };
 };
+
+// Before this line a form would be sent by the browser itself, and nothing would come of it: all inputs were disabled.
+document.querySelector(".until-ready").disabled = false;
