@@ -63,6 +63,7 @@ def test_a_distilled_run_is_exported_whole(to, tmp_path):
     assert len(np.unique(samples)) > 3
     if to == "onnx":
         assert np.abs(draw(out, noise_of(run, 3), np.arange(3)).astype(int) - samples).max() <= 1
+    assert {path.suffix for path in out.iterdir()} <= {".onnx", ".pt2", ".json", ".py"}  # all that the sampler reads
     with pytest.raises(UnblotError, match="distilled for"):
         export_run(run, ExportConfig(to=to, steps=4), tmp_path / "other")
 

@@ -78,6 +78,14 @@ def test_what_a_pass_holds_grows_with_its_pictures_and_shrinks_where_blocks_are_
     assert again < many / 2
 
 
+def test_a_tensor_takes_more_than_its_bytes_up_to_a_size_and_then_only_these():
+    config = config_of()
+    denoiser = build_denoiser(config)
+    bare, small = (counting.pass_bytes(config, denoiser, 64, taken=how) for how in (int, memory.taken))
+    assert small == pytest.approx(memory.SLACK * bare, rel=1e-3)
+    assert memory.taken(memory.MAPPED) == memory.MAPPED < memory.taken(memory.MAPPED - 1)
+
+
 def test_optimizers_come_to_hold_what_was_counted_beforehand():
     for spec in OPTIMIZERS:
         denoiser = build_denoiser(config_of())
@@ -122,7 +130,7 @@ def test_the_memory_of_a_run_is_that_of_its_parts():
     config = config_of()
     denoiser = build_denoiser(config)
     one = memory.run_bytes(config, denoiser, 64)
-    assert one > memory.LIBRARIES + memory.SLACK * counting.pass_bytes(config, denoiser, 64)
+    assert one > memory.LIBRARIES + counting.pass_bytes(config, denoiser, 64, taken=memory.taken)
     assert memory.run_bytes(config, denoiser, 8) < one
     averages = dataclasses.replace(config, train=dataclasses.replace(config.train, ema="power"))
     weights = sum(p.numel() * 4 for p in denoiser.parameters())

@@ -268,9 +268,9 @@ def _bound(
 def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, prior: PriorAt, values: ValueMap, generators: Any) -> Terms:
     levels = sampling_levels(train.schedule, _spacing(train), ODE_STEPS)
     levels = levels.at(levels.alpha > 0)
-    if not values.bounded:
-        return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior(levels.at(0)))}
-    width = bin_width(values)
-    spread = torch.stack([torch.rand(x0.shape[1:], generator=g) - 0.5 for g in generators])
-    x0 = x0 + (width * spread).to(x0)
-    return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior(levels.at(0))) - width.log().mean()}
+    log_width = torch.zeros(())
+    if values.bounded:
+        width = bin_width(values)
+        spread = torch.stack([torch.rand(x0.shape[1:], generator=g) - 0.5 for g in generators])
+        x0, log_width = x0 + (width * spread).to(x0), width.log().mean()
+    return {"total": -ode_log_likelihood(denoise, x0, levels, generators, prior(levels.at(0))) - log_width}

@@ -4,7 +4,7 @@
                               of a distilled run pictures of noise (B, C, H, W) [, label (B,)] [, tokens (B, L)]
     decoder.onnx or .pt2      of a run in latents: pictures of its x0_hat
     sampler.json              the levels, the map to stored values, the classes
-    sample.py, prior.npz      a sampler in NumPy, and what it starts from (ONNX)
+    sample.py, prior.npz      a sampler in NumPy, and what it starts from (ONNX); without it a distilled one
     tokenizer.json            of a run that reads captions, for the library tokenizers; texts are normalised first
 
 A file whose x0_hat differs from that of the run is not written.
@@ -53,7 +53,9 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
         raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join([*ENDINGS, 'diffusers'])}")
     if config.half and config.to != "onnx":
         raise UnblotError(f"{arg('half')} is for {arg('to', 'onnx')} alone")
-    extra, parts = [SCRIPT, PRIOR] if config.to == "onnx" else [], parts_of(run)
+    parts, extra = parts_of(run), []
+    if config.to == "onnx":
+        extra = [SCRIPT] if run.config.distill else [SCRIPT, PRIOR]  # a distilled model is exported whole
     files = {name: f"{name}{ENDINGS[config.to]}" for name in parts}
     names = [*files.values(), SAMPLER, *extra, *([TOKENIZER] if run.config.data.text else [])]
     levels = visited_levels(run, config)
@@ -74,8 +76,9 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
                 )
             )
         (folder / SAMPLER).write_text(json.dumps(sampler, indent=2))
-        if extra:
+        if SCRIPT in extra:
             (folder / SCRIPT).write_text(Path(__file__).with_name("numpy_sampler.py").read_text())
+        if PRIOR in extra:
             save_prior(folder / PRIOR, run.denoiser.prior(levels.at(0)), run.config.shape)
         if run.denoiser.text_encoder is not None:
             (folder / TOKENIZER).write_text(run.denoiser.text_encoder.tokenizer.to_json())

@@ -116,15 +116,6 @@ def shared_clock(group: Group) -> Callable[[], float]:
     return read
 
 
-def agreed(group: Group, text: str) -> str:
-    """The leading process's text, in every process."""
-    if group.world == 1 or not dist.is_initialized():
-        return text
-    texts = [text]
-    dist.broadcast_object_list(texts, 0)
-    return texts[0]
-
-
 def gathered_objects(group: Group, value: Any) -> list[Any]:
     """The values of all processes, by rank, in the main process; an empty list in the others."""
     if group.world == 1:

@@ -21,9 +21,10 @@ import filelock
 
 from unblot._version import __version__
 from unblot.errors import UnblotError, arg, sentence
-from unblot.system.distributed import Group, agreed
+from unblot.system.distributed import Group
 from unblot.system.files import write_json
 from unblot.system.stored import read_stored
+from unblot.system.turns import decided
 
 MANIFEST, LOCK = "manifest.json", ".lock"
 GENERATOR = "generator"  # the key of a manifest that says what wrote the folder
@@ -104,7 +105,7 @@ def claimed(folder: Path | None, default: Path, group: Group | None = None) -> I
     """
     group = group or Group()
     if not group.is_main_process:
-        yield Path(agreed(group, str(folder)))
+        yield Path(decided(group, lambda: str(folder)))
         return
     made: list[Path] = []
     try:
@@ -115,7 +116,7 @@ def claimed(folder: Path | None, default: Path, group: Group | None = None) -> I
         else:
             _make(folder, made)
         with locked(folder):
-            yield Path(agreed(group, str(folder)))
+            yield Path(decided(group, lambda: str(folder)))
     finally:
         for path in reversed(made):
             with contextlib.suppress(OSError):

@@ -40,16 +40,22 @@ def kept_bytes(denoiser: Denoiser, shape: Sequence[int]) -> int:
     return max(1, sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights))
 
 
-def pass_bytes(config: RunConfig, denoiser: Denoiser, pictures: int, recomputing: bool = False) -> int:
+def pass_bytes(
+    config: RunConfig,
+    denoiser: Denoiser,
+    pictures: int,
+    recomputing: bool = False,
+    taken: Callable[[int], int] = int,
+) -> int:
     """The most bytes that the tensors of a pass, forward and back, take at a time, those of its gradients included.
 
-    recomputing: with its blocks computed again on the way back.
+    recomputing: with its blocks computed again on the way back. taken: bytes that a tensor of so many bytes takes.
     """
     known = _shapes_of(denoiser)
     if recomputing:
         recompute(known)
     losses = _losses_of(config, known, pictures)
-    with _Live(known) as live:
+    with _Live(known, taken) as live:
         losses().sum().backward()
     return live.most
 
@@ -88,11 +94,12 @@ class _Kernels(TorchDispatchMode):
 
 
 class _Live(TorchDispatchMode):
-    """Within it, `now` is the sum of bytes of the shapes that are made and not yet dropped, without those of a module;
-    `most`: its maximum."""
+    """Within it, `now` is the sum of bytes that the shapes take which are made and not yet dropped, without those of a
+    module; `most`: its maximum."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, taken: Callable[[int], int]) -> None:
         super().__init__()
+        self.taken = taken
         known = [*module.parameters(), *module.buffers()]
         self.sizes = {t.untyped_storage()._cdata: 0 for t in known}  # by storage
         self.now = self.most = 0
@@ -107,7 +114,7 @@ class _Live(TorchDispatchMode):
     def _add(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self.sizes:
-            self.sizes[key] = storage.nbytes()
+            self.sizes[key] = self.taken(storage.nbytes())
             self.now += self.sizes[key]
             self.most = max(self.most, self.now)
             weakref.finalize(storage, self._drop, key)

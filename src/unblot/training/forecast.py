@@ -27,7 +27,7 @@ from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.cards import CARDS, CPU, parse_devices
 from unblot.training.counting import pass_bytes, pass_work
-from unblot.training.memory import LIBRARIES, SLACK
+from unblot.training.memory import LIBRARIES, taken
 from unblot.training.plan import check_choices, plan_run
 
 REACHED = 0.25  # share of a card's rate that training reaches: assumed, until benchmarks/gpu.py has measured it
@@ -35,8 +35,14 @@ LAUNCH = 5e-6  # seconds to start one kernel: assumed
 UPDATE = 0.5  # kernels of the optimizer and the average beside those of a pass: assumed
 HOP = 10e-6  # seconds of latency for each of the 2·(n − 1) messages of a ring between cards: assumed
 HALF = 0.5  # bytes of a pass in bf16 as a share of those in float32
+SLACK = 1.4  # times the tensors of a pass on a card, for gaps and for the buffers of kernels: assumed
 MEASURED = 4.0  # seconds of trial steps for each share that is tried on a CPU
 MOST = 4096  # devices up to which the end of scaling is looked for
+
+
+def _on_a_card(size: int) -> int:
+    """About how many bytes a tensor of `size` bytes in float32 takes within a pass on a card."""
+    return int(SLACK * HALF * size)
 
 
 class Step(NamedTuple):
@@ -115,7 +121,7 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
         sharded = _sharded(config, parameters, n, devices.memory)
         held: float = (sharding.BYTES + 4 * (len(several(config.train.ema)) - 1)) * parameters / (n if sharded else 1)
         held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
-        work = SLACK * pass_bytes(config, denoiser, max(1, round(pictures))) * (HALF if devices.memory else 1)
+        work = pass_bytes(config, denoiser, max(1, round(pictures)), taken=_on_a_card if devices.memory else taken)
         held += LIBRARIES if devices.memory is None else 0
         sending = devices.sending(4 * parameters, n, sharded)
         return Step(n, round(pictures), devices.computing(pictures), sending, held + work, sharded)

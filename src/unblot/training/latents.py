@@ -10,7 +10,8 @@ from unblot.latent.first_stage import planned_steps, trained_autoencoder
 from unblot.latent.latents import with_latents
 from unblot.runs.folder import write_run_config
 from unblot.system.device import available_device
-from unblot.system.distributed import agreed, join_group, wait_for_all
+from unblot.system.distributed import join_group
+from unblot.system.turns import decided
 from unblot.training.budget_controller import BudgetController
 
 
@@ -23,15 +24,19 @@ def first_stage(
     read what it wrote: all have the same autoencoder, to the last bit.
     """
     assert config.latent is not None
-    group, device, latent, steps = join_group(), available_device(config.train.device), config.latent, 0
-    if group.is_main_process:
+    latent, device = config.latent, available_device(config.train.device)
+
+    def of_steps(steps: int) -> RunConfig:
+        return replace(config, latent=replace(latent, latent_steps=steps))
+
+    def trained() -> str:
         steps = planned_steps(config, dataset, device, controller.budget, controller.clock)
-        config = replace(config, latent=replace(latent, latent_steps=steps))
-        write_run_config(folder, config)
-        trained_autoencoder(folder, config, dataset, device, note)
-    steps = int(agreed(group, str(steps)))
-    wait_for_all(group)
-    config = replace(config, latent=replace(latent, latent_steps=steps))
+        write_run_config(folder, of_steps(steps))
+        trained_autoencoder(folder, of_steps(steps), dataset, device, note)
+        return str(steps)
+
+    steps = int(decided(join_group(), trained))
+    config = of_steps(steps)
     return steps, with_latents(dataset, trained_autoencoder(folder, config, dataset, device, note))
 
 

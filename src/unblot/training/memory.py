@@ -18,8 +18,9 @@ SMALL = 2**20  # values in a batch up to which memory is no question: it is not 
 SHARE = 0.1  # of the machine's memory for what a pass keeps; the rest is for weights, data, and other programs
 
 # Fitted to measured runs (docs/training.md):
-LIBRARIES = 400_000_000  # bytes of the interpreter, PyTorch and the other libraries
-SLACK = 1.4  # times the tensors of a pass: besides them the allocator holds gaps, and kernels their own buffers
+LIBRARIES = 480_000_000  # bytes of the interpreter, PyTorch and the other libraries
+SLACK = 1.6  # times the smaller tensors of a pass: between them the allocator keeps gaps, and kernels their own buffers
+MAPPED = 2**25  # bytes from which on the C library asks the system for each tensor, and gives it back at once
 
 
 def fitting_pictures(config: RunConfig, denoiser: Denoiser, memory: int) -> int:
@@ -54,7 +55,12 @@ def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
     in_parts = fitting < train.batch_size
     held += weights if in_parts else 0  # the gradients of the parts before
     held += held_bytes(train, data) if train.held_out_every else 0
-    return int(LIBRARIES + held + batch + SLACK * pass_bytes(config, denoiser, max(1, fitting), not fitting))
+    return LIBRARIES + held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
+
+
+def taken(size: int) -> int:
+    """About how many bytes a tensor of `size` bytes takes within a pass on a CPU."""
+    return size if size >= MAPPED else int(SLACK * size)
 
 
 def expected_bytes(config: RunConfig, denoiser: Denoiser, device: torch.device) -> int | None:

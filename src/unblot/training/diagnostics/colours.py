@@ -1,7 +1,7 @@
 """The colours of previews compared with those of training pictures: mean and standard deviation of each channel."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from unblot.runs.metrics import Line
 
 REFERENCE = 1000  # training pictures compared with
 VALUES = 2**26  # values in them, at most
-AT_A_TIME, VALUES_AT_A_TIME = 64, 2**24  # pictures, and values in them: fewer pictures where they are large
+AT_A_TIME, VALUES_AT_A_TIME = 64, 2**21  # pictures, and values in them: fewer pictures where they are large
 
 
 class ColourStatistics:
@@ -24,9 +24,9 @@ class ColourStatistics:
     def __init__(self, dataset: Dataset, labels: Tensor | None):
         most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
         chosen = alike(dataset, labels, most)
-        means = torch.cat([b.double().mean((2, 3)) for b in in_parts(dataset, chosen)])
+        means = _means(in_parts(dataset, chosen))
         self.mean = means.mean(0)
-        squares = torch.cat([self._squares(b) for b in in_parts(dataset, chosen)])
+        squares = self._squares(in_parts(dataset, chosen))
         self.std = squares.mean(0).sqrt()
         spread = [x.std(0) if len(chosen) > 1 else x[0] * torch.nan for x in (means, squares)]
         self.spread = torch.stack(spread)  # from picture to picture; unknown for one
@@ -39,8 +39,8 @@ class ColourStatistics:
         standard deviations; std_off: log of the ratio of the two standard deviations; mean_z, std_z: both differences
         in standard errors.
         """
-        pictures = pictures.cpu()
-        mean, squares = pictures.double().mean((0, 2, 3)), self._squares(pictures)
+        parts = split(pictures.cpu())
+        mean, squares = _means(parts).mean(0), self._squares(parts)
         chance = self.spread * (1 / len(pictures) + 1 / self.count) ** 0.5 + 1e-12
         square = squares.mean(0)
         found = {
@@ -53,14 +53,30 @@ class ColourStatistics:
         }
         return {"step": step, "preview": {key: value.tolist() for key, value in found.items()}}
 
-    def _squares(self, pictures: Tensor) -> Tensor:
+    def _squares(self, parts: Iterable[Tensor]) -> Tensor:
         """Mean square difference from the mean of the channel over all training pictures, (n, C)."""
-        return (pictures.double().cpu() - self.mean[:, None, None]).square().mean((2, 3))
+        mean = self.mean[:, None, None]
+        return torch.cat([(part.double() - mean).square().mean((2, 3)) for part in parts])
+
+
+def _means(parts: Iterable[Tensor]) -> Tensor:
+    """The mean of each channel of each picture, (n, C)."""
+    return torch.cat([part.double().mean((2, 3)) for part in parts])
+
+
+def at_a_time(shape: Sequence[int]) -> int:
+    """As many pictures of `shape` (C, H, W) as statistics are taken of at a time, so that their memory is no matter."""
+    return min(AT_A_TIME, max(1, VALUES_AT_A_TIME // math.prod(shape)))
+
+
+def split(pictures: Tensor) -> Sequence[Tensor]:
+    """Pictures (n, C, H, W), `at_a_time`."""
+    return pictures.split(at_a_time(pictures.shape[1:]))
 
 
 def in_parts(dataset: Dataset, chosen: np.ndarray) -> Iterator[Tensor]:
-    """The pictures at the indices `chosen`, (n, C, H, W) in the network's range, as many at a time as memory allows."""
-    n = min(AT_A_TIME, max(1, VALUES_AT_A_TIME // math.prod(dataset.shape)))
+    """The pictures at the indices `chosen`, (n, C, H, W) in the network's range, `at_a_time`."""
+    n = at_a_time(dataset.shape)
     return (dataset.batch(chosen[i : i + n])[0] for i in range(0, len(chosen), n))
 
 

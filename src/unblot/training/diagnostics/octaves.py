@@ -9,7 +9,7 @@ from torch import Tensor
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.process.octaves import octave_powers
-from unblot.training.diagnostics.colours import AT_A_TIME, alike, in_parts
+from unblot.training.diagnostics.colours import AT_A_TIME, alike, in_parts, split
 
 REFERENCE = 500  # training pictures compared with
 VALUES = 2**25  # values in them, at most
@@ -39,7 +39,7 @@ class OctaveStatistics:
         Not finite where the training pictures have no power in an octave.
         """
         written = self.values.encode(self.values.decode(pictures.cpu().numpy()), np.float32)
-        powers = torch.cat([octave_powers(part).sum(0)[None] for part in torch.from_numpy(written).split(AT_A_TIME)])
+        powers = torch.cat([octave_powers(part).sum(0)[None] for part in split(torch.from_numpy(written))])
         ratio = powers.sum(0) / len(pictures) / self.power
         found = {"octaves": ratio, "octaves_low": self.low, "octaves_high": self.high}
         return {key: torch.where(self.known, value, torch.nan).tolist() for key, value in found.items()}
