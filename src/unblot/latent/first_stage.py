@@ -9,6 +9,7 @@ posterior to sample: the latents that the second stage learns are the means them
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,12 +135,11 @@ def batches(dataset: Dataset, indices: np.ndarray, device: torch.device) -> list
     return [dataset.batch(indices[i : i + BATCH])[0].to(device) for i in range(0, len(indices), BATCH)]
 
 
-def planned_steps(
-    config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None, clock: Callable[[], float]
-) -> int:
+def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None) -> int:
     """The number of steps of the first stage: as given, or as fit into its share of `seconds`, or of the run's steps.
 
-    Raises UnblotError where the map of latents would be a single point.
+    A budget is met by trial steps, on the clock of this process alone. Raises UnblotError where the map of latents
+    would be a single point.
     """
     latent, data = config.latent, config.data
     assert latent is not None
@@ -154,9 +154,9 @@ def planned_steps(
         return max(1, round(SHARE * config.train.steps))
     trial, times = FirstStage(config, dataset, device), []
     for _ in range(1 + TRIES):
-        start = clock()
+        start = time.monotonic()
         trial.take_step(1 + TRIES).item()
-        times.append(clock() - start)
+        times.append(time.monotonic() - start)
     return max(1, int(SHARE * seconds / (sum(times[1:]) / TRIES)))
 
 

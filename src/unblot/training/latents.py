@@ -30,7 +30,7 @@ def first_stage(
         return replace(config, latent=replace(latent, latent_steps=steps))
 
     def trained() -> str:
-        steps = planned_steps(config, dataset, device, controller.budget, controller.clock)
+        steps = planned_steps(config, dataset, device, controller.budget)
         write_run_config(folder, of_steps(steps))
         trained_autoencoder(folder, of_steps(steps), dataset, device, note)
         return str(steps)
