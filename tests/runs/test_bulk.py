@@ -69,7 +69,9 @@ def test_a_missing_sample_is_made_again(run, tmp_path):
 
 
 @pytest.mark.parametrize("n", [13, 21], ids=["files", "shards"])
-def test_processes_share_it_out_without_gap_or_difference(run, tmp_path, n):
+def test_processes_share_it_out_without_gap_or_difference(run, tmp_path, n, monkeypatch):
+    """One after another in this process, where each knows the folder and need not be told of it."""
+    monkeypatch.setattr("unblot.system.folders.decided", lambda group, decide: decide())
     bulk.sample_to_folder(tmp_path / "one", run, n, batch_size=4, **CHOICES)
     for rank in range(3):
         bulk.sample_to_folder(tmp_path / "three", run, n, batch_size=4, group=Group(rank, 3), **CHOICES)
