@@ -40,11 +40,6 @@ MEASURED = 4.0  # seconds of trial steps for each share that is tried on a CPU
 MOST = 4096  # devices up to which the end of scaling is looked for
 
 
-def _on_a_card(size: int) -> int:
-    """About how many bytes a tensor of `size` bytes in float32 takes within a pass on a card."""
-    return int(SLACK * HALF * size)
-
-
 class Step(NamedTuple):
     """One step on a number of devices. pictures: the largest share of the batch. computing, sending: seconds. memory:
     bytes of a device at its peak. sharded: whether the network is split among them.
@@ -180,6 +175,11 @@ def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
         "assumed: every process has as much of a CPU as this one; gradients are sent after the pass, not during it",
     )
     return Devices(CPU, lambda n: fixed + n * each, sending, None, told)
+
+
+def _on_a_card(size: int) -> int:
+    """About how many bytes a tensor of `size` bytes in float32 takes within a pass on a card."""
+    return int(SLACK * HALF * size)
 
 
 def _ring(size: float, n: int, sharded: bool) -> float:
