@@ -11,7 +11,8 @@ has decayed at the end. Then, with the averaged weights:
 - frechet: the Fréchet distance of --pictures samples to REFERENCE real pictures in the features of EfficientNet-lite0;
   floor: that of as many other real pictures.
 
-Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'.
+Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'. With --latents RUN
+they are second stages in the latents of that run, whose autoencoder is not trained again.
 Usage: python recipe.py --data DIR --size 64 --minutes 8 --out DIR CANDIDATE ...
 """
 
@@ -32,10 +33,12 @@ from unblot.denoiser import Condition
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
+from unblot.latent.latents import latents_of, with_latents
 from unblot.process.levels import NoiseLevel, corrupt, norm
 from unblot.process.octaves import octave_powers
 from unblot.process.randomness import labels_for
 from unblot.process.schedules import edm
+from unblot.runs.folder import load_model
 from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors, write_tensors
 from unblot.training.budget_controller import BudgetController
@@ -54,12 +57,16 @@ def main() -> None:
     source = DataConfig(data=str(args.data), size=args.size, unlabelled=args.unlabelled)
     dataset = open_data(str(args.data), size=args.size, labels=not args.unlabelled)
     judge = Judge(dataset, args)
+    latent: dict = {}
+    if args.latents:
+        config, denoiser = load_model(args.latents)
+        dataset, latent = with_latents(dataset, denoiser.autoencoder), vars(config.latent)
     for candidate in args.candidates:
         name, _, written = candidate.partition("=")
         choices = dict(part.split("=", 1) for part in written.split(";") if part)
         line = {"name": name, "data": args.data.name, "size": args.size, "seed": args.seed, **choices}
-        trainer, training = trained(source, dataset, numbers(choices), args)
-        line |= training | judge.measure(trainer, f"{name}-{args.size}-{args.minutes:g}m-seed{args.seed}")
+        trainer, training = trained(source, dataset, {**latent, **numbers(choices)}, args)
+        line |= training | judge.measure(trainer, dataset, f"{name}-{args.size}-{args.minutes:g}m-seed{args.seed}")
         with open(args.out / "recipe.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
@@ -74,6 +81,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8, help="CPU time of one core, each candidate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=256, help="samples of each; 0 for the held-out loss alone")
+    parser.add_argument("--latents", type=Path, metavar="RUN", help="learn in the latents of this run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("candidates", nargs="+", help="NAME=CHOICE;CHOICE")
     return parser.parse_args()
@@ -142,11 +150,11 @@ class Judge:
             args.out / f"real-{args.data.name}-{args.size}.png"
         )
 
-    def measure(self, trainer: Trainer, name: str) -> dict:
-        """The figures of a trained candidate; its sheet is written."""
+    def measure(self, trainer: Trainer, dataset: Dataset, name: str) -> dict:
+        """The figures of a candidate trained on this data set; its sheet is written."""
         start = time.process_time()
         with trainer.averaged(), torch.no_grad():
-            losses = held_out(trainer, self.dataset)
+            losses = held_out(trainer, latents_of(dataset))
             found = {"held_out": round(float(losses.mean()), 4), "by_level": [round(x, 3) for x in losses.tolist()]}
             if not self.args.pictures:
                 return found
@@ -158,10 +166,10 @@ class Judge:
                 labels = torch.from_numpy(np.asarray(labels[self.chosen]))
             train = trainer.config.train
             parts = sample_batches(
-                trainer.denoiser, self.dataset.shape, range(self.args.pictures), schedule=train.schedule,
+                trainer.denoiser, trainer.config.shape, range(self.args.pictures), schedule=train.schedule,
                 spacing="karras", solver="dpmpp_2m", steps=20, condition=Condition(labels), batch_size=32,
             )  # fmt: skip
-            samples = torch.cat(list(parts))
+            samples = torch.cat([trainer.denoiser.pictures(x0, self.dataset.shape[1:]) for x0 in parts])
         stored = self.dataset.values.decode(samples.numpy())
         image = sheet(stored[:SHEET], self.dataset.values, columns=8)
         image.save(self.args.out / f"{name}.png")

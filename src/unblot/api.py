@@ -35,7 +35,7 @@ from unblot.training.budget import go_on, planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.forecast import forecast
 from unblot.training.latents import first_stage, with_first_stage
-from unblot.training.plan import SPECS, check_choices, plan_run
+from unblot.training.plan import SPECS, add_latents, check_choices, plan_run
 from unblot.training.session import train_to_end
 from unblot.training.trainer import Trainer, denoising_trainer
 from unblot.training.transfer import add_choices, opened, own_source, with_origin
@@ -88,6 +88,7 @@ def train(
     if start is not None and start.rank:
         return train_adapter(start, source, dataset, choices, folder=folder, overwrite=overwrite, quiet=quiet)
     begun = add_choices(start, dataset, choices)
+    add_latents(dataset, choices, budget, line_printer(quiet))
     controller, latent = BudgetController(budget, shared_clock(group)), bool(choices.get("latent"))
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
     config = with_origin(config, start, begun)
@@ -113,11 +114,12 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     import_named(choices.get("network"))
     start = opened(choices)
     check_choices(choices)
-    budget_of(choices)
+    budget = budget_of(choices)
     source, dataset = data_of_choices(data, choices, quiet)
     if start is not None and start.rank:
         return adapter_config(start, source, dataset, choices, quiet)[0]
     begun = add_choices(start, dataset, choices)
+    add_latents(dataset, choices, budget, line_printer(quiet))
     return with_origin(plan_run(source, dataset, choices), start, begun)
 
 
@@ -295,5 +297,4 @@ def audit(
         config = plan_run(source, dataset, {"clusters": 0})  # finding clusters takes long, and changes no step
         return training_seconds(try_out(config, dataset, time.monotonic, preview=True))
 
-    found = audit_dataset(dataset, near=near, flipped=flipped, seconds=seconds, report=line_printer(quiet))
-    return found, dataset
+    return audit_dataset(dataset, near=near, flipped=flipped, seconds=seconds, report=line_printer(quiet)), dataset

@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unblot
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
 from unblot.errors import UnblotError
-from unblot.latent.first_stage import FirstStage, trained_autoencoder
 from unblot.latent.latents import latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.runs.film import shoot
 from unblot.runs.folder import MODEL, load_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
+from unblot.training.first_stage import FirstStage, trained_autoencoder
 
 CHOICES: dict[str, Any] = {
     "latent": True,
@@ -91,7 +92,7 @@ def test_latents_of_the_training_pictures_have_mean_0_and_standard_deviation_1(p
 def test_the_first_stage_lowers_the_error(planned):
     config, dataset = planned
     stage = FirstStage(config, dataset, CPU)
-    losses = [float(stage.take_step(80)) for _ in range(80)]
+    losses = [float(stage.take_step(120)) for _ in range(120)]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
@@ -176,6 +177,45 @@ def test_show_says_it(run):
     assert "3 x 3 x 4, of an own autoencoder: factor 4, width 8, trained for 6 steps" in describe(run.path)
 
 
+@pytest.mark.parametrize(
+    ("side", "captions", "choices", "latents"),
+    [
+        (128, False, {"budget": "10m"}, True),
+        (64, True, {"budget": "10m"}, True),
+        (127, False, {"budget": "10m"}, False),
+        (63, True, {"budget": "10m"}, False),
+        (64, True, {"budget": "10m", "text_encoder": "none"}, False),
+        (128, False, {"budget": "9m"}, False),
+        (128, False, {}, False),
+        (128, False, {"budget": "10m", "pixels": True}, False),
+        (128, False, {"budget": "10m", "network": "unet"}, False),
+        (128, False, {"budget": "10m", "spectrum": "data"}, False),
+        (128, False, {"budget": "10m", "preset": "ddpm"}, False),
+    ],
+)
+def test_a_budget_chooses_latents_for_large_pictures_and_for_captions(tmp_path, side, captions, choices, latents):
+    for i in range(3):
+        pixels = np.full((side, 130, 3), 80 * i, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        if captions:
+            (tmp_path / f"{i}.txt").write_text("a plain")
+    config = unblot.plan(tmp_path, size=f"{side}x130", quiet=True, **choices)
+    assert (config.latent is not None) == latents
+
+
+def test_latents_have_noise_levels_of_their_own_but_for_another_preset(pictures):
+    few = {name: value for name, value in CHOICES.items() if name.startswith("latent")}
+    assert unblot.plan(pictures, quiet=True, **few).train.schedule.startswith("edm:mean=0.3,std=1")
+    assert unblot.plan(pictures, quiet=True, **few, preset="ddpm").train.schedule.startswith("linear")
+    given = unblot.plan(pictures, quiet=True, **few, schedule="edm:mean=0").train
+    assert given.schedule.startswith("edm:mean=0,") or given.schedule.startswith("edm:mean=0.0,")
+
+
+def test_latents_and_pixels_together_are_refused(pictures):
+    with pytest.raises(UnblotError, match="pixels"):
+        unblot.plan(pictures, quiet=True, latent=True, pixels=True)
+
+
 def test_options_of_the_autoencoder_without_it_are_refused(pictures, tmp_path):
     with pytest.raises(UnblotError, match="latent_width"):
         unblot.train(pictures, out=tmp_path / "run", quiet=True, latent_width=8)
@@ -203,7 +243,7 @@ def test_a_run_that_was_killed_in_its_first_stage_goes_on(run, pictures, tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("unblot.latent.first_stage.FirstStage.measure", killed)
+        patched.setattr("unblot.training.first_stage.FirstStage.measure", killed)
         with pytest.raises(KeyboardInterrupt):
             unblot.train(pictures, out=tmp_path / "run", quiet=True, **CHOICES)
     again = unblot.resume(tmp_path / "run", quiet=True).denoiser.state_dict()

@@ -11,6 +11,7 @@ def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     """Every choice of a run with what decides it, in lines."""
     from unblot import api
     from unblot.config.presets import found_by_trial_steps, reasons
+    from unblot.runs.describe import latent_words
     from unblot.runs.origin import describe_origin
     from unblot.system.memory import in_words
     from unblot.training.memory import planned_bytes
@@ -20,6 +21,9 @@ def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     facts, train = config.data, config.train
     shape = f"{facts.height}x{facts.width}x{facts.channels}"
     yield f"data: {facts.name}, {facts.count} training {facts.kind} of {shape}, {len(facts.classes) or 'no'} classes"
+    if config.latent is not None:
+        how = "given" if args.get("latent") else "the size of the pictures, the captions and the budget"
+        yield f"latents: {latent_words(config)} ({how})"
     if (memory := planned_bytes(config)) is not None:
         yield f"memory: about {in_words(memory)}"
     given = {k: v for k, v in choices.items() if k != "quiet"}

@@ -153,12 +153,21 @@ class DistillConfig(Checked):
 class LatentConfig(Checked):
     """The autoencoder of a run that learns in latents. latent_steps: of its training, None until that is planned."""
 
-    latent: bool = option("learn in the latents of an own autoencoder, trained first", "latent", default=False)
+    latent: bool = option(
+        "learn in the latents of an own autoencoder, trained first (default: with a budget, where that draws better)",
+        "latent",
+        default=False,
+    )
+    pixels: bool = option("learn pixels, also where a budget would choose latents", "latent", default=False)
     latent_factor: int = option("pixels to a side of one latent: 2, 4, 8", "latent", "N", low=2, high=16, default=4)
     latent_channels: int = option("channels of the latents", "latent", "N", low=1, high=64, default=4)
     latent_width: int = option("width of the autoencoder", "latent", "N", low=4, high=1024, default=32)
     latent_steps: int | None = option(
-        "its training steps (default: a quarter of the budget, or of the steps)", "latent", "N", low=1, default=None
+        "its training steps (default: as fit into a quarter of the budget, or as many as the run has)",
+        "latent",
+        "N",
+        low=1,
+        default=None,
     )
 
 
@@ -268,7 +277,7 @@ class RunConfig:
         if self.latent is not None:
             raise UnblotError(
                 f"{what} works on pixels, and this run learned latents of {self.latent.latent_factor}x"
-                f"{self.latent.latent_factor} pixels; use a run that was trained without {arg('latent')}"
+                f"{self.latent.latent_factor} pixels; use a run that was trained with {arg('pixels', True)}"
             )
 
     def to_dict(self) -> dict[str, Any]:

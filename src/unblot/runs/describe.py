@@ -42,7 +42,7 @@ def describe(path: Path) -> str:
                      f"(warm-up {train.warmup:g}, decay {train.decay}), ema {train.ema}, seed {train.seed}"
                      if data.fingerprint else "elsewhere: the run was imported"),
         ("sampling", f"{train.solver}, {train.sampling_steps} steps, spacing {train.spacing}"),
-        *_latent_rows(config),
+        *([("latents", latent_words(config))] if config.latent is not None else []),
         ("preset", f"{train.preset}, unblot {config.version}"),
     ]  # fmt: skip
     if config.distill is not None:
@@ -67,14 +67,13 @@ def _data(data: DataFacts) -> str:
     )
 
 
-def _latent_rows(config: RunConfig) -> list[tuple[str, str]]:
-    """What the denoiser learns, where that is latents."""
-    if config.latent is None:
-        return []
+def latent_words(config: RunConfig) -> str:
+    """What the denoiser of a run in latents learns."""
+    assert config.latent is not None
     (channels, height, width), chosen = config.shape, config.latent
     text = f"{height} x {width} x {channels}, of an own autoencoder: factor {chosen.latent_factor}, "
     steps = "as many steps as fit" if chosen.latent_steps is None else f"{chosen.latent_steps} steps"
-    return [("latents", f"{text}width {chosen.latent_width}, trained for {steps}")]
+    return f"{text}width {chosen.latent_width}, trained for {steps}"
 
 
 def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ from unblot.data.augment import AUGMENTATIONS
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg, note
-from unblot.latent.first_stage import build_autoencoder
+from unblot.latent.latents import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
 from unblot.nn.low_rank import add_low_rank

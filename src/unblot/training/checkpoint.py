@@ -20,10 +20,10 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig
 from unblot.errors import UnblotError, arg
-from unblot.latent.first_stage import FILE as AUTOENCODER
 from unblot.runs.folder import BEST, CHECKPOINTS, CONFIG, METRICS, MODEL, PLAN, SNAPSHOTS, TEACHER
 from unblot.system.files import checksum, flush, read_tensors, write_json, write_tensors
 from unblot.system.stored import read_stored
+from unblot.training.first_stage import FILE as AUTOENCODER
 
 TENSORS, STATE = "state.safetensors", "state.json"
 KEEP = 2  # newest checkpoints kept, besides the one of least held-out loss

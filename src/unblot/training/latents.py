@@ -6,13 +6,13 @@ from pathlib import Path
 
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
-from unblot.latent.first_stage import planned_steps, trained_autoencoder
 from unblot.latent.latents import with_latents
 from unblot.runs.folder import write_run_config
 from unblot.system.device import available_device
 from unblot.system.distributed import join_group
 from unblot.system.turns import decided
 from unblot.training.budget_controller import BudgetController
+from unblot.training.first_stage import planned_steps, trained_autoencoder
 
 
 def first_stage(

@@ -43,6 +43,10 @@ STD_PICTURES = 4096  # enough for the data's standard deviation to about one per
 SPECTRUM_VALUES = 2**25  # values of them, at least, from which the spectrum is taken
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
+LATENT_LEVELS = "edm:mean=0.3,std=1"  # EDM2's of latents (Karras et al. 2024, table 6), for a standard deviation of 1
+LATENT_BUDGET = 600.0  # seconds, from which a budget chooses latents
+LATENT_SIDES = {False: 128, True: 64}  # pixels of both sides at least, by whether there are captions
+
 SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
@@ -83,11 +87,31 @@ def check_choices(choices: Mapping[str, Any]) -> None:
 def latent_of(choices: Mapping[str, Any]) -> LatentConfig | None:
     """The autoencoder that these choices ask for, None for pixels. Raises UnblotError for its options without it."""
     given = {f.name: choices[f.name] for f in dataclasses.fields(LatentConfig) if f.name in choices}
+    pixels = given.pop("pixels", False)
     if given.get("latent"):
+        if pixels:
+            raise UnblotError(f"{arg('latent', True)} and {arg('pixels', True)} exclude each other; give one of them")
         return LatentConfig(**given)
     if options := sorted(given.keys() - {"latent"}):
         raise UnblotError(f"{arg(options[0])} is of an autoencoder; give {arg('latent', True)} as well")
     return None
+
+
+def add_latents(dataset: Dataset, choices: dict[str, Any], budget: float | None, report: Callable[[str], None]) -> None:
+    """Adds latents to the choices of a new run where these draw better within its budget of seconds, and says so.
+
+    So it is for large pictures, and for smaller ones with captions; measured in docs/latent.md. A network, a spectrum
+    or another preset that is given is meant for pixels.
+    """
+    own = ("latent", "pixels", "network", "spectrum")
+    if (budget or 0) < LATENT_BUDGET or any(choices.get(name) for name in own):
+        return
+    captions = dataset.captions is not None and choices.get("text_encoder") != "none"
+    if choices.get("preset", "default") == "default" and min(dataset.shape[1:]) >= LATENT_SIDES[captions]:
+        choices["latent"] = True
+        report(
+            f"learns in latents, which draw such pictures better within a budget; {arg('pixels', True)} learns pixels"
+        )
 
 
 def check_specs(choices: Mapping[str, Any]) -> None:
@@ -124,7 +148,8 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     latent, facts = latent_of(choices), facts_of(dataset)
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
     if latent is not None:
-        choices = {"spectrum": "none", **choices}
+        default = choices.get("preset", "default") == "default"
+        choices = {"spectrum": "none", **({"schedule": LATENT_LEVELS} if default else {}), **choices}
     config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)

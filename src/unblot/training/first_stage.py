@@ -1,6 +1,6 @@
 """The first stage of a run in latents: an autoencoder learns the training pictures, before any diffusion.
 
-    autoencoder.safetensors    in the run folder: weights and Adam's moments, with the step in the header
+    autoencoder.safetensors    in the run folder: weights and the optimizer's moments, with the step in the header
 
 The bottleneck is plain: latents are brought to mean 0 and standard deviation 1 in each channel of a batch, and noise of
 standard deviation NOISE is added, so that a small error of the second stage stays small in the picture. There is no
@@ -20,30 +20,22 @@ from torch import Tensor
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
+from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
 from unblot.system.files import read_tensors, write_tensors
+from unblot.training.optim import Optimizer
 
 FILE = "autoencoder.safetensors"
 NOISE = 0.1  # standard deviation of the noise on latents of standard deviation 1
 EDGES = 1.0  # weight of the differences between neighbours, against that of the values
-BATCH, LEARNING_RATE, WARMUP = 32, 2e-3, 0.05
-KEPT_EVERY = 100  # steps
+BATCH, LEARNING_RATE, WARMUP = 4, 4e-3, 0.05  # many small steps: large batches bring no more a step
+KEPT = 20  # times that a whole first stage is saved
 MEASURED = 4096  # pictures that mean and standard deviation of the latents are measured on
 SHARE = 0.25  # of a time budget
 TRIES = 4  # steps that are timed
 
 Report = Callable[[str], None]
-
-
-def build_autoencoder(config: RunConfig) -> Autoencoder:
-    """The run's autoencoder with fresh weights, which follow from the run's seed, in channels_last."""
-    assert config.latent is not None
-    chosen, channels = config.latent, config.data.channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        network = Autoencoder(channels, chosen.latent_factor, chosen.latent_channels, chosen.latent_width)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def reconstruction_loss(autoencoder: Autoencoder, x: Tensor, noise: Tensor) -> Tensor:
@@ -66,26 +58,23 @@ class FirstStage:
         assert config.latent is not None
         self.config, self.dataset, self.device = config, dataset, device
         self.autoencoder = build_autoencoder(config).to(device)
-        self.parameters = dict(self.autoencoder.named_parameters())
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=LEARNING_RATE)
+        self.optimizer = Optimizer(self.autoencoder, "muon", weight_decay=0.0)
         self.step = 0
 
     def take_step(self, steps: int) -> Tensor:
         """One step of `steps`; its loss, ()."""
         seed = self.config.train.seed
         rise, left = (self.step + 1) / max(1.0, WARMUP * steps), self.step / steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
+        rate = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
         x = self.dataset.batch(self.dataset.train[self._chosen(seed)])[0].to(self.device)
         channels, height, width = self.config.shape
         noise = torch.randn(len(x), channels, height, width, generator=generator(seed, LATENT, self.step)).to(
             self.device
         )
         loss = reconstruction_loss(self.autoencoder, x, noise)
-        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        self.optimizer.step()
+        torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
+        self.optimizer.step(rate, torch.zeros((), device=self.device))
         self.step += 1
         return loss.detach()
 
@@ -99,9 +88,7 @@ class FirstStage:
     def save(self, folder: Path) -> None:
         """Writes all that is needed to go on exactly."""
         tensors = {f"weights/{name}": tensor for name, tensor in self.autoencoder.state_dict().items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer/{name}/{key}"] = value.detach()
+        tensors |= {f"optimizer/{name}": moment for name, moment in self.optimizer.tensors().items()}
         write_tensors(folder / FILE, tensors, {"unblot_autoencoder": json.dumps({"step": self.step})})
 
     def load(self, folder: Path) -> None:
@@ -109,15 +96,10 @@ class FirstStage:
         path = folder / FILE
         tensors, header = read_tensors(path)
         try:
-            prefix = "weights/"
-            weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            self.autoencoder.load_state_dict(weights)
+            self.autoencoder.load_state_dict(_of("weights/", tensors))
+            self.optimizer.load(_of("optimizer/", tensors))
             self.step = int(json.loads(header["unblot_autoencoder"])["step"])
-            for name, parameter in self.parameters.items():
-                start = f"optimizer/{name}/"
-                state = {n.removeprefix(start): t.clone() for n, t in tensors.items() if n.startswith(start)}
-                self.optimizer.state[parameter] = {k: t if k == "step" else t.to(parameter) for k, t in state.items()}
-        except (RuntimeError, KeyError, ValueError, TypeError) as e:
+        except (RuntimeError, LookupError, ValueError, TypeError) as e:
             reason = " ".join(str(e).split())[:160]
             raise UnblotError(f"{str(path)!r} does not fit this run ({reason}); train it again") from None
 
@@ -125,18 +107,19 @@ class FirstStage:
     def measure(self) -> None:
         """Puts mean and standard deviation of the latents of training pictures, by channel, into the autoencoder."""
         chosen = self.dataset.train[:MEASURED]
-        raw = torch.cat([self.autoencoder.raw(x).double() for x in batches(self.dataset, chosen, self.device)])
+        batches = (self.dataset.batch(chosen[i : i + BATCH])[0] for i in range(0, len(chosen), BATCH))
+        raw = torch.cat([self.autoencoder.raw(x.to(self.device)).double() for x in batches])
         self.autoencoder.mean.copy_(raw.mean((0, 2, 3)))
         self.autoencoder.std.copy_(raw.std((0, 2, 3), correction=0).clamp_min(1e-6))
 
 
-def batches(dataset: Dataset, indices: np.ndarray, device: torch.device) -> list[Tensor]:
-    """The pictures at these indices, (b, C, H, W) each, on the device."""
-    return [dataset.batch(indices[i : i + BATCH])[0].to(device) for i in range(0, len(indices), BATCH)]
+def _of(start: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by what follows."""
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
 
 
 def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None) -> int:
-    """The number of steps of the first stage: as given, or as fit into its share of `seconds`, or of the run's steps.
+    """The number of steps of the first stage: as given, or as fit into its share of `seconds`, or those of the run.
 
     A budget is met by trial steps, on the clock of this process alone. Raises UnblotError where the map of latents
     would be a single point.
@@ -151,7 +134,7 @@ def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, sec
     if latent.latent_steps is not None:
         return latent.latent_steps
     if seconds is None:
-        return max(1, round(SHARE * config.train.steps))
+        return config.train.steps
     trial, times = FirstStage(config, dataset, device), []
     for _ in range(1 + TRIES):
         start = time.monotonic()
@@ -171,7 +154,7 @@ def trained_autoencoder(
     if (folder / FILE).exists():
         stage.load(folder)
     losses: list[Tensor] = []
-    every = max(1, min(KEPT_EVERY, steps // 5))
+    every = max(1, steps // KEPT)
     while stage.step < steps:
         losses.append(stage.take_step(steps))
         if stage.step % every == 0 or stage.step == steps:
