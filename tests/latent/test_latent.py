@@ -20,7 +20,7 @@ from unblot.runs.film import shoot
 from unblot.runs.folder import MODEL, load_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
-from unblot.training.first_stage import FirstStage, trained_autoencoder
+from unblot.training.first_stage import MOST, FirstStage, planned_steps, trained_autoencoder
 
 CHOICES: dict[str, Any] = {
     "latent": True,
@@ -209,6 +209,14 @@ def test_latents_have_noise_levels_of_their_own_but_for_another_preset(pictures)
     assert unblot.plan(pictures, quiet=True, **few, preset="ddpm").train.schedule.startswith("linear")
     given = unblot.plan(pictures, quiet=True, **few, schedule="edm:mean=0").train
     assert given.schedule.startswith("edm:mean=0,") or given.schedule.startswith("edm:mean=0.0,")
+
+
+def test_a_budget_gives_the_first_stage_steps_up_to_a_limit(planned):
+    config, dataset = planned
+    free = dataclasses.replace(config, latent=dataclasses.replace(config.latent, latent_steps=None))
+    assert planned_steps(free, dataset, CPU, 1e9) == MOST
+    assert planned_steps(free, dataset, CPU, 1e-9) == 1
+    assert planned_steps(free, dataset, CPU, None) == config.train.steps
 
 
 def test_latents_and_pixels_together_are_refused(pictures):

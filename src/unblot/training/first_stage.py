@@ -33,6 +33,7 @@ BATCH, LEARNING_RATE, WARMUP = 4, 4e-3, 0.05  # many small steps: large batches 
 KEPT = 20  # times that a whole first stage is saved
 MEASURED = 4096  # pictures that mean and standard deviation of the latents are measured on
 SHARE = 0.25  # of a time budget
+MOST = 40_000  # steps that a budget gives at most: fast machines have better use for their hours
 TRIES = 4  # steps that are timed
 
 Report = Callable[[str], None]
@@ -140,7 +141,7 @@ def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, sec
         start = time.monotonic()
         trial.take_step(1 + TRIES).item()
         times.append(time.monotonic() - start)
-    return max(1, int(SHARE * seconds / (sum(times[1:]) / TRIES)))
+    return min(MOST, max(1, int(SHARE * seconds / (sum(times[1:]) / TRIES))))
 
 
 def trained_autoencoder(
