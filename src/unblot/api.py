@@ -88,7 +88,7 @@ def train(
     if start is not None and start.rank:
         return train_adapter(start, source, dataset, choices, folder=folder, overwrite=overwrite, quiet=quiet)
     begun = add_choices(start, dataset, choices)
-    add_latents(dataset, choices, budget, line_printer(quiet))
+    add_latents(dataset, choices, budget, line_printer(quiet or not group.is_main_process))
     controller, latent = BudgetController(budget, shared_clock(group)), bool(choices.get("latent"))
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
     config = with_origin(config, start, begun)

@@ -188,6 +188,7 @@ def test_show_says_it(run):
         (128, False, {"budget": "9m"}, False),
         (128, False, {}, False),
         (128, False, {"budget": "10m", "pixels": True}, False),
+        (128, False, {"budget": "10m", "latent": False}, False),
         (128, False, {"budget": "10m", "network": "unet"}, False),
         (128, False, {"budget": "10m", "spectrum": "data"}, False),
         (128, False, {"budget": "10m", "preset": "ddpm"}, False),

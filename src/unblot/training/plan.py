@@ -43,7 +43,7 @@ STD_PICTURES = 4096  # enough for the data's standard deviation to about one per
 SPECTRUM_VALUES = 2**25  # values of them, at least, from which the spectrum is taken
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
-LATENT_LEVELS = "edm:mean=0.3,std=1"  # EDM2's of latents (Karras et al. 2024, table 6), for a standard deviation of 1
+LATENT_LEVELS = "edm:mean=0.3,std=1"  # those of EDM2 (Karras et al. 2024), for twice the deviation
 LATENT_BUDGET = 600.0  # seconds, from which a budget chooses latents
 LATENT_SIDES = {False: 128, True: 64}  # pixels of both sides at least, by whether there are captions
 
@@ -103,8 +103,8 @@ def add_latents(dataset: Dataset, choices: dict[str, Any], budget: float | None,
     So it is for large pictures, and for smaller ones with captions; measured in docs/latent.md. A network, a spectrum
     or another preset that is given is meant for pixels.
     """
-    own = ("latent", "pixels", "network", "spectrum")
-    if (budget or 0) < LATENT_BUDGET or any(choices.get(name) for name in own):
+    decided = choices.get("pixels") or any(choices.get(name) is not None for name in ("latent", "network", "spectrum"))
+    if decided or (budget or 0) < LATENT_BUDGET:
         return
     captions = dataset.captions is not None and choices.get("text_encoder") != "none"
     if choices.get("preset", "default") == "default" and min(dataset.shape[1:]) >= LATENT_SIDES[captions]:
