@@ -11,8 +11,8 @@ has decayed at the end. Then, with the averaged weights:
 - frechet: the Fréchet distance of --pictures samples to REFERENCE real pictures in the features of EfficientNet-lite0;
   floor: that of as many other real pictures.
 
-Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'. With --latents RUN
-they are second stages in the latents of that run, whose autoencoder is not trained again.
+Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'.
+With --latents RUN they are second stages in the latents of that run, whose autoencoder is not trained again.
 Usage: python recipe.py --data DIR --size 64 --minutes 8 --out DIR CANDIDATE ...
 """
 
