@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recipe import read
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.output import sheet
@@ -29,6 +30,7 @@ from unblot.training.plan import plan_run
 
 HELD_OUT, SHEET = 128, 16  # pictures that are measured, and those on a sheet
 TRIED = 8  # steps that are timed
+DEFAULTS = first_stage.BATCH, first_stage.LEARNING_RATE
 
 
 def main() -> None:
@@ -44,8 +46,7 @@ def main() -> None:
     dataset = open_data(args.data, size=args.size, labels=False, captions=False)
     source = DataConfig(data=args.data, size=args.size)
     for candidate in args.candidates:
-        name, _, written = candidate.partition("=")
-        choices = dict(part.split("=", 1) for part in written.split(";") if part)
+        name, choices = read(candidate)
         line = {"name": name, **choices} | measured(source, dataset, choices, args, name)
         with open(args.out / "autoencoder.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -54,8 +55,8 @@ def main() -> None:
 
 def stage_of(source: DataConfig, dataset: Dataset, choices: dict[str, str]) -> first_stage.FirstStage:
     """A fresh first stage with these choices; batch and learning rate are those of its module from here on."""
-    first_stage.BATCH = int(choices.get("batch", 4))
-    first_stage.LEARNING_RATE = float(choices.get("rate", 4e-3))
+    first_stage.BATCH = int(choices.get("batch", DEFAULTS[0]))
+    first_stage.LEARNING_RATE = float(choices.get("rate", DEFAULTS[1]))
     latent = {name: int(value) for name, value in choices.items() if name.startswith("latent_")}
     config = plan_run(source, dataset, {"latent": True, "steps": 1, "clusters": 0, **latent})
     stage = first_stage.FirstStage(config, dataset, torch.device("cpu"))

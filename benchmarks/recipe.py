@@ -62,8 +62,7 @@ def main() -> None:
         config, denoiser = load_model(args.latents)
         dataset, latent = with_latents(dataset, denoiser.autoencoder), vars(config.latent)
     for candidate in args.candidates:
-        name, _, written = candidate.partition("=")
-        choices = dict(part.split("=", 1) for part in written.split(";") if part)
+        name, choices = read(candidate)
         line = {"name": name, "data": args.data.name, "size": args.size, "seed": args.seed, **choices}
         trainer, training = trained(source, dataset, {**latent, **numbers(choices)}, args)
         line |= training | judge.measure(trainer, dataset, f"{name}-{args.size}-{args.minutes:g}m-seed{args.seed}")
@@ -85,6 +84,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("candidates", nargs="+", help="NAME=CHOICE;CHOICE")
     return parser.parse_args()
+
+
+def read(candidate: str) -> tuple[str, dict[str, str]]:
+    """The name and the choices of NAME=CHOICE;CHOICE."""
+    name, _, written = candidate.partition("=")
+    return name, dict(part.split("=", 1) for part in written.split(";") if part)
 
 
 def numbers(choices: dict[str, str]) -> dict:

@@ -22,7 +22,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.runs.ema_profiles import Profile, combination, power_exponent
 from unblot.runs.folder import SNAPSHOTS, build_denoiser
-from unblot.system.files import read_tensors
+from unblot.system.files import read_tensors, under
 
 
 class EmaCandidate(NamedTuple):
@@ -47,9 +47,7 @@ def at_snapshot(path: Path, config: RunConfig) -> Denoiser:
     first = min((name.partition("/")[0] for name in weights), default="")
     denoiser = build_denoiser(config)
     try:
-        denoiser.load_state_dict(
-            {name.removeprefix(f"{first}/"): p for name, p in weights.items() if name.startswith(f"{first}/")}
-        )
+        denoiser.load_state_dict(under(f"{first}/", weights))
     except RuntimeError:
         raise UnblotError(
             f"{str(path)!r} is not a snapshot of this run: its weights belong to another network"

@@ -23,7 +23,7 @@ from unblot.errors import UnblotError, arg
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
-from unblot.system.files import read_tensors, write_tensors
+from unblot.system.files import read_tensors, under, write_tensors
 from unblot.training.optim import Optimizer
 
 FILE = "autoencoder.safetensors"
@@ -97,8 +97,8 @@ class FirstStage:
         path = folder / FILE
         tensors, header = read_tensors(path)
         try:
-            self.autoencoder.load_state_dict(_of("weights/", tensors))
-            self.optimizer.load(_of("optimizer/", tensors))
+            self.autoencoder.load_state_dict(under("weights/", tensors))
+            self.optimizer.load(under("optimizer/", tensors))
             self.step = int(json.loads(header["unblot_autoencoder"])["step"])
         except (RuntimeError, LookupError, ValueError, TypeError) as e:
             reason = " ".join(str(e).split())[:160]
@@ -112,11 +112,6 @@ class FirstStage:
         raw = torch.cat([self.autoencoder.raw(x.to(self.device)).double() for x in batches])
         self.autoencoder.mean.copy_(raw.mean((0, 2, 3)))
         self.autoencoder.std.copy_(raw.std((0, 2, 3), correction=0).clamp_min(1e-6))
-
-
-def _of(start: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by what follows."""
-    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
 
 
 def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None) -> int:

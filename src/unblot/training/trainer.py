@@ -17,6 +17,7 @@ from unblot.nn.recomputing import recompute
 from unblot.system.compiling import compile_where_it_pays
 from unblot.system.device import available_device
 from unblot.system.distributed import join_group, sum_gradients, sum_over
+from unblot.system.files import under
 from unblot.system.sharding import forget_gathered, gathered, like, local, shard, wants_shards, whole
 from unblot.training.averages.ema import Ema
 from unblot.training.batches import Batch
@@ -233,10 +234,10 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Restores the state that `tensors` gave after step `step`."""
         for name, module in self.task.learners.items():
-            _assign(module, _under(f"weights/{name}/", tensors))
-            self.optimizers[name].load(_under(f"optimizer/{name}/", tensors))
+            _assign(module, under(f"weights/{name}/", tensors))
+            self.optimizers[name].load(under(f"optimizer/{name}/", tensors))
         self.ema.load(tensors)
-        self.task.load(_under("task/", tensors))
+        self.task.load(under("task/", tensors))
         self.step = step
         self.skipped_steps = torch.zeros_like(self.skipped_steps)
 
@@ -247,10 +248,6 @@ def denoising_trainer(config: RunConfig, dataset: Dataset, source: Source | None
     if source is not None:
         take(task.denoiser, source, config)
     return Trainer(config, task)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()

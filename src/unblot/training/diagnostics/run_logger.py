@@ -12,6 +12,7 @@ from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import printable
 from unblot.runs.folder import BEST, save_model
 from unblot.runs.metrics import HELD_OUT, STEP, Line, MetricsFile, mean_loss, of_kind
+from unblot.system.files import under
 from unblot.training import checkpoint
 from unblot.training.diagnostics.colours import ColourStatistics
 from unblot.training.diagnostics.monitor import Monitor
@@ -117,7 +118,7 @@ class RunLogger:
 
 def averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The averaged weights among the tensors of a checkpoint."""
-    return {name.removeprefix("ema/"): tensor for name, tensor in tensors.items() if name.startswith("ema/")}
+    return under("ema/", tensors)
 
 
 def culprits(dataset: Dataset, positions: Tensor, losses: Tensor) -> str:
