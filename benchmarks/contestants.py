@@ -15,6 +15,7 @@ import contextlib
 import importlib.metadata
 import json
 import resource
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,10 @@ from unblot import api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoised, Denoiser
+from unblot.latent.latents import with_latents
 from unblot.process.levels import NoiseLevel, log_noise_ratio
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.folder import load_model, save_model
+from unblot.runs.folder import MODEL, load_model, save_model
 from unblot.training.budget import choose
 from unblot.training.budget_controller import BudgetController
 from unblot.training.trainer import denoising_trainer
@@ -106,10 +108,23 @@ def train_unblot(preset: str) -> Callable[[TrainingSet, Stopwatch], Trained]:
     return train
 
 
+def train_in_latents(data: TrainingSet, stopwatch: Stopwatch) -> Trained:
+    """`unblot train --latent --budget` as it is; its steps are those of the second stage."""
+    chosen = {"preview_every": 0, "held_out_every": 0, "budget": f"{stopwatch.seconds:.0f}s"}
+    stopwatch.begin()
+    folder = stopwatch.folder / "run"
+    run = api.train(data.source.data, size=data.source.size, out=folder, overwrite=True, latent=True, **chosen)
+    stopwatch.steps = run.config.train.steps - 1
+    stopwatch.over(lambda path: shutil.copyfile(folder / MODEL, path), last=True)
+    assert run.denoiser.autoencoder is not None
+    trainer = denoising_trainer(run.config, with_latents(data.dataset, run.denoiser.autoencoder))
+    return Trained(run.denoiser, run.config.train.batch_size, trainer.take_step)
+
+
 def load_unblot(path: Path, task: Task) -> Drawable:
     """The averaged weights of a snapshot."""
     config, denoiser = load_model(path)
-    return Drawable(denoiser, config.train.schedule, config.data.shape, config.data.clusters)
+    return Drawable(denoiser, config.train.schedule, config.shape, config.data.clusters)
 
 
 def diffusers_network(task: Task) -> nn.Module:
@@ -231,6 +246,7 @@ class Contestant(NamedTuple):
 
 CONTESTANTS = {
     "unblot": Contestant(train_unblot("default"), load_unblot, "unblot"),
+    "unblot-latents": Contestant(train_in_latents, load_unblot, "unblot"),
     "unblot-ddpm": Contestant(train_unblot("ddpm"), load_unblot, "unblot"),
     "diffusers": Contestant(train_diffusers, load_diffusers, "diffusers"),
     "denoising-diffusion-pytorch": Contestant(

@@ -107,7 +107,8 @@ def draw(
         condition=Condition(labels_for(0, range(count), clusters=clusters) if labels is None else labels),
         batch_size=100 if shape[1] <= 32 else 25,
     )
-    found, frame = torch.cat(list(batches)), frame_of(shape) if framed != shape else 0
+    found = torch.cat([denoiser.pictures(x0, shape[1:]) for x0 in batches])
+    frame = frame_of(shape) if found.shape[1:] != shape else 0
     return found[..., frame : frame + shape[1], frame : frame + shape[2]]
 
 
@@ -187,6 +188,6 @@ def table(result: dict[str, Any], contestants: dict[str, Any]) -> str:
     if "classifier_held_out_accuracy" in result:
         lines.append(f"the classifier is right about {result['classifier_held_out_accuracy']:.1%} of held-out pictures")
     peers = [f["frechet"] for name, f in contestants.items() if not name.startswith("unblot")]
-    if "unblot" in contestants and peers:
-        lines.append(f"the better peer over unblot: {min(peers) / contestants['unblot']['frechet']:.2f}")
+    for name in (name for name in contestants if name.startswith("unblot") and peers):
+        lines.append(f"the better peer over {name}: {min(peers) / contestants[name]['frechet']:.2f}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
@@ -29,6 +30,9 @@ from unblot.training.optim import Optimizer
 FILE = "autoencoder.safetensors"
 NOISE = 0.1  # standard deviation of the noise on latents of standard deviation 1
 EDGES = 1.0  # weight of the differences between neighbours, against that of the values
+DETAIL = 10.0  # ... of the strength of detail at the end; it grows from 0, since from the beginning it costs colours
+OCTAVES = 2  # of detail, from wavelengths of 2 pixels
+FAINT = 0.01  # strength of detail below which differences do not matter, in the network's range
 BATCH, LEARNING_RATE, WARMUP = 4, 4e-3, 0.05  # many small steps: large batches bring no more a step
 KEPT = 20  # times that a whole first stage is saved
 MEASURED = 4096  # pictures that mean and standard deviation of the latents are measured on
@@ -39,17 +43,43 @@ TRIES = 4  # steps that are timed
 Report = Callable[[str], None]
 
 
-def reconstruction_loss(autoencoder: Autoencoder, x: Tensor, noise: Tensor) -> Tensor:
-    """The error of the pictures x (B, C, H, W) after encoding, noise (B, c, h, w) and decoding, ().
+def reconstruction_errors(autoencoder: Autoencoder, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The errors of the pictures x (B, C, H, W) after encoding, noise (B, c, h, w) and decoding, each ().
 
-    Mean absolute error of the values and of the differences between neighbours: the latter are small where a picture is
-    blurred, and squares would hardly see them.
+    Mean absolute error of the values, and of the differences between neighbours: the latter are small where a picture
+    is blurred, and squares would hardly see them. Both are least for the median of what a place may show, which is
+    smooth where this is uncertain; so the third is `detail_error`, of the strength of detail wherever it lies exactly.
     """
     raw = autoencoder.raw(x)
     z = (raw - raw.mean((0, 2, 3), keepdim=True)) / (raw.std((0, 2, 3), keepdim=True) + 1e-5)
-    error = autoencoder.decode(z + NOISE * noise, *x.shape[2:]) - x
-    edges = [error.diff(dim=axis).abs().mean() for axis in (2, 3) if error.shape[axis] > 1]
-    return error.abs().mean() + EDGES * sum(edges, error.new_zeros(())) / max(1, len(edges))
+    y = autoencoder.decode(z + NOISE * noise, *x.shape[2:])
+    edges = [(y - x).diff(dim=axis).abs().mean() for axis in (2, 3) if x.shape[axis] > 1]
+    return (y - x).abs().mean(), sum(edges, x.new_zeros(())) / max(1, len(edges)), detail_error(x, y)
+
+
+def detail_error(x: Tensor, y: Tensor) -> Tensor:
+    """The mean absolute difference in the strength of detail of two pictures (B, C, H, W), summed over octaves, ().
+
+    The strength is the root mean square of Haar's three differences of 2x2 pixels, each over squares of two by two.
+    """
+    total = x.new_zeros(())
+    for _ in range(OCTAVES):
+        if min(x.shape[2:]) < 2:
+            break
+        (x, detail), (y, other) = _haar(x), _haar(y)
+        total = total + (_strength(detail) - _strength(other)).abs().mean()
+    return total
+
+
+def _haar(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (B, C, h, w) of 2x2 pixels, and their three differences (B, 3C, h, w); a last odd row or column is left."""
+    x = x[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+    a, b, c, d = x[..., ::2, ::2], x[..., ::2, 1::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]
+    return (a + b + c + d) / 4, torch.cat([a + b - c - d, a - b + c - d, a - b - c + d], 1) / 4
+
+
+def _strength(detail: Tensor) -> Tensor:
+    return (F.avg_pool2d(detail.square(), 2, ceil_mode=True) + FAINT**2).sqrt()
 
 
 class FirstStage:
@@ -63,7 +93,7 @@ class FirstStage:
         self.step = 0
 
     def take_step(self, steps: int) -> Tensor:
-        """One step of `steps`; its loss, ()."""
+        """One step of `steps`; the mean absolute error of its pictures, ()."""
         seed = self.config.train.seed
         rise, left = (self.step + 1) / max(1.0, WARMUP * steps), self.step / steps
         rate = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
@@ -72,12 +102,12 @@ class FirstStage:
         noise = torch.randn(len(x), channels, height, width, generator=generator(seed, LATENT, self.step)).to(
             self.device
         )
-        loss = reconstruction_loss(self.autoencoder, x, noise)
-        loss.backward()
+        values, edges, detail = reconstruction_errors(self.autoencoder, x, noise)
+        (values + EDGES * edges + DETAIL * left * detail).backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
         self.optimizer.step(rate, torch.zeros((), device=self.device))
         self.step += 1
-        return loss.detach()
+        return values.detach()
 
     def _chosen(self, seed: int) -> np.ndarray:
         """Positions among the training pictures, (B,): each pass takes every picture once, but for a last few."""
@@ -149,17 +179,17 @@ def trained_autoencoder(
     stage, steps = FirstStage(config, dataset, device), config.latent.latent_steps or 0
     if (folder / FILE).exists():
         stage.load(folder)
-    losses: list[Tensor] = []
+    errors: list[Tensor] = []
     every = max(1, steps // KEPT)
     while stage.step < steps:
-        losses.append(stage.take_step(steps))
+        errors.append(stage.take_step(steps))
         if stage.step % every == 0 or stage.step == steps:
             if stage.step == steps:
                 stage.measure()
-            loss = float(torch.stack(losses).mean())
-            if not math.isfinite(loss):
-                raise UnblotError("the autoencoder's loss is not finite; check the pictures by unblot doctor")
-            note(f"autoencoder: step {stage.step} of {steps}, loss {loss:.4f}")
-            losses = []
+            error = float(torch.stack(errors).mean())
+            if not math.isfinite(error):
+                raise UnblotError("the autoencoder's error is not finite; check the pictures by unblot doctor")
+            note(f"autoencoder: step {stage.step} of {steps}, mean absolute error {error:.4f}")
+            errors = []
             stage.save(folder)
     return frozen(stage.autoencoder)
