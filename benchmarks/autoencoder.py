@@ -6,7 +6,7 @@ from its first ones. Then, on held-out pictures without noise on the latents:
 - psnr: of the pictures that come back, in dB, of the range from -1 to 1.
 - octaves: their power over that of the pictures in each octave of the spectrum, finest first; 1 is right.
 
-Candidates are written NAME=CHOICE;CHOICE of optimizer, batch, rate, and the choices of a run in latents, as in
+Candidates are written NAME=CHOICE;CHOICE of optimizer, batch, rate, detail, and the choices of a run in latents, as in
 'small=optimizer=muon;batch=4;rate=4e-3;latent_channels=8'.
 Usage: python autoencoder.py --data DIR --size 128 --minutes 3 --out DIR CANDIDATE ...
 """
@@ -30,7 +30,7 @@ from unblot.training.plan import plan_run
 
 HELD_OUT, SHEET = 128, 16  # pictures that are measured, and those on a sheet
 TRIED = 8  # steps that are timed
-DEFAULTS = first_stage.BATCH, first_stage.LEARNING_RATE
+DEFAULTS = first_stage.BATCH, first_stage.LEARNING_RATE, first_stage.DETAIL
 
 
 def main() -> None:
@@ -54,9 +54,10 @@ def main() -> None:
 
 
 def stage_of(source: DataConfig, dataset: Dataset, choices: dict[str, str]) -> first_stage.FirstStage:
-    """A fresh first stage with these choices; batch and learning rate are those of its module from here on."""
+    """A fresh first stage with these choices; batch, rate and weight of detail are its module's from here on."""
     first_stage.BATCH = int(choices.get("batch", DEFAULTS[0]))
     first_stage.LEARNING_RATE = float(choices.get("rate", DEFAULTS[1]))
+    first_stage.DETAIL = float(choices.get("detail", DEFAULTS[2]))
     latent = {name: int(value) for name, value in choices.items() if name.startswith("latent_")}
     config = plan_run(source, dataset, {"latent": True, "steps": 1, "clusters": 0, **latent})
     stage = first_stage.FirstStage(config, dataset, torch.device("cpu"))
