@@ -18,7 +18,7 @@ from unblot.distillation.student import keep_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg, printable
 from unblot.nn.own import import_named
-from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, save_model, write_run_config
+from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, save_model
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
@@ -170,7 +170,6 @@ def resume(
         trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
     with locked(folder) if trainer.group.is_main_process else nullcontext():
         if trainer.group.is_main_process:
-            write_run_config(folder, config)
             note_launch(folder)
         return train_to_end(folder, trainer, controller, budget_plan, quiet, resuming=True)
 

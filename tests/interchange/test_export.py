@@ -72,7 +72,14 @@ def test_a_distilled_run_is_exported_whole(to, tmp_path):
 def latent(tmp_path_factory):
     """A run in latents of colour pictures of 9x11 pixels, no multiple of the factor."""
     folder = captioned_folder(tmp_path_factory.mktemp("data"), (9, 11), ("",))
-    chosen = {"latent": True, "latent_width": 8, "latent_steps": 4, "uncaptioned": True, "clusters": 0}
+    chosen = {
+        "latent": True,
+        "latent_width": 8,
+        "latent_steps": 4,
+        "uncaptioned": True,
+        "clusters": 0,
+        "spectrum": "data",
+    }
     run = unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "latent", **TINY, **chosen, **NETWORKS["unet"])
     return shaken(run)
 

@@ -16,6 +16,7 @@ from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
 from unblot.errors import UnblotError
 from unblot.latent.latents import latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
+from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
 from unblot.runs.folder import MODEL, load_model
 from unblot.runs.run import Run
@@ -27,6 +28,7 @@ CHOICES: dict[str, Any] = {
     "latent_width": 8,
     "latent_steps": 6,
     "network": "unet:width=16,multipliers=1,blocks=1,attention=",
+    "spectrum": "data",
     "steps": 4,
     "batch_size": 8,
     "clusters": 0,
@@ -129,6 +131,13 @@ def test_the_model_file_alone_holds_the_autoencoder(run, tmp_path):
     assert np.array_equal(alone.sample(2, steps=2).array, run.sample(2, steps=2).array)
 
 
+def test_the_spectrum_of_a_run_is_that_of_its_latents_once_there_are_some(run, pictures):
+    assert unblot.plan(pictures, quiet=True, **CHOICES).seen.spectrum == ""
+    latents = latents_of(with_latents(open_data(str(pictures)), run.denoiser.autoencoder))
+    expected = Spectrum.of(latents.batch(latents.train)[0]).stds(3, 3)
+    torch.testing.assert_close(run.denoiser.spectrum.stds(3, 3), expected, rtol=1e-4, atol=0)
+
+
 def test_samples_have_the_shape_and_the_type_of_the_pictures(run):
     samples = run.sample(3, steps=2)
     assert (samples.array.shape, samples.array.dtype) == ((3, 3, 10, 12), np.uint8)
@@ -203,7 +212,7 @@ def test_show_says_it(run):
         (128, False, {"budget": "10m", "pixels": True}, False),
         (128, False, {"budget": "10m", "latent": False}, False),
         (128, False, {"budget": "10m", "network": "unet"}, False),
-        (128, False, {"budget": "10m", "spectrum": "data"}, False),
+        (128, False, {"budget": "10m", "spectrum": "data"}, True),
         (128, False, {"budget": "10m", "preset": "ddpm"}, False),
     ],
 )

@@ -193,8 +193,9 @@ class DataFacts:
 
     `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
     training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels; `spectrum`
-    the text of a `process.spectrum.Spectrum`, empty for points; `text` what the run learned from captions, None where
-    it reads none. Raises UnblotError for numbers that no data has.
+    the text of a `process.spectrum.Spectrum`, empty for points; `latent_spectrum` that of the latents, empty for pixels
+    and until there are any; `text` what the run learned from captions, None where it reads none. Raises UnblotError for
+    numbers that no data has.
     """
 
     name: str
@@ -208,6 +209,7 @@ class DataFacts:
     fingerprint: str
     clusters: tuple[float, ...] = ()
     spectrum: str = ""
+    latent_spectrum: str = ""
     text: TextFacts | None = None
 
     def __post_init__(self) -> None:
@@ -242,7 +244,7 @@ def latent_facts(data: DataFacts, latent: LatentConfig) -> DataFacts:
         width=-(-data.width // factor),
         values={"dtype": "float32", "offset": [0.0] * channels, "scale": [1.0] * channels, "alpha": False},
         std=1.0,
-        spectrum="",
+        spectrum=data.latent_spectrum,
     )
 
 

@@ -59,4 +59,4 @@ class Prior(NamedTuple):
         if self.spectrum is None:
             return torch.zeros_like(sigma), broadcast(norm(self.level, self.data_std), like)
         stds, mean = self.spectrum.of_shape(like)
-        return alpha * mean, torch.hypot(alpha * stds, sigma)
+        return alpha * mean, torch.sqrt((alpha * stds) ** 2 + sigma**2)

@@ -43,7 +43,9 @@ def run_identity(config: RunConfig) -> str:
     distill = None if config.distill is None else dataclasses.asdict(config.distill)
     parts = {"latent": config.latent, "origin": config.origin, "adapter": config.adapter}
     more = {name: dataclasses.asdict(part) for name, part in parts.items() if part is not None}
-    return _digest({"data": dataclasses.asdict(config.data), "train": train, "distill": distill, **more})
+    data = dataclasses.asdict(config.data)
+    del data["latent_spectrum"]  # it follows from the rest
+    return _digest({"data": data, "train": train, "distill": distill, **more})
 
 
 def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], identity: str) -> Path:

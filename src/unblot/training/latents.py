@@ -13,6 +13,7 @@ from unblot.system.distributed import join_group
 from unblot.system.turns import decided
 from unblot.training.budget_controller import BudgetController
 from unblot.training.first_stage import planned_steps, trained_autoencoder
+from unblot.training.plan import latent_spectrum
 
 
 def first_stage(
@@ -47,4 +48,7 @@ def with_first_stage(
     if config.latent is None:
         return config, dataset
     steps, dataset = first_stage(folder, config, dataset, controller, note)
-    return replace(config, latent=replace(config.latent, latent_steps=steps)), dataset
+    data = config.data
+    if config.train.spectrum == "data" and not data.latent_spectrum:  # it was stopped before there were latents
+        data = replace(data, latent_spectrum=latent_spectrum(dataset))
+    return replace(config, data=data, latent=replace(config.latent, latent_steps=steps)), dataset

@@ -18,6 +18,7 @@ from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg, printable
+from unblot.latent.latents import latents_of
 from unblot.losses import OBJECTIVES, WEIGHTINGS
 from unblot.nn import NETWORKS
 from unblot.nn.own import networks_for, version_of
@@ -100,10 +101,10 @@ def latent_of(choices: Mapping[str, Any]) -> LatentConfig | None:
 def add_latents(dataset: Dataset, choices: dict[str, Any], budget: float | None, report: Callable[[str], None]) -> None:
     """Adds latents to the choices of a new run where these draw better within its budget of seconds, and says so.
 
-    So it is for large pictures, and for smaller ones with captions; measured in docs/latent.md. A network, a spectrum
-    or another preset that is given is meant for pixels.
+    So it is for large pictures, and for smaller ones with captions; measured in docs/latent.md. A network or another
+    preset that is given is meant for pixels.
     """
-    decided = choices.get("pixels") or any(choices.get(name) is not None for name in ("latent", "network", "spectrum"))
+    decided = choices.get("pixels") or any(choices.get(name) is not None for name in ("latent", "network"))
     if decided or (budget or 0) < LATENT_BUDGET:
         return
     captions = dataset.captions is not None and choices.get("text_encoder") != "none"
@@ -147,9 +148,8 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     """
     latent, facts = latent_of(choices), facts_of(dataset)
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
-    if latent is not None:
-        default = choices.get("preset", "default") == "default"
-        choices = {"spectrum": "none", **({"schedule": LATENT_LEVELS} if default else {}), **choices}
+    if latent is not None and choices.get("preset", "default") == "default":
+        choices = {"schedule": LATENT_LEVELS, **choices}
     config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)
@@ -158,7 +158,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
         facts, config = with_frozen_encoder(facts, config, dataset)
     check_specs(vars(config))
     check_text(facts, config)
-    check_spectrum(config, latent)
+    check_spectrum(config)
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     config = written_out(config)
     return RunConfig(source, facts, config, __version__, latent=latent, code=version_of(config.network))
@@ -178,10 +178,8 @@ def _seen(facts: DataFacts, latent: LatentConfig | None) -> DataFacts:
     return facts if latent is None else latent_facts(facts, latent)
 
 
-def check_spectrum(config: TrainConfig, latent: LatentConfig | None) -> None:
+def check_spectrum(config: TrainConfig) -> None:
     """Raises UnblotError for an unknown spectrum, or one that does not go with other choices."""
-    if latent is not None and config.spectrum != "none":
-        raise UnblotError(f"{arg('spectrum', config.spectrum)} is of pixels; leave it out with {arg('latent', True)}")
     if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
         raise UnblotError(
             f"{arg('spectrum', config.spectrum)} cannot be used; choose none, or data with "
@@ -265,8 +263,14 @@ def facts_of(dataset: Dataset) -> DataFacts:
         count=dataset.training_count,
         fingerprint=dataset.fingerprint,
         spectrum=spectrum,
+        latent_spectrum="" if dataset.latents is None else latent_spectrum(dataset),
         text=None if dataset.captions is None else learn([dataset.captions[i] for i in dataset.train.tolist()]),
     )
+
+
+def latent_spectrum(dataset: Dataset) -> str:
+    """The spectrum of the latents of training pictures, as text."""
+    return _measured(latents_of(dataset), dataset.train[:STD_PICTURES])[1]
 
 
 def _measured(dataset: Dataset, indices: np.ndarray) -> tuple[float, str]:

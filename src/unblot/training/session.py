@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unblot.runs.adapter import save_adapter
 from unblot.runs.budget_plan import BudgetPlan
+from unblot.runs.folder import write_run_config
 from unblot.runs.run import Run, load
 from unblot.training.announce import announce
 from unblot.training.budget import keep
@@ -24,6 +25,8 @@ def train_to_end(
     """Trains to the last step, or until it is interrupted, and loads the run; says how it goes unless `quiet`."""
     train = trainer.config.train
     monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.is_main_process)
+    if trainer.group.is_main_process:
+        write_run_config(folder, trainer.config)
     monitor.note(announce(trainer, folder))
     if budget_plan is not None:
         monitor.note(str(budget_plan))
