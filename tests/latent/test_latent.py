@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import unblot
+from unblot.cli.parser import main
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
@@ -245,6 +246,16 @@ def test_a_budget_gives_the_first_stage_steps_up_to_a_limit(planned):
 def test_latents_and_pixels_together_are_refused(pictures):
     with pytest.raises(UnblotError, match="pixels"):
         unblot.plan(pictures, quiet=True, latent=True, pixels=True)
+
+
+def test_a_spectrum_of_points_is_refused():
+    with pytest.raises(UnblotError, match=r"spectrum='data' is of pictures"):
+        unblot.plan("moons", quiet=True, spectrum="data")
+
+
+def test_a_run_in_latents_can_be_planned_before_there_are_any(pictures, capsys):
+    assert main(["train", str(pictures), "--latent", "--spectrum", "data", "--dry-run"]) == 0
+    assert "3 x 3 x 4, of an own autoencoder" in capsys.readouterr().out
 
 
 def test_options_of_the_autoencoder_without_it_are_refused(pictures, tmp_path):

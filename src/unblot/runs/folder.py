@@ -84,7 +84,8 @@ def build_denoiser(config: RunConfig) -> Denoiser:
         )
         if config.adapter is not None:
             add_low_rank(network, config.adapter.rank)
-    spectrum = Spectrum.read(data.spectrum) if train.spectrum == "data" else None
+    known = train.spectrum == "data" and data.spectrum  # that of latents is not, before they are there
+    spectrum = Spectrum.read(data.spectrum) if known else None
     index = INDICES.get(getattr(network, "embeds", ""), INDICES["ddpm_index"])(train.schedule)
     seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
     denoiser = Denoiser(network, *seen, spectrum, encoder, index)

@@ -158,7 +158,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
         facts, config = with_frozen_encoder(facts, config, dataset)
     check_specs(vars(config))
     check_text(facts, config)
-    check_spectrum(config)
+    check_spectrum(facts, config)
     facts = dataclasses.replace(facts, clusters=shares(dataset, config.clusters))
     config = written_out(config)
     return RunConfig(source, facts, config, __version__, latent=latent, code=version_of(config.network))
@@ -178,8 +178,10 @@ def _seen(facts: DataFacts, latent: LatentConfig | None) -> DataFacts:
     return facts if latent is None else latent_facts(facts, latent)
 
 
-def check_spectrum(config: TrainConfig) -> None:
-    """Raises UnblotError for an unknown spectrum, or one that does not go with other choices."""
+def check_spectrum(facts: DataFacts, config: TrainConfig) -> None:
+    """Raises UnblotError for an unknown spectrum, or one that does not go with the data or with other choices."""
+    if config.spectrum == "data" and facts.kind == "points":
+        raise UnblotError(f"{arg('spectrum', 'data')} is of pictures, and {facts.name} holds points; leave it out")
     if config.spectrum not in SPECTRA or (config.spectrum == "data" and config.parameterization != "edm"):
         raise UnblotError(
             f"{arg('spectrum', config.spectrum)} cannot be used; choose none, or data with "
