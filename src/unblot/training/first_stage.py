@@ -28,7 +28,7 @@ from unblot.system.files import read_tensors, under, write_tensors
 from unblot.training.optim import Optimizer
 
 FILE = "autoencoder.safetensors"
-NOISE = 0.1  # standard deviation of the noise on latents of standard deviation 1
+NOISE = 0.3  # standard deviation of the noise on latents of standard deviation 1: what is drawn is not exact either
 EDGES = 1.0  # weight of the differences between neighbours, against that of the values
 DETAIL = 10.0  # ... of the strength of detail at the end; it grows from 0, since from the beginning it costs colours
 OCTAVES = 2  # of detail, from wavelengths of 2 pixels

@@ -46,7 +46,7 @@ AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as 
 
 LATENT_LEVELS = "edm:mean=0.3,std=1"  # those of EDM2 (Karras et al. 2024), for twice the deviation
 LATENT_BUDGET = 600.0  # seconds, from which a budget chooses latents
-LATENT_SIDES = {False: 128, True: 64}  # pixels of both sides at least, by whether there are captions
+LATENT_SIDE = 64  # pixels of both sides, at least
 
 SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
@@ -101,14 +101,13 @@ def latent_of(choices: Mapping[str, Any]) -> LatentConfig | None:
 def add_latents(dataset: Dataset, choices: dict[str, Any], budget: float | None, report: Callable[[str], None]) -> None:
     """Adds latents to the choices of a new run where these draw better within its budget of seconds, and says so.
 
-    So it is for large pictures, and for smaller ones with captions; measured in docs/latent.md. A network or another
-    preset that is given is meant for pixels.
+    So it is from LATENT_SIDE pixels on, measured in docs/latent.md. A network or another preset that is given is meant
+    for pixels.
     """
     decided = choices.get("pixels") or any(choices.get(name) is not None for name in ("latent", "network"))
     if decided or (budget or 0) < LATENT_BUDGET:
         return
-    captions = dataset.captions is not None and choices.get("text_encoder") != "none"
-    if choices.get("preset", "default") == "default" and min(dataset.shape[1:]) >= LATENT_SIDES[captions]:
+    if choices.get("preset", "default") == "default" and min(dataset.shape[1:]) >= LATENT_SIDE:
         choices["latent"] = True
         report(
             f"learns in latents, which draw such pictures better within a budget; {arg('pixels', True)} learns pixels"
