@@ -214,9 +214,12 @@ def test_show_says_it(run):
         (64, {"budget": "10m", "preset": "ddpm"}, False),
     ],
 )
-def test_a_budget_chooses_latents_for_large_pictures(tmp_path, side, choices, latents):
+@pytest.mark.parametrize("captions", [False, True])
+def test_a_budget_chooses_latents_for_large_pictures(tmp_path, side, captions, choices, latents):
     for i in range(3):
         Image.fromarray(np.full((side, 66, 3), 80 * i, np.uint8)).save(tmp_path / f"{i}.png")
+        if captions:
+            (tmp_path / f"{i}.txt").write_text("a plain")
     config = unblot.plan(tmp_path, size=f"{side}x66", quiet=True, **choices)
     assert (config.latent is not None) == latents
 
@@ -240,11 +243,6 @@ def test_a_budget_gives_the_first_stage_steps_up_to_a_limit(planned):
 def test_latents_and_pixels_together_are_refused(pictures):
     with pytest.raises(UnblotError, match="pixels"):
         unblot.plan(pictures, quiet=True, latent=True, pixels=True)
-
-
-def test_a_spectrum_of_points_is_refused():
-    with pytest.raises(UnblotError, match=r"spectrum='data' is of pictures"):
-        unblot.plan("moons", quiet=True, spectrum="data")
 
 
 def test_a_run_in_latents_can_be_planned_before_there_are_any(pictures, capsys):

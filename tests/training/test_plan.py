@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from unblot import UnblotError, api
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.training import plan as planning
@@ -44,3 +45,8 @@ def test_the_data_is_read_once_for_all_plans_of_it_and_again_for_other_data(read
     assert planning.plan_run(DataConfig(data="moons"), other, {}).data.std != first.data.std
     assert planning.plan_run(source, open_data("digits"), {}).data == first.data
     assert len(read) == 3
+
+
+def test_a_spectrum_of_points_is_refused():
+    with pytest.raises(UnblotError, match=r"spectrum='data' is of pictures"):
+        api.plan("moons", quiet=True, spectrum="data")

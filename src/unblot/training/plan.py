@@ -107,11 +107,15 @@ def add_latents(dataset: Dataset, choices: dict[str, Any], budget: float | None,
     decided = choices.get("pixels") or any(choices.get(name) is not None for name in ("latent", "network"))
     if decided or (budget or 0) < LATENT_BUDGET:
         return
-    if choices.get("preset", "default") == "default" and min(dataset.shape[1:]) >= LATENT_SIDE:
+    if _default_preset(choices) and min(dataset.shape[1:]) >= LATENT_SIDE:
         choices["latent"] = True
         report(
             f"learns in latents, which draw such pictures better within a budget; {arg('pixels', True)} learns pixels"
         )
+
+
+def _default_preset(choices: Mapping[str, Any]) -> bool:
+    return bool(choices.get("preset", "default") == "default")
 
 
 def check_specs(choices: Mapping[str, Any]) -> None:
@@ -147,7 +151,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     """
     latent, facts = latent_of(choices), facts_of(dataset)
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
-    if latent is not None and choices.get("preset", "default") == "default":
+    if latent is not None and _default_preset(choices):
         choices = {"schedule": LATENT_LEVELS, **choices}
     config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):
