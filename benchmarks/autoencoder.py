@@ -58,7 +58,11 @@ def stage_of(source: DataConfig, dataset: Dataset, choices: dict[str, str]) -> f
     first_stage.BATCH = int(choices.get("batch", DEFAULTS[0]))
     first_stage.LEARNING_RATE = float(choices.get("rate", DEFAULTS[1]))
     first_stage.DETAIL = float(choices.get("detail", DEFAULTS[2]))
-    latent = {name: int(value) for name, value in choices.items() if name.startswith("latent_")}
+    latent = {
+        name: float(value) if name == "latent_noise" else int(value)
+        for name, value in choices.items()
+        if name.startswith("latent_")
+    }
     config = plan_run(source, dataset, {"latent": True, "steps": 1, "clusters": 0, **latent})
     stage = first_stage.FirstStage(config, dataset, torch.device("cpu"))
     stage.optimizer = Optimizer(stage.autoencoder, choices.get("optimizer", "muon"), 0.0)

@@ -197,7 +197,9 @@ def test_augmented_pictures_are_augmented_before_they_are_encoded(pictures, tmp_
 def test_show_says_it(run):
     from unblot.runs.describe import describe
 
-    assert "3 x 3 x 4, of an own autoencoder: factor 4, width 8, trained for 6 steps" in describe(run.path)
+    assert "3 x 3 x 4, of an own autoencoder: factor 4, width 8, trained with noise of 0.8 for 6 steps" in describe(
+        run.path
+    )
 
 
 @pytest.mark.parametrize(

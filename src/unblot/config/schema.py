@@ -161,6 +161,14 @@ class LatentConfig(Checked):
     pixels: bool = option("learn pixels, also where a budget would choose latents", "latent", default=False)
     latent_factor: int = option("pixels to a side of one latent: 2, 4, 8", "latent", "N", low=2, high=16, default=4)
     latent_channels: int = option("channels of the latents", "latent", "N", low=1, high=64, default=4)
+    latent_noise: float = option(
+        "noise on the latents while the autoencoder is trained: more draws cleaner forms, less keeps finer detail",
+        "latent",
+        "X",
+        low=0,
+        high=10,
+        default=0.8,
+    )
     latent_width: int = option("width of the autoencoder", "latent", "N", low=4, high=1024, default=32)
     latent_steps: int | None = option(
         "its training steps (default: as fit into a quarter of the budget, or as many as the run has)",

@@ -72,8 +72,9 @@ def latent_words(config: RunConfig) -> str:
     assert config.latent is not None
     (channels, height, width), chosen = config.shape, config.latent
     text = f"{height} x {width} x {channels}, of an own autoencoder: factor {chosen.latent_factor}, "
-    steps = "as many steps as fit" if chosen.latent_steps is None else f"{chosen.latent_steps} steps"
-    return f"{text}width {chosen.latent_width}, trained for {steps}"
+    known = chosen.latent_steps or (None if config.train.budget else config.train.steps)
+    steps = "as many steps as fit" if known is None else f"{known} steps"
+    return f"{text}width {chosen.latent_width}, trained with noise of {chosen.latent_noise:g} for {steps}"
 
 
 def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ memory nor much time."""
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,12 @@ from unblot.training.batches import Batch, training_schedule
 from unblot.training.task import denoising_loss
 from unblot.vlb import density
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def kept_bytes(denoiser: Denoiser, shape: Sequence[int]) -> int:
     """Bytes that the network keeps of one picture (C, H, W) in a forward pass, for the gradients."""
-    known = _shapes_of(denoiser)
+    known = shapes_of(denoiser)
     weights = {t.untyped_storage()._cdata for t in [*known.parameters(), *known.buffers()]}
     kept: dict[int, Tensor] = {}  # by storage: held, so that no other takes its place
 
@@ -51,10 +53,14 @@ def pass_bytes(
 
     recomputing: with its blocks computed again on the way back. taken: bytes that a tensor of so many bytes takes.
     """
-    known = _shapes_of(denoiser)
+    known = shapes_of(denoiser)
     if recomputing:
         recompute(known)
-    losses = _losses_of(config, known, pictures)
+    return peak_bytes(known, _losses_of(config, known, pictures), taken)
+
+
+def peak_bytes(known: nn.Module, losses: Callable[[], Tensor], taken: Callable[[int], int] = int) -> int:
+    """The most bytes that tensors take at a time while these losses of a module without values go forward and back."""
     with _Live(known, taken) as live:
         losses().sum().backward()
     return live.most
@@ -77,7 +83,11 @@ def _losses_of(config: RunConfig, known: Denoiser, pictures: int) -> Callable[[]
 
 def pass_work(config: RunConfig, denoiser: Denoiser) -> tuple[float, int]:
     """Floating-point operations of a pass of one picture, forward and back, and the number of kernels of any pass."""
-    losses = _losses_of(config, _shapes_of(denoiser), 1)
+    return work(_losses_of(config, shapes_of(denoiser), 1))
+
+
+def work(losses: Callable[[], Tensor]) -> tuple[float, int]:
+    """Floating-point operations of these losses, forward and back, and the number of kernels."""
     with FlopCounterMode(display=False) as flops, _Kernels() as kernels:
         losses().sum().backward()
     return float(flops.get_total_flops()), kernels.count
@@ -123,10 +133,10 @@ class _Live(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
-def _shapes_of(denoiser: Denoiser) -> Denoiser:
-    """A copy of the denoiser that has shapes in place of weights."""
-    memo = {id(t): _shape_of(t) for t in [*denoiser.parameters(), *denoiser.buffers()]}
-    return copy.deepcopy(denoiser, dict(memo))
+def shapes_of(module: M) -> M:
+    """A copy of the module that has shapes in place of weights."""
+    memo = {id(t): _shape_of(t) for t in [*module.parameters(), *module.buffers()]}
+    return copy.deepcopy(module, dict(memo))
 
 
 def _shape_of(tensor: Tensor) -> Tensor:

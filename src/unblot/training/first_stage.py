@@ -3,8 +3,8 @@
     autoencoder.safetensors    in the run folder: weights and the optimizer's moments, with the step in the header
 
 The bottleneck is plain: latents are brought to mean 0 and standard deviation 1 in each channel of a batch, and noise of
-standard deviation NOISE is added, so that a small error of the second stage stays small in the picture. There is no
-posterior to sample: the latents that the second stage learns are the means themselves.
+standard deviation `latent_noise` is added. A decoder that has seen it makes pictures of latents that no encoder made,
+as those of the second stage. There is no posterior to sample: the second stage learns the means themselves.
 """
 
 import json
@@ -25,14 +25,15 @@ from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
 from unblot.system.files import read_tensors, under, write_tensors
+from unblot.training.counting import shapes_of
 from unblot.training.optim import Optimizer
 
 FILE = "autoencoder.safetensors"
-NOISE = 0.3  # standard deviation of the noise on latents of standard deviation 1: what is drawn is not exact either
 EDGES = 1.0  # weight of the differences between neighbours, against that of the values
 DETAIL = 10.0  # ... of the strength of detail at the end; it grows from 0, since from the beginning it costs colours
 OCTAVES = 2  # of detail, from wavelengths of 2 pixels
 FAINT = 0.01  # strength of detail below which differences do not matter, in the network's range
+OPTIMIZER = "muon"
 BATCH, LEARNING_RATE, WARMUP = 4, 4e-3, 0.05  # many small steps: large batches bring no more a step
 KEPT = 20  # times that a whole first stage is saved
 MEASURED = 4096  # pictures that mean and standard deviation of the latents are measured on
@@ -52,9 +53,18 @@ def reconstruction_errors(autoencoder: Autoencoder, x: Tensor, noise: Tensor) ->
     """
     raw = autoencoder.raw(x)
     z = (raw - raw.mean((0, 2, 3), keepdim=True)) / (raw.std((0, 2, 3), keepdim=True) + 1e-5)
-    y = autoencoder.decode(z + NOISE * noise, *x.shape[2:])
+    y = autoencoder.decode(z + noise, *x.shape[2:])
     edges = [(y - x).diff(dim=axis).abs().mean() for axis in (2, 3) if x.shape[axis] > 1]
     return (y - x).abs().mean(), sum(edges, x.new_zeros(())) / max(1, len(edges)), detail_error(x, y)
+
+
+def losses(autoencoder: Autoencoder, x: Tensor, noise: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    """The mean absolute error of the values, and the loss: their weighted sum, at this share of the training; each ().
+
+    x, noise: as in `reconstruction_errors`.
+    """
+    values, edges, detail = reconstruction_errors(autoencoder, x, noise)
+    return values, values + EDGES * edges + DETAIL * progress * detail
 
 
 def detail_error(x: Tensor, y: Tensor) -> Tensor:
@@ -88,8 +98,9 @@ class FirstStage:
     def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device):
         assert config.latent is not None
         self.config, self.dataset, self.device = config, dataset, device
+        self.noise = config.latent.latent_noise
         self.autoencoder = build_autoencoder(config).to(device)
-        self.optimizer = Optimizer(self.autoencoder, "muon", weight_decay=0.0)
+        self.optimizer = Optimizer(self.autoencoder, OPTIMIZER, weight_decay=0.0)
         self.step = 0
 
     def take_step(self, steps: int) -> Tensor:
@@ -99,11 +110,9 @@ class FirstStage:
         rate = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
         x = self.dataset.batch(self.dataset.train[self._chosen(seed)])[0].to(self.device)
         channels, height, width = self.config.shape
-        noise = torch.randn(len(x), channels, height, width, generator=generator(seed, LATENT, self.step)).to(
-            self.device
-        )
-        values, edges, detail = reconstruction_errors(self.autoencoder, x, noise)
-        (values + EDGES * edges + DETAIL * left * detail).backward()
+        noise = torch.randn(len(x), channels, height, width, generator=generator(seed, LATENT, self.step))
+        values, loss = losses(self.autoencoder, x, self.noise * noise.to(self.device), left)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
         self.optimizer.step(rate, torch.zeros((), device=self.device))
         self.step += 1
@@ -144,11 +153,18 @@ class FirstStage:
         self.autoencoder.std.copy_(raw.std((0, 2, 3), correction=0).clamp_min(1e-6))
 
 
+def without_values(config: RunConfig) -> tuple[Autoencoder, Callable[[], Tensor]]:
+    """The run's autoencoder and the loss of a batch of its training, on the meta device, to count what they take."""
+    known, data = shapes_of(build_autoencoder(config)), config.data
+    size = min(BATCH, data.count)
+    x, noise = (torch.empty(size, *shape, device="meta") for shape in (data.shape, config.shape))
+    return known, lambda: losses(known, x, noise, 1.0)[1]
+
+
 def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None) -> int:
     """The number of steps of the first stage: as given, or as fit into its share of `seconds`, or those of the run.
 
-    A budget is met by trial steps, on the clock of this process alone. Raises UnblotError where the map of latents
-    would be a single point.
+    Raises UnblotError where the map of latents would be a single point.
     """
     latent, data = config.latent, config.data
     assert latent is not None
@@ -161,12 +177,22 @@ def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, sec
         return latent.latent_steps
     if seconds is None:
         return config.train.steps
+    return steps_in(seconds, step_seconds(config, dataset, device))
+
+
+def step_seconds(config: RunConfig, dataset: Dataset, device: torch.device) -> float:
+    """Seconds of a step, by trial steps on the clock of this process alone."""
     trial, times = FirstStage(config, dataset, device), []
     for _ in range(1 + TRIES):
         start = time.monotonic()
         trial.take_step(1 + TRIES).item()
         times.append(time.monotonic() - start)
-    return min(MOST, max(1, int(SHARE * seconds / (sum(times[1:]) / TRIES))))
+    return sum(times[1:]) / TRIES
+
+
+def steps_in(seconds: float, each: float) -> int:
+    """The steps of a first stage that a budget of seconds gives, of so many seconds each."""
+    return min(MOST, max(1, int(SHARE * seconds / each)))
 
 
 def trained_autoencoder(
