@@ -1,13 +1,16 @@
 """What a training would take on devices that are not here: the model of a step, and what it is made from."""
 
+import dataclasses
+
 import pytest
 
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import build_denoiser
 from unblot.training.cards import CARDS, parse_devices
-from unblot.training.counting import pass_work
-from unblot.training.forecast import Devices, cards, forecast_on, steps_in
+from unblot.training.counting import pass_work, work
+from unblot.training.first_stage import SHARE, without_values
+from unblot.training.forecast import LAUNCH, UPDATE, Devices, cards, forecast_on, hours_needed, steps_within
 
 MLP = {"network": "mlp:width=64", "batch_size": 256}
 
@@ -31,7 +34,7 @@ def test_a_step_is_its_share_and_then_the_gradients_in_a_ring(config):
         [4e-6 * parameters * factor for factor in (0, 1, 1.5, 1.75, 1.875)]
     )
     assert found.wanted.devices == 4
-    assert steps_in(found.wanted, 1.0) == int(3600 / (0.064 + 6e-6 * parameters))
+    assert steps_within(found, 1.0) == (0, int(3600 / (0.064 + 6e-6 * parameters)))
 
 
 def test_scaling_ends_where_one_more_device_gains_less_than_half_of_its_share(config):
@@ -69,6 +72,33 @@ def test_a_card_takes_its_operations_or_the_start_of_its_kernels(config):
     assert found.sending(1e9, 16, False) == pytest.approx(1.875e9 / card.network, rel=0.05)
 
 
+@pytest.fixture(scope="module")
+def latent_config():
+    return api.plan("digits", quiet=True, latent=True, latent_steps=100, steps=300, network="unet:width=16")
+
+
+def test_the_autoencoder_of_latents_is_trained_first_on_one_device(latent_config):
+    devices = Devices("made up", lambda pictures: pictures / 1000, lambda size, n, sharded: 0.0, None, (), first=0.05)
+    for count in (1, 4):
+        found = forecast_on(latent_config, devices, count)
+        assert found.parameters == sum(p.numel() for p in build_denoiser(latent_config).parameters())
+        each = latent_config.train.batch_size / count / 1000
+        assert hours_needed(found) * 3600 == pytest.approx(100 * 0.05 + 300 * each)
+        assert steps_within(found, 1.0) == (100, int((3600 - 100 * 0.05) / each))
+    decided = dataclasses.replace(latent_config.latent, latent_steps=None)
+    found = forecast_on(dataclasses.replace(latent_config, latent=decided), devices, 1)
+    assert found.first_steps == 300  # without a budget as many as the run has
+    first, second = steps_within(found, 1.0)  # within a budget a quarter of the time
+    assert first == SHARE * 3600 / 0.05
+    assert second == int((1 - SHARE) * 3600 / (latent_config.train.batch_size / 1000))
+
+
+def test_the_first_stage_on_a_card_takes_its_operations_or_the_start_of_its_kernels(latent_config):
+    card, (flops, kernels) = CARDS["H100"], work(without_values(latent_config)[1])
+    assert cards(latent_config, "H100", 1e-6).first == pytest.approx(flops / (1e-6 * card.flops))
+    assert cards(latent_config, "H100", 1.0).first == pytest.approx((1 + UPDATE) * kernels * LAUNCH)
+
+
 def test_devices_are_a_number_and_a_name():
     assert parse_devices("8xh100") == (8, "H100")
     assert parse_devices("cpu") == (1, "cpu")
@@ -86,3 +116,12 @@ def test_the_command_prints_a_row_for_each_number_of_devices(capsys):
     assert lines[-1].startswith("1h on 2xcpu are ")
     assert main(["plan", "moons", "--devices", "2xH100", "--reached", "2"]) == 2
     assert "--reached 2.0 is no share" in capsys.readouterr().err
+
+
+def test_the_command_plans_latents_on_the_processors_of_this_machine(capsys):
+    latents = ("--latent", "--latent-width", "4", "--latent-factor", "2", "--network", "unet:width=8")
+    assert main(["plan", "digits", "--devices", "1xcpu", "--hours", "1", "--batch-size", "16", *latents]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "latents: 4 x 4 x 4, of an own autoencoder: factor 2, width 4, trained with noise of" in "\n".join(lines)
+    assert any(line.startswith("its autoencoder is trained first, on one device: ") for line in lines)
+    assert "of the autoencoder: " in lines[-1]

@@ -11,6 +11,7 @@ from unblot.nn import NETWORKS
 from unblot.runs.folder import build_denoiser
 from unblot.system.memory import machine_memory
 from unblot.training import counting, memory
+from unblot.training.first_stage import FirstStage
 from unblot.training.optim import OPTIMIZERS, Optimizer, state_bytes
 from unblot.training.plan import plan_run
 from unblot.training.trainer import denoising_trainer
@@ -68,6 +69,38 @@ def test_the_most_that_a_pass_holds_is_that_of_real_tensors(choices):
     counted = counting.pass_bytes(config, trainer.denoiser, 8)
     weights = sum(p.numel() * 4 for p in trainer.denoiser.parameters())
     assert least <= counted <= 1.5 * least + weights  # the gradients of weights come as what was kept goes
+
+
+def test_the_most_that_a_first_stage_holds_is_that_of_real_tensors():
+    choices = {"latent": True, "latent_width": 16, "network": "unet:width=16"}
+    data = open_data("digits")
+    stage = FirstStage(plan_run(DataConfig(data="digits"), data, choices), data, torch.device("cpu"))
+    weights = {p.data_ptr() for p in stage.autoencoder.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        stage.take_step(1)
+    least = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
+    held = sum(p.numel() * 4 for p in stage.autoencoder.parameters())
+    held += sum(t.numel() * 4 for t in stage.optimizer.tensors().values() if t.ndim)
+    counted, stays = memory.first_stage_bytes(stage.config, taken=int)
+    assert least <= counted - held <= 1.5 * least + held
+    assert stays == sum(p.numel() * 4 for p in stage.autoencoder.parameters()) + len(data.train) * 4 * 4 * 2 * 2
+
+
+def test_the_memory_of_a_run_in_latents_is_that_of_its_larger_stage(monkeypatch):
+    config = plan_run(DataConfig(data="digits"), open_data("digits"), {"latent": True, "network": "unet:width=16"})
+    denoiser = build_denoiser(config)
+    second = memory.run_bytes(config, denoiser, 64)
+    monkeypatch.setattr(memory, "first_stage_bytes", lambda config: (0, 0))
+    alone = memory.run_bytes(config, denoiser, 64)
+    assert second > alone  # latents and the autoencoder stay
+    monkeypatch.setattr(memory, "first_stage_bytes", lambda config: (10**12, 0))
+    assert memory.run_bytes(config, denoiser, 64) == memory.LIBRARIES + 10**12
 
 
 def test_what_a_pass_holds_grows_with_its_pictures_and_shrinks_where_blocks_are_computed_again():

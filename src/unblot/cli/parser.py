@@ -114,6 +114,7 @@ def _training(command: Command) -> None:
     reached = "share of a GPU's rate that training reaches (default: 0.25, assumed)"
     plan.add_argument("--reached", type=float, default=argparse.SUPPRESS, metavar="X", help=reached)
     add_flags(plan, DataConfig, skip=["data"])
+    add_flags(plan, LatentConfig, skip=["pixels"])
     add_flags(plan, TrainConfig, skip=["budget", "device", "log_to"])
 
     distill = command("distill", "make a few-step model from a run", does.distill_command, "RUN [--out RUN] [flags]")

@@ -14,8 +14,9 @@ def plan_command(args: dict[str, Any]) -> None:
     """
     from unblot import api
     from unblot.data.readers.listing import counted
+    from unblot.runs.describe import latent_words
     from unblot.system.memory import in_words
-    from unblot.training.forecast import hours_needed, steps_in
+    from unblot.training.forecast import hours_needed, steps_within
 
     hours = args.pop("hours")
     found = api.forecast(args.pop("data") or "digits", **args)
@@ -23,6 +24,11 @@ def plan_command(args: dict[str, Any]) -> None:
     pictures = f"{counted(data.count, data.kind.removesuffix('s'))} of {data.height}x{data.width}x{data.channels}"
     network = f"{train.network}, {found.parameters / 1e6:.2f} M parameters"
     say(f"{data.name}: {pictures}\n{network}\n{counted(train.steps, 'step')} of {train.batch_size}")
+    if found.first_steps:
+        each = found.devices.first
+        say(f"latents: {latent_words(found.config)}")
+        in_all = _time(found.first_steps * each / 3600)
+        say(f"its autoencoder is trained first, on one device: {1e3 * each:.2f} ms a step, {in_all} in all")
     say("\n".join(found.devices.told))
     say("devices  pictures each  step, ms  sending  pictures/s  times one  memory each")
     for step in found.steps:
@@ -35,11 +41,12 @@ def plan_command(args: dict[str, Any]) -> None:
     end = "one more device gains less than half of its share"
     say(f"from {counted(found.ends, 'device')} on {end}" if found.ends else f"nowhere up to the last row {end}")
     what = f"{wanted.devices}x{found.devices.name}"
-    say(f"the run as planned takes {_time(hours_needed(wanted, found.config))} on {what}")
+    say(f"the run as planned takes {_time(hours_needed(found))} on {what}")
     if hours is not None:
-        steps = steps_in(wanted, hours)
+        first, steps = steps_within(found, hours)
         seen = f"{steps * train.batch_size} pictures, {steps * train.batch_size / data.count:.1f} passes over the data"
-        say(f"{_time(hours)} on {what} are {counted(steps, 'step')}: {seen}")
+        after = f" after {counted(first, 'step')} of the autoencoder" if first else ""
+        say(f"{_time(hours)} on {what} are {counted(steps, 'step')}{after}: {seen}")
 
 
 def _time(hours: float) -> str:

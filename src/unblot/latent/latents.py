@@ -8,7 +8,7 @@ import torch
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
-from unblot.nn.autoencoder import Autoencoder
+from unblot.nn.autoencoder import Autoencoder, frozen
 
 AT_A_TIME = 8  # pictures, of perhaps a thousand pixels a side
 
@@ -31,6 +31,12 @@ def with_latents(dataset: Dataset, autoencoder: Autoencoder) -> Dataset:
         x = dataset.batch(np.arange(first, min(first + AT_A_TIME, len(dataset))))[0]
         parts.append(autoencoder.encode(x.to(autoencoder.mean.device)).cpu().contiguous().numpy())
     return replace(dataset, autoencoder=autoencoder, latents=np.concatenate(parts))
+
+
+def with_blank_latents(dataset: Dataset, config: RunConfig) -> Dataset:
+    """The data set with a fresh autoencoder and latents of zeros, to time steps of the second stage without a first."""
+    latents = np.zeros((len(dataset), *config.shape), np.float32)
+    return replace(dataset, autoencoder=frozen(build_autoencoder(config)), latents=latents)
 
 
 def latents_of(dataset: Dataset) -> Dataset:

@@ -55,7 +55,7 @@ class Trial(NamedTuple):
     @property
     def overhead(self) -> dict[str, float]:
         """Seconds of each kind of overhead."""
-        train, data = self.config.train, self.config.data
+        train, data = self.config.train, self.config.seen
         passes = 2 * pictures_a_side(train, data) / (PASSES * train.batch_size)  # in steps, held-out and training
         return {"previews": self.preview, "checkpoints": self.checkpoint, "measurements": passes * self.step_seconds}
 

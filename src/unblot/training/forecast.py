@@ -4,6 +4,8 @@ A step is the time that one device takes for its share of the batch, and then th
 every process sends 2·(n − 1)/n of them in a ring (Patarasuk & Yuan 2009). Of a sharded network the weights are gathered
 twice and the gradients scattered once, 3·(n − 1)/n. Neither is overlapped with computing here, as training does not.
 
+A run in latents trains its autoencoder first, on one device, whatever the number.
+
 On a GPU the share takes its operations at `reached` of the card's rate, and no less than starting its kernels takes. On
 CPUs it is measured here, with two sizes of share, and so is the link between two processes.
 """
@@ -14,9 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
+from unblot.latent.latents import with_blank_latents
 from unblot.runs.folder import build_denoiser
 from unblot.runs.run_data import data_of_choices
 from unblot.specs import several
@@ -26,8 +31,9 @@ from unblot.training.batches import RNG_CHUNK
 from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.cards import CARDS, CPU, parse_devices
-from unblot.training.counting import pass_bytes, pass_work
-from unblot.training.memory import LIBRARIES, taken
+from unblot.training.counting import pass_bytes, pass_work, work
+from unblot.training.first_stage import step_seconds, steps_in, without_values
+from unblot.training.memory import LIBRARIES, first_stage_bytes, taken
 from unblot.training.plan import check_choices, plan_run
 
 REACHED = 0.25  # share of a card's rate that training reaches: assumed, until benchmarks/gpu.py has measured it
@@ -61,6 +67,7 @@ class Step(NamedTuple):
 class Devices(NamedTuple):
     """How devices compute and send. computing: pictures of a share → seconds. sending: bytes of weights, devices,
     sharded → seconds. memory: bytes of a device, None for a CPU. told: what was measured or assumed, a line each.
+    first: seconds of a step of the autoencoder, 0 where there is none.
     """
 
     name: str
@@ -68,6 +75,11 @@ class Devices(NamedTuple):
     sending: Callable[[float, int, bool], float]
     memory: float | None
     told: tuple[str, ...]
+    first: float = 0.0
+
+    def taken(self, size: int) -> int:
+        """About how many bytes a tensor of `size` bytes in float32 takes within a pass."""
+        return taken(size) if self.memory is None else int(SLACK * HALF * size)
 
 
 class Forecast(NamedTuple):
@@ -81,6 +93,12 @@ class Forecast(NamedTuple):
     ends: int | None
     parameters: int
     devices: Devices
+
+    @property
+    def first_steps(self) -> int:
+        """Steps of the autoencoder, 0 where there is none."""
+        latent = self.config.latent
+        return 0 if latent is None else latent.latent_steps or self.config.train.steps
 
 
 def forecast(
@@ -111,15 +129,16 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
         )
     denoiser = build_denoiser(config)
     parameters = sum(p.numel() for p in denoiser.parameters())
+    first, latents = (0, 0) if config.latent is None else first_stage_bytes(config, devices.taken)
 
     def step(n: int, pictures: float) -> Step:
         sharded = _sharded(config, parameters, n, devices.memory)
         held: float = (sharding.BYTES + 4 * (len(several(config.train.ema)) - 1)) * parameters / (n if sharded else 1)
         held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
-        work = pass_bytes(config, denoiser, max(1, round(pictures)), taken=_on_a_card if devices.memory else taken)
-        held += LIBRARIES if devices.memory is None else 0
+        work = latents + pass_bytes(config, denoiser, max(1, round(pictures)), taken=devices.taken)
+        memory = max(first, held + work) + (LIBRARIES if devices.memory is None else 0)
         sending = devices.sending(4 * parameters, n, sharded)
-        return Step(n, round(pictures), devices.computing(pictures), sending, held + work, sharded)
+        return Step(n, round(pictures), devices.computing(pictures), sending, memory, sharded)
 
     def share(n: int) -> int:
         return min(config.train.batch_size, -(-chunks // n) * RNG_CHUNK)
@@ -149,12 +168,23 @@ def cards(config: RunConfig, name: str, reached: float) -> Devices:
         f"of about {(1 + UPDATE) * kernels:.0f} kernels, gradients sent after the pass and not during it"
     )
     told = (about, f"source: {card.source}", assumed)
-    return Devices(name, lambda n: max(least, n * flops / (reached * card.flops)), sending, card.memory, told)
+    first = 0.0 if config.latent is None else _first_on_a_card(config, reached * card.flops)
+    return Devices(name, lambda n: max(least, n * flops / (reached * card.flops)), sending, card.memory, told, first)
+
+
+def _first_on_a_card(config: RunConfig, rate: float) -> float:
+    """Seconds of a step of the autoencoder on a card that reaches this many operations a second."""
+    flops, kernels = work(without_values(config)[1])
+    return max((1 + UPDATE) * kernels * LAUNCH, flops / rate)
 
 
 def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
     """Processes of CPUs as this one, with as many threads: measured here."""
     clock = BudgetController().clock
+    first = 0.0
+    if config.latent is not None:
+        first = step_seconds(config, dataset, torch.device(CPU))
+        dataset = with_blank_latents(dataset, config)
 
     def measured(pictures: int) -> float:
         train = dataclasses.replace(config.train, batch_size=pictures, device=CPU)
@@ -174,12 +204,7 @@ def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:
         f"{1e3 * link.latency:.1f} ms between two processes",
         "assumed: every process has as much of a CPU as this one; gradients are sent after the pass, not during it",
     )
-    return Devices(CPU, lambda n: fixed + n * each, sending, None, told)
-
-
-def _on_a_card(size: int) -> int:
-    """About how many bytes a tensor of `size` bytes in float32 takes within a pass on a card."""
-    return int(SLACK * HALF * size)
+    return Devices(CPU, lambda n: fixed + n * each, sending, None, told, first)
 
 
 def _ring(size: float, n: int, sharded: bool) -> float:
@@ -201,11 +226,14 @@ def _smooth(config: RunConfig, devices: Devices, parameters: int, n: int) -> flo
     return devices.computing(config.train.batch_size / n) + sending
 
 
-def hours_needed(step: Step, config: RunConfig) -> float:
+def hours_needed(found: Forecast) -> float:
     """Hours of all steps of the run, without previews, measurements and checkpoints."""
-    return config.train.steps * step.seconds / 3600
+    return (found.first_steps * found.devices.first + found.config.train.steps * found.wanted.seconds) / 3600
 
 
-def steps_in(step: Step, hours: float) -> int:
-    """Steps that fit into these hours."""
-    return math.floor(3600 * hours / step.seconds)
+def steps_within(found: Forecast, hours: float) -> tuple[int, int]:
+    """Steps of the autoencoder, 0 where there is none, and of the denoiser, that fit into these hours."""
+    latent, each, first = found.config.latent, found.devices.first, 0
+    if latent is not None:
+        first = latent.latent_steps or steps_in(3600 * hours, each)
+    return first, max(0, math.floor((3600 * hours - first * each) / found.wanted.seconds))

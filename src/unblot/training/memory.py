@@ -1,6 +1,7 @@
 """Memory on a CPU: how many pictures go through the network at a time, and how much a run takes."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -10,8 +11,9 @@ from unblot.runs.folder import build_denoiser
 from unblot.specs import several
 from unblot.system.device import available_device
 from unblot.system.memory import machine_memory
-from unblot.training.counting import kept_bytes, pass_bytes
+from unblot.training.counting import kept_bytes, pass_bytes, peak_bytes
 from unblot.training.diagnostics.held_out import held_bytes
+from unblot.training.first_stage import OPTIMIZER, without_values
 from unblot.training.optim import state_bytes
 
 SMALL = 2**20  # values in a batch up to which memory is no question: it is not looked at
@@ -21,6 +23,11 @@ SHARE = 0.1  # of the machine's memory for what a pass keeps; the rest is for we
 LIBRARIES = 480_000_000  # bytes of the interpreter, PyTorch and the other libraries
 SLACK = 1.6  # times the smaller tensors of a pass: between them the allocator keeps gaps, and kernels their own buffers
 MAPPED = 2**25  # bytes from which on the C library asks the system for each tensor, and gives it back at once
+
+
+def taken(size: int) -> int:
+    """About how many bytes a tensor of `size` bytes takes within a pass on a CPU."""
+    return size if size >= MAPPED else int(SLACK * size)
 
 
 def fitting_pictures(config: RunConfig, denoiser: Denoiser, memory: int) -> int:
@@ -43,29 +50,36 @@ def pictures_at_a_time(config: RunConfig, denoiser: Denoiser, device: torch.devi
 
 
 def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
-    """About how many bytes a run on a CPU takes at its peak, a run in pixels that is not a distillation.
+    """About how many bytes a run on a CPU takes at its peak, a run that is not a distillation.
 
     fitting: pictures that fit at a time, as `pictures_at_a_time` gives them. Not counted are captions, and what the
     system keeps of the dataset cache, which it gives back where others need it.
     """
-    train, data = config.train, config.data
+    train = config.train
     weights = sum(p.numel() * p.element_size() for p in denoiser.parameters())
     held = weights * (1 + len(several(train.ema))) + state_bytes(denoiser, train.optimizer)
     batch = 2 * 4 * train.batch_size * math.prod(config.shape)  # pictures and noise
     in_parts = fitting < train.batch_size
     held += weights if in_parts else 0  # the gradients of the parts before
-    held += held_bytes(train, data) if train.held_out_every else 0
-    return LIBRARIES + held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
+    held += held_bytes(train, config.seen) if train.held_out_every else 0
+    first, latents = (0, 0) if config.latent is None else first_stage_bytes(config)
+    stage = held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
+    return LIBRARIES + max(first, latents + stage)
 
 
-def taken(size: int) -> int:
-    """About how many bytes a tensor of `size` bytes takes within a pass on a CPU."""
-    return size if size >= MAPPED else int(SLACK * size)
+def first_stage_bytes(config: RunConfig, taken: Callable[[int], int] = taken) -> tuple[int, int]:
+    """About how many bytes the training of a run's autoencoder takes at its peak, and how many stay: it and the latents
+    of all pictures, but for the held-out ones. taken: as in `pass_bytes`.
+    """
+    known, loss = without_values(config)
+    weights = sum(p.numel() * p.element_size() for p in known.parameters())
+    latents = 4 * config.data.count * math.prod(config.shape)
+    return weights + state_bytes(known, OPTIMIZER) + peak_bytes(known, loss, taken), weights + latents
 
 
 def expected_bytes(config: RunConfig, denoiser: Denoiser, device: torch.device) -> int | None:
-    """`run_bytes` on this machine; None on a GPU, of a run in latents and of a distillation, where it is not known."""
-    if device.type != "cpu" or config.latent is not None or config.distill is not None:
+    """`run_bytes` on this machine; None on a GPU and of a distillation, where it is not known."""
+    if device.type != "cpu" or config.distill is not None:
         return None
     return run_bytes(config, denoiser, pictures_at_a_time(config, denoiser, device))
 

@@ -63,7 +63,7 @@ class HeldOutLoss:
     def __init__(self, config: RunConfig, task: Task, group: Group, device: torch.device):
         data = task.batches.dataset
         self.task, self.group, self.device, self.shape = task, group, device, config.shape
-        self.seed, self.n = config.train.seed, pictures_a_side(config.train, config.data)
+        self.seed, self.n = config.train.seed, pictures_a_side(config.train, config.seen)
         u = torch.stack([self._draw(k)[0] for k in range(self.n)])
         self.t = ((torch.arange(self.n) % LEVELS + u) / LEVELS).clamp(1e-6, 1 - 1e-6)
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
@@ -71,7 +71,7 @@ class HeldOutLoss:
         self.mine = torch.arange(self.n)[group.rank :: group.world]
         sides = {"training": data.train, "held_out": data.held_out}
         self.chosen = {side: self._choose(of) for side, of in sides.items() if len(of)}
-        self.held = self._make(slice(None)) if is_held(config.train, config.data) else None
+        self.held = self._make(slice(None)) if is_held(config.train, config.seen) else None
 
     def measure(self, step: int, at_a_time: int = AT_A_TIME) -> Line:
         """The line of metrics of the denoiser's present weights, which should be the averaged ones.
