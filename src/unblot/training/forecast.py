@@ -33,7 +33,7 @@ from unblot.training.budget_controller import BudgetController
 from unblot.training.cards import CARDS, CPU, parse_devices
 from unblot.training.counting import pass_bytes, pass_work, work
 from unblot.training.first_stage import step_seconds, steps_in, without_values
-from unblot.training.memory import LIBRARIES, first_stage_bytes, taken
+from unblot.training.memory import LIBRARIES, first_stage_bytes, latents_bytes, taken
 from unblot.training.plan import check_choices, plan_run
 
 REACHED = 0.25  # share of a card's rate that training reaches: assumed, until benchmarks/gpu.py has measured it
@@ -129,14 +129,15 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
         )
     denoiser = build_denoiser(config)
     parameters = sum(p.numel() for p in denoiser.parameters())
-    first, latents = (0, 0) if config.latent is None else first_stage_bytes(config, devices.taken)
+    first, stays = (0, 0) if config.latent is None else first_stage_bytes(config, devices.taken)
+    beside = LIBRARIES + latents_bytes(config) if devices.memory is None else 0
 
     def step(n: int, pictures: float) -> Step:
         sharded = _sharded(config, parameters, n, devices.memory)
         held: float = (sharding.BYTES + 4 * (len(several(config.train.ema)) - 1)) * parameters / (n if sharded else 1)
         held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
-        work = latents + pass_bytes(config, denoiser, max(1, round(pictures)), taken=devices.taken)
-        memory = max(first, held + work) + (LIBRARIES if devices.memory is None else 0)
+        held += stays + pass_bytes(config, denoiser, max(1, round(pictures)), taken=devices.taken)
+        memory = max(first, held) + beside
         sending = devices.sending(4 * parameters, n, sharded)
         return Step(n, round(pictures), devices.computing(pictures), sending, memory, sharded)
 

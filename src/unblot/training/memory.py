@@ -62,19 +62,24 @@ def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
     in_parts = fitting < train.batch_size
     held += weights if in_parts else 0  # the gradients of the parts before
     held += held_bytes(train, config.seen) if train.held_out_every else 0
-    first, latents = (0, 0) if config.latent is None else first_stage_bytes(config)
-    stage = held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
-    return LIBRARIES + max(first, latents + stage)
+    first, stays = (0, 0) if config.latent is None else first_stage_bytes(config)
+    stage = stays + held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
+    return LIBRARIES + max(first, stage + latents_bytes(config))
 
 
 def first_stage_bytes(config: RunConfig, taken: Callable[[int], int] = taken) -> tuple[int, int]:
-    """About how many bytes the training of a run's autoencoder takes at its peak, and how many stay: it and the latents
-    of all pictures, but for the held-out ones. taken: as in `pass_bytes`.
+    """About how many bytes the training of a run's autoencoder takes at its peak, and how many it takes afterwards.
+
+    taken: as in `pass_bytes`.
     """
     known, loss = without_values(config)
     weights = sum(p.numel() * p.element_size() for p in known.parameters())
-    latents = 4 * config.data.count * math.prod(config.shape)
-    return weights + state_bytes(known, OPTIMIZER) + peak_bytes(known, loss, taken), weights + latents
+    return weights + state_bytes(known, OPTIMIZER) + peak_bytes(known, loss, taken), weights
+
+
+def latents_bytes(config: RunConfig) -> int:
+    """Bytes of the latents of all training pictures, which stay in the machine's memory; 0 for a run in pixels."""
+    return 0 if config.latent is None else 4 * config.data.count * math.prod(config.shape)
 
 
 def expected_bytes(config: RunConfig, denoiser: Denoiser, device: torch.device) -> int | None:
