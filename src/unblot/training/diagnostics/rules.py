@@ -173,7 +173,8 @@ def fine_detail(lines: Sequence[Line]) -> str | None:
     low, high = (previews[-1][f"octaves_{end}"][k] for end in ("low", "high"))
     way_out = f"{arg('parameterization', 'edm')}, or smaller patches ({arg('network', 'unet:patch=2')})"
     if not grainy:
-        way_out = f"a shorter average ({arg('ema', 'power:std=0.02')}), or a larger {arg('network')}"
+        average = f"a shorter average ({arg('ema', 'power:std=0.02')})"
+        way_out = f"{average}, a larger {arg('network')}, or in latents less {arg('latent_noise')}"
     return (
         f"{'grainy' if grainy else 'too smooth'}: details of {2 ** (k + 1)} to {2 ** (k + 2)} pixels have {ratio:.2g} "
         f"times as much power in previews as in training pictures (sets of as many real ones have {low:.2g} to "
