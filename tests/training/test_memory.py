@@ -24,19 +24,24 @@ def config_of(batch_size: int = 64, network: str = "unet:width=16"):
     return plan_run(DataConfig(data="digits"), open_data("digits"), {"batch_size": batch_size, "network": network})
 
 
-@pytest.mark.parametrize("network", ["unet:width=16", "dit:width=32,depth=2,heads=2", "ddpm_unet:width=32", "mlp"])
-def test_what_is_counted_without_values_is_what_a_pass_keeps(network):
-    denoiser = build_denoiser(config_of(network=network))
-    weights = {p.data_ptr() for p in denoiser.parameters()}
-    kept = {}
+def kept_by(module, run):
+    """Bytes of the tensors that `run` keeps for the gradients, without the module's weights."""
+    weights, kept = {p.data_ptr() for p in module.parameters()}, {}
 
     def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        denoiser.network(torch.zeros(1, *SHAPE), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
-    wanted = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
+        run()
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
+
+
+@pytest.mark.parametrize("network", ["unet:width=16", "dit:width=32,depth=2,heads=2", "ddpm_unet:width=32", "mlp"])
+def test_what_is_counted_without_values_is_what_a_pass_keeps(network):
+    denoiser = build_denoiser(config_of(network=network))
+    arguments = torch.zeros(1, *SHAPE), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+    wanted = kept_by(denoiser, lambda: denoiser.network(*arguments))
     assert counting.kept_bytes(denoiser, SHAPE) == pytest.approx(wanted, rel=0.15)
 
 
@@ -57,16 +62,8 @@ def test_the_most_that_a_pass_holds_is_that_of_real_tensors(choices):
     source = DataConfig(data="digits", unlabelled=choices.pop("unlabelled", False))
     config = plan_run(source, open_data("digits", labels=not source.unlabelled), {"batch_size": 8, **choices})
     trainer = denoising_trainer(config, open_data("digits", labels=not source.unlabelled))
-    batch, outside = trainer.share_of_batch(0), {p.data_ptr() for p in trainer.denoiser.parameters()}
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        trainer.task.measured(batch)
-    least = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in outside)
+    batch = trainer.share_of_batch(0)
+    least = kept_by(trainer.denoiser, lambda: trainer.task.measured(batch))
     counted = counting.pass_bytes(config, trainer.denoiser, 8)
     weights = sum(p.numel() * 4 for p in trainer.denoiser.parameters())
     assert least <= counted <= 1.5 * least + weights  # the gradients of weights come as what was kept goes
@@ -76,16 +73,7 @@ def test_the_most_that_a_first_stage_holds_is_that_of_real_tensors():
     choices = {"latent": True, "latent_width": 16, "network": "unet:width=16"}
     data = open_data("digits")
     stage = FirstStage(plan_run(DataConfig(data="digits"), data, choices), data, torch.device("cpu"))
-    weights = {p.data_ptr() for p in stage.autoencoder.parameters()}
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        stage.take_step(1)
-    least = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
+    least = kept_by(stage.autoencoder, lambda: stage.take_step(1))
     held = sum(p.numel() * 4 for p in stage.autoencoder.parameters())
     held += sum(t.numel() * 4 for t in stage.optimizer.tensors().values() if t.ndim)
     counted, stays = memory.first_stage_bytes(stage.config, taken=int)

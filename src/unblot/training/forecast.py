@@ -154,7 +154,9 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
 def cards(config: RunConfig, name: str, reached: float) -> Devices:
     """GPUs of this name, from their makers' figures."""
     card, (flops, kernels) = CARDS[name], pass_work(config, build_denoiser(config))
-    least = (1 + UPDATE) * kernels * LAUNCH
+
+    def seconds(flops: float, kernels: int) -> float:
+        return max((1 + UPDATE) * kernels * LAUNCH, flops / (reached * card.flops))
 
     def sending(size: float, n: int, sharded: bool) -> float:
         rate = card.link if n <= card.node else card.network
@@ -169,14 +171,8 @@ def cards(config: RunConfig, name: str, reached: float) -> Devices:
         f"of about {(1 + UPDATE) * kernels:.0f} kernels, gradients sent after the pass and not during it"
     )
     told = (about, f"source: {card.source}", assumed)
-    first = 0.0 if config.latent is None else _first_on_a_card(config, reached * card.flops)
-    return Devices(name, lambda n: max(least, n * flops / (reached * card.flops)), sending, card.memory, told, first)
-
-
-def _first_on_a_card(config: RunConfig, rate: float) -> float:
-    """Seconds of a step of the autoencoder on a card that reaches this many operations a second."""
-    flops, kernels = work(without_values(config)[1])
-    return max((1 + UPDATE) * kernels * LAUNCH, flops / rate)
+    first = 0.0 if config.latent is None else seconds(*work(without_values(config)[1]))
+    return Devices(name, lambda n: seconds(n * flops, kernels), sending, card.memory, told, first)
 
 
 def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
@@ -56,7 +57,7 @@ def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
     system keeps of the dataset cache, which it gives back where others need it.
     """
     train = config.train
-    weights = sum(p.numel() * p.element_size() for p in denoiser.parameters())
+    weights = _weight_bytes(denoiser)
     held = weights * (1 + len(several(train.ema))) + state_bytes(denoiser, train.optimizer)
     batch = 2 * 4 * train.batch_size * math.prod(config.shape)  # pictures and noise
     in_parts = fitting < train.batch_size
@@ -73,8 +74,13 @@ def first_stage_bytes(config: RunConfig, taken: Callable[[int], int] = taken) ->
     taken: as in `pass_bytes`.
     """
     known, loss = without_values(config)
-    weights = sum(p.numel() * p.element_size() for p in known.parameters())
+    weights = _weight_bytes(known)
     return weights + state_bytes(known, OPTIMIZER) + peak_bytes(known, loss, taken), weights
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    """Bytes of the weights that are trained."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def latents_bytes(config: RunConfig) -> int:
