@@ -33,9 +33,10 @@ from unblot.training import checkpoint
 from unblot.training.adapter import adapter_config, resumed_adapter, train_adapter
 from unblot.training.budget import go_on, planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
+from unblot.training.defaults import add_defaults
 from unblot.training.forecast import forecast
 from unblot.training.latents import first_stage, with_first_stage
-from unblot.training.plan import SPECS, add_latents, check_choices, plan_run
+from unblot.training.plan import SPECS, check_choices, plan_run
 from unblot.training.session import train_to_end
 from unblot.training.trainer import Trainer, denoising_trainer
 from unblot.training.transfer import add_choices, opened, own_source, with_origin
@@ -88,7 +89,7 @@ def train(
     if start is not None and start.rank:
         return train_adapter(start, source, dataset, choices, folder=folder, overwrite=overwrite, quiet=quiet)
     begun = add_choices(start, dataset, choices)
-    add_latents(dataset, choices, budget, line_printer(quiet or not group.is_main_process))
+    add_defaults(dataset, choices, budget, line_printer(quiet or not group.is_main_process))
     controller, latent = BudgetController(budget, shared_clock(group)), bool(choices.get("latent"))
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
     config = with_origin(config, start, begun)
@@ -119,7 +120,7 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     if start is not None and start.rank:
         return adapter_config(start, source, dataset, choices, quiet)[0]
     begun = add_choices(start, dataset, choices)
-    add_latents(dataset, choices, budget, line_printer(quiet))
+    add_defaults(dataset, choices, budget, line_printer(quiet))
     return with_origin(plan_run(source, dataset, choices), start, begun)
 
 

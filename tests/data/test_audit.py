@@ -139,6 +139,11 @@ def test_a_turn_that_makes_one_class_of_another_is_harmful_with_labels_alone() -
     assert worth_of(x, labels)["flip"] > 0.8
 
 
+def test_only_square_pictures_are_turned_by_a_quarter(tmp_path) -> None:
+    np.save(tmp_path / "wide.npy", np.repeat(blobs(60), 2, axis=3))
+    assert list(turning.worth_of_turns(open_data(str(tmp_path / "wide.npy")))) == ["flip", "flip_vertical"]
+
+
 @pytest.fixture(scope="module")
 def examined(tmp_path_factory):
     """A folder with something of everything, examined."""

@@ -22,6 +22,7 @@ from unblot.runs.film import shoot
 from unblot.runs.folder import MODEL, load_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
+from unblot.training import first_stage
 from unblot.training.first_stage import MOST, FirstStage, detail_error, planned_steps, trained_autoencoder
 
 CHOICES: dict[str, Any] = {
@@ -290,3 +291,23 @@ def test_a_run_that_was_killed_in_its_first_stage_goes_on(run, pictures, tmp_pat
 def test_evaluation_has_no_likelihood_of_latents(run):
     with pytest.raises(UnblotError, match="latent"):
         unblot.evaluate(run.path, quiet=True, n=20, steps=2, ode=2)
+
+
+def test_the_autoencoder_learns_augmented_pictures(pictures, monkeypatch):
+    config, dataset = unblot.plan(pictures, quiet=True, **CHOICES, augment="plain:flip=true"), open_data(str(pictures))
+    seen: list[torch.Tensor] = []
+
+    def losses(autoencoder, x, *rest):
+        seen.extend(x)
+        return first_stage.reconstruction_errors(autoencoder, x, rest[0])[:2]
+
+    monkeypatch.setattr(first_stage, "losses", losses)
+    stage = FirstStage(config, dataset, CPU)
+    for _ in range(5):
+        stage.take_step(5)
+    known = list(dataset.batch(dataset.train)[0])
+    as_they_are = [any(torch.equal(x, y) for y in known) for x in seen]
+    mirrored = [any(torch.equal(x.flip(-1), y) for y in known) for x in seen]
+    assert all(a != b for a, b in zip(as_they_are, mirrored, strict=True))
+    assert any(as_they_are)
+    assert any(mirrored)

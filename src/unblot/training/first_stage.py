@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unblot.config.schema import RunConfig
+from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
+from unblot.specs import build
 from unblot.system.files import read_tensors, under, write_tensors
 from unblot.training.counting import shapes_of
 from unblot.training.optim import Optimizer
@@ -99,6 +101,7 @@ class FirstStage:
         assert config.latent is not None
         self.config, self.dataset, self.device = config, dataset, device
         self.noise = config.latent.latent_noise
+        self.augment = build(AUGMENTATIONS, config.train.augment, "augmentation")
         self.autoencoder = build_autoencoder(config).to(device)
         self.optimizer = Optimizer(self.autoencoder, OPTIMIZER, weight_decay=0.0)
         self.step = 0
@@ -108,10 +111,12 @@ class FirstStage:
         seed = self.config.train.seed
         rise, left = (self.step + 1) / max(1.0, WARMUP * steps), self.step / steps
         rate = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
-        x = self.dataset.batch(self.dataset.train[self._chosen(seed)])[0].to(self.device)
+        x = self.dataset.batch(self.dataset.train[self._chosen(seed)])[0]
         channels, height, width = self.config.shape
-        noise = torch.randn(len(x), channels, height, width, generator=generator(seed, LATENT, self.step))
-        values, loss = losses(self.autoencoder, x, self.noise * noise.to(self.device), left)
+        g = generator(seed, LATENT, self.step)
+        noise = torch.randn(len(x), channels, height, width, generator=g)
+        x = self.augment.apply(x, g)[0]
+        values, loss = losses(self.autoencoder, x.to(self.device), self.noise * noise.to(self.device), left)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
         self.optimizer.step(rate, torch.zeros((), device=self.device))

@@ -45,8 +45,6 @@ SPECTRUM_VALUES = 2**25  # values of them, at least, from which the spectrum is 
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
 LATENT_LEVELS = "edm:mean=0.3,std=1"  # those of EDM2 (Karras et al. 2024), for twice the deviation
-LATENT_BUDGET = 600.0  # seconds, from which a budget chooses latents
-LATENT_SIDE = 64  # pixels of both sides, at least
 
 SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
@@ -98,23 +96,8 @@ def latent_of(choices: Mapping[str, Any]) -> LatentConfig | None:
     return None
 
 
-def add_latents(dataset: Dataset, choices: dict[str, Any], budget: float | None, report: Callable[[str], None]) -> None:
-    """Adds latents to the choices of a new run where these draw better within its budget of seconds, and says so.
-
-    So it is from LATENT_SIDE pixels on, measured in docs/latent.md. A network or another preset that is given is meant
-    for pixels.
-    """
-    decided = choices.get("pixels") or any(choices.get(name) is not None for name in ("latent", "network"))
-    if decided or (budget or 0) < LATENT_BUDGET:
-        return
-    if _default_preset(choices) and min(dataset.shape[1:]) >= LATENT_SIDE:
-        choices["latent"] = True
-        report(
-            f"learns in latents, which draw such pictures better within a budget; {arg('pixels', True)} learns pixels"
-        )
-
-
-def _default_preset(choices: Mapping[str, Any]) -> bool:
+def is_default(choices: Mapping[str, Any]) -> bool:
+    """Whether the preset is the default one."""
     return bool(choices.get("preset", "default") == "default")
 
 
@@ -151,7 +134,7 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     """
     latent, facts = latent_of(choices), facts_of(dataset)
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
-    if latent is not None and _default_preset(choices):
+    if latent is not None and is_default(choices):
         choices = {"schedule": LATENT_LEVELS, **choices}
     config = resolve(_seen(facts, latent), choices)
     if facts.text is not None and not reads_captions(config):

@@ -1,6 +1,6 @@
 """Advice about a data set in plain sentences, warnings before training, and what makes training pointless."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from unblot.data.audit.captions import caption_advice
 from unblot.data.audit.dataset_audit import DatasetAudit
@@ -124,13 +124,22 @@ def _flat(found: DatasetAudit) -> str:
 def _turns(found: DatasetAudit) -> str:
     if not found.turning or not COMPARABLE <= found.distinct < ENOUGH:
         return ""
-    safe = [turn for turn, worth in found.turning.items() if worth >= SAFE]
+    safe = safe_turns(found.turning)
     worth = "; ".join(f"{TURNS[turn]} {max(0.0, worth):.0%}" for turn, worth in found.turning.items())
     if not safe:
         return f"Do not augment with mirrored or turned pictures. As a share of a new picture each is worth: {worth}."
-    options = ",".join(f"{turn}=true" for turn in safe)
-    way = arg("augment", f"plain:{options}")
+    way = arg("augment", augmentation_of(safe))
     return f"Augmentation is safe: {way}. As a share of a new picture each is worth: {worth}."
+
+
+def safe_turns(turning: Mapping[str, float]) -> list[str]:
+    """Those of TURNS that are safe to augment with, by the worth of each."""
+    return [turn for turn, worth in turning.items() if worth >= SAFE]
+
+
+def augmentation_of(turns: Iterable[str]) -> str:
+    """The spec of an augmentation by these turns."""
+    return "plain:" + ",".join(f"{turn}=true" for turn in turns)
 
 
 def _time(found: DatasetAudit) -> str:

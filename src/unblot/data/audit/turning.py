@@ -30,8 +30,8 @@ def worth_of_turns(dataset: Dataset) -> dict[str, float]:
     """For each of TURNS, the worth of a turned picture as a share of a new one, the mean of all levels.
 
     1: as good as new; 0: no use; below 0: harmful. With labels, pictures of one class alone are compared as well, and
-    the lesser worth counts: a turn that makes one class of another is harmful. Empty for points and for fewer than two
-    pictures a fold.
+    the lesser worth counts: a turn that makes one class of another is harmful. Quarter turns only of square pictures.
+    Empty for points and for fewer than two pictures a fold.
     """
     rows = torch.linspace(0, len(dataset) - 1, min(len(dataset), AT_MOST)).long().unique().numpy()
     if dataset.shape[1:] == (1, 1) or len(rows) < 2 * FOLDS:
@@ -44,7 +44,8 @@ def worth_of_turns(dataset: Dataset) -> dict[str, float]:
     x, label = torch.cat(small), torch.cat(labels)
     found = worth(x, torch.zeros_like(label))
     by_class = found if dataset.labels is None else worth(x, label)
-    return {turn: min(found[turn], by_class[turn]) for turn in TURNS}
+    square = dataset.shape[1] == dataset.shape[2]
+    return {turn: min(found[turn], by_class[turn]) for turn in TURNS if square or turn != "quarter"}
 
 
 def worth(x: Tensor, labels: Tensor) -> dict[str, float]:
