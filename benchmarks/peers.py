@@ -114,6 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="with --data: side of the pictures in pixels")
     parser.add_argument("--only", choices=CONTESTANTS, help="with --data: train this one, in this process")
     parser.add_argument("--measure", action="store_true", help="with --data: measure all that are trained")
+    parser.add_argument("--guidance", type=float, default=1.0, help="with --data: of unblot's samples")
     args = parser.parse_args()
     if args.data and not (args.only or args.measure):
         parser.error("--data needs --only NAME, to train a contestant, or --measure")

@@ -35,6 +35,7 @@ from unblot.evaluation.spectrum import power_ratios
 from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.batched import sample_batches
+from unblot.sampling.guidance import Guidance
 from unblot.system.files import read_tensors, write_json, write_tensors
 
 STEPS = 20
@@ -52,13 +53,17 @@ def run(args: argparse.Namespace) -> None:
         train(args.only, data, args.out / args.only, 60 * args.minutes, 60 * args.minutes)
         print((args.out / args.only / "training.json").read_text())
     if args.measure:
-        measure(data, args.out, args.pictures)
+        measure(data, args.out, args.pictures, args.guidance)
 
 
-def measure(data: TrainingSet, out: Path, count: int) -> None:
-    """Writes peers.json, and a sheet of each contestant beside one of real pictures; prints a table."""
+def measure(data: TrainingSet, out: Path, count: int, guidance: float) -> None:
+    """Writes peers.json, and a sheet of each contestant beside one of real pictures; prints a table.
+
+    guidance: of unblot's contestants; the training of the others hides no labels.
+    """
     judge = Judge(data.dataset, count, out)
     result = {"data": data.source.data, "shape": data.dataset.shape, "pictures": count, **judge.about}
+    result["guidance of unblot"] = guidance
     contestants: dict[str, Any] = {}
     for name in CONTESTANTS:
         path = out / name / "training.json"
@@ -68,20 +73,29 @@ def measure(data: TrainingSet, out: Path, count: int) -> None:
         labels = None
         if data.dataset.classes and CONTESTANTS[name].told_labels:
             labels = labels_for(0, range(count), classes=len(data.dataset.classes))
-        contestants[name] = metrics | judge.measure(name, stored(name, metrics, data, labels, count, out), labels)
+        strength = guidance if name.startswith("unblot") else 1.0
+        pictures = stored(name, metrics, data, labels, count, out, strength)
+        contestants[name] = metrics | judge.measure(name, pictures, labels)
         write_json(out / "peers.json", {**result, "contestants": contestants, "machine": machine()})
     print(table(result, contestants))
 
 
 def stored(
-    name: str, metrics: dict[str, Any], data: TrainingSet, labels: Tensor | None, count: int, out: Path
+    name: str,
+    metrics: dict[str, Any],
+    data: TrainingSet,
+    labels: Tensor | None,
+    count: int,
+    out: Path,
+    guidance: float,
 ) -> np.ndarray:
     """Samples (count, C, H, W) with the data's own values; kept on disk, so that they are drawn once."""
     file = metrics["snapshots"][-1]["file"]
-    kept = out / name / f"{Path(file).stem}-{count}.npy"
+    kept = out / name / f"{Path(file).stem}-{count}{f'-guidance{guidance:g}' if guidance != 1 else ''}.npy"
     if not kept.exists():
         drawable = CONTESTANTS[name].load(out / name / file, data.task)
-        np.save(kept, data.dataset.values.decode(draw(drawable, count, data.dataset.shape, labels).numpy()))
+        x = draw(drawable, count, data.dataset.shape, labels, guidance=guidance)
+        np.save(kept, data.dataset.values.decode(x.numpy()))
     return np.load(kept, allow_pickle=False)
 
 
@@ -93,6 +107,7 @@ def draw(
     solver: str = HOW[0],
     spacing: str = HOW[1],
     steps: int = STEPS,
+    guidance: float = 1.0,
 ) -> Tensor:
     """Pictures (count, *shape) in [-1, 1], cut out of their frame; labels: (count,), None where there are none."""
     denoiser, schedule, framed, clusters = drawable
@@ -105,6 +120,7 @@ def draw(
         solver=solver,
         steps=steps,
         condition=Condition(labels_for(0, range(count), clusters=clusters) if labels is None else labels),
+        guidance=Guidance(guidance),
         batch_size=100 if shape[1] <= 32 else 25,
     )
     found = torch.cat([denoiser.pictures(x0, shape[1:]) for x0 in batches])
@@ -184,6 +200,8 @@ def table(result: dict[str, Any], contestants: dict[str, Any]) -> str:
         octaves = ", ".join("–" if ratio is None else f"{ratio:.2f}" for ratio in f["octaves"])
         cells = (name, f["frechet"], octaves, agreed, f["steps"], f["pictures_seen"], f["seconds"], f["cpu_seconds"])
         lines.append("| " + " | ".join(map(str, cells)) + f" | {f['parameters'] / 1e6:.2f} M |")
+    if result["guidance of unblot"] != 1:
+        lines.append(f"unblot's with guidance {result['guidance of unblot']:g}, two calls of the network a step")
     lines.append(f"floor {result['floor']}; against {result['reference']}; {result['pictures']} samples of each")
     if "classifier_held_out_accuracy" in result:
         lines.append(f"the classifier is right about {result['classifier_held_out_accuracy']:.1%} of held-out pictures")
