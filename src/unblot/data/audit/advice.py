@@ -36,7 +36,7 @@ def warnings(distinct: int, count: int, flat: float, classes: Mapping[str, int])
     """What the user should know before training, a sentence each. The arguments are those of `pointless`."""
     found = []
     if distinct < FEW:
-        found.append(f"few distinct pictures ({distinct}): the model will memorize most of them")
+        found.append(f"few distinct pictures ({distinct}): a long training memorizes them")
     if count - distinct > MANY_COPIES * count:
         found.append(f"{count - distinct} of {count} pictures are exact copies of others, which are memorized first")
     if flat > MANY_FLAT:
@@ -81,8 +81,8 @@ def _number(found: DatasetAudit) -> str:
     n = found.distinct
     if n < FEW:
         return (
-            f"{counted(n, 'distinct picture')}: that is few. Expect the model to memorize most of them; a thousand or "
-            "more, or augmentation, help. `unblot evaluate` reports how many samples are copies."
+            f"{counted(n, 'distinct picture')}: that is few. A long training memorizes them; a thousand or more, or "
+            "augmentation, help. `unblot evaluate` reports how many samples are copies."
         )
     if n < ENOUGH:
         return f"{n} distinct pictures are enough to start with; a long training will memorize some of them."
