@@ -91,7 +91,8 @@ def stored(
 ) -> np.ndarray:
     """Samples (count, C, H, W) with the data's own values; kept on disk, so that they are drawn once."""
     file = metrics["snapshots"][-1]["file"]
-    kept = out / name / f"{Path(file).stem}-{count}{f'-guidance{guidance:g}' if guidance != 1 else ''}.npy"
+    guided = "" if guidance == 1 else f"-guidance{guidance:g}"
+    kept = out / name / f"{Path(file).stem}-{count}{guided}.npy"
     if not kept.exists():
         drawable = CONTESTANTS[name].load(out / name / file, data.task)
         x = draw(drawable, count, data.dataset.shape, labels, guidance=guidance)

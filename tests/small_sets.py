@@ -30,6 +30,19 @@ def write(folder: Path, *names: str) -> Path:
     return folder
 
 
+def blobs(count: int, height: int = 12, width: int = 12) -> np.ndarray:
+    """Pictures (count, 1, height, width) of three soft spots anywhere, lit from nowhere: no up and no left."""
+    rng = np.random.default_rng(0)
+    x = np.zeros((count, height, width))
+    for _ in range(3):
+        at = rng.uniform(0, 1, (2, count, 1))
+        down, along = (
+            np.exp(-((np.arange(n) - (n - 1) * a) ** 2) / 6) for n, a in zip((height, width), at, strict=True)
+        )
+        x += down[:, :, None] * along[:, None, :]
+    return x[:, None].astype(np.float32)
+
+
 def packed(path: Path, members: dict[str, bytes]) -> Path:
     """A zip, or a tar by its suffix, with these members."""
     if path.suffix == ".zip":

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data_files import encoded, scenes
+from small_sets import blobs
 from unblot import api
 from unblot.data import copies, values
 from unblot.data.audit import audit as doctor
@@ -98,18 +99,6 @@ def test_groups_are_the_connected_components(count, pairs):
     assert {tuple(group) for group in copies.groups(count, pairs)} == wanted
 
 
-def blobs(count: int, side: int = 12, seed: int = 0) -> np.ndarray:
-    """Pictures (count, 1, side, side) of three soft spots anywhere, lit from nowhere."""
-    rng = np.random.default_rng(seed)
-    place = np.arange(side)
-    x = np.zeros((count, side, side))
-    for _ in range(3):
-        at = rng.uniform(0, side - 1, (2, count, 1))
-        bumps = np.exp(-((place - at) ** 2) / 6)
-        x += bumps[0][:, :, None] * bumps[1][:, None, :]
-    return x[:, None].astype(np.float32)
-
-
 def worth_of(x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:
     return turning.worth(torch.from_numpy(x), torch.from_numpy(np.zeros(len(x), int) if labels is None else labels))
 
@@ -140,7 +129,7 @@ def test_a_turn_that_makes_one_class_of_another_is_harmful_with_labels_alone() -
 
 
 def test_only_square_pictures_are_turned_by_a_quarter(tmp_path) -> None:
-    np.save(tmp_path / "wide.npy", np.repeat(blobs(60), 2, axis=3))
+    np.save(tmp_path / "wide.npy", blobs(60, width=24))
     assert list(turning.worth_of_turns(open_data(str(tmp_path / "wide.npy")))) == ["flip", "flip_vertical"]
 
 

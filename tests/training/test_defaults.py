@@ -3,20 +3,16 @@
 import numpy as np
 import pytest
 
+from small_sets import blobs
+from unblot.cli.parser import main
 from unblot.data.dataset import open_data
 from unblot.training.defaults import add_defaults
 
 
-def blobs(count: int, lit: bool = False) -> np.ndarray:
-    """Soft spots anywhere (N, 1, 12, 16), without an up or a left; or lit from above and from the left."""
-    rng = np.random.default_rng(0)
-    y, x = np.arange(12)[None, :, None], np.arange(16)[None, None, :]
-    found = np.zeros((count, 12, 16))
-    for _ in range(3):
-        at = rng.uniform(0, 1, (2, count, 1, 1))
-        found += np.exp(-((y - 11 * at[0]) ** 2 + (x - 15 * at[1]) ** 2) / 6)
-    shade = np.linspace(1.5, 0.1, 12)[:, None] * np.linspace(1.5, 0.1, 16) if lit else 1
-    return (found * shade)[:, None].astype(np.float32)
+def lit(x: np.ndarray) -> np.ndarray:
+    """The pictures lit from above and from the left."""
+    shade = np.linspace(1.5, 0.1, x.shape[2])[:, None] * np.linspace(1.5, 0.1, x.shape[3])
+    return (x * shade).astype(np.float32)
 
 
 def added(x: np.ndarray, tmp_path, captions: bool = False, budget: float | None = 600.0, **choices):
@@ -27,17 +23,27 @@ def added(x: np.ndarray, tmp_path, captions: bool = False, budget: float | None 
 
 
 def test_few_pictures_without_an_up_or_a_left_are_mirrored_and_the_run_says_so(tmp_path):
-    choices, said = added(blobs(300), tmp_path)
+    choices, said = added(blobs(300, width=16), tmp_path)
     assert choices == {"augment": "plain:flip=true,flip_vertical=true"}
     (line,) = said
     assert "mirrored left to right" in line
     assert "augment='none'" in line
 
 
+def test_a_dry_run_says_what_decided_the_augmentation(tmp_path, capsys):
+    np.savez(tmp_path / "set.npz", x=blobs(300, width=16))
+    reasons = []
+    for given in ([], ["--augment", "plain:flip=true"], ["--augment", "none"]):
+        main(["train", str(tmp_path / "set.npz"), "--budget", "10m", "--dry-run", *given])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--augment ")]
+        reasons.append(line.rpartition("  ")[2])
+    assert reasons == ["(the budget, the number of pictures, and what turned ones are worth)", "(given)", "(given)"]
+
+
 @pytest.mark.parametrize(
     "case",
     [
-        {"x": blobs(300, lit=True)},
+        {"x": lit(blobs(300, width=16))},
         {"x": blobs(90)},
         {"x": blobs(1000)},
         {"x": blobs(300), "captions": True},

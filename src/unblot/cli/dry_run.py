@@ -30,7 +30,7 @@ def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
             for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip
     why = reasons(facts, given)
-    if "augment" not in given and train.augment != "none":
+    if "augment" not in given and train.augment != "none" and config.adapter is None:
         why["augment"] = "the budget, the number of pictures, and what turned ones are worth"
     later = found_by_trial_steps(facts, train) - set(given) if train.budget else set()
     why |= dict.fromkeys(sorted(later), "trial steps, when training starts")

@@ -162,7 +162,7 @@ class LatentConfig(Checked):
     latent_factor: int = option("pixels to a side of one latent: 2, 4, 8", "latent", "N", low=2, high=16, default=4)
     latent_channels: int = option("channels of the latents", "latent", "N", low=1, high=64, default=4)
     latent_noise: float = option(
-        "noise on latents in training: more draws better forms, less finer detail", "latent", "X", low=0, default=0.8
+        "noise on latents in training: more for form, less for detail", "latent", "X", low=0, high=10, default=0.8
     )
     latent_width: int = option("width of the autoencoder", "latent", "N", low=4, high=1024, default=32)
     latent_steps: int | None = option(
