@@ -19,11 +19,19 @@ from unblot.latent.latents import latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
-from unblot.runs.folder import MODEL, load_model
+from unblot.runs.folder import MODEL, load_model, read_config
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
 from unblot.training import first_stage
-from unblot.training.first_stage import MOST, FirstStage, detail_error, planned_steps, trained_autoencoder
+from unblot.training.first_stage import (
+    MOST,
+    FirstStage,
+    Share,
+    detail_error,
+    of_steps,
+    planned_steps,
+    trained_autoencoder,
+)
 
 CHOICES: dict[str, Any] = {
     "latent": True,
@@ -115,13 +123,13 @@ def test_the_error_of_detail_has_finite_gradients_at_any_size_also_where_picture
 
 def test_a_first_stage_that_was_stopped_goes_on_exactly(planned, tmp_path):
     config, dataset = planned
-    whole = trained_autoencoder(tmp_path, config, dataset, CPU, lambda line: None).state_dict()
+    whole = trained_autoencoder(tmp_path, config, dataset, CPU, lambda line: None)[0].state_dict()
     stopped = FirstStage(config, dataset, CPU)
     for _ in range(3):
         stopped.take_step(6)
     (tmp_path / "again").mkdir()
     stopped.save(tmp_path / "again")
-    again = trained_autoencoder(tmp_path / "again", config, dataset, CPU, lambda line: None).state_dict()
+    again = trained_autoencoder(tmp_path / "again", config, dataset, CPU, lambda line: None)[0].state_dict()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
@@ -241,6 +249,28 @@ def test_a_budget_gives_the_first_stage_steps_up_to_a_limit(planned):
     assert planned_steps(free, dataset, CPU, 1e9) == MOST
     assert planned_steps(free, dataset, CPU, 1e-9) == 1
     assert planned_steps(free, dataset, CPU, None) == config.train.steps
+
+
+@pytest.mark.parametrize(("slower", "steps"), [(2.0, 50), (1.0, 100), (0.5, 200)])
+def test_the_first_stage_keeps_its_share_of_the_time_where_the_machine_is_not_as_its_trial_steps(
+    planned, tmp_path, monkeypatch, slower, steps
+):
+    config, dataset = planned
+    now = 0.0
+
+    def step(stage, count):
+        nonlocal now
+        now += slower
+        stage.step += 1
+        return torch.zeros(())
+
+    monkeypatch.setattr(FirstStage, "take_step", step)
+    hundred = of_steps(config, 100)
+    _, taken = trained_autoencoder(tmp_path, hundred, dataset, CPU, lambda line: None, Share(100.0, lambda: now))
+    assert taken == pytest.approx(steps, abs=2)
+    assert now == pytest.approx(100.0, abs=2 * slower)
+    kept = read_config(tmp_path).latent.latent_steps if steps != 100 else 100
+    assert kept == taken
 
 
 def test_latents_and_pixels_together_are_refused(pictures):

@@ -79,8 +79,31 @@ def test_a_negative_prompt_takes_the_place_of_no_text(run):
     away = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0, negative=PROMPTS[1])
     assert not np.array_equal(plain.array, away.array)
     itself = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0, negative=PROMPTS[0])
-    unguided = run.sample(2, steps=3, prompt=PROMPTS[0])
+    unguided = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=1.0)
     assert np.abs(itself.array.astype(int) - unguided.array).max() <= 1  # away from what it goes towards
+
+
+def test_a_prompt_is_guided_towards_and_a_negative_one_away_from_where_nothing_is_said_of_guidance(run, data):
+    def same(one, **choices):
+        return np.array_equal(one.array, run.sample(2, steps=3, **choices).array)
+
+    assert same(run.sample(2, steps=3, prompt=PROMPTS[0]), prompt=PROMPTS[0], guidance=2.0)
+    assert same(run.sample(2, steps=3, negative=PROMPTS[0]), negative=PROMPTS[0], guidance=2.0)
+    assert same(run.sample(2, steps=3), guidance=1.0)
+    limited = run.sample(2, steps=3, prompt=PROMPTS[0], guidance_high=1.0)
+    assert same(limited, prompt=PROMPTS[0], guidance=2.0, guidance_high=1.0)
+    assert run.sample(1, prompt=PROMPTS[0], nfe=8).provenance["steps"] == 4  # of two calls each
+    with pytest.raises(UnblotError, match=r"or guidance=1\.0, which takes half as many"):
+        run.sample(1, prompt=PROMPTS[0], nfe=1)
+    drawn = edit_files(run, "img2img", [data / "00.png"], prompt=PROMPTS[0], n=1, steps=2)
+    guided = edit_files(run, "img2img", [data / "00.png"], prompt=PROMPTS[0], n=1, steps=2, guidance=2.0)
+    assert np.array_equal(drawn.array, guided.array)
+    assert edit_files(run, "reconstruct", [data / "00.png"], prompt=PROMPTS[0], steps=2).about["guidance"] == 1.0
+
+
+def test_a_model_that_always_saw_its_captions_is_not_guided(data, tmp_path):
+    trained = api.train(data, out=tmp_path / "run", label_dropout=0.0, **{**TINY, "steps": 1})
+    assert trained.sample(1, prompt=PROMPTS[0], steps=1).provenance["guidance"] == 1.0
 
 
 def test_the_model_file_alone_draws_the_same(run, tmp_path):
@@ -106,7 +129,7 @@ def test_long_prompts_are_noted(run):
     [
         ({"prompt": []}, "holds no prompt"),
         ({"prompt": [3]}, "is no text"),
-        ({"negative": "a dark one"}, "guidance=2.0"),
+        ({"negative": "a dark one", "guidance": 1.0}, "guidance=2.0"),
         ({"guidance": 2.0}, "give one with prompt="),
     ],
 )

@@ -23,7 +23,9 @@ class EvaluateConfig(Checked):
     likelihood: int = option("pictures to compute the variational bound of; 0 for none", "what", "N", low=0, default=64)
     ode: int = option("pictures to compute the likelihood of along the ODE; 0 for none", "what", "N", low=0, default=0)
     data: str | None = moved_data_option("what")
-    guidance: float | None = option("strength of guidance (default: as tuned, or 1)", "sampling", "X", default=None)
+    guidance: float | None = option(
+        "strength of guidance (default: as tuned, or 2 with captions, else 1)", "sampling", "X", default=None
+    )
     steps: int | None = steps_option("sampling")
     seed: int = option("seed of the samples", "sampling", "N", low=0, default=0)
     device: str = device_option("sampling")

@@ -36,7 +36,7 @@ class SampleConfig(Checked):
     solver: str | None = solver_option("sampling")
     spacing: str | None = spacing_option("sampling")
     guidance: float | None = option(
-        "strength of guidance towards label and prompt; 1 is none (default: as tuned, or 1)",
+        "strength of guidance towards label and prompt; 1 is none (default: as tuned, or 2 with a prompt, else 1)",
         "guidance",
         "X",
         default=None,
@@ -72,7 +72,12 @@ class EditConfig(Checked):
     steps: int | None = steps_option("sampling")
     solver: str | None = solver_option("sampling")
     spacing: str | None = spacing_option("sampling")
-    guidance: float = option("strength of guidance towards label and prompt; 1 is none", "sampling", "X", default=1.0)
+    guidance: float | None = option(
+        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else 1)",
+        "sampling",
+        "X",
+        default=None,
+    )
     negative: str | None = negative_option("sampling")
     batch_size: int = option("results made at a time", "run", "N", low=1, default=64)
     device: str = device_option("run")

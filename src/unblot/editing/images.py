@@ -24,9 +24,9 @@ from unblot.editing.operators import Operator, averaging, graying
 from unblot.editing.result import EditResult, file_names, tinted
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
+from unblot.runs.choosing import sampler_of_edit
 from unblot.runs.conditions import conditions
 from unblot.runs.run import Run
-from unblot.runs.tuning_store import plain_sampler
 from unblot.sampling.batched import Batch, split_batches
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
@@ -35,7 +35,7 @@ from unblot.specs import build
 # Samplers of edits whose call names none.
 CONDITIONING = {"solver": "dpmpp_2m_sde", "spacing": "karras", "steps": 20}  # fresh noise corrects earlier errors
 INPAINTING = {"solver": "ddpm", "spacing": "karras:low=0.02,high=20", "steps": 29}  # 47 denoiser calls
-INVERSION = {"solver": "heun", "spacing": "karras", "steps": 40}
+INVERSION = {"solver": "heun", "spacing": "karras", "steps": 40, "guidance": 1.0}  # the way there and back, exactly
 
 Work = Callable[[Batch, Tensor], Tensor]  # a batch and its pictures' numbers (B,) -> results (B, C, H, W)
 
@@ -199,7 +199,7 @@ def _edited(
     data, train, values, count = run.config.data, run.config.train, values_of(run), len(pictures) * config.n
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
     labels, prompts, condition = conditions(run.denoiser, data, config, range(count))
-    sampler = replace(plain_sampler(train, config.steps, config.solver, config.spacing), guidance=config.guidance)
+    sampler = sampler_of_edit(run.config, config)
     batches = split_batches(
         run.denoiser,
         run.config.shape,
@@ -224,7 +224,7 @@ def _edited(
         array,
         values,
         names,
-        {**origin, **chosen, "seed": config.seed, "guidance": config.guidance},
+        {**origin, **chosen, "seed": config.seed, "guidance": sampler.guidance},
         None if labels is None else [data.classes[i] for i in labels],
         prompts,
         [as_display(pictures, values)],

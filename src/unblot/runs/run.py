@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
+from unblot.runs.choosing import sampler_of
 from unblot.runs.conditions import conditions, tokens_of, towards
 from unblot.runs.folder import SNAPSHOTS, load_model
 from unblot.runs.hub import local_run
 from unblot.runs.samples import Samples, provenance
 from unblot.runs.snapshots import at_snapshot
-from unblot.runs.tuning_store import choose_sampler, plain_sampler, read_tuning, usable
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
 from unblot.sampling.loop import Progress
@@ -60,8 +60,8 @@ class Run:
           good or best, of a tuned run. By default what tuning found (good), else what the run was trained with.
         - guidance: a scale, or several that take turns; 1 is none. guidance_low, guidance_high: the interval of
           sigma/alpha in which it acts. guidance_rescale: in [0, 1]. autoguide: a run, a model file or a snapshot of
-          this run, the weaker model of autoguidance. By default what tuning found, else none. negative: a text to guide
-          away from, instead of from no text.
+          this run, the weaker model of autoguidance. By default what tuning found, else 2 with a prompt, and none
+          without. negative: a text to guide away from, instead of from no text.
         - threshold: none, static or dynamic.
 
         on_step: called with a `Progress` after each step of each batch. Raises UnblotError for an unknown choice and
@@ -125,46 +125,8 @@ class Run:
             )
 
     def sampler(self, config: SampleConfig) -> SamplerConfig:
-        """The sampler that these choices lead to: see `sample` and `choose_sampler`.
-
-        Raises UnblotError for choices that do not go together, and for a distilled run that is asked for other steps.
-        """
-        own = config.guidance is None and config.autoguide is None
-        if own and (config.guidance_low > 0 or config.guidance_high is not None):
-            raise UnblotError(
-                f"{arg('guidance_low')} and {arg('guidance_high')} limit a guidance; give {arg('guidance', 2.0)} or "
-                f"another scale with them"
-            )
-        if self.config.distill is None:
-            given = config.label is not None or config.prompt is not None or bool(self.config.data.clusters)
-            labels = given and self._knows_no_label()
-            plain = any(choice is not None for choice in (config.steps, config.solver, config.spacing))
-            tuning = None if plain else read_tuning(self.path, self.denoiser)
-            found = choose_sampler(self.config.train, usable(tuning, self.path, labels=labels, guided=own), config)
-        else:
-            found = self._distilled(config)
-        if own:
-            return found
-        return replace(
-            found,
-            guidance=1.0 if config.guidance is None else config.guidance,
-            guidance_low=config.guidance_low,
-            guidance_high=config.guidance_high,
-            autoguide=None if config.autoguide is None else str(config.autoguide),
-        )
-
-    def _distilled(self, config: SampleConfig) -> SamplerConfig:
-        """The only sampler of a distilled run. Raises UnblotError where another is asked for."""
-        assert self.config.distill is not None
-        own = plain_sampler(self.config.train)
-        options = {**asdict(own), "nfe": own.steps, "quality": None}
-        if any(getattr(config, k) not in (None, options[k]) for k in ("steps", "solver", "spacing", "nfe", "quality")):
-            names = ", ".join(arg(name) for name in ("steps", "solver", "spacing", "nfe"))
-            raise UnblotError(
-                f"this run was distilled for {arg('steps', own.steps)} at its own levels; leave out {names} and "
-                f"{arg('quality')}, or sample its teacher, {self.config.distill.teacher}"
-            )
-        return own
+        """The sampler that these choices lead to, see `sampler_of`."""
+        return sampler_of(self.path, self.config, self.denoiser, config)
 
     def guidance(
         self,

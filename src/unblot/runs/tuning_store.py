@@ -5,16 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unblot.config.sampling import SampleConfig
-from unblot.config.schema import TrainConfig
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg
-from unblot.process.schedules import SCHEDULES
 from unblot.runs.folder import TUNING, fingerprint
-from unblot.sampling.settings import Candidate, SamplerConfig, choose, sampler_for, within
-from unblot.sampling.solvers import SOLVERS
-from unblot.sampling.spacing import SPACINGS
-from unblot.specs import build, canonical
+from unblot.sampling.settings import Candidate, SamplerConfig
 from unblot.system.files import checksum, write_json
 from unblot.system.stored import read_stored
 
@@ -76,49 +69,3 @@ def lost_guides(tuning: Tuning, folder: Path) -> set[str]:
     return {
         name for name in wanted if not (folder / name).is_file() or checksum(folder / name) != tuning.guides.get(name)
     }
-
-
-def choose_sampler(train: TrainConfig, tuning: Tuning | None, config: SampleConfig) -> SamplerConfig:
-    """The sampler of a call: what it asks for, else what tuning found best, else what the run was trained with.
-
-    quality: draft, good or best, of a tuned run; its default is good. nfe: the best with at most as many network calls.
-    steps, solver, spacing: sample without tuning. Raises UnblotError for choices that exclude each other, and for a
-    quality of a run that is not tuned. Guidance is left to the caller.
-    """
-    asked = next((k for k in ("steps", "solver", "spacing") if getattr(config, k) is not None), None)
-    if config.quality is not None:
-        if rival := asked or ("nfe" if config.nfe is not None else None):
-            raise UnblotError(
-                f"{arg('quality')} chooses solver, spacing and steps; leave out {arg(rival)} or {arg('quality')}"
-            )
-        if tuning is None:
-            raise UnblotError(
-                f"{arg('quality', config.quality)} needs a run that was tuned with its present weights: unblot tune RUN"
-            )
-    if config.nfe is not None and config.steps is not None:
-        raise UnblotError(f"{arg('nfe')} chooses the number of steps; leave out {arg('steps')} or {arg('nfe')}")
-    if tuning is not None and asked is None:
-        candidates = tuning.candidates
-        quality = config.quality or DEFAULT
-        return (choose(candidates, quality) if config.nfe is None else within(candidates, config.nfe)).sampler
-    found = plain_sampler(train, config.steps, config.solver, config.spacing)
-    if config.nfe is None:
-        return found
-    schedule = build(SCHEDULES, train.schedule, "schedule")
-    found_within = sampler_for(found.solver, found.spacing, config.nfe, schedule)
-    if found_within is None:
-        raise UnblotError(
-            f"solver {found.solver!r} cannot keep to {arg('nfe', config.nfe)}; choose another {arg('solver')}"
-        )
-    return found_within
-
-
-def plain_sampler(
-    train: TrainConfig, steps: int | None = None, solver: str | None = None, spacing: str | None = None
-) -> SamplerConfig:
-    """The sampler without tuning and guidance: what is given, else what the run was trained with."""
-    return SamplerConfig(
-        canonical(SOLVERS, solver or train.solver, "solver"),
-        canonical(SPACINGS, spacing or train.spacing, "spacing"),
-        train.sampling_steps if steps is None else steps,
-    )

@@ -129,11 +129,14 @@ def choose(candidates: Sequence[Candidate], quality: str) -> Candidate:
     return min(good, key=lambda c: (c.nfe, c.distance))
 
 
-def within(candidates: Sequence[Candidate], nfe: int) -> Candidate:
-    """The candidate of lowest distance with at most `nfe` network calls. Raises UnblotError where there is none."""
-    cheap = [candidate for candidate in candidates if candidate.nfe <= nfe]
+def within(candidates: Sequence[Candidate], nfe: int, calls: int = 1) -> Candidate:
+    """The candidate of lowest distance with at most `nfe` network calls, each of its own taking `calls` of them.
+
+    Raises UnblotError where there is none.
+    """
+    cheap = [candidate for candidate in candidates if calls * candidate.nfe <= nfe]
     if not cheap:
-        least = min((candidate.nfe for candidate in candidates), default=1)
+        least = calls * min((candidate.nfe for candidate in candidates), default=1)
         raise UnblotError(
             f"{arg('nfe', nfe)}: the cheapest tuned sampler takes {least} network calls; give {arg('nfe', least)}, or "
             f"{arg('steps', nfe)} for a sampler that was not tuned, or tune for a longer time"

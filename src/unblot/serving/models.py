@@ -72,8 +72,8 @@ class Model:
         """The checked call of a request. Raises UnblotError for what this run cannot use, and beyond the limits."""
         _check_limits(request, limits)
         config = SampleConfig(**_common(request), n=request.count)
-        shows = request.label is not None or request.prompt is not None
-        sampler = _sampler(self, request.steps, request.solver, request.spacing, request.guidance, shows)
+        given = (request.label is not None, bool(request.prompt), bool(request.negative))
+        sampler = _sampler(self, request.steps, request.solver, request.spacing, request.guidance, *given)
         _check_steps(sampler.steps, limits)
         return checked_call(self.run, sampler, config, request.first)
 
@@ -146,11 +146,27 @@ class Model:
 
 @lru_cache(maxsize=256)
 def _sampler(
-    model: Model, steps: int | None, solver: str | None, spacing: str | None, guidance: float | None, shows: bool
+    model: Model,
+    steps: int | None,
+    solver: str | None,
+    spacing: str | None,
+    guidance: float | None,
+    label: bool,
+    prompt: bool,
+    negative: bool,
 ) -> SamplerConfig:
-    """The sampler of these choices, found once: looking for what tuning found reads the run. shows: a label or text."""
+    """The sampler of these choices, found once: looking for what tuning found reads the run.
+
+    label, prompt, negative: whether they are given; which, makes no difference.
+    """
     config = SampleConfig(
-        steps=steps, solver=solver, spacing=spacing, guidance=guidance, label="all" if shows else None
+        steps=steps,
+        solver=solver,
+        spacing=spacing,
+        guidance=guidance,
+        label="all" if label else None,
+        prompt="any" if prompt else None,
+        negative="any" if negative else None,
     )
     return model.run.sampler(config)
 

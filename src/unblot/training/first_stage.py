@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from unblot.errors import UnblotError, arg
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
+from unblot.runs.folder import write_run_config
 from unblot.specs import build
 from unblot.system.files import read_tensors, under, write_tensors
 from unblot.training.counting import shapes_of
@@ -42,6 +44,7 @@ MEASURED = 4096  # pictures that mean and standard deviation of the latents are 
 SHARE = 0.25  # of a time budget
 MOST = 40_000  # steps that a budget gives at most: fast machines have better use for their hours
 TRIES = 4  # steps that are timed
+CLOSE = 0.02  # share by which the number of steps may be off before it is changed
 
 Report = Callable[[str], None]
 
@@ -200,11 +203,34 @@ def steps_in(seconds: float, each: float) -> int:
     return min(MOST, max(1, int(SHARE * seconds / each)))
 
 
+class Share:
+    """The seconds of a first stage, from now on: as many steps as fit, while the machine gets slower or faster.
+
+    clock: seconds from any origin.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
+        self.clock, self.end = clock, clock() + seconds
+        self.last: tuple[float, int] | None = None  # a time, and the step then
+
+    def steps(self, step: int, planned: int) -> int:
+        """The number of steps in all, after this one; the planned number where it is close enough."""
+        now, before = self.clock(), self.last
+        self.last = now, step
+        if before is None or step == before[1]:
+            return planned
+        each = (now - before[0]) / (step - before[1])
+        fitting = min(MOST, step + max(1, int((self.end - now) / max(each, 1e-9))))
+        return planned if abs(fitting - planned) <= CLOSE * planned else fitting
+
+
 def trained_autoencoder(
-    folder: Path, config: RunConfig, dataset: Dataset, device: torch.device, note: Report
-) -> Autoencoder:
-    """The run's autoencoder, frozen, trained as far as it is not yet; a run that was stopped goes on exactly from the
-    file in its folder.
+    folder: Path, config: RunConfig, dataset: Dataset, device: torch.device, note: Report, share: Share | None = None
+) -> tuple[Autoencoder, int]:
+    """The run's autoencoder, frozen, and its steps, trained as far as it is not yet; a run that was stopped goes on
+    exactly from the file in its folder.
+
+    share: changes the number of steps, also in the run's configuration.
     """
     assert config.latent is not None
     stage, steps = FirstStage(config, dataset, device), config.latent.latent_steps or 0
@@ -212,15 +238,26 @@ def trained_autoencoder(
         stage.load(folder)
     errors: list[Tensor] = []
     every = max(1, steps // KEPT)
+    if share is not None:
+        share.steps(stage.step, steps)
     while stage.step < steps:
         errors.append(stage.take_step(steps))
         if stage.step % every == 0 or stage.step == steps:
-            if stage.step == steps:
-                stage.measure()
             error = float(torch.stack(errors).mean())
             if not math.isfinite(error):
                 raise UnblotError("the autoencoder's error is not finite; check the pictures by unblot doctor")
+            if share is not None and stage.step < steps and (wanted := share.steps(stage.step, steps)) != steps:
+                steps = wanted
+                write_run_config(folder, of_steps(config, steps))
+            if stage.step == steps:
+                stage.measure()
             note(f"autoencoder: step {stage.step} of {steps}, mean absolute error {error:.4f}")
             errors = []
             stage.save(folder)
-    return frozen(stage.autoencoder)
+    return frozen(stage.autoencoder), steps
+
+
+def of_steps(config: RunConfig, steps: int) -> RunConfig:
+    """The configuration with so many steps of the first stage."""
+    assert config.latent is not None
+    return replace(config, latent=replace(config.latent, latent_steps=steps))

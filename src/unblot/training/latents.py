@@ -12,7 +12,7 @@ from unblot.system.device import available_device
 from unblot.system.distributed import join_group
 from unblot.system.turns import decided
 from unblot.training.budget_controller import BudgetController
-from unblot.training.first_stage import planned_steps, trained_autoencoder
+from unblot.training.first_stage import SHARE, Share, of_steps, planned_steps, trained_autoencoder
 from unblot.training.plan import latent_spectrum
 
 
@@ -22,23 +22,22 @@ def first_stage(
     """The number of the autoencoder's steps, and the data set with its latents.
 
     A first stage that was stopped goes on; one that is done is read back. Other processes wait for the main one, and
-    read what it wrote: all have the same autoencoder, to the last bit.
+    read what it wrote: all have the same autoencoder, to the last bit. With a budget it keeps to its share of the time,
+    also where the machine gets slower or faster; one that goes on has the steps that were planned when it was stopped.
     """
     assert config.latent is not None
-    latent, device = config.latent, available_device(config.train.device)
-
-    def of_steps(steps: int) -> RunConfig:
-        return replace(config, latent=replace(latent, latent_steps=steps))
+    given = config.latent.latent_steps is not None
+    device, budget = available_device(config.train.device), controller.budget
 
     def trained() -> str:
-        steps = planned_steps(config, dataset, device, controller.budget)
-        write_run_config(folder, of_steps(steps))
-        trained_autoencoder(folder, of_steps(steps), dataset, device, note)
-        return str(steps)
+        share = None if budget is None or given else Share(SHARE * budget)
+        planned = of_steps(config, planned_steps(config, dataset, device, budget))
+        write_run_config(folder, planned)
+        return str(trained_autoencoder(folder, planned, dataset, device, note, share)[1])
 
     steps = int(decided(join_group(), trained))
-    config = of_steps(steps)
-    return steps, with_latents(dataset, trained_autoencoder(folder, config, dataset, device, note))
+    autoencoder, _ = trained_autoencoder(folder, of_steps(config, steps), dataset, device, note)
+    return steps, with_latents(dataset, autoencoder)
 
 
 def with_first_stage(

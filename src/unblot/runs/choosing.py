@@ -1,0 +1,134 @@
+"""The sampler of a call: what the call asks for, else what tuning found, else what the run was trained with."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.schema import RunConfig, TrainConfig
+from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError, arg
+from unblot.process.schedules import SCHEDULES
+from unblot.runs.tuning_store import DEFAULT, Tuning, read_tuning, usable
+from unblot.sampling.settings import SamplerConfig, choose, sampler_for, within
+from unblot.sampling.solvers import SOLVERS
+from unblot.sampling.spacing import SPACINGS
+from unblot.specs import build, canonical
+
+TEXT_GUIDANCE = 2.0  # towards a prompt, where none is given, measured in docs/captions.md
+
+
+def sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleConfig) -> SamplerConfig:
+    """The sampler that the choices of a call lead to, of the run in a folder.
+
+    Raises UnblotError for choices that do not go together, and for a distilled run that is asked for other steps.
+    """
+    scale = config.guidance
+    if scale is None:
+        scale = _usual_guidance(run, config) if config.autoguide is None else 1.0
+    limited = config.guidance_low > 0 or config.guidance_high is not None
+    untold = config.guidance is None and config.autoguide is None
+    if untold and limited and scale == 1:
+        raise UnblotError(
+            f"{arg('guidance_low')} and {arg('guidance_high')} limit a guidance; give {arg('guidance', 2.0)} or "
+            f"another scale with them"
+        )
+    if run.distill is not None:
+        found = _distilled(run, config)
+    else:
+        tuning = _tuning(folder, run, denoiser, config, guided=untold and not limited)
+        if tuning is not None and untold and not limited:
+            return _tuned_or_plain(run.train, tuning, config)
+        found = _tuned_or_plain(run.train, tuning, config, calls=1 if scale == 1 else 2)
+    return replace(
+        found,
+        guidance=scale,
+        guidance_low=config.guidance_low,
+        guidance_high=config.guidance_high,
+        autoguide=None if config.autoguide is None else str(config.autoguide),
+    )
+
+
+def sampler_of_edit(run: RunConfig, config: EditConfig) -> SamplerConfig:
+    """The sampler that the choices of an edit lead to: not a tuned one, which is tuned to begin from noise."""
+    guidance = _usual_guidance(run, config) if config.guidance is None else config.guidance
+    return replace(_plain_sampler(run.train, config.steps, config.solver, config.spacing), guidance=guidance)
+
+
+def _usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
+    """The guidance of a call that gives none: towards (or away from) a text TEXT_GUIDANCE, else 1, which is none.
+
+    Also 1 where the model cannot be guided: it never saw pictures without their texts, or is distilled.
+    """
+    words = bool(config.prompt or config.negative)
+    return TEXT_GUIDANCE if words and run.train.label_dropout > 0 and run.distill is None else 1.0
+
+
+def _tuning(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleConfig, guided: bool) -> Tuning | None:
+    """What tuning found that this call can use, with its guidance where `guided`; None for a call with a sampler of
+    its own."""
+    if any(choice is not None for choice in (config.steps, config.solver, config.spacing)):
+        return None
+    given = config.label is not None or config.prompt is not None or bool(run.data.clusters)
+    labels = given and run.train.label_dropout > 0
+    return usable(read_tuning(folder, denoiser), folder, labels=labels, guided=guided)
+
+
+def _distilled(run: RunConfig, config: SampleConfig) -> SamplerConfig:
+    """The only sampler of a distilled run. Raises UnblotError where another is asked for."""
+    assert run.distill is not None
+    own = _plain_sampler(run.train)
+    options = {**asdict(own), "nfe": own.steps, "quality": None}
+    if any(getattr(config, k) not in (None, options[k]) for k in ("steps", "solver", "spacing", "nfe", "quality")):
+        names = ", ".join(arg(name) for name in ("steps", "solver", "spacing", "nfe"))
+        raise UnblotError(
+            f"this run was distilled for {arg('steps', own.steps)} at its own levels; leave out {names} and "
+            f"{arg('quality')}, or sample its teacher, {run.distill.teacher}"
+        )
+    return own
+
+
+def _tuned_or_plain(train: TrainConfig, tuning: Tuning | None, config: SampleConfig, calls: int = 1) -> SamplerConfig:
+    """The sampler of a call: what it asks for, else what tuning found best, else what the run was trained with.
+
+    quality: draft, good or best, of a tuned run; its default is good. nfe: the best with at most as many network calls.
+    steps, solver, spacing: sample without tuning. Raises UnblotError for choices that exclude each other, and for a
+    quality of a run that is not tuned. Guidance is left to the caller; calls: of the network for each estimate with it.
+    """
+    asked = next((k for k in ("steps", "solver", "spacing") if getattr(config, k) is not None), None)
+    if config.quality is not None:
+        if rival := asked or ("nfe" if config.nfe is not None else None):
+            raise UnblotError(
+                f"{arg('quality')} chooses solver, spacing and steps; leave out {arg(rival)} or {arg('quality')}"
+            )
+        if tuning is None:
+            raise UnblotError(
+                f"{arg('quality', config.quality)} needs a run that was tuned with its present weights: unblot tune RUN"
+            )
+    if config.nfe is not None and config.steps is not None:
+        raise UnblotError(f"{arg('nfe')} chooses the number of steps; leave out {arg('steps')} or {arg('nfe')}")
+    if tuning is not None and asked is None:
+        candidates = tuning.candidates
+        quality = config.quality or DEFAULT
+        return (choose(candidates, quality) if config.nfe is None else within(candidates, config.nfe, calls)).sampler
+    found = _plain_sampler(train, config.steps, config.solver, config.spacing)
+    if config.nfe is None:
+        return found
+    schedule = build(SCHEDULES, train.schedule, "schedule")
+    found_within = sampler_for(found.solver, found.spacing, config.nfe // calls, schedule)
+    if found_within is None:
+        plain = f", or {arg('guidance', 1.0)}, which takes half as many" if calls > 1 else ""
+        raise UnblotError(
+            f"solver {found.solver!r} cannot keep to {arg('nfe', config.nfe)}; choose another {arg('solver')}{plain}"
+        )
+    return found_within
+
+
+def _plain_sampler(
+    train: TrainConfig, steps: int | None = None, solver: str | None = None, spacing: str | None = None
+) -> SamplerConfig:
+    """The sampler without tuning and guidance: what is given, else what the run was trained with."""
+    return SamplerConfig(
+        canonical(SOLVERS, solver or train.solver, "solver"),
+        canonical(SPACINGS, spacing or train.spacing, "spacing"),
+        train.sampling_steps if steps is None else steps,
+    )
