@@ -31,11 +31,11 @@ from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.system.launch import added_before, note_launch
 from unblot.training import checkpoint
 from unblot.training.adapter import adapter_config, resumed_adapter, train_adapter
-from unblot.training.budget import go_on, planned, training_seconds, try_out
+from unblot.training.budget import planned, training_seconds, try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.defaults import add_defaults
 from unblot.training.forecast import forecast
-from unblot.training.latents import first_stage, with_first_stage
+from unblot.training.latents import first_stage, planned_on, used_before, with_first_stage
 from unblot.training.plan import SPECS, check_choices, plan_run
 from unblot.training.session import train_to_end
 from unblot.training.trainer import Trainer, denoising_trainer
@@ -100,7 +100,8 @@ def train(
             if trainer is not None and start is not None:  # from here on the run needs its source no more
                 save_model(claim / MODEL, config, trainer.denoiser.state_dict())
         if trainer is None:  # the first stage of latents: before trial steps, in a folder to go on from
-            choices["latent_steps"], dataset = first_stage(claim, config, dataset, controller, line_printer(quiet))
+            stage = first_stage(claim, config, dataset, controller, line_printer(quiet), choices)
+            choices["latent_steps"], dataset = stage
             config, budget_plan = planned(source, dataset, choices, budget, controller)
             trainer = denoising_trainer(config, dataset)
         return train_to_end(claim, trainer, controller, budget_plan, quiet)
@@ -158,11 +159,10 @@ def resume(
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     dataset, config = data_of_run(config, folder, data, quiet)
     seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
-    controller = BudgetController(seconds, shared_clock(join_group()), before=state.get("seconds", 0.0))
+    controller = BudgetController(seconds, shared_clock(join_group()), before=used_before(folder, state))
     if config.distill is None:
         config, dataset = with_first_stage(folder, config, dataset, controller, line_printer(quiet))
-    more = state and (state["step"] < state.get("steps", 0) or state.get("budget") != seconds)
-    budget_plan = go_on(config, state["step"], dataset, controller) if seconds is not None and more else None
+    config, budget_plan = planned_on(folder, config, dataset, controller, state)
     if config.adapter is not None:
         trainer = resumed_adapter(folder, config, dataset)
     elif config.distill is None:

@@ -1,6 +1,8 @@
 """Runs in latents: the autoencoder's laws, and every command on a tiny run."""
 
 import dataclasses
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 import unblot
 from unblot.cli.parser import main
+from unblot.config.presets import ladder
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
@@ -32,6 +35,7 @@ from unblot.training.first_stage import (
     planned_steps,
     trained_autoencoder,
 )
+from unblot.training.latents import used_before
 
 CHOICES: dict[str, Any] = {
     "latent": True,
@@ -316,6 +320,26 @@ def test_a_run_that_was_killed_in_its_first_stage_goes_on(run, pictures, tmp_pat
     again = unblot.resume(tmp_path / "run", quiet=True).denoiser.state_dict()
     straight = run.denoiser.state_dict()
     assert all(torch.equal(again[name], straight[name]) for name in straight)
+
+
+def test_a_run_with_a_budget_that_was_stopped_in_its_first_stage_is_planned_as_if_it_had_not_been(
+    pictures, tmp_path, monkeypatch
+):
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unblot.config.durations.LEAST_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("unblot.training.first_stage.FirstStage.measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unblot.train(pictures, out=tmp_path / "run", quiet=True, latent=True, budget="4s", seed=3)
+    assert used_before(tmp_path / "run", {}) > 0.5
+    start = time.monotonic()
+    train = unblot.resume(tmp_path / "run", quiet=True).config.train
+    assert time.monotonic() - start < 4 + 2  # not the whole budget again, but for reading and writing
+    assert train.seed == 3
+    assert train.network == ladder(unblot.load(tmp_path / "run").config.seen, "default")[0]  # by trial steps
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["plan"]["used"] > 1.0  # a quarter of the budget
 
 
 def test_evaluation_has_no_likelihood_of_latents(run):

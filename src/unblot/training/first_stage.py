@@ -10,9 +10,10 @@ as those of the second stage. There is no posterior to sample: the second stage 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from unblot.system.files import read_tensors, under, write_tensors
 from unblot.training.counting import shapes_of
 from unblot.training.optim import Optimizer
 
-FILE = "autoencoder.safetensors"
+FILE, HEADER = "autoencoder.safetensors", "unblot_autoencoder"
 EDGES = 1.0  # weight of the differences between neighbours, against that of the values
 DETAIL = 10.0  # ... of the strength of detail at the end; it grows from 0, since from the beginning it costs colours
 OCTAVES = 2  # of detail, from wavelengths of 2 pixels
@@ -133,11 +134,13 @@ class FirstStage:
         epoch, place = divmod(self.step, count // size)
         return epoch_order(seed, epoch, count)[place * size : (place + 1) * size].numpy()
 
-    def save(self, folder: Path) -> None:
-        """Writes all that is needed to go on exactly."""
+    def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Writes all that is needed to go on exactly; about: what a run that goes on wants to know besides."""
         tensors = {f"weights/{name}": tensor for name, tensor in self.autoencoder.state_dict().items()}
         tensors |= {f"optimizer/{name}": moment for name, moment in self.optimizer.tensors().items()}
-        write_tensors(folder / FILE, tensors, {"unblot_autoencoder": json.dumps({"step": self.step})})
+        write_tensors(
+            folder / FILE, tensors, {HEADER: json.dumps({"step": self.step, **(about or {})}, default=np.generic.item)}
+        )
 
     def load(self, folder: Path) -> None:
         """Restores what `save` wrote. Raises UnblotError where the file is damaged, or of another network."""
@@ -146,7 +149,7 @@ class FirstStage:
         try:
             self.autoencoder.load_state_dict(under("weights/", tensors))
             self.optimizer.load(under("optimizer/", tensors))
-            self.step = int(json.loads(header["unblot_autoencoder"])["step"])
+            self.step = int(json.loads(header[HEADER])["step"])
         except (RuntimeError, LookupError, ValueError, TypeError) as e:
             reason = " ".join(str(e).split())[:160]
             raise UnblotError(f"{str(path)!r} does not fit this run ({reason}); train it again") from None
@@ -225,17 +228,25 @@ class Share:
 
 
 def trained_autoencoder(
-    folder: Path, config: RunConfig, dataset: Dataset, device: torch.device, note: Report, share: Share | None = None
+    folder: Path,
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    note: Report,
+    share: Share | None = None,
+    about: Callable[[], Mapping[str, Any]] = dict,
 ) -> tuple[Autoencoder, int]:
     """The run's autoencoder, frozen, and its steps, trained as far as it is not yet; a run that was stopped goes on
     exactly from the file in its folder.
 
-    share: changes the number of steps, also in the run's configuration.
+    share: changes the number of steps, also in the run's configuration. about: what is kept beside the state.
     """
     assert config.latent is not None
     stage, steps = FirstStage(config, dataset, device), config.latent.latent_steps or 0
     if (folder / FILE).exists():
         stage.load(folder)
+    elif steps:
+        stage.save(folder, about())
     errors: list[Tensor] = []
     every = max(1, steps // KEPT)
     if share is not None:
@@ -253,8 +264,14 @@ def trained_autoencoder(
                 stage.measure()
             note(f"autoencoder: step {stage.step} of {steps}, mean absolute error {error:.4f}")
             errors = []
-            stage.save(folder)
+            stage.save(folder, about())
     return frozen(stage.autoencoder), steps
+
+
+def kept_about(folder: Path) -> dict[str, Any]:
+    """What `FirstStage.save` kept beside the state, with the step; empty where nothing was saved."""
+    path = folder / FILE
+    return json.loads(read_tensors(path)[1].get(HEADER, "{}")) if path.exists() else {}
 
 
 def of_steps(config: RunConfig, steps: int) -> RunConfig:
