@@ -14,7 +14,7 @@ import unblot
 ROOT = Path(unblot.__file__).parent
 ROOMS = (  # from the ground up; a room holds all modules whose names begin with its own, unless a longer name fits
     *("_version", "errors", "specs", "system", "config", "process", "nn", "text", "denoiser"),
-    *("data.values", "data.split", "data.copies", "data.output", "data.shards", "data.readers"),
+    *("data.values", "data.split", "data.subset", "data.copies", "data.output", "data.shards", "data.readers"),
     *(
         "data.opacity",
         "data.image_spec",

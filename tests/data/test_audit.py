@@ -111,6 +111,14 @@ def test_turned_digits_are_worth_nothing() -> None:
     assert all(worth < 0.2 for worth in turning.worth_of_turns(open_data("digits")).values())
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_the_worth_of_turns_is_the_same_where_pictures_are_sorted_by_class(told) -> None:
+    data = open_data("digits")
+    order = np.argsort(data.labels, kind="stable")
+    x, labels = data.batch(np.arange(len(data)))[0].numpy()[order], data.labels[order] * told
+    assert all(worth < 0.2 for worth in worth_of(x[::2], labels[::2]).values())
+
+
 def test_pictures_lit_from_above_are_mirrored_and_not_turned() -> None:
     lit = blobs(500) * np.linspace(1.5, 0.1, 12, dtype=np.float32)[None, None, :, None]
     found = worth_of(lit)

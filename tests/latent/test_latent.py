@@ -338,7 +338,8 @@ def test_a_run_with_a_budget_that_was_stopped_in_its_first_stage_is_planned_as_i
     train = unblot.resume(tmp_path / "run", quiet=True).config.train
     assert time.monotonic() - start < 4 + 2  # not the whole budget again, but for reading and writing
     assert train.seed == 3
-    assert train.network == ladder(unblot.load(tmp_path / "run").config.seen, "default")[0]  # by trial steps
+    smallest = ladder(unblot.load(tmp_path / "run").config.seen, "default")[0]
+    assert train.network.split(",")[0] == smallest.split(",")[0]  # as trial steps chose it
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["plan"]["used"] > 1.0  # a quarter of the budget
 
 

@@ -104,7 +104,7 @@ def test_the_plan_of_a_steady_machine_comes_true(monkeypatch, tmp_path, capsys):
     kept = json.loads((tmp_path / PLAN).read_text())
     assert kept["came"]["steps"] == pytest.approx(kept["plan"]["steps"], rel=0.02)
     assert kept["plan"]["pictures"] == 64 * kept["plan"]["steps"]
-    assert kept["came"]["seconds"] == pytest.approx(machine.gone)
+    assert kept["came"]["seconds"] == pytest.approx(machine.gone - kept["plan"]["used"])
     assert kept["plan"]["overhead_share"] * 170 == pytest.approx(5 * 1, rel=0.2)
     assert main(["show", str(tmp_path)]) == 0
     told = capsys.readouterr().out
@@ -275,6 +275,7 @@ def test_a_stopped_run_goes_on_for_the_time_that_was_left(monkeypatch, tmp_path)
     kept = json.loads((folder / PLAN).read_text())
     assert kept["plan"]["first"] == 200
     assert kept["came"]["steps"] == end_of(folder)["step"] - 200
+    assert kept["came"]["seconds"] == pytest.approx(kept["plan"]["budget"] - kept["plan"]["used"], rel=0.1)  # of these
     assert machine.rates[-1] < 0.02 * read_config(folder).train.learning_rate
 
 

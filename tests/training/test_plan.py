@@ -37,6 +37,25 @@ def test_the_standard_deviation_is_that_of_all_values_however_they_are_read(spec
     assert max(read) <= max(1, at_once // 64)
 
 
+def test_what_is_measured_of_the_data_is_that_of_all_kinds_of_pictures_also_where_they_are_sorted(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(planning, "STD_PICTURES", 100)
+    monkeypatch.setattr(planning, "SPECTRUM_VALUES", 40 * 256)
+    dark_first = np.random.default_rng(0).integers(0, 9, (600, 16, 16), np.uint8)
+    dark_first[300:] += 240
+    mixed = dark_first[np.random.default_rng(1).permutation(600)]
+    known = []
+    for name, pictures in (("sorted", dark_first), ("mixed", mixed)):
+        np.save(tmp_path / f"{name}.npy", pictures)
+        choices = {"spectrum": "data", "clusters": 0}
+        known.append(planning.plan_run(DataConfig(), open_data(str(tmp_path / f"{name}.npy")), choices).data)
+    assert known[0].std == pytest.approx(known[1].std, rel=0.05)
+    assert known[0].std > 0.8  # of values near -1 and near 1
+    means = [float(facts.spectrum.split(":")[1].split(";")[0]) for facts in known]
+    assert means == pytest.approx([0, 0], abs=0.1)  # from a quarter of the pictures, of both kinds
+
+
 def test_the_data_is_read_once_for_all_plans_of_it_and_again_for_other_data(read):
     source, data, other = DataConfig(data="digits"), open_data("digits"), open_data("moons")
     first = planning.plan_run(source, data, {"batch_size": 8})

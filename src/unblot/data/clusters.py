@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import printable
+from unblot.data.subset import spread
 from unblot.errors import UnblotError, arg
 
 SIDE = 16  # pixels that pictures are averaged down to, so that noise has no weight
@@ -32,7 +33,7 @@ def clustered(dataset: Dataset, count: int) -> Dataset:
     """
     from sklearn.cluster import KMeans
 
-    chosen = dataset.train[np.linspace(0, len(dataset.train) - 1, min(len(dataset.train), FITTED_TO)).astype(int)]
+    chosen = spread(dataset.train, FITTED_TO)
     sample = _features(dataset, chosen)
     mean = sample.mean(0)
     _, directions = np.linalg.eigh(np.cov(sample - mean, rowvar=False, ddof=0).reshape(len(mean), -1))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unblot.data.subset import spread
 from unblot.data.values import ValueMap
 
 SIDE = 8  # pixels of the thumbnails that are compared: compression and scaling leave no trace in so small ones
@@ -110,7 +111,7 @@ def _usual_distance(shape: np.ndarray, sample: int = 512) -> float:
     """The median distance to the eighth nearest other picture, which a few copies do not change."""
     if len(shape) < 2 + NEIGHBOUR:
         return 1.0
-    similar = shape[_sample(len(shape), sample)] @ shape.T
+    similar = spread(shape, sample) @ shape.T
     return 1 - float(np.median(np.partition(similar, -1 - NEIGHBOUR, axis=1)[:, -1 - NEIGHBOUR]))
 
 
@@ -124,8 +125,3 @@ def _pairs(found: Thumbnails, axes: tuple[int, ...], limit: float) -> Iterable[t
         for a, b in np.argwhere(np.triu(near, 1)) + start:
             if np.sqrt(np.square(found.colour[a] - colour[b]).mean()) < COLOUR:
                 yield int(a), int(b)
-
-
-def _sample(count: int, size: int) -> np.ndarray:
-    """At most `size` indices, spread evenly over 0…count−1."""
-    return np.unique(np.linspace(0, count - 1, min(count, size)).astype(np.int64))

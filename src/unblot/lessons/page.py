@@ -13,6 +13,7 @@ from torch import Tensor
 from unblot import api
 from unblot.data.dataset import Dataset
 from unblot.data.output import grid
+from unblot.data.subset import spread
 from unblot.errors import UnblotError
 from unblot.lessons import learning, noise, reverse, textbook
 from unblot.reports.render import embedded, render
@@ -232,7 +233,7 @@ LESSONS: dict[str, Callable[[Run, Dataset, int], dict[str, Any]]] = {
 
 def _pictures(dataset: Dataset) -> Tensor:
     """Training pictures (N, C, H, W) in the network's range."""
-    return dataset.batch(dataset.train[:PICTURES])[0]
+    return dataset.batch(spread(dataset.train, PICTURES))[0]
 
 
 def _stored(dataset: Dataset, x: Tensor) -> np.ndarray:

@@ -43,7 +43,7 @@ class BudgetPlan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run with a budget came to. seconds of its budget; memory in bytes."""
+    """What a run with a budget came to. seconds and steps since the plan was made; memory in bytes."""
 
     seconds: float
     steps: int

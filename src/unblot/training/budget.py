@@ -203,12 +203,12 @@ def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) ->
 
 
 def keep(folder: Path, plan: BudgetPlan, trainer: Trainer, seconds: float | None = None) -> None:
-    """Writes the plan into the run folder, and after the run, which has then taken `seconds`, what it came to."""
+    """Writes the plan into the run folder, and after the run, which has then used `seconds`, what it came to."""
     kept: dict[str, Any] = {"plan": plan.to_dict()}
     if seconds is not None:
-        steps = trainer.step - plan.first
-        memory = peak_memory(trainer.device)
-        kept["came"] = {"seconds": seconds, "steps": steps, "pictures": steps * plan.batch_size, "memory": memory}
+        steps, memory = trainer.step - plan.first, peak_memory(trainer.device)
+        pictures = steps * plan.batch_size
+        kept["came"] = {"seconds": seconds - plan.used, "steps": steps, "pictures": pictures, "memory": memory}
     if trainer.group.is_main_process:
         write_json(folder / PLAN, kept)
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from unblot.config.schema import RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
+from unblot.data.subset import spread
 from unblot.errors import UnblotError, arg
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
@@ -157,7 +158,7 @@ class FirstStage:
     @torch.no_grad()
     def measure(self) -> None:
         """Puts mean and standard deviation of the latents of training pictures, by channel, into the autoencoder."""
-        chosen = self.dataset.train[:MEASURED]
+        chosen = spread(self.dataset.train, MEASURED)
         batches = (self.dataset.batch(chosen[i : i + BATCH])[0] for i in range(0, len(chosen), BATCH))
         raw = torch.cat([self.autoencoder.raw(x.to(self.device)).double() for x in batches])
         self.autoencoder.mean.copy_(raw.mean((0, 2, 3)))

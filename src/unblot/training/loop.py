@@ -70,6 +70,7 @@ def run_training(
             trainer.rate_scale,
             controller.mean_step_seconds(seconds, taken),
             controller.planned_step_seconds,
+            trainer.step if trainer.step < trainer.config.train.steps else 0,
         )
         if trainer.group.is_main_process:
             loop.logger.finish(trainer.config, session, frozen_weights(trainer.denoiser))
@@ -238,6 +239,7 @@ class Loop:
             )
         self.go_back()
         self.trainer.rate_scale = scale
+        self.monitor.go_back(self.trainer.step)
         self.monitor.note(f"{reason}; back to step {self.trainer.step} with learning rate {rate:.2g}")
 
     def any_process(self, flag: bool) -> bool:

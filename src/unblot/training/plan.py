@@ -17,6 +17,7 @@ from unblot.config.schema import DataConfig, DataFacts, LatentConfig, RunConfig,
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset
+from unblot.data.subset import spread
 from unblot.errors import UnblotError, arg, printable
 from unblot.latent.latents import latents_of
 from unblot.losses import OBJECTIVES, WEIGHTINGS
@@ -41,7 +42,7 @@ from unblot.training.levels import check_levels
 from unblot.training.optim import OPTIMIZERS, check_optimizer
 
 STD_PICTURES = 4096  # enough for the data's standard deviation to about one percent
-SPECTRUM_VALUES = 2**25  # values of them, at least, from which the spectrum is taken
+SPECTRUM_VALUES = 2**25  # values of them, at least, where there are as many, from which the spectrum is taken
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
 LATENT_LEVELS = "edm:mean=0.3,std=1"  # those of EDM2 (Karras et al. 2024), for twice the deviation
@@ -239,7 +240,7 @@ def check_text(facts: DataFacts, config: TrainConfig) -> None:
 def facts_of(dataset: Dataset) -> DataFacts:
     """What a run must know of its data, except for clusters, which are a choice."""
     channels, height, width = dataset.shape
-    std, spectrum = _measured(dataset, dataset.train[:STD_PICTURES])
+    std, spectrum = _measured(dataset, spread(dataset.train, STD_PICTURES))
     return DataFacts(
         name=dataset.name,
         channels=channels,
@@ -258,20 +259,20 @@ def facts_of(dataset: Dataset) -> DataFacts:
 
 def latent_spectrum(dataset: Dataset) -> str:
     """The spectrum of the latents of training pictures, as text."""
-    return _measured(latents_of(dataset), dataset.train[:STD_PICTURES])[1]
+    return _measured(latents_of(dataset), spread(dataset.train, STD_PICTURES))[1]
 
 
 def _measured(dataset: Dataset, indices: np.ndarray) -> tuple[float, str]:
     """Standard deviation of all values of these pictures in the network's range, read AT_ONCE values at a time, and
-    their spectrum, from the first SPECTRUM_VALUES of them; empty for points."""
+    their spectrum, from about SPECTRUM_VALUES of them, evenly spread; empty for points."""
     each = math.prod(dataset.shape)
     count, total, squares = len(indices) * each, 0.0, 0.0
-    moments = Moments()
-    for part in np.array_split(indices, -(-len(indices) // max(1, AT_ONCE // each))):
-        pictures = dataset.batch(part)[0]
+    moments, every = Moments(), max(1, count // SPECTRUM_VALUES)
+    for part in np.array_split(np.arange(len(indices)), -(-len(indices) // max(1, AT_ONCE // each))):
+        pictures = dataset.batch(indices[part])[0]
         x = pictures.double().flatten()
         total, squares = total + float(x.sum()), squares + float(x @ x)
-        if moments.count * each < SPECTRUM_VALUES:
-            moments.add(pictures)
+        if len(chosen := np.flatnonzero(part % every == 0)):
+            moments.add(pictures[chosen])
     std = math.sqrt(max(0.0, squares - total**2 / count) / max(1, count - 1))
     return std, "" if dataset.shape == (2, 1, 1) else str(moments.spectrum())

@@ -1,6 +1,7 @@
 """What is shown of a run: a log file, a notebook, TensorBoard, and services that may fail."""
 
 import re
+import signal
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -9,6 +10,8 @@ import pytest
 from unblot import UnblotError, api
 from unblot.runs.folder import LOG
 from unblot.training.diagnostics import notebook
+from unblot.training.diagnostics.monitor import Monitor
+from unblot.training.trainer import Trainer
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
@@ -117,3 +120,32 @@ def test_a_notebook_has_one_display_that_is_updated(tmp_path, monkeypatch):
     assert ">held-out<" in shown[-1]
     ipython.get_ipython = lambda: None  # IPython may be imported outside of a notebook
     assert not notebook.in_notebook()
+
+
+def test_a_step_that_was_skipped_does_not_hide_the_losses_after_it_nor_going_back_the_speed(tmp_path):
+    run = api.train("digits", out=tmp_path / "run", quiet=True, **TINY)
+    monitor = Monitor(tmp_path, run.config, quiet=True)
+    monitor.begin(0)
+    with monitor:
+        for step, loss in enumerate([0.9, float("nan"), 0.8, 0.7]):
+            monitor.step(step + 1, loss, 1e-3)
+        assert 0.7 < monitor.loss < 0.9
+        monitor.go_back(2)
+        monitor.step(3, 0.7, 1e-3)
+        assert monitor.speed > 0
+
+
+def test_a_run_that_was_stopped_says_where_and_not_that_more_time_would_help(tmp_path, monkeypatch):
+    take_step = Trainer.take_step
+
+    def stopped(trainer):
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(trainer)
+
+    monkeypatch.setattr(Trainer, "take_step", stopped)
+    api.train("digits", out=tmp_path / "run", quiet=True, **TINY)
+    told = (tmp_path / "run" / LOG).read_text()
+    assert "stopped   after 4 of 6 steps" in told
+    assert "more time" not in told
+    assert "go on with: unblot train --resume" in told

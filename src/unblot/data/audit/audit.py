@@ -13,6 +13,7 @@ from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.audit.turning import worth_of_turns
 from unblot.data.dataset import Dataset
 from unblot.data.readers.listing import counted, printable
+from unblot.data.subset import spread
 from unblot.errors import UnblotError
 
 QUICK = 512  # pictures that the quick check reads
@@ -81,7 +82,7 @@ def quick_check(data: Dataset) -> list[str]:
 def _glance(data: Dataset) -> tuple[int, int, float, float]:
     """Number of distinct and of all pictures; of a sample of QUICK the share of constant ones and the standard
     deviation of all values, in the network's range."""
-    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), QUICK)).astype(int))
+    rows = spread(np.arange(len(data)), QUICK)
     x = data.values.encode(np.asarray(data.pictures[rows]), np.float32)
     digests = data.cached.digests if data.cached else rows
     constant = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
@@ -97,7 +98,7 @@ class _Near:
     ):
         firsts = np.sort(np.unique(digests, return_index=True)[1])
         limit = copies.AT_MOST if wanted else QUICK
-        self.rows = firsts[np.unique(np.linspace(0, len(firsts) - 1, min(len(firsts), limit)).astype(int))]
+        self.rows = spread(firsts, limit)
         self.members = {group[0]: group for group in exact}
         points = data.shape[1:] == (1, 1)
         if wanted and not points:

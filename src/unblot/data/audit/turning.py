@@ -9,11 +9,13 @@ classifier can tell turned pictures from others is another question: under a mic
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from unblot.data.dataset import Dataset
+from unblot.data.subset import spread
 
 TURNS: dict[str, Callable[[Tensor], Tensor]] = {
     "flip": lambda x: x.flip(-1),
@@ -23,6 +25,7 @@ TURNS: dict[str, Callable[[Tensor], Tensor]] = {
 AT_MOST = 1000  # pictures that are looked at
 SIDE = 12  # pixels of the thumbnails
 FOLDS = 5  # each is held out once
+ENOUGH = 1500  # pictures held out in all: of fewer each is held out several times, in other company
 LEVELS = 1.0, 2.0, 4.0  # of noise, in standard deviations of the data
 
 
@@ -33,7 +36,7 @@ def worth_of_turns(dataset: Dataset) -> dict[str, float]:
     the lesser worth counts: a turn that makes one class of another is harmful. Quarter turns only of square pictures.
     Empty for points and for fewer than two pictures a fold.
     """
-    rows = torch.linspace(0, len(dataset) - 1, min(len(dataset), AT_MOST)).long().unique().numpy()
+    rows = spread(np.arange(len(dataset)), AT_MOST)
     if dataset.shape[1:] == (1, 1) or len(rows) < 2 * FOLDS:
         return {}
     small, labels = [], []
@@ -51,8 +54,19 @@ def worth_of_turns(dataset: Dataset) -> dict[str, float]:
 def worth(x: Tensor, labels: Tensor) -> dict[str, float]:
     """As `worth_of_turns`, for square pictures (N, C, S, S) among those with the same label (N,)."""
     x = x - x.mean(0)
-    deviation = float(x.std()) or 1.0
     generator = torch.Generator().manual_seed(0)
+    gains = torch.zeros(len(LEVELS), 1 + len(TURNS), dtype=torch.float64)
+    for _ in range(1 + ENOUGH // len(x)):
+        order = torch.randperm(len(x), generator=generator)  # listings are sorted, by class or by slide
+        gains += _gains(x[order], labels[order], generator)
+    shares = gains[:, 1:] / gains[:, :1].clamp(min=1e-12)
+    return {turn: round(float(share), 2) for turn, share in zip(TURNS, shares.mean(0))}
+
+
+def _gains(x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """What new pictures, and what those of each of TURNS, take off the squared error at each of LEVELS, summed over
+    folds: float64 (LEVELS, 1 + TURNS)."""
+    deviation = float(x.std()) or 1.0
     fold = torch.arange(len(x)) * FOLDS // len(x)
     gains = torch.zeros(len(LEVELS), 1 + len(TURNS), dtype=torch.float64)
     for k in range(FOLDS):
@@ -71,8 +85,7 @@ def worth(x: Tensor, labels: Tensor) -> dict[str, float]:
                 alone = error(own)
                 turned = [error(own, (turn(own[0]), own[1])) for turn in TURNS.values()]
                 gains[row] += torch.tensor([alone - error(own, new), *(alone - one for one in turned)])
-    shares = gains[:, 1:] / gains[:, :1].clamp(min=1e-12)
-    return {turn: round(float(share), 2) for turn, share in zip(TURNS, shares.mean(0))}
+    return gains
 
 
 def _error(noisy: Tensor, clean: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, sigma: float) -> float:

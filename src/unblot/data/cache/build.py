@@ -28,6 +28,7 @@ from unblot.data.image_spec import Colourful, ImageOptions, ImageSpec, choose_sp
 from unblot.data.readers.formats import Picture
 from unblot.data.readers.listing import Broken, DataSource, Item, Listing
 from unblot.data.readers.reading import Reader, reason_of
+from unblot.data.subset import spread
 from unblot.errors import UnblotError
 
 __all__ = ["cache_folder", "cached_dataset", "is_new"]
@@ -196,7 +197,7 @@ def spec_of(listing: Listing, options: ImageOptions) -> ImageSpec:
         return choose_spec([Picture(channels, height, width, name, alpha, "", None)], options)
     sample, broken = [], [*listing.broken]
     with Reader(listing.root, listing.pages, listing.read) as reader:
-        for i in np.linspace(0, len(listing) - 1, min(len(listing), SAMPLE)).astype(int):
+        for i in spread(np.arange(len(listing)), SAMPLE):
             try:
                 sample.append(reader.open(listing.items[i]))
             except Exception as error:  # reported when it is decoded

@@ -1,6 +1,7 @@
 """The display of a run in training: a live line in a terminal, a table in a notebook, plain lines elsewhere and
 always in RUN/training.log; metrics also go to TensorBoard, and to the services that the run asks for."""
 
+import math
 import time
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +52,10 @@ class Monitor:
         self.clock = self.started = time.perf_counter()
         self.last_line = self.clock - LINE_SECONDS
 
+    def go_back(self, step: int) -> None:
+        """The run goes on from an earlier step."""
+        self.at, self.clock = step, time.perf_counter()
+
     def change_steps(self, steps: int) -> None:
         """The run has another number of steps in all."""
         self.steps = steps
@@ -80,7 +85,8 @@ class Monitor:
         now = time.perf_counter()
         speed = (step - self.at) * self.batch_size / (now - self.clock)
         self.at, self.clock = step, now
-        self.loss = SMOOTH * self.loss + (1 - SMOOTH) * loss if self.loss else loss
+        if math.isfinite(loss):  # a step that was skipped would hide all that come after it
+            self.loss = SMOOTH * self.loss + (1 - SMOOTH) * loss if self.loss else loss
         self.speed = SMOOTH * self.speed + (1 - SMOOTH) * speed if self.speed else speed
         self._log({"loss": loss, "learning_rate": rate, "pictures_per_second": speed}, step)
         self.live.update(self.task, completed=step, loss=self.loss, speed=self.speed, held_out=self.held_out)

@@ -22,6 +22,7 @@ class Session(NamedTuple):
     """One session of a run: seconds, steps taken, and the factor on the learning rate at its end.
 
     step_seconds, planned_step_seconds: mean seconds of a step, and as trial steps measured them; 0 where not known.
+    stopped: the step after which the run was stopped before its end, 0 where it was not.
     """
 
     seconds: float
@@ -29,6 +30,7 @@ class Session(NamedTuple):
     rate_scale: float = 1.0
     step_seconds: float = 0.0
     planned_step_seconds: float = 0.0
+    stopped: int = 0
 
 
 def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Session) -> list[str]:
@@ -36,11 +38,12 @@ def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Ses
     steps = of_kind(lines, STEP)
     if not steps:
         return []
-    last, time = steps[-1]["step"], _duration(session.seconds)
+    last, time = session.stopped or steps[-1]["step"], _duration(session.seconds)
     passes = last * config.train.batch_size / config.data.count
     how_long = f", {session.taken} of them in {time}" if session.taken < last else f" in {time}"
     skipped = sum(line["loss"] is None for line in steps)
-    found = [f"done      {last} steps of {config.train.batch_size}{how_long}, {passes:.3g} passes over the data"]
+    done = f"done      {last} steps" if not session.stopped else f"stopped   after {last} of {config.train.steps} steps"
+    found = [f"{done} of {config.train.batch_size}{how_long}, {passes:.3g} passes over the data"]
     if skipped:
         found[0] += f"; {skipped} of {len(steps)} logged steps were skipped as not finite"
     if of_kind(lines, HELD_OUT):
@@ -54,6 +57,8 @@ def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Ses
     if session.rate_scale < 1:
         lower = arg("learning_rate", float(f"{config.train.learning_rate * session.rate_scale:.2g}"))
         found.append(f"rate      lowered during the run: a new run with {lower} would do better")
+    if session.stopped:  # whether more time than planned would help can be judged at the end
+        return found
     return [*found, f"more time {more_time(lines, folder, config.train.budget)}"]
 
 
