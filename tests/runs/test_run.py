@@ -7,15 +7,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unblot
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.sampling import SampleConfig
+from unblot.data.dataset import open_data
 from unblot.data.values import ValueMap
 from unblot.editing import images
 from unblot.process.randomness import training_labels
 from unblot.process.schedules import SCHEDULES, karras
+from unblot.runs import bulk
+from unblot.runs.bulk import sample_to_folder
+from unblot.runs.conditions import condition_as_trained
 from unblot.runs.describe import describe
 from unblot.runs.folder import METRICS, MODEL, SAMPLES, save_model
 from unblot.runs.run import Run
@@ -82,6 +87,33 @@ def test_guidance_needs_a_model_that_knows_no_label(tmp_path):
     with pytest.raises(UnblotError, match="train with label_dropout"):
         images.img2img(run, np.zeros((1, 1, 8, 8), np.uint8), steps=2, label="3", guidance=2.0)
     assert run.sample(1, steps=1, label="3", guidance=1.0).labels == [3]
+
+
+def test_a_model_that_never_saw_pictures_without_a_label_draws_all_classes_in_turns(tmp_path, monkeypatch):
+    told = unblot.train("digits", out=tmp_path / "told", label_dropout=0.0, **TINY)
+    drawn = told.sample(12, steps=1)
+    assert drawn.labels == [*range(10), 0, 1]
+    assert np.array_equal(drawn.array, told.sample(12, steps=1, label="all").array)
+    picture = drawn.array[:1]
+    assert images.img2img(told, picture, n=3, steps=1).labels == ["0", "1", "2"]
+    monkeypatch.setattr(bulk, "MANY", 3)
+    sample_to_folder(tmp_path / "s", told, 3, steps=1)
+    assert np.load(tmp_path / "s" / "labels-000000.npy").tolist() == [0, 1, 2]
+
+
+def test_samples_as_in_training_have_labels_and_captions_of_the_same_pictures(tmp_path):
+    for i in range(40):
+        name = ("dog", "cat")[i % 5 > 0]
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 6 * i, np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
+        (tmp_path / "data" / name / f"{i}.txt").write_text(name)
+    reads = {**TINY, "text_encoder": "transformer:width=32,depth=1"}
+    run = unblot.train(tmp_path / "data", out=tmp_path / "run", **reads)
+    dataset, data = open_data(str(tmp_path / "data")), run.config.data
+    found = condition_as_trained(run.denoiser, data, dataset, 0, 30)
+    alone = run.denoiser.condition(None, [data.classes[k] for k in found.label.tolist()])
+    assert torch.equal(found.tokens, alone.tokens)
+    assert (found.label == data.classes.index("cat")).sum() > 20  # as often as in the data
 
 
 def test_no_class_is_no_label(run):

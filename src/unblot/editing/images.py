@@ -198,7 +198,7 @@ def _edited(
     config = from_choices(EditConfig, choices, without=["fit", "device"])
     data, train, values, count = run.config.data, run.config.train, values_of(run), len(pictures) * config.n
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
-    labels, prompts, condition = conditions(run.denoiser, data, config, range(count))
+    labels, prompts, condition = conditions(run.denoiser, run.config, config, range(count))
     sampler = sampler_of_edit(run.config, config)
     batches = split_batches(
         run.denoiser,

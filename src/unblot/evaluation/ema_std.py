@@ -16,9 +16,8 @@ from unblot.evaluation.features import FeatureData, build_features, default_feat
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import parts_of
 from unblot.losses import WEIGHTINGS
-from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.conditions import as_trained
+from unblot.runs.conditions import condition_as_trained
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.sampling.batched import sample_batches
 from unblot.specs import build
@@ -89,10 +88,7 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
     reference = extract(features, training.chunks())
 
     def judge(denoiser: Denoiser) -> float:
-        prompts = as_trained(data, dataset, seed, n)["prompt"]
-        condition = denoiser.condition(
-            labels_for(seed, range(n), classes=len(data.classes), clusters=data.clusters), prompts
-        )
+        condition = condition_as_trained(denoiser, data, dataset, seed, n)
         batches = sample_batches(
             denoiser,
             config.shape,

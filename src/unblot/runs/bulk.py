@@ -25,6 +25,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.output import picture_suffix, save_array
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
+from unblot.runs.conditions import label_of
 from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples
 from unblot.sampling.batched import sampling_levels
@@ -76,7 +77,7 @@ class Job:
             suffix = picture_suffix(data.channels, ValueMap.from_dict(data.values))
             return [*(f"{i:06d}{suffix}" for i in range(n)), GRID]
         numbers = range(math.ceil(n / SHARD))
-        labels = [] if self.config.label is None else [f"labels-{i:06d}.npy" for i in numbers]
+        labels = [] if label_of(self.run.config, self.config) is None else [f"labels-{i:06d}.npy" for i in numbers]
         return [*labels, *(f"shard-{i:06d}.npy" for i in numbers), GRID]
 
     def compiled(self, batches: int, note: Callable[[str], None]) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from unblot.config.schema import DataFacts, RunConfig, TextFacts
 from unblot.data.readers.listing import counted
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg, note
-from unblot.process.randomness import training_order
+from unblot.process.randomness import labels_for, training_order
 from unblot.runs.labels import choose_labels, labels_as_trained
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
@@ -27,22 +27,31 @@ NAMED = 12  # unseen words named in a note
 
 def conditions(
     denoiser: Denoiser,
-    data: DataFacts,
+    run: RunConfig,
     config: SampleConfig | EditConfig,
     indices: Sequence[int],
     labels: Tensor | None = None,
 ) -> tuple[list[int] | None, list[str] | None, Condition]:
     """What the samples numbered `indices` show: the labels and the prompts that were chosen, and the condition.
 
-    labels: (len(indices),), of samples without a chosen label. Raises UnblotError for a label or a prompt that the run
-    cannot use.
+    labels: (len(indices),), of samples without a chosen label. A model that never saw pictures without their label or
+    cluster draws all of them where none is chosen. Raises UnblotError for a label or a prompt that the run cannot use.
     """
-    chosen = choose_labels(config.label, data.classes, indices)
+    data = run.data
+    chosen = choose_labels(label_of(run, config), data.classes, indices)
+    if labels is None and not run.train.label_dropout:
+        labels = labels_for(config.seed, indices, clusters=data.clusters)
     prompts = choose_prompts(config.prompt, data.text, indices)
     negatives = choose_prompts(config.negative, data.text, indices[:1])
     texts = [""] * len(indices) if prompts is None and negatives else prompts
     note_on_prompts([*(prompts or []), *(negatives or [])], data.text, denoiser.text_encoder)
     return chosen, prompts, denoiser.condition(labels if chosen is None else torch.tensor(chosen), texts)
+
+
+def label_of(run: RunConfig, config: SampleConfig | EditConfig) -> str | None:
+    """The label that a call asks for; all in turns where it names none and the model knows nothing without."""
+    untaught = config.label is None and bool(run.data.classes) and not run.train.label_dropout
+    return "all" if untaught else config.label
 
 
 def towards(data: DataFacts) -> str:
@@ -111,6 +120,13 @@ def shown(denoiser: Denoiser, dataset: "Dataset", indices: np.ndarray) -> tuple[
     """Pictures (B, C, H, W) and what they show, their labels and first captions, as far as the denoiser knows them."""
     x0, label = dataset.batch(indices)
     return x0, denoiser.condition(label, captions_of(dataset.captions, indices.tolist()))
+
+
+def condition_as_trained(denoiser: Denoiser, data: DataFacts, dataset: "Dataset", seed: int, count: int) -> Condition:
+    """What `count` samples show: labels and captions of training pictures in random order, or clusters by shares."""
+    classes, prompts = as_trained(data, dataset, seed, count).values()
+    labels = labels_for(seed, range(count), clusters=data.clusters) if classes is None else torch.tensor(classes)
+    return denoiser.condition(labels, prompts)
 
 
 def as_trained(data: DataFacts, dataset: "Dataset", seed: int, count: int) -> dict[str, Any]:

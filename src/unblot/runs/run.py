@@ -54,7 +54,7 @@ class Run:
 
         - seed: 0 by default. batch_size: samples computed together, 64; it changes none of them.
         - label: a class by name or index, several that take turns, or "all". By default no label; of a run that learned
-          clusters, each cluster in proportion to its share.
+          clusters, each cluster in proportion to its share; of one that never saw pictures without a label, all.
         - prompt: a text, or several that take turns, for a run that learned from captions. By default no text.
         - steps, solver, spacing: specs as in docs/sampling.md. nfe: the most network calls per sample. quality: draft,
           good or best, of a tuned run. By default what tuning found (good), else what the run was trained with.
@@ -83,7 +83,7 @@ class Run:
         """
         data = self.config.data
         chosen, prompts, condition = conditions(
-            self.denoiser, data, config, indices, labels_for(config.seed, indices, clusters=data.clusters)
+            self.denoiser, self.config, config, indices, labels_for(config.seed, indices, clusters=data.clusters)
         )
         guidance = self.guidance(
             sampler, condition, indices, config.guidance_rescale, config.threshold, config.negative

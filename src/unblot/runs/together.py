@@ -45,7 +45,7 @@ def checked_call(run: Run, sampler: SamplerConfig, config: SampleConfig, first: 
     """The call for `config.n` samples, numbered from `first`. Raises UnblotError for what this run cannot use."""
     indices = range(first, first + config.n)
     clusters = labels_for(config.seed, indices, clusters=run.config.data.clusters)
-    labels, prompts, condition = conditions(run.denoiser, run.config.data, config, indices, clusters)
+    labels, prompts, condition = conditions(run.denoiser, run.config, config, indices, clusters)
     call = Call(config, indices, sampler, labels, prompts, condition)
     _guidance(run, call, condition, indices)
     return call

@@ -5,15 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition
 from unblot.process.levels import NoiseLevel
-from unblot.process.randomness import labels_for, picture_generators
+from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
-from unblot.runs.conditions import as_trained
+from unblot.runs.conditions import condition_as_trained
 from unblot.runs.run import Run
 from unblot.sampling.guidance import bound
 from unblot.sampling.loop import pictures_noise
@@ -84,10 +83,7 @@ def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSe
     count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
     device = run.device
     unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
-    data = run.config.data
-    classes, prompts = as_trained(data, dataset, seed, count).values()
-    label = torch.tensor(classes) if classes else labels_for(seed, range(count), clusters=data.clusters)
-    condition = run.denoiser.condition(label, prompts)
+    condition = condition_as_trained(run.denoiser, run.config.data, dataset, seed, count)
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
     top = uniform_log_snr()(schedule, 64).at(0)
     start = time.monotonic()
