@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unblot.data.dataset import open_data
-from unblot.data.opacity import continued
+from unblot.data.opacity import continued, filled
 
 
 def picture(seed: int, height: int, width: int, dtype: str = "uint8") -> np.ndarray:
@@ -36,6 +36,16 @@ def test_what_is_seen_stays_and_decides_the_rest(seed, height, width, dtype):
         assert (filled[:3] <= most[:, None, None]).all()
     else:
         assert not filled.any()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.sampled_from([np.nan, np.inf, -1e30]))
+def test_what_is_hidden_changes_nothing_whatever_it_is(seed, height, width, hidden):
+    rng = np.random.default_rng(seed)
+    x, known = rng.normal(size=(2, height, width)).astype(np.float32), rng.random((height, width)) < 0.3
+    y = filled(np.where(known, x, np.float32(hidden)), known.astype(np.float32))
+    np.testing.assert_array_equal(y, filled(x, known.astype(np.float32)))
+    np.testing.assert_array_equal(y[:, known], x[:, known])
+    assert known.any() or not y.any()
 
 
 def test_one_colour_goes_on_everywhere():

@@ -111,6 +111,15 @@ def test_any_channels_and_types_keep_the_known_pixels_bit_for_bit(kinds, kind, t
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
+@pytest.mark.parametrize("kind", ["16-bit", "three floats"])
+def test_hidden_pixels_change_nothing(kinds, kind):
+    run, pictures = kinds[kind]
+    unknown = np.random.default_rng(1).random((1, 1, 8, 8)) < 0.5
+    others = np.where(unknown, pictures.max() - pictures, pictures)
+    results = [edit.inpaint(run, given, unknown, n=2, steps=2).array for given in (pictures, others)]
+    assert results[0].tobytes() == results[1].tobytes()
+
+
 def test_files_of_any_kind_go_in_and_come_out(kinds, tmp_path):
     run, pictures = kinds["seven floats"]
     np.save(tmp_path / "a.npy", pictures[0])

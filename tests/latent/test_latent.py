@@ -181,10 +181,23 @@ def test_known_pixels_are_exact_after_inpainting(run):
     assert np.array_equal(result[outside], np.broadcast_to(known[:, None], result.shape)[outside])
 
 
-def test_a_latent_is_known_where_all_of_its_pixels_are(run):
+def test_hidden_pixels_change_nothing_though_an_encoder_looks_at_all(run):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 10, 12)).astype(np.uint8)
+    unknown = np.zeros((1, 1, 10, 12), bool)
+    unknown[..., 9, 10:] = True
+    results = [
+        inpaint(run, x, unknown, n=1, steps=2).array for x in (pictures, np.where(unknown, 255 - pictures, pictures))
+    ]
+    assert np.array_equal(*results)
+    known = pictures.copy()
+    known[..., 0, 0] ^= 255
+    assert (inpaint(run, known, unknown, n=1, steps=2).array != results[0])[..., 9, 10:].any()
+
+
+def test_a_latent_is_known_where_all_of_its_pixels_and_its_neighbours_are(run):
     known = torch.ones(1, 1, 10, 12, dtype=torch.bool)
-    known[..., 3, 4] = False
-    assert (~known_x0(run, known)).nonzero().tolist() == [[0, 0, 0, 1]]
+    known[..., 8, 9] = False
+    assert (~known_x0(run, known)).nonzero().tolist() == [[0, 0, y, x] for y in (1, 2) for x in (1, 2)]
 
 
 def test_other_edits_work_or_are_refused_with_the_reason(run):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from unblot._version import __version__
 from unblot.config.choices import from_choices
 from unblot.config.sampling import EditConfig
+from unblot.data.opacity import filled
 from unblot.data.output import as_display
 from unblot.data.values import ValueMap
 from unblot.editing import methods
@@ -43,12 +44,14 @@ Work = Callable[[Batch, Tensor], Tensor]  # a batch and its pictures' numbers (B
 def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
     """n samples per picture of its `unknown` pixels, given the others; unknown: bool (P or 1, 1, H, W).
 
+    What a picture holds in its unknown pixels changes nothing, not even by the way through an encoder.
+
     choices, of this and all edits: the fields of `EditConfig` (label, prompt, guidance, seed, steps, solver, spacing,
     batch_size); names of the pictures; progress, called with the number of results just made; begin, called before
     the first of them with the names of the files that `EditResult.save` will write.
     """
     unknown = _checked_mask(pictures, unknown)
-    known = _encoded(run, pictures)
+    known = _encoded(run, pictures, unknown=unknown)
 
     def work(batch: Batch, rows: Tensor) -> Tensor:
         mask = known_x0(run, torch.from_numpy(~unknown).to(known.device))[rows]
@@ -243,27 +246,38 @@ def _restoring(run: Run, operator: Operator, y: Tensor) -> Work:
     return work
 
 
-def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True) -> Tensor:
-    """The x0 of stored pictures, on the run's device: in the network's range, or in latents. Raises UnblotError for
-    another shape."""
+def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True, unknown: np.ndarray | None = None) -> Tensor:
+    """The x0 of stored pictures, on the run's device: in the network's range, or in latents.
+
+    unknown: bool (P, 1, H, W), pixels that are filled from the others first, for an encoder looks at all of a picture.
+    Raises UnblotError for another shape.
+    """
     wanted = run.config.data.shape
     if pictures.ndim != 4 or pictures.shape[1] != wanted[0] or (fixed_size and pictures.shape[1:] != wanted):
         raise UnblotError(
             f"pictures of shape {pictures.shape} do not fit this run; give (P, {', '.join(map(str, wanted))})"
         )
     _check_finite(pictures)
-    return run.denoiser.latents(torch.from_numpy(values_of(run).encode(pictures, np.float32)).to(run.device))
+    x = values_of(run).encode(pictures, np.float32)
+    if unknown is not None:
+        x = np.stack(
+            [filled(picture, 1 - mask[0].astype(np.float32)) for picture, mask in zip(x, unknown, strict=True)]
+        )
+    return run.denoiser.latents(torch.from_numpy(x).to(run.device))
 
 
 def known_x0(run: Run, known: Tensor) -> Tensor:
-    """Which values of x0 (P, 1, h, w) are known, where these pixels (P, 1, H, W) are: of latents those all of whose own
-    pixels are known. The pixels outside of the picture, up to a whole latent, are known."""
+    """Which values of x0 (P, 1, h, w) are known, where these pixels (P, 1, H, W) are.
+
+    Of latents those all of whose own pixels and all of whose neighbours' are known, lest what fills the others shines
+    through. The pixels outside of the picture, up to a whole latent, are known.
+    """
     if run.config.latent is None:
         return known
     factor = run.config.latent.latent_factor
     bottom, right = -known.shape[2] % factor, -known.shape[3] % factor
     unknown = F.pad((~known).float(), (0, right, 0, bottom))
-    return F.max_pool2d(unknown, factor) == 0
+    return F.max_pool2d(F.max_pool2d(unknown, factor), 3, stride=1, padding=1) == 0
 
 
 def _check_finite(pictures: np.ndarray) -> None:
