@@ -86,14 +86,15 @@ def adaptive(*, tolerance: float = 0.05, low: float = 0.002) -> Solver:
     """DPM-Solver++(2S) with an adaptive step size for each picture (compare Lu et al. 2022, appendix C).
 
     The error of a step is the difference to the first-order step, relative to x; tolerance: its largest value. Only the
-    first and the last of the requested levels are used; before sigma = 0 the steps end at sigma/alpha = `low`.
+    first and the last of the requested levels are used, falling or rising; before sigma = 0 the steps end at
+    sigma/alpha = `low`.
     """
     if tolerance <= 0 or low <= 0:
         raise UnblotError(f"solver 'adaptive' needs tolerance > 0 and low > 0, not {tolerance} and {low}")
 
     def step(history: History, s: NoiseLevel, denoise: Denoise, noise: Noise) -> Tensor:
         x, t, x0, _ = history[0]
-        longest = 4 / (log_snr(s) - log_snr(t))  # a longer step may see no error because it skips all structure
+        longest = 4 / (log_snr(s) - log_snr(t)).abs()  # a longer step may see no error: it skips all structure
         if longest == 0:
             return exponential_integrator_step(x, x0, t, s)
         done, size = torch.zeros(len(x), dtype=torch.float64), (longest / 4).clamp(max=1).expand(len(x))
