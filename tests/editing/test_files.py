@@ -12,9 +12,10 @@ import unblot
 from helpers import TINY, refused
 from unblot.cli.parser import main
 from unblot.config.edits import EDITS
+from unblot.data.values import ValueMap
 from unblot.editing import images as edit
 from unblot.editing.files import edit_files
-from unblot.editing.inputs import gray_weights
+from unblot.editing.inputs import InputImage, gray_weights, to_spec, transparent_pixels, unknown_pixels
 from unblot.errors import UnblotError
 
 FAST = ["--steps", "2"]
@@ -196,6 +197,33 @@ def test_fit_brings_other_sizes_and_colours_and_masks_with_them(digits, files):
     assert made(out / "other-1.png").shape == (8, 8)
     flags = ["--fit", "crop", "--out", str(files / "out2"), *FAST]
     assert main(["edit", "img2img", str(digits.path), str(files / "colour.png"), *flags]) == 0
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(16, 24), (40, 23), (5, 7), (8, 6)])
+def test_no_hidden_pixel_is_in_a_known_one_whatever_the_fit(fit, size):
+    rng, hidden, values = np.random.default_rng(0), np.zeros(size, bool), ValueMap("uint8", (0.0,) * 3, (1.0,) * 3)
+    hidden[size[0] // 2, size[1] // 2] = True  # one pixel, which is less than half of one after the fit
+    pictures = [rng.integers(0, 256, (3, *size), np.uint8) for _ in range(2)]
+    pictures[1] = np.where(hidden, 255 - pictures[0], pictures[0])
+    given = [InputImage("a", x, False) for x in pictures]
+    unknown = unknown_pixels(InputImage("mask", hidden[None] * np.uint8(255), False), given[0], (3, 8, 8), fit)
+    a, b = (to_spec(x, values, (3, 8, 8), fit) for x in given)
+    assert np.array_equal(a[:, ~unknown[0]], b[:, ~unknown[0]])
+    assert 1 <= unknown.sum() < 64
+    clear = InputImage("a", np.concatenate([pictures[0], 255 - 2 * hidden[None].astype(np.uint8)]), True)
+    assert np.array_equal(transparent_pixels(clear, (3, 8, 8), fit), unknown)
+
+
+def test_a_mask_that_the_fit_cuts_away_is_refused():
+    hidden = np.zeros((8, 32), np.uint8)
+    hidden[:, 0] = 255
+    picture, mask = InputImage("a", np.zeros((1, 8, 32), np.uint8), False), InputImage("m", hidden[None], False)
+    with pytest.raises(UnblotError, match="the mask m has no white left, for fit='crop' cuts it away: give fit='pad'"):
+        unknown_pixels(mask, picture, (1, 8, 8), "crop")
+    holes = InputImage("b", np.stack([hidden, 255 - hidden]), True)
+    with pytest.raises(UnblotError, match="b has no transparent pixels left"):
+        transparent_pixels(holes, (1, 8, 8), "crop")
 
 
 # --- what is refused

@@ -76,8 +76,8 @@ def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str 
 def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
     """The unknown pixels of a mask, white in it: bool (1, H, W), resized with the picture.
 
-    White is more than half of the largest brightness. Raises UnblotError for a mask of another size than the
-    picture's, and for one without white.
+    White is more than half of the largest brightness. A pixel is unknown where any part of it is. Raises UnblotError
+    for a mask of another size than the picture's, and for one without white, or whose white the fit cuts away.
     """
     if mask.array.shape[1:] != picture.array.shape[1:]:
         raise UnblotError(
@@ -88,16 +88,20 @@ def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], 
     bright = (bright[:-1] * (bright[-1:] / _full(mask.array)) if mask.alpha else bright).mean(axis=0)
     if not bright.max() > 0:
         raise UnblotError(f"the mask {printable(mask.name)} is black: paint white what to inpaint")
-    return _sized(bright > bright.max() / 2, shape, fit)
+    return _sized(bright > bright.max() / 2, shape, fit, f"the mask {printable(mask.name)} has no white")
 
 
 def transparent_pixels(picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
-    """The pixels that are not fully opaque: bool (1, H, W). Raises UnblotError where there is none."""
+    """The pixels any part of which is not fully opaque: bool (1, H, W), resized with the picture.
+
+    Raises UnblotError where there is none, or the fit cuts them away.
+    """
     if picture.opaque() is not picture or not picture.alpha:
         raise UnblotError(
             f"{printable(picture.name)} has no transparent pixels: give {arg('mask')}, white where to inpaint"
         )
-    return _sized(picture.array[-1] < _full(picture.array), shape, fit)
+    clear = picture.array[-1] < _full(picture.array)
+    return _sized(clear, shape, fit, f"{printable(picture.name)} has no transparent pixels")
 
 
 def gray_of(given: InputImage) -> np.ndarray:
@@ -176,9 +180,18 @@ def _spec(shape: Sequence[int], values: ValueMap, fit: str) -> ImageSpec:
     return ImageSpec(channels, height, width, values.dtype, values.alpha, fit, (0.0, 0.0, 0.0), True)
 
 
-def _sized(mask: np.ndarray, shape: Sequence[int], fit: str) -> np.ndarray:
-    """A mask (H, W) resized to the run's size, (1, H, W)."""
-    return resize(mask[None], shape[-2], shape[-1], fit, False, np.zeros(1)) > 0.5
+def _sized(mask: np.ndarray, shape: Sequence[int], fit: str, nothing: str) -> np.ndarray:
+    """A mask (H, W) resized to the run's size, (1, H, W), true where any part of a pixel is.
+
+    Raises UnblotError, which begins with `nothing`, where nothing is left of it.
+    """
+    sized = resize(mask[None], shape[-2], shape[-1], fit, False, np.zeros(1)) > 0
+    if not sized.any():
+        raise UnblotError(
+            f"{nothing} left, for {arg('fit', fit)} cuts it away: give {arg('fit', 'pad')} or stretch, or "
+            f"{arg('mask')} with white in what stays"
+        )
+    return sized
 
 
 def _full(array: np.ndarray) -> float:
