@@ -15,7 +15,14 @@ from unblot.sampling.settings import Candidate, SamplerConfig, choose, front, sa
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS, spec_of
 from unblot.specs import build
-from unblot.tuning.learned_spacing import end_error, learned_spacing, refined_spacing, solve_trajectory, step_errors
+from unblot.tuning.learned_spacing import (
+    end_error,
+    learned_spacing,
+    mean_products,
+    refined_spacing,
+    solve_trajectory,
+    step_errors,
+)
 
 DATA = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=F64) * 2 - 1
 X = 80 * torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=F64)
@@ -35,6 +42,22 @@ def test_errors_are_foretold_truly() -> None:
         missed = (step - xs[j]).square().mean().sqrt() / deviation
         assert float(errors[i, j]) == pytest.approx(float(missed), rel=1e-6, abs=1e-9)
     assert bool(torch.tril(errors).isinf().logical_or(torch.tril(torch.ones_like(errors)) == 0).all())
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 64, 1000])
+def test_products_in_slices_are_those_of_the_whole(at_once: int) -> None:
+    states = [x.flatten() for x in torch.randn(5, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0))]
+    whole = torch.stack(states).double()
+    torch.testing.assert_close(mean_products(states, at_once), whole @ whole.T / 96, rtol=1e-12, atol=1e-15)
+
+
+def test_a_trajectory_has_the_products_of_its_states_and_its_end() -> None:
+    seen = [(X, None)]
+    trajectory = solve_trajectory(ideal(DATA), X, VE, 6)
+    sample(ideal(DATA), X, trajectory.levels, SOLVERS["dpmpp_2s"](), no_noise, lambda p: seen.append((p.x, p.x0)))
+    whole = torch.stack([*(x for x, _ in seen), *(x0 for _, x0 in seen[1:])]).flatten(1)
+    torch.testing.assert_close(trajectory.products, whole @ whole.T / X.numel(), rtol=1e-12, atol=0)
+    assert torch.equal(trajectory.end, seen[-1][0])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 9])

@@ -4,7 +4,7 @@ The error of a first-order step between any two levels of the trajectory follows
 without a further denoiser call; dynamic programming finds the N steps of least total error (Watson et al. 2021).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,12 +17,14 @@ from unblot.sampling.loop import Denoise, Progress, Solver, sample
 from unblot.sampling.singlestep import dpmpp_2s
 from unblot.sampling.spacing import levels_at, uniform_log_snr
 
+AT_ONCE = 2**14  # values of each state that are multiplied at a time: 17 MB in float64
+
 
 class Trajectory(NamedTuple):
     """A fine solution of the probability-flow ODE at levels (M + 1,), noisiest first, ending on the clean picture.
 
-    products: (2M + 1, 2M + 1) float64, inner products, as means over pictures and values, among the states x_0 … x_M
-    and the estimates x0_hat_0 … x0_hat_{M−1}. end: x_M (B, C, H, W), the samples.
+    products: (2M + 1, 2M + 1) float64 on the CPU, inner products, as means over pictures and values, among the states
+    x_0 … x_M and the estimates x0_hat_0 … x0_hat_{M−1}. end: x_M (B, C, H, W), the samples.
     """
 
     levels: NoiseLevel
@@ -33,18 +35,26 @@ class Trajectory(NamedTuple):
 def solve_trajectory(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: int = 64) -> Trajectory:
     """The trajectory from x_T (B, C, H, W), in `steps` steps uniform in log SNR, at two denoiser calls each.
 
-    x_T: noise at the first level of spacing `log_snr`.
+    x_T: noise at the first level of spacing `log_snr`. The 2M + 1 states wait on the CPU, each once, as they are.
     """
     levels = uniform_log_snr()(schedule, steps)
-    xs, x0s = [x_T], list[Tensor]()
+    xs, x0s = [x_T.flatten().cpu()], list[Tensor]()
 
     def record(progress: Progress) -> None:
-        xs.append(progress.x)
-        x0s.append(progress.x0)
+        xs.append(progress.x.flatten().cpu())
+        x0s.append(progress.x0.flatten().cpu())
 
-    sample(denoise, x_T, levels, dpmpp_2s(), lambda: x_T, record)  # uses no noise
-    seen = torch.stack([x.flatten() for x in (*xs, *x0s)]).double()
-    return Trajectory(levels, seen @ seen.T / x_T.numel(), xs[-1])
+    end = sample(denoise, x_T, levels, dpmpp_2s(), lambda: x_T, record)  # uses no noise
+    return Trajectory(levels, mean_products([*xs, *x0s]), end)
+
+
+def mean_products(states: Sequence[Tensor], at_once: int = AT_ONCE) -> Tensor:
+    """Inner products (n, n) of n states (D,), float64, as means over values; `at_once` values are copied at a time."""
+    total = torch.zeros(len(states), len(states), dtype=torch.float64)
+    for first in range(0, len(states[0]), at_once):
+        part = torch.stack([state[first : first + at_once] for state in states]).double()
+        total += part @ part.T
+    return total / len(states[0])
 
 
 def learned_spacing(trajectory: Trajectory, steps: int) -> NoiseLevel:
