@@ -22,7 +22,7 @@ from unblot.latent.latents import latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
-from unblot.runs.folder import MODEL, load_model, read_config
+from unblot.runs.folder import MODEL, load_model, read_config, save_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
 from unblot.training import first_stage
@@ -208,6 +208,19 @@ def test_other_edits_work_or_are_refused_with_the_reason(run):
             edit(run, small, n=1)
     with pytest.raises(UnblotError, match="latent"):
         run.sample(1, steps=2, threshold="static")
+
+
+def test_autoguidance_is_among_latents_of_one_autoencoder(run, tmp_path):
+    weights = dict(run.denoiser.state_dict())
+    save_model(tmp_path / "same.safetensors", run.config, weights)
+    assert run.sample(1, steps=2, autoguide=tmp_path / "same.safetensors", guidance=2.0).array.shape == (1, 3, 10, 12)
+    save_model(
+        tmp_path / "other.safetensors",
+        run.config,
+        {name: -w if name == "autoencoder.mean" else w for name, w in weights.items()},
+    )
+    with pytest.raises(UnblotError, match="latents of two mean different things; give a snapshot of this run"):
+        run.sample(1, steps=2, autoguide=tmp_path / "other.safetensors", guidance=2.0)
 
 
 def test_a_student_of_a_run_in_latents_draws_pictures(run, tmp_path):

@@ -1,5 +1,6 @@
 """The sampler of a call: what is asked for, what tuning found, or what the run was trained with; and guidance."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,6 +12,7 @@ import unblot
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.sampling import SampleConfig
+from unblot.config.schema import DistillConfig, RunConfig
 from unblot.runs import bulk
 from unblot.runs.describe import describe
 from unblot.runs.folder import TUNING, fingerprint, save_model
@@ -226,6 +228,37 @@ def test_a_model_of_other_pictures_cannot_guide(run, tmp_path):
         run.sample(1, autoguide=other.path, guidance=2.0)
     with pytest.raises(UnblotError, match="unbounded floats"):
         other.sample(1, threshold="static")
+
+
+DISTILLED = DistillConfig(teacher="runs/teacher")
+
+
+@pytest.mark.parametrize(
+    ("mine", "its", "expected"),
+    [
+        ({}, {"distill": DISTILLED}, "was distilled, .*; use its teacher, 'runs/teacher'"),
+        ({"distill": DISTILLED}, {}, "this run was distilled, .*; use its teacher"),
+        (
+            {},
+            {"classes": tuple("0123456798")},
+            "knows label 8 as '9', this run as '8'; give a model of the same classes",
+        ),
+        ({}, {"classes": (), "clusters": (0.1,) * 10}, "other clusters as labels"),
+        ({}, {"values": {"dtype": "uint8", "offset": [0.0], "scale": [255.0]}}, "another range of values"),
+    ],
+)
+def test_a_model_whose_estimates_or_labels_mean_something_else_cannot_guide(run, tmp_path, mine, its, expected):
+    """Though its shapes are those of the run, so that it would."""
+
+    def changed(changes: dict) -> RunConfig:
+        facts = {name: value for name, value in changes.items() if name != "distill"}
+        data = dataclasses.replace(run.config.data, **facts)
+        return dataclasses.replace(run.config, data=data, distill=changes.get("distill"))
+
+    save_model(tmp_path / "model.safetensors", changed(its), run.denoiser.state_dict())
+    guided = dataclasses.replace(run, config=changed(mine))
+    with pytest.raises(UnblotError, match=expected):
+        guided.sample(1, autoguide=tmp_path / "model.safetensors", guidance=2.0)
 
 
 def test_thresholds_hold_what_has_limits(run):

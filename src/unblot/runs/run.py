@@ -17,12 +17,12 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
+from unblot.runs.autoguide import weaker_model
 from unblot.runs.choosing import sampler_of
-from unblot.runs.conditions import conditions, tokens_of, towards
-from unblot.runs.folder import SNAPSHOTS, load_model
+from unblot.runs.conditions import conditions, towards
+from unblot.runs.folder import load_model
 from unblot.runs.hub import local_run
 from unblot.runs.samples import Samples, provenance
-from unblot.runs.snapshots import at_snapshot
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
 from unblot.sampling.loop import Progress
@@ -142,7 +142,9 @@ class Run:
         Raises UnblotError where this run cannot have it.
         """
         scale = sampler.guidance
-        weak = None if sampler.autoguide is None else self._weaker(sampler.autoguide)
+        weak = None
+        if sampler.autoguide is not None:
+            weak = weaker_model(sampler.autoguide, self.path, self.config, self.denoiser.autoencoder).to(self.device)
         if scale != 1 and weak is None and condition.nothing:
             raise UnblotError(f"{arg('guidance', scale)} guides towards {towards(self.config.data)}")
         if negative is not None and (scale == 1 or weak is not None):
@@ -171,27 +173,6 @@ class Run:
     def _knows_no_label(self) -> bool:
         """Whether the model was trained without a label too, as classifier-free guidance needs."""
         return self.config.train.label_dropout > 0
-
-    def _weaker(self, path: str) -> Denoiser:
-        """The weaker model of autoguidance, on this run's device; a path is looked up in the run's folder first.
-
-        Raises UnblotError where its pictures or labels are others.
-        """
-        inside = self.path / path
-        place = inside if inside.exists() else Path(path)
-        if place.resolve().parent == (self.path / SNAPSHOTS).resolve():
-            config, denoiser = self.config, at_snapshot(place, self.config)
-        else:
-            config, denoiser = load_model(place)
-        mine, its = ((c.shape, c.data.num_labels) for c in (self.config, config))
-        if tokens_of(config) != tokens_of(self.config):
-            raise UnblotError(f"{arg('autoguide', path)} does not read captions as this run does; give another")
-        if mine != its:
-            raise UnblotError(
-                f"{arg('autoguide', path)} has pictures of shape {its[0]} and {its[1]} labels, this run {mine[0]} and "
-                f"{mine[1]}; give a model of the same data"
-            )
-        return denoiser.to(self.device)
 
 
 def provenance_of(run: Run, sampler: SamplerConfig, config: SampleConfig) -> dict[str, Any]:
