@@ -89,6 +89,21 @@ def test_flips_and_shifts_count_when_asked(split: tuple[np.ndarray, np.ndarray])
     assert nearness(as_pictures(held_out), as_pictures(training), variants).copies().double().mean() < 0.01
 
 
+def test_a_copy_of_several_training_pictures_is_a_copy(split: tuple[np.ndarray, np.ndarray]) -> None:
+    """As where the training set was augmented: mirrored and moved, a picture is nearest to five at distance 0."""
+    training, held_out = split
+    wide = np.pad(training[:3], ((0, 0), (0, 0), (2, 2), (2, 2)))
+    moved = [np.roll(wide, shift, (2, 3)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1), (0, -1), (-1, 0))]
+    others = np.pad(np.concatenate([training[3:], held_out[:50]]), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    planted = np.concatenate([wide, wide[..., ::-1], others[-50:]])
+    found = nearness(
+        as_pictures(planted), as_pictures(np.concatenate([*moved, others[:-50]])), variants_of(flip=True, shift=1)
+    )
+    assert (found.ratio[:6] == 0).all()
+    assert found.ratio.isfinite().all()
+    assert torch.equal(found.copies(), torch.arange(56) < 6)
+
+
 def test_pictures_of_another_shape_are_refused() -> None:
     with pytest.raises(UnblotError, match=r"shape \(1, 2, 2\)"):
         nearness(ImageSet(torch.zeros(2, 1, 2, 2)), ImageSet(torch.zeros(2, 1, 3, 3)))

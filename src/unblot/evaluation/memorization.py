@@ -29,7 +29,8 @@ class Nearness(NamedTuple):
 
     `distance` (N,): Euclidean distance to the nearest training picture, float64.
     `position` (N,): the position of that picture in the training set.
-    `ratio` (N,): that distance over the distance to the fifth nearest distinct training picture, 0 to 1.
+    `ratio` (N,): that distance over the distance to the fifth nearest distinct training picture, 0 to 1; 0 where both
+        are 0.
     """
 
     distance: Tensor
@@ -57,9 +58,10 @@ def nearness(pictures: ImageSet, training: ImageSet, variants: Variants = unchan
     if len(distinct) < 2:
         raise UnblotError("the search for copies needs at least 2 different training pictures; there is only 1")
     distances, where = nearest(pictures, training.take(distinct), NEIGHBOURS, variants)
-    # Distinct pictures: only the first distance can be 0, so that nothing is divided by 0.
+    # Training pictures are distinct, but variants of one picture may equal several of them: 0/0 is a copy, too.
     first = distances[:, 0].contiguous()
-    return Nearness(first, torch.from_numpy(distinct)[where[:, 0]], first / distances[:, -1])
+    ratio = torch.where(first == 0, 0.0, first / distances[:, -1])
+    return Nearness(first, torch.from_numpy(distinct)[where[:, 0]], ratio)
 
 
 def variants_of(flip: bool = False, shift: int = 0) -> Variants:
