@@ -17,7 +17,7 @@ from unblot import api
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
 from unblot.evaluation.image_set import ImageSet
-from unblot.evaluation.measure import Options
+from unblot.evaluation.measure import Options, likelihood
 from unblot.evaluation.memorization import nearness
 from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, uniform_time_levels
@@ -88,6 +88,16 @@ def test_json_is_the_report(honest) -> None:
     assert len(report["learning"]["bins"]) == 8
     assert [octave["pixels"] for octave in report["spectrum"]["octaves"]] == [2, 4, 8]
     assert report["spectrum"]["texture"] == "right"
+
+
+@pytest.mark.parametrize("spacing", ["trailing:indices=50", "trailing:indices=999", "listed:ratios=80/6/1.1/0.2"])
+def test_a_likelihood_is_found_where_sampling_has_few_levels(run, data, spacing) -> None:
+    def found(spacing: str) -> dict:
+        config = replace(run.config, train=replace(run.config.train, spacing=spacing))
+        return likelihood(config, run.denoiser, data, Options(likelihood=2, ode=2))
+
+    terms, expected = (found(name)["training"]["bound"]["terms"] for name in (spacing, "time"))
+    assert terms == expected
 
 
 def test_grainy_and_smooth_samples_are_called_so(honest) -> None:

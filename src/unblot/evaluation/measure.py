@@ -248,15 +248,18 @@ def _in_batches(
     return {"terms": means, "count": len(pictures), "pictures": pictures.tolist(), "each": terms["total"].tolist()}
 
 
-def _spacing(train: TrainConfig) -> str:
-    """The run's spacing, which gives any number of levels; "time" where it lists its few levels."""
-    return "time" if train.spacing.startswith("listed") else train.spacing
+def _levels(train: TrainConfig, steps: int) -> NoiseLevel:
+    """The levels (steps + 1,) of the run's spacing; of "time" where that has not so many, as a list has not."""
+    try:
+        return sampling_levels(train.schedule, train.spacing, steps)
+    except UnblotError:
+        return sampling_levels(train.schedule, "time", steps)
 
 
 def _bound(
     denoise: Denoise, x0: Tensor, train: TrainConfig, prior: PriorAt, values: ValueMap, generators: Any
 ) -> Terms:
-    levels = sampling_levels(train.schedule, _spacing(train), BOUND_STEPS)
+    levels = _levels(train, BOUND_STEPS)
     with torch.no_grad():
         learned = denoise(x0, levels.at(0)).variance_interpolation is not None
     decoder = decoder_of(values, x0.device)
@@ -266,7 +269,7 @@ def _bound(
 
 
 def _ode(denoise: Denoise, x0: Tensor, train: TrainConfig, prior: PriorAt, values: ValueMap, generators: Any) -> Terms:
-    levels = sampling_levels(train.schedule, _spacing(train), ODE_STEPS)
+    levels = _levels(train, ODE_STEPS)
     levels = levels.at(levels.alpha > 0)
     log_width = torch.zeros(())
     if values.bounded:
