@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import unblot
 from helpers import captioned_folder, refused, shaken
@@ -14,8 +16,8 @@ from unblot.config.export import ExportConfig
 from unblot.errors import UnblotError
 from unblot.interchange import export
 from unblot.interchange.export import export_run
-from unblot.interchange.numpy_sampler import draw
-from unblot.process.randomness import normal, picture_generators
+from unblot.interchange.numpy_sampler import draw, spread_labels
+from unblot.process.randomness import labels_for, normal, picture_generators
 
 TINY = {"batch_size": 8, "quiet": True, "steps": 2, "preview_every": 0, "held_out_every": 0, "device": "cpu"}
 NETWORKS = {
@@ -116,6 +118,21 @@ def test_a_run_without_labels_whose_network_embeds_its_own_indices(tmp_path):
     assert worst < 1e-5
     drawn = draw(out, noise_of(run, 3)).astype(int)
     assert np.abs(drawn - run.sample(3, steps=4, solver="ddim").array).max() <= 1
+
+
+def test_clusters_come_as_in_the_samples_of_the_run(tmp_path):
+    choices = {"unlabelled": True, "clusters": 3, **NETWORKS["mlp"]}
+    run = shaken(unblot.train("digits", out=tmp_path / "run", **TINY, **choices))
+    out, _ = export_run(run, ExportConfig(steps=3), tmp_path / "onnx")
+    samples, noise = run.sample(5, seed=7, steps=3, solver="ddim").array.astype(int), noise_of(run, 5, seed=7)
+    assert np.abs(draw(out, noise, seed=7).astype(int) - samples).max() <= 1
+    unlabelled = draw(out, noise, np.full(5, 3)).astype(int)  # the number after those of the clusters is no label
+    assert np.abs(unlabelled - samples).max() > 1
+
+
+@given(seed=st.integers(0, 2**64), shares=st.lists(st.floats(0.01, 1), min_size=2, max_size=9))
+def test_numpy_gives_the_pictures_of_a_seed_the_clusters_that_sampling_gives_them(seed, shares):
+    assert spread_labels(seed, 20, shares).tolist() == labels_for(seed, range(20), clusters=shares).tolist()
 
 
 def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):

@@ -7,7 +7,7 @@ It needs numpy and onnxruntime. From the same noise its pictures are those of `u
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,15 +16,22 @@ import onnxruntime
 
 
 def draw(
-    folder: Path, noise: np.ndarray, label: np.ndarray | None = None, tokens: np.ndarray | None = None
+    folder: Path,
+    noise: np.ndarray,
+    label: np.ndarray | None = None,
+    tokens: np.ndarray | None = None,
+    seed: int = 0,
 ) -> np.ndarray:
     """Pictures (B, C, H, W), with the values of the data, from standard normal noise (B, C, H, W).
 
-    label: (B,) numbers of classes; None for no label. tokens: (B, L) of prompts, see tokenizer.json; None for no text.
+    label: (B,) numbers of classes; None for no label, or, of a run that learned clusters, for each of them as often as
+    it comes, from the seed. tokens: (B, L) of prompts, see tokenizer.json; None for no text.
     """
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     count, shown = len(noise), {}
+    if label is None and about.get("clusters"):
+        label = spread_labels(seed, count, about["clusters"])
     if "label" in about["inputs"]:
         shown["label"] = np.full(count, about["no_label"]) if label is None else np.asarray(label, np.int64)
     if "tokens" in about["inputs"]:
@@ -49,6 +56,15 @@ def draw(
     return stored.astype(about["dtype"])
 
 
+def spread_labels(seed: int, count: int, shares: Sequence[float]) -> np.ndarray:
+    """The labels (B,) int64 of clusters with these shares that unblot gives the first pictures of a seed."""
+    twister = np.random.RandomState(np.random.SeedSequence(seed, spawn_key=(5,)).generate_state(1)[0])
+    high, low = np.frombuffer(twister.bytes(8), "<u4").tolist()  # PyTorch makes a float64 of two numbers of 32 bits
+    places = ((high << 32 | low) % 2**53 / 2**53 + np.arange(count) * (5**0.5 - 1) / 2) % 1
+    ends = np.cumsum(shares) / np.sum(shares)
+    return np.searchsorted(ends[:-1], places, side="right")
+
+
 def start(prior: Mapping[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
     """x_T (B, C, H, W) for standard normal noise (B, C, H, W): its waves have the mean and the std of the data's."""
     axes, rows, columns = (prior[name] for name in ("axes", "rows", "columns"))
@@ -59,10 +75,11 @@ def start(prior: Mapping[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=16, help="number of pictures")
-    parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's")
+    parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's, and of clusters")
     parser.add_argument("--label", type=int, help="number of a class")
     parser.add_argument("--out", default="pictures.npy")
     args, here = parser.parse_args(), Path(__file__).parent
     shape = json.loads((here / "sampler.json").read_text())["shape"]
     normal = np.random.default_rng(args.seed).standard_normal((args.n, *shape), np.float32)
-    np.save(args.out, draw(here, normal, None if args.label is None else np.full(args.n, args.label)))
+    label = None if args.label is None else np.full(args.n, args.label)
+    np.save(args.out, draw(here, normal, label, seed=args.seed))
