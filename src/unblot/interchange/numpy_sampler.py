@@ -2,7 +2,8 @@
 
     python sample.py -n 4 --label 3 --out pictures.npy
 
-It needs numpy and onnxruntime. From the same noise its pictures are those of `unblot sample --solver ddim`.
+It needs numpy and onnxruntime. From the same noise its pictures are those of `unblot sample --solver ddim`,
+of a run with captions with `--guidance 1`.
 """
 
 import argparse
