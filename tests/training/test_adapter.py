@@ -15,6 +15,7 @@ from unblot.nn import NETWORKS
 from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
 from unblot.runs.adapter import adapted, split_weight
 from unblot.runs.folder import CONFIG, MODEL, fingerprint, save_model
+from unblot.runs.run_data import data_of_run
 from unblot.specs import build
 from unblot.system.files import checksum, read_tensors
 
@@ -134,11 +135,36 @@ def test_what_it_cannot_be_is_one_line(run, folder, tmp_path, capsys):
     assert "name it with --from" in refused(capsys, "train", folder / "second.npz", "--adapter", "2")
     for choices, words in (
         ({"adapter": 256}, "is larger than rank 256"),
-        ({"adapter": 2, "size": 16}, "do not fit.*colour='gray'"),
+        ({"adapter": 2, "size": 16}, "do not fit.*bring them there with size='8x8'$"),
+        ({"adapter": 2, "colour": "rgb"}, "do not fit.*bring them there with colour='gray'$"),
     ):
         with pytest.raises(UnblotError, match=words):
             unblot.train(folder / "second.npz", from_=run.path, out=tmp_path / "r", quiet=True, **choices)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_values_mean_what_they_mean_to_the_run_whatever_range_new_pictures_have(dtype, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, most in (("wide", 4000), ("narrow", 900)):
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, most, (24, 8, 8)).astype(dtype))
+    run = unblot.train(tmp_path / "wide.npy", out=tmp_path / "run", network=SMALL["unet"], **TINY)
+    how = {"from_": run.path, "adapter": 2, "checkpoint_every": 2, **TRAINED}
+    added = unblot.train(tmp_path / "narrow.npy", out=tmp_path / "added", **how)
+    assert added.config.data.values == run.config.data.values
+    dataset, _ = data_of_run(added.config, added.path, None, quiet=True)
+    assert dataset.values.to_dict() == run.config.data.values
+    assert float(dataset.batch(dataset.train)[0].mean()) < -0.2  # darker than what the run knows
+    before = checksum(added.path / MODEL)
+    shutil.rmtree(added.path / "checkpoints" / "00000003")
+    unblot.resume(added.path, quiet=True)
+    assert checksum(added.path / MODEL) == before
+
+
+def test_pictures_of_another_type_are_refused_with_what_would_bring_them_there(run, tmp_path):
+    np.save(tmp_path / "deep.npy", np.random.default_rng(0).integers(0, 4000, (4, 8, 8), np.uint16))
+    with pytest.raises(UnblotError, match=r"channel of uint16 do not fit.* with values of type uint8 in the files$"):
+        unblot.plan(tmp_path / "deep.npy", from_=run.path, adapter=2, quiet=True)
 
 
 def test_another_run_can_begin_with_what_an_adapter_made(run, trained, folder, tmp_path):

@@ -20,7 +20,7 @@ from unblot.reports.render import embedded, render
 from unblot.runs.film import frame_changes, shoot
 from unblot.runs.folder import is_run
 from unblot.runs.run import Run
-from unblot.runs.run_data import open_dataset
+from unblot.runs.run_data import data_of_run
 from unblot.system.files import write_text
 from unblot.system.plots import COLOURS, chart, log_axis
 
@@ -50,7 +50,7 @@ def explain(
         if run is None:
             report(f"training on {target} for {BUDGET}")
             run = api.train(target, out=Path(scratch) / "run", quiet=True, budget=BUDGET, seed=seed)
-        dataset = open_dataset(run.config.source, quiet=True)
+        dataset, _ = data_of_run(run.config, run.path, None, quiet=True)
         if run.config.data.kind == "points":
             raise UnblotError("the lessons need pictures, and this is a set of points; try digits")
         values = {}

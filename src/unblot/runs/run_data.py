@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unblot.config.schema import DataConfig, RunConfig
+from unblot.config.schema import DataConfig, DataFacts, RunConfig
 from unblot.data.audit.audit import quick_check
 from unblot.data.dataset import Dataset, open_data
+from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg, escaped
 from unblot.system.distributed import join_group
 from unblot.system.progress import progress_bar
@@ -44,7 +45,7 @@ def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> t
 def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:
     """The data that a run was trained on, and the configuration that says where it is. moved: its place now.
 
-    Raises UnblotError where it is missing, or not what it was.
+    Its values are mapped as the run maps them. Raises UnblotError where it is missing, or not what it was.
     """
     if not config.data.fingerprint:
         return _data_of_import(config, run, moved, quiet)
@@ -59,7 +60,23 @@ def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: b
         raise UnblotError(f"{e}; run {str(run)!r} was trained on {source.data!r}{where}; {way_out}") from None
     if dataset.fingerprint != config.data.fingerprint:
         raise UnblotError(f"the data {source.data!r} is not what run {str(run)!r} was trained on; {way_out}")
-    return dataset, dataclasses.replace(config, source=source)
+    return with_values_of(dataset, config.data), dataclasses.replace(config, source=source)
+
+
+def fits(dataset: Dataset, facts: DataFacts) -> bool:
+    """Whether a model of pictures of these facts can see those of the data set: they have its shape and its type."""
+    own = ValueMap.from_dict(facts.values)
+    return (dataset.shape, dataset.values.dtype, dataset.values.alpha) == (facts.shape, own.dtype, own.alpha)
+
+
+def with_values_of(dataset: Dataset, facts: DataFacts) -> Dataset:
+    """A data set that fits, its values mapped to the network's range as in a run of these facts.
+
+    The map of 16 bits and of floats follows from the pictures that it was fitted to, and a model knows only its own.
+    """
+    values = ValueMap.from_dict(facts.values)
+    stream = None if dataset.stream is None else dataclasses.replace(dataset.stream, values=values)
+    return dataclasses.replace(dataset, values=values, stream=stream)
 
 
 def _data_of_import(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:
@@ -71,7 +88,7 @@ def _data_of_import(config: RunConfig, run: Path, moved: str | Path | None, quie
         )
     source, facts = dataclasses.replace(config.source, data=str(moved)), config.data
     dataset = open_dataset(source, quiet)
-    if dataset.shape != facts.shape or dataset.values.to_dict() != facts.values:
+    if not fits(dataset, facts):
         raise UnblotError(
             f"{str(moved)!r} holds pictures of another kind than run {str(run)!r} draws, which are of "
             f"{facts.height}x{facts.width} with {facts.channels} channels of 8 bits; give such pictures"
@@ -82,7 +99,7 @@ def _data_of_import(config: RunConfig, run: Path, moved: str | Path | None, quie
             f"pictures with as many, or without labels"
         )
     known = dataclasses.replace(facts, count=dataset.training_count, fingerprint=dataset.fingerprint)
-    return dataset, dataclasses.replace(config, source=source, data=known)
+    return with_values_of(dataset, facts), dataclasses.replace(config, source=source, data=known)
 
 
 def line_printer(quiet: bool) -> Callable[[str], None]:

@@ -14,11 +14,13 @@ from unblot.config.schema import DataConfig, RunConfig
 from unblot.config.transfer import AdapterFacts, Origin
 from unblot.data.dataset import Dataset
 from unblot.data.image_spec import colour_of
+from unblot.data.readers.listing import counted
+from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.runs.folder import MODEL, build_denoiser, create, fingerprint, load_model, save_model
 from unblot.runs.run import Run
-from unblot.runs.run_data import open_dataset
+from unblot.runs.run_data import fits, open_dataset, with_values_of
 from unblot.system.folders import claimed
 from unblot.training.budget_controller import BudgetController
 from unblot.training.session import train_to_end
@@ -59,19 +61,17 @@ def resumed_adapter(folder: Path, config: RunConfig, dataset: Dataset) -> Traine
 
 
 def fitting_data(source: Source, data: DataConfig, dataset: Dataset, quiet: bool) -> tuple[DataConfig, Dataset]:
-    """The data as the run of the adapter sees it: without labels or captions that the source does not know.
+    """The data as the run of the adapter sees it: without labels or captions that the source does not know, its values
+    mapped as the source's are.
 
     Raises UnblotError for pictures of another shape or type than the source's.
     """
     own = source.config.data
-    if dataset.shape != own.shape or dataset.values.to_dict() != own.values:
-        c, h, w = dataset.shape
-        colour = colour_of(own.channels)
-        ways = [arg("size", f"{own.height}x{own.width}"), *([arg("colour", colour)] if colour else [])]
+    if not fits(dataset, own):
+        there, here = ValueMap.from_dict(own.values), dataset.values
         raise UnblotError(
-            f"pictures of {h}x{w} with {c} channels of {dataset.values.dtype} do not fit {source.path!r}, of "
-            f"{own.height}x{own.width} with {own.channels} of {own.values['dtype']}; bring them there with "
-            + " and ".join(ways)
+            f"pictures {_kind(dataset.shape, here)} do not fit {source.path!r}, which is of pictures "
+            f"{_kind(own.shape, there)}; bring them there with {' and '.join(_ways(dataset, own.shape, there))}"
         )
     if own.clusters:
         raise UnblotError(
@@ -80,7 +80,29 @@ def fitting_data(source: Source, data: DataConfig, dataset: Dataset, quiet: bool
         )
     unlabelled = data.unlabelled or dataset.classes != own.classes
     data = dataclasses.replace(data, unlabelled=unlabelled, uncaptioned=data.uncaptioned or own.text is None)
-    return data, open_dataset(data, quiet)
+    return data, with_values_of(open_dataset(data, quiet), own)
+
+
+def _kind(shape: tuple[int, int, int], values: ValueMap) -> str:
+    """What pictures (C, H, W) with these values are, in words."""
+    return f"of {shape[1]}x{shape[2]} with {_channels(shape, values)} of {values.dtype}"
+
+
+def _ways(dataset: Dataset, shape: tuple[int, int, int], values: ValueMap) -> list[str]:
+    """What would bring the pictures of a data set to this shape (C, H, W) and to the type of these values."""
+    ways, (channels, height, width) = [], shape
+    if dataset.shape[1:] != (height, width):
+        ways.append(arg("size", f"{height}x{width}"))
+    if (dataset.shape[0], dataset.values.alpha) != (channels, values.alpha):
+        colour = colour_of(channels) if values.alpha == (channels == 4) else ""
+        ways.append(arg("colour", colour) if colour else f"{_channels(shape, values)} in the files")
+    if dataset.values.dtype != values.dtype:
+        ways.append(f"values of type {values.dtype} in the files")
+    return ways
+
+
+def _channels(shape: tuple[int, int, int], values: ValueMap) -> str:
+    return counted(shape[0], "channel") + (" (the last is opacity)" if values.alpha else "")
 
 
 def adapter_config(
