@@ -14,11 +14,11 @@ from unblot.data.audit.audit import audit_dataset
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset, open_data
-from unblot.distillation.student import keep_teacher, student_config, teacher_of
+from unblot.distillation.student import keep_teacher, read_teacher, student_config, teacher_of
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg, printable
 from unblot.nn.own import import_named
-from unblot.runs.folder import MODEL, REPORT, create, load_model, read_config, save_model
+from unblot.runs.folder import MODEL, REPORT, create, read_config, save_model
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
@@ -194,7 +194,7 @@ def distill(
     if choices.get("budget"):
         raise UnblotError(f"{arg('budget')} plans trainings from scratch; give {arg('steps')} to distill")
     wanted = {f.name: choices.pop(f.name) for f in dataclasses.fields(DistillConfig) if f.name in choices}
-    run_of_teacher, teacher = load_model(path)
+    run_of_teacher, teacher = read_teacher(path)
     config = student_config(run_of_teacher, path, DistillConfig(**wanted), choices)
     place = path if path.is_dir() else path.parent
     folder = None if out is None else user_path(out)

@@ -13,7 +13,7 @@ from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.nn import NETWORKS
 from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
-from unblot.runs.adapter import adapted, split_weight
+from unblot.runs.adapter import adapted, merged, split_weight
 from unblot.runs.folder import CONFIG, MODEL, fingerprint, save_model
 from unblot.runs.run_data import data_of_run
 from unblot.specs import build
@@ -165,6 +165,22 @@ def test_pictures_of_another_type_are_refused_with_what_would_bring_them_there(r
     np.save(tmp_path / "deep.npy", np.random.default_rng(0).integers(0, 4000, (4, 8, 8), np.uint16))
     with pytest.raises(UnblotError, match=r"channel of uint16 do not fit.* with values of type uint8 in the files$"):
         unblot.plan(tmp_path / "deep.npy", from_=run.path, adapter=2, quiet=True)
+
+
+def test_its_run_is_distilled_into_one_without_an_adapter_that_learns_and_resumes(trained, tmp_path):
+    few = {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "preview_every": 0, "held_out_every": 0, "quiet": True}
+    student = unblot.distill(trained.path, out=tmp_path / "few", nfe=1, **few)
+    assert student.config.adapter is None
+    assert not (student.path / "adapter.safetensors").exists()
+    before = merged(trained.config, trained.denoiser)[1].state_dict()
+    learned = student.denoiser.state_dict()
+    assert learned.keys() == before.keys()
+    changed = sum(w.numel() for name, w in learned.items() if not torch.equal(w, before[name]))
+    assert changed > sum(w.numel() for w in learned.values()) / 2
+    model = checksum(student.path / MODEL)
+    shutil.rmtree(student.path / "checkpoints" / "00000004")
+    unblot.resume(student.path, quiet=True)
+    assert checksum(student.path / MODEL) == model
 
 
 def test_another_run_can_begin_with_what_an_adapter_made(run, trained, folder, tmp_path):

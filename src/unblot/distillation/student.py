@@ -10,6 +10,7 @@ from unblot.config.presets import resolve
 from unblot.config.schema import DistillConfig, RunConfig
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
+from unblot.runs.adapter import merged
 from unblot.runs.folder import MODEL, TEACHER, load_model, model_file
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import canonical
@@ -27,6 +28,11 @@ def keep_teacher(folder: Path, teacher: Path) -> None:
     write_whole(folder / TEACHER, lambda path: shutil.copyfile(model_file(teacher), path))
 
 
+def read_teacher(path: Path) -> tuple[RunConfig, Denoiser]:
+    """The config and the denoiser of a run to distill from; an adapter is part of its weights."""
+    return merged(*load_model(path))
+
+
 def teacher_of(folder: Path, choices: DistillConfig) -> Denoiser:
     """The teacher kept in a distilled run. Raises UnblotError where it is missing or another than at the beginning."""
     path = folder / TEACHER
@@ -34,7 +40,7 @@ def teacher_of(folder: Path, choices: DistillConfig) -> Denoiser:
         raise UnblotError(
             f"{str(path)!r} is missing or changed; put back the {MODEL} of {choices.teacher!r}, or distill again"
         )
-    return load_model(path)[1]
+    return read_teacher(path)[1]
 
 
 def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, training: dict[str, Any]) -> RunConfig:

@@ -3,6 +3,7 @@
 adapter.safetensors    `up` and `down` of each layer; the header has the rank and a hash of the run's weights
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from unblot.config.schema import RunConfig
 from unblot.config.transfer import AdapterFacts
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
@@ -76,6 +78,16 @@ def without_adapter(denoiser: Denoiser) -> Denoiser:
     """A denoiser whose adapter, if it has one, is part of its weights."""
     merge_low_rank(denoiser.network)
     return denoiser
+
+
+def merged(config: RunConfig, denoiser: Denoiser) -> tuple[RunConfig, Denoiser]:
+    """A model whose adapter, if it has one, is part of its weights, all of which can be trained."""
+    if config.adapter is None:
+        return config, denoiser
+    config = dataclasses.replace(config, adapter=None)
+    plain = build_model(config)
+    plain.load_state_dict(without_adapter(copy.deepcopy(denoiser)).state_dict())
+    return config, plain.eval()
 
 
 def _copy(run: Run) -> Denoiser:
