@@ -63,6 +63,29 @@ def test_one_training_at_a_time_and_in_order(tmp_path: Path, monkeypatch: pytest
     assert jobs.status(tmp_path, second.id).state == "waiting"
 
 
+def test_what_has_not_ended_is_never_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(jobs, "_start", lambda root, job: begun.append(job.id))
+    old = made(tmp_path, "sample", {STARTED: "1", ENDED: '{"code": 0, "time": 0}'})
+    running = jobs.add(tmp_path, "train", [], "mine")
+    (tmp_path / JOBS / running.id / STARTED).write_text(str(os.getpid()))
+    waiting = jobs.add(tmp_path, "tune", [])
+    for _ in range(101):
+        made(tmp_path, "sample", {STARTED: "1", ENDED: '{"code": 0, "time": 0}'})
+    found = jobs.of_run(tmp_path, "mine")
+    assert found is not None
+    assert (found.job.id, found.state) == (running.id, "running")
+    jobs.advance(tmp_path)
+    assert begun == [], "one training at a time"
+    (tmp_path / JOBS / running.id / ENDED).write_text('{"code": 0, "time": 0}')
+    jobs.advance(tmp_path)
+    assert begun == [waiting.id]
+    shown = [one.job.id for one in jobs.jobs(tmp_path)]
+    assert len(shown) == 101
+    assert waiting.id in shown
+    assert old.id not in shown
+
+
 def test_jobs_added_at_once_have_numbers_of_their_own_in_order(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: jobs.add(tmp_path, "sample", []).id, range(20)))
