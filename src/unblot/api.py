@@ -242,13 +242,14 @@ def evaluate(
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:
-    """Puts another average of the weights into a run's model.safetensors: of a given EMA std, or the best.
+    """Puts another average of the weights into a run's model.safetensors: of a given EMA std, or the best. Where the
+    run trained an adapter, that has it too.
 
     choices: fields of `EmaConfig`; `report` gets each candidate that was measured. The run's checkpoints and snapshots
     stay as they are, so that any other average can be had later. Raises UnblotError for a run without snapshots, and
     where the data to choose by is not what the run was trained on.
     """
-    from unblot.evaluation.ema_std import best
+    from unblot.evaluation.ema_std import best, put, save_average
 
     path, config = user_path(path), EmaConfig(**choices)
     run = load(path, config.device)
@@ -258,10 +259,8 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     if std is None:
         dataset, _ = data_of_run(run.config, path, config.data, quiet=True)
         std = best(run.config, run.denoiser, dataset, snapshots, config, cache_folder(), report)
-    weights = snapshots.weights(std)
-    chosen = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema=f"power:std={std}"))
-    with locked(path):
-        save_model(path / MODEL, chosen, {**run.denoiser.state_dict(), **weights})
+    put(run.denoiser, snapshots.weights(std))
+    save_average(run, std)
     return load(path, config.device)
 
 

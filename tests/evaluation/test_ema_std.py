@@ -91,6 +91,17 @@ def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_pat
     assert np.abs(torch.bincount(labels, minlength=2).numpy() / 50 - run.config.data.clusters).max() <= 0.04
 
 
+def test_a_distilled_run_is_not_judged_by_the_loss_of_levels_that_it_does_not_know(run, tmp_path, monkeypatch):
+    few = {"nfe": 1, "steps": 8, "batch_size": 16, "preview_every": 0, "quiet": True}
+    student = api.distill(run, out=tmp_path / "few", **few)
+    before = (student.path / MODEL).read_bytes()
+    with pytest.raises(UnblotError, match=r"distilled.*by='loss'.*give by='distance'"):
+        api.choose_ema(student.path)
+    assert (student.path / MODEL).read_bytes() == before
+    monkeypatch.setattr(ema_std, "EMA_STDS", (0.1,))
+    assert api.choose_ema(student.path, by="distance", n=20).config.train.ema == "power:std=0.1"
+
+
 def test_snapshots_are_taken_again_after_going_back(run, copy):
     newest = copy / "checkpoints" / f"{TINY['steps']:08d}"
     shutil.rmtree(newest)

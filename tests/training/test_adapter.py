@@ -183,6 +183,22 @@ def test_its_run_is_distilled_into_one_without_an_adapter_that_learns_and_resume
     assert checksum(student.path / MODEL) == model
 
 
+def test_another_average_is_in_the_file_of_the_adapter_too_and_the_weights_below_stay(run, trained, tmp_path):
+    copied = shutil.copytree(trained.path, tmp_path / "run")
+    before = checksum(copied / "adapter.safetensors")
+    chosen = unblot.choose_ema(copied, std=0.15)
+    source = run.denoiser.state_dict()
+    for name, weight in chosen.denoiser.state_dict().items():
+        if ".weight.0." not in name:
+            assert torch.equal(weight, source[name.replace(".parametrizations.weight.original", ".weight")]), name
+    file = copied / "adapter.safetensors"
+    assert checksum(file) != before
+    for name, addition in additions(chosen.denoiser.network).items():
+        assert torch.equal(read_tensors(file)[0][f"{name}.up"], addition.up)
+    unblot.choose_ema(copied, std=0.05)
+    assert checksum(file) == before
+
+
 def test_another_run_can_begin_with_what_an_adapter_made(run, trained, folder, tmp_path):
     planned = unblot.plan(folder / "second.npz", from_=trained.path, quiet=True)
     assert {row.taken for row in planned.origin.parts} >= {"whole"}

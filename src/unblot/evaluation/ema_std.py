@@ -1,5 +1,6 @@
 """The best EMA std for a trained run: each candidate is rebuilt from the run's snapshots and measured."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,11 +17,16 @@ from unblot.evaluation.features import FeatureData, build_features, default_feat
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import parts_of
 from unblot.losses import WEIGHTINGS
+from unblot.nn.low_rank import additions
 from unblot.process.schedules import SCHEDULES
+from unblot.runs.adapter import save_adapter
 from unblot.runs.conditions import condition_as_trained
+from unblot.runs.folder import MODEL, save_model
+from unblot.runs.run import Run
 from unblot.runs.snapshots import EmaCandidate, Snapshots
 from unblot.sampling.batched import sample_batches
 from unblot.specs import build
+from unblot.system.folders import locked
 
 EMA_STDS = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
 """Candidates. Eight snapshots of 0.05 and 0.1 rebuild the profiles from 0.04 to 0.15 to 3 %, the outer ones to 10 %."""
@@ -42,11 +48,16 @@ def best(
 ) -> float:
     """The EMA std of EMA_STDS with the lowest loss or distance; `report` gets each. Changes the denoiser's weights.
 
-    Raises UnblotError for an unknown criterion, and where the run has no held-out pictures for a loss.
+    Raises UnblotError for an unknown criterion, and for a loss where the run was distilled or has no held-out pictures.
     """
     if choices.by not in ("loss", "distance"):
         raise UnblotError(f"unknown criterion {choices.by!r}; give {arg('by', 'loss')} or {arg('by', 'distance')}")
     by_loss = choices.by == "loss"
+    if by_loss and config.distill is not None:
+        raise UnblotError(
+            f"this run was distilled and knows few noise levels, so that {arg('by', 'loss')}, of all levels, takes the "
+            f"average that learned least; give {arg('by', 'distance')}"
+        )
     seed = choices.seed
     judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
     rows = []
@@ -59,9 +70,20 @@ def best(
 
 @torch.no_grad()
 def put(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    """Copies the weights into the denoiser."""
+    """Copies the weights into the denoiser; of one with an adapter those of that alone, which are all it learned."""
+    learned = {id(p) for addition in additions(denoiser.network).values() for p in addition.parameters()}
     for name, parameter in denoiser.named_parameters():
-        parameter.copy_(weights[name])
+        if not learned or id(parameter) in learned:
+            parameter.copy_(weights[name])
+
+
+def save_average(run: Run, std: float) -> None:
+    """Writes a run whose denoiser has the average of an EMA std: its model, and its adapter where it trained one."""
+    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema=f"power:std={std}"))
+    with locked(run.path):
+        save_model(run.path / MODEL, config, run.denoiser.state_dict())
+        if config.adapter is not None:
+            save_adapter(run)
 
 
 def held_out_loss(train: TrainConfig, dataset: Dataset, seed: int) -> Judge:
