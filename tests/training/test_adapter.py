@@ -11,6 +11,8 @@ import unblot
 from helpers import refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.config.export import ExportConfig
+from unblot.interchange.to_diffusers import UNET, WEIGHTS, export_pipeline
 from unblot.nn import NETWORKS
 from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
 from unblot.runs.adapter import adapted, merged, split_weight
@@ -197,6 +199,20 @@ def test_another_average_is_in_the_file_of_the_adapter_too_and_the_weights_below
         assert torch.equal(read_tensors(file)[0][f"{name}.up"], addition.up)
     unblot.choose_ema(copied, std=0.05)
     assert checksum(file) == before
+
+
+def test_a_pipeline_of_its_run_has_the_adapter_in_its_weights(folder, tmp_path):
+    how = {"network": SMALL["ddpm_unet"], "preset": "ddpm", **TINY}
+    run = unblot.train(folder / "first.npz", out=tmp_path / "run", **how)
+    added = unblot.train(folder / "second.npz", from_=run.path, adapter=1, out=tmp_path / "added", **TRAINED)
+    out = export_pipeline(added, ExportConfig(to="diffusers"), tmp_path / "pipeline")
+    found = read_tensors(out / UNET / WEIGHTS)[0]
+    expected = merged(added.config, added.denoiser)[1].network.state_dict()
+    assert additions(added.denoiser.network), "the run that was exported stays as it is"
+    assert np.isfinite(added.sample(1, steps=2).array).all()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], w) for name, w in expected.items())
+    assert "adapter" not in json.loads((out / "unblot.json").read_text())
 
 
 def test_another_run_can_begin_with_what_an_adapter_made(run, trained, folder, tmp_path):

@@ -19,6 +19,7 @@ from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg, note
 from unblot.interchange import betas, unet2d
 from unblot.losses import OBJECTIVES
+from unblot.runs.adapter import merged
 from unblot.runs.run import Run
 from unblot.specs import build
 from unblot.system.files import write_json, write_tensors
@@ -38,6 +39,8 @@ def export_pipeline(run: Run, choices: ExportConfig, out: Path | None = None, ov
         if value:
             raise UnblotError(f"{arg(name, value)} is not for {arg('to', 'diffusers')}; leave it out")
     run.need_denoiser("export")
+    own, denoiser = merged(run.config, run.denoiser)  # the library knows no adapter of ours
+    run = dataclasses.replace(run, config=own, denoiser=denoiser)
     config = exported_config(run.config)
     files = described(config)
     with claimed(out, Path(f"{run.path.resolve().name}-diffusers")) as folder:

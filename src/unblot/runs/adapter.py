@@ -3,7 +3,6 @@
 adapter.safetensors    `up` and `down` of each layer; the header has the rank and a hash of the run's weights
 """
 
-import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -81,12 +80,17 @@ def without_adapter(denoiser: Denoiser) -> Denoiser:
 
 
 def merged(config: RunConfig, denoiser: Denoiser) -> tuple[RunConfig, Denoiser]:
-    """A model whose adapter, if it has one, is part of its weights, all of which can be trained."""
+    """A model whose adapter, if it has one, is part of its weights, all of which can be trained.
+
+    The denoiser that was given stays as it is.
+    """
     if config.adapter is None:
         return config, denoiser
+    added = build_model(config)  # not a deep copy, which would lose its layers to the merging of the other
+    added.load_state_dict(denoiser.state_dict())
     config = dataclasses.replace(config, adapter=None)
     plain = build_model(config)
-    plain.load_state_dict(without_adapter(copy.deepcopy(denoiser)).state_dict())
+    plain.load_state_dict(without_adapter(added).state_dict())
     return config, plain.eval()
 
 
