@@ -90,9 +90,12 @@ def test_classifier_is_trained_once_and_a_damaged_file_is_replaced(
     kept.write_bytes(content[:100])
     assert torch.equal(extract(build_features("classifier", source), source.pictures.chunks()), first)
     assert kept.read_bytes() == content
-    # Other labels: another classifier.
+    # Other labels, or the same stored values in another range: another classifier.
     build_features("classifier", source._replace(labels=source.labels.flip(0)))
-    assert len(list(tmp_path.iterdir())) == 2
+    encode = source.pictures.encode or torch.from_numpy
+    darker = ImageSet(source.pictures.stored, lambda part: 0.5 * encode(part), source.pictures.indices)
+    build_features("classifier", source._replace(pictures=darker))
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_is_not_available_ends_in_one_line_that_names_the_way_out(source: FeatureData) -> None:

@@ -51,11 +51,10 @@ def train_classifier(pictures: ImageSet, labels: Tensor, classes: int, cache: Pa
 
     Stored in the folder `cache` under a hash of the data, and loaded from there the next time.
     """
-    kept = (
-        None
-        if cache is None
-        else cache / f"classifier-{VERSION}-{classes}-{pictures.hash(labels.tolist())}.safetensors"
-    )
+    kept = None
+    if cache is not None:
+        seen = float(pictures[:1].double().sum())  # the same stored values may be mapped to another range
+        kept = cache / f"classifier-{VERSION}-{classes}-{pictures.hash([*labels.tolist(), seen])}.safetensors"
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         network = Classifier(pictures.shape, classes)

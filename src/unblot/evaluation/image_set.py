@@ -74,7 +74,7 @@ class ImageSet:
             found += [hashlib.blake2b(one.tobytes(), digest_size=16).digest() for one in part]
         return found
 
-    def hash(self, labels: Iterable[int] = ()) -> str:
+    def hash(self, labels: Iterable[float] = ()) -> str:
         """Eight hexadecimal digits of the members' values (and labels) in order: it names a reference in reports."""
         return hashlib.blake2b(b"".join(self.fingerprints()) + repr(list(labels)).encode(), digest_size=4).hexdigest()
 
