@@ -120,6 +120,13 @@ def test_a_run_without_labels_whose_network_embeds_its_own_indices(tmp_path):
     assert np.abs(drawn - run.sample(3, steps=4, solver="ddim").array).max() <= 1
 
 
+def test_a_model_that_never_saw_pictures_without_a_label_is_exported_with_all_in_turns(tmp_path):
+    run = shaken(unblot.train("digits", out=tmp_path / "run", label_dropout=0.0, **TINY, **NETWORKS["mlp"]))
+    out, _ = export_run(run, ExportConfig(steps=3), tmp_path / "onnx")
+    samples = run.sample(5, steps=3, solver="ddim").array.astype(int)
+    assert np.abs(draw(out, noise_of(run, 5)).astype(int) - samples).max() <= 1
+
+
 def test_clusters_come_as_in_the_samples_of_the_run(tmp_path):
     choices = {"unlabelled": True, "clusters": 3, **NETWORKS["mlp"]}
     run = shaken(unblot.train("digits", out=tmp_path / "run", **TINY, **choices))

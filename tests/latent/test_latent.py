@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from unblot.runs.folder import MODEL, load_model, read_config, save_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
 from unblot.training import first_stage
+from unblot.training.budget_controller import BudgetController
 from unblot.training.first_stage import (
     MOST,
     FirstStage,
-    Share,
     detail_error,
     of_steps,
     planned_steps,
@@ -281,26 +282,37 @@ def test_a_budget_gives_the_first_stage_steps_up_to_a_limit(planned):
     assert planned_steps(free, dataset, CPU, None) == config.train.steps
 
 
-@pytest.mark.parametrize(("slower", "steps"), [(2.0, 50), (1.0, 100), (0.5, 200)])
+SPEEDS: dict[str, Callable[[int], float]] = {  # seconds of step i, where trial steps told of 1
+    "as told": lambda i: 1.0,
+    "slower": lambda i: 2.0,
+    "faster": lambda i: 0.5,
+    "slow at first": lambda i: 10.0 if i < 20 else 1.0,
+    "slow for a while": lambda i: 8.0 if 100 <= i < 120 else 1.0,
+    "slow towards the end": lambda i: 6.0 if i >= 300 else 1.0,
+}
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
 def test_the_first_stage_keeps_its_share_of_the_time_where_the_machine_is_not_as_its_trial_steps(
-    planned, tmp_path, monkeypatch, slower, steps
+    planned, tmp_path, monkeypatch, speed
 ):
     config, dataset = planned
-    now = 0.0
+    now, rates = 0.0, []
 
     def step(stage, count):
         nonlocal now
-        now += slower
+        now += SPEEDS[speed](stage.step)
+        rates.append(1 - stage.step / count)
         stage.step += 1
         return torch.zeros(())
 
     monkeypatch.setattr(FirstStage, "take_step", step)
-    hundred = of_steps(config, 100)
-    _, taken = trained_autoencoder(tmp_path, hundred, dataset, CPU, lambda line: None, Share(100.0, lambda: now))
-    assert taken == pytest.approx(steps, abs=2)
-    assert now == pytest.approx(100.0, abs=2 * slower)
-    kept = read_config(tmp_path).latent.latent_steps if steps != 100 else 100
-    assert kept == taken
+    share = BudgetController(400.0, lambda: now)
+    _, taken = trained_autoencoder(tmp_path, of_steps(config, 400), dataset, CPU, lambda line: None, share)
+    assert now == pytest.approx(400, rel=0.1)
+    assert rates[-1] < 0.05  # its learning rate has decayed
+    if taken != 400:
+        assert read_config(tmp_path).latent.latent_steps == taken
 
 
 def test_latents_and_pixels_together_are_refused(pictures):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from unblot.api import train
+from unblot.api import distill, train
 from unblot.errors import UnblotError
 from unblot.lessons import learning, noise, page, reverse, textbook
 from unblot.process.schedules import linear
@@ -109,6 +109,20 @@ def test_a_page_has_every_lesson_in_both_languages(tmp_path, monkeypatch) -> Non
     assert html.count('class="t" lang="en"') == html.count('class="t" lang="zh"')
     assert "for t in reversed(range(1000))" in html
     assert "http" not in html.replace("http://www.w3.org", "")  # nothing is fetched
+
+
+def test_a_distilled_run_and_a_folder_that_cannot_be_written_are_refused_before_the_lessons(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(page, "LESSONS", {"none": lambda *_: pytest.fail("a lesson was given")})
+    small = {"network": "mlp:width=16,depth=1", "steps": 2, "quiet": True}
+    run = train("digits", out=tmp_path / "run", **small)
+    student = distill(run.path, out=tmp_path / "student", steps=2, quiet=True)
+    with pytest.raises(UnblotError, match="explaining needs a denoiser of every noise level"):
+        page.explain(student.path, tmp_path / "lessons.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(UnblotError, match="nothing can be written"):
+        page.explain(run.path, tmp_path / "file" / "lessons.html")
 
 
 def test_points_have_no_lessons(tmp_path) -> None:

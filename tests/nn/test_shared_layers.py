@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unblot.errors import UnblotError
-from unblot.nn.layers import fourier_features, numbers, pad_to_multiple, sinusoids
+from unblot.nn.layers import fourier_features, heads_of, numbers, pad_to_multiple, sinusoids
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 9))
@@ -37,3 +37,10 @@ def test_numbers_of_an_option():
     for text in ("1-", "-1", "1.5", "a", "1,2"):
         with pytest.raises(UnblotError, match="multipliers"):
             numbers("multipliers", text)
+
+
+def test_every_width_has_a_whole_number_of_heads_and_as_many_as_before_where_that_was_one():
+    for width in range(1, 300):
+        assert width % heads_of(width, 32) == 0
+        if width % max(1, width // 32) == 0:
+            assert heads_of(width, 32) == max(1, width // 32)

@@ -90,6 +90,8 @@ def test_a_prompt_is_guided_towards_and_a_negative_one_away_from_where_nothing_i
     assert same(run.sample(2, steps=3, prompt=PROMPTS[0]), prompt=PROMPTS[0], guidance=2.0)
     assert same(run.sample(2, steps=3, negative=PROMPTS[0]), negative=PROMPTS[0], guidance=2.0)
     assert same(run.sample(2, steps=3), guidance=1.0)
+    assert same(run.sample(2, steps=3, prompt=np.array(PROMPTS)), prompt=PROMPTS, guidance=2.0)
+    assert same(run.sample(2, steps=3, prompt=["", ""]), prompt="", guidance=1.0)
     limited = run.sample(2, steps=3, prompt=PROMPTS[0], guidance_high=1.0)
     assert same(limited, prompt=PROMPTS[0], guidance=2.0, guidance_high=1.0)
     assert run.sample(1, prompt=PROMPTS[0], nfe=8).provenance["steps"] == 4  # of two calls each

@@ -95,7 +95,9 @@ def test_a_model_that_never_saw_pictures_without_a_label_draws_all_classes_in_tu
     assert drawn.labels == [*range(10), 0, 1]
     assert np.array_equal(drawn.array, told.sample(12, steps=1, label="all").array)
     picture = drawn.array[:1]
-    assert images.img2img(told, picture, n=3, steps=1).labels == ["0", "1", "2"]
+    assert images.img2img(told, picture, n=2, steps=1, label="3").labels == ["3", "3"]
+    with pytest.raises(UnblotError, match="give label="):
+        images.img2img(told, picture, n=2, steps=1)
     monkeypatch.setattr(bulk, "MANY", 3)
     sample_to_folder(tmp_path / "s", told, 3, steps=1)
     assert np.load(tmp_path / "s" / "labels-000000.npy").tolist() == [0, 1, 2]

@@ -12,6 +12,7 @@ from helpers import refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.export import ExportConfig
+from unblot.interchange.raw import with_raw_weights
 from unblot.interchange.to_diffusers import UNET, WEIGHTS, export_pipeline
 from unblot.nn import NETWORKS
 from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
@@ -231,3 +232,8 @@ def test_a_weight_follows_the_last_colon(tmp_path):
     assert split_weight(str(odd)) == (odd, 1.0)
     with pytest.raises(UnblotError, match="give FILE or FILE"):
         split_weight("a.safetensors:nan")
+
+
+def test_the_last_weights_of_an_adapter_are_no_model(trained):
+    with pytest.raises(UnblotError, match="trained an adapter alone; leave out raw=True"):
+        with_raw_weights(trained)

@@ -131,6 +131,7 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "sigma": levels.sigma.tolist(),
         "classes": list(data.classes),
         "clusters": list(data.clusters),
+        "always_labelled": bool(data.classes) and not run.config.train.label_dropout,
         "no_label": denoiser.num_classes,
         "no_text": None if denoiser.text_encoder is None else denoiser.text_encoder.read([""])[0].tolist(),
         "dtype": data.values["dtype"],

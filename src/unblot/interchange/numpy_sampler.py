@@ -25,14 +25,17 @@ def draw(
 ) -> np.ndarray:
     """Pictures (B, C, H, W), with the values of the data, from standard normal noise (B, C, H, W).
 
-    label: (B,) numbers of classes; None for no label, or, of a run that learned clusters, for each of them as often as
-    it comes, from the seed. tokens: (B, L) of prompts, see tokenizer.json; None for no text.
+    label: (B,) numbers of classes; None for no label, of a run that learned clusters for each of them as often as it
+    comes, from the seed, and of one that never saw pictures without a label for all classes in turns. tokens: (B, L) of
+    prompts, see tokenizer.json; None for no text.
     """
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     count, shown = len(noise), {}
     if label is None and about.get("clusters"):
         label = spread_labels(seed, count, about["clusters"])
+    if label is None and about.get("always_labelled"):
+        label = np.arange(count) % len(about["classes"])
     if "label" in about["inputs"]:
         shown["label"] = np.full(count, about["no_label"]) if label is None else np.asarray(label, np.int64)
     if "tokens" in about["inputs"]:

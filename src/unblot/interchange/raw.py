@@ -13,6 +13,8 @@ WEIGHTS = "weights/denoiser/"
 
 def with_raw_weights(run: Run) -> Run:
     """The run with the weights of its newest checkpoint. Raises UnblotError where none are kept."""
+    if run.config.adapter is not None:
+        raise UnblotError(f"run {str(run.path)!r} trained an adapter alone; leave out {arg('raw', True)}")
     kept = steps_saved(run.path)
     tensors = load_newest(run.path, identity=run_identity(read_config(run.path)))[0] if kept else {}
     raw = under(WEIGHTS, tensors)

@@ -22,6 +22,7 @@ from unblot.runs.folder import is_run
 from unblot.runs.run import Run
 from unblot.runs.run_data import data_of_run
 from unblot.system.files import write_text
+from unblot.system.folders import must_be_writable
 from unblot.system.plots import COLOURS, chart, log_axis
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ def explain(
     """The lessons as one HTML page at `out`, shown on a run or on data; returns its path.
 
     target: a run folder, or data as in `train`, on which a small model is trained for BUDGET. Raises UnblotError for
-    what is neither, and for points in the plane.
+    what is neither, for points in the plane, and for a distilled run.
     """
     path = Path(out)
+    must_be_writable(path.parent)
     with tempfile.TemporaryDirectory() as scratch:
         run = api.load(target) if is_run(Path(target)) else None
-        if run is None:
+        if run is not None:
+            run.need_denoiser("explaining")
+        else:
             report(f"training on {target} for {BUDGET}")
             run = api.train(target, out=Path(scratch) / "run", quiet=True, budget=BUDGET, seed=seed)
         dataset, _ = data_of_run(run.config, run.path, None, quiet=True)

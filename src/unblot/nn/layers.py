@@ -75,6 +75,11 @@ class LabelEmbedding(nn.Module):
         return F.embedding(label, self.weight)
 
 
+def heads_of(width: int, head: int) -> int:
+    """The number of attention heads of about `head` channels each that divides the width."""
+    return max(n for n in range(1, max(1, width // head) + 1) if width % n == 0)
+
+
 class CrossAttention(nn.Module):
     """What positions take from a text: h (B, N, width), normalised, attends to vectors (B, L, text) -> (B, N, width).
 
@@ -83,7 +88,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, text: int, head: int) -> None:
         super().__init__()
-        self.heads = max(1, width // head)
+        self.heads = heads_of(width, head)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(text, 2 * width)
         self.out = zeroed(nn.Linear(width, width))

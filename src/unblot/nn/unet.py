@@ -17,6 +17,7 @@ from unblot.nn.layers import (
     LabelEmbedding,
     check_sizes,
     fourier_features,
+    heads_of,
     numbers,
     pad_to_multiple,
     zeroed,
@@ -213,7 +214,7 @@ class Attention(nn.Module):
 
     def __init__(self, c: int):
         super().__init__()
-        self.heads = max(1, c // HEAD)
+        self.heads = heads_of(c, HEAD)
         self.qkv = nn.Linear(c, 3 * c)
         self.out = zeroed(nn.Linear(c, c))
 

@@ -19,6 +19,7 @@ def weaker_model(path: str, folder: Path, config: RunConfig, autoencoder: Autoen
 
     config, autoencoder: the run's. Raises UnblotError where an x0 or a label of the model means something else.
     """
+    _check_distilled("this run", config)
     inside = folder / path
     place = inside if inside.exists() else Path(path)
     if place.resolve().parent == (folder / SNAPSHOTS).resolve():
@@ -43,12 +44,16 @@ def _check_pictures(path: str, mine: RunConfig, other: RunConfig) -> None:
             f"{arg('autoguide', path)} has another range of values in its data than this run has; give a model of the "
             f"same data"
         )
-    for one, whose in ((other, arg("autoguide", path)), (mine, "this run")):
-        if one.distill is not None:
-            raise UnblotError(
-                f"{whose} was distilled, and its estimates are no means, as {arg('autoguide')} needs them of both "
-                f"models; use its teacher, {one.distill.teacher!r}"
-            )
+    _check_distilled(arg("autoguide", path), other)
+
+
+def _check_distilled(whose: str, config: RunConfig) -> None:
+    """Raises UnblotError for a distilled model, named `whose`."""
+    if config.distill is not None:
+        raise UnblotError(
+            f"{whose} was distilled, and its estimates are no means, as {arg('autoguide')} needs them of both models; "
+            f"use its teacher, {config.distill.teacher!r}"
+        )
 
 
 def _check_labels(path: str, mine: RunConfig, other: RunConfig) -> None:

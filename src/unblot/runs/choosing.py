@@ -1,5 +1,6 @@
 """The sampler of a call: what the call asks for, else what tuning found, else what the run was trained with."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -59,8 +60,13 @@ def _usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
 
     Also 1 where the model cannot be guided: it never saw pictures without their texts, or is distilled.
     """
-    words = bool(config.prompt or config.negative)
+    words = _says(config.prompt) or _says(config.negative)
     return TEXT_GUIDANCE if words and run.train.label_dropout > 0 and run.distill is None else 1.0
+
+
+def _says(prompt: str | Iterable[str] | None) -> bool:
+    """Whether a prompt, or one of several, has words."""
+    return prompt is not None and any([prompt] if isinstance(prompt, str) else map(bool, prompt))
 
 
 def _tuning(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleConfig, guided: bool) -> Tuning | None:

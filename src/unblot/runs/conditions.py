@@ -34,13 +34,19 @@ def conditions(
 ) -> tuple[list[int] | None, list[str] | None, Condition]:
     """What the samples numbered `indices` show: the labels and the prompts that were chosen, and the condition.
 
-    labels: (len(indices),), of samples without a chosen label. A model that never saw pictures without their label or
-    cluster draws all of them where none is chosen. Raises UnblotError for a label or a prompt that the run cannot use.
+    labels: (len(indices),), of samples without a chosen label. Raises UnblotError for a label or a prompt that the run
+    cannot use, and for an edit that would need pictures without a label of a model that never saw any.
     """
-    data = run.data
-    chosen = choose_labels(label_of(run, config), data.classes, indices)
-    if labels is None and not run.train.label_dropout:
-        labels = labels_for(config.seed, indices, clusters=data.clusters)
+    data, label = run.data, label_of(run, config)
+    if label != config.label and isinstance(config, EditConfig):
+        raise UnblotError(
+            f"this model never saw pictures without a label, as an edit without one needs it; give {arg('label')}"
+        )
+    if label != config.label and config.prompt is not None:
+        note(
+            f"this model never saw pictures without a label, and shows all in turns; give {arg('label')} to choose one"
+        )
+    chosen = choose_labels(label, data.classes, indices)
     prompts = choose_prompts(config.prompt, data.text, indices)
     negatives = choose_prompts(config.negative, data.text, indices[:1])
     texts = [""] * len(indices) if prompts is None and negatives else prompts
@@ -49,7 +55,7 @@ def conditions(
 
 
 def label_of(run: RunConfig, config: SampleConfig | EditConfig) -> str | None:
-    """The label that a call asks for; all in turns where it names none and the model knows nothing without."""
+    """The label that a call asks for; all, in turns, where it names none and the model never saw pictures without."""
     untaught = config.label is None and bool(run.data.classes) and not run.train.label_dropout
     return "all" if untaught else config.label
 

@@ -149,7 +149,7 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
 
     @service.get("/jobs")
     def list_jobs() -> list[dict[str, Any]]:
-        """The newest jobs and all that have not ended, the newest first."""
+        """The newest jobs and all that wait or run, the newest first."""
         return [asdict(status) for status in jobs.jobs(root)]
 
     @service.get("/jobs/{id}")

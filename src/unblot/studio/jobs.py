@@ -85,16 +85,16 @@ def _numbered(folder: Path) -> Path:
 
 
 def jobs(root: Path, most: int = 100) -> list[Status]:
-    """The newest jobs and all that have not ended, however many are newer; the newest first."""
+    """The newest jobs and all that wait or run, however many are newer; the newest first."""
     return [status(root, name) for name in _names(root, most)]
 
 
 def _names(root: Path, most: int = 100) -> list[str]:
-    """The names of the newest jobs and of all that have not ended, the newest first."""
+    """The names of the newest jobs and of all that wait or run, the newest first."""
     folder = root / JOBS
     names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
-    names = [*names[:most], *(name for name in names[most:] if not (folder / name / ENDED).is_file())]
-    return [name for name in names if (folder / name / JOB).is_file()]
+    whole = [name for name in names if (folder / name / JOB).is_file()]
+    return [*whole[:most], *(name for name in whole[most:] if status(root, name).state in ("waiting", "running"))]
 
 
 def status(root: Path, name: str) -> Status:
@@ -116,7 +116,7 @@ def status(root: Path, name: str) -> Status:
 
 
 def of_run(root: Path, name: str) -> Status | None:
-    """The newest training of a run, among the newest jobs and all that have not ended."""
+    """The newest training of a run, among the newest jobs and all that wait or run."""
     own = (one for one in _names(root) if (job := _job(root, one)).run == name and job.command == "train")
     return next((status(root, one) for one in own), None)
 

@@ -31,6 +31,7 @@ from unblot.process.randomness import LATENT, epoch_order, generator
 from unblot.runs.folder import write_run_config
 from unblot.specs import build
 from unblot.system.files import read_tensors, under, write_tensors
+from unblot.training.budget_controller import BudgetController
 from unblot.training.counting import shapes_of
 from unblot.training.optim import Optimizer
 
@@ -46,7 +47,7 @@ MEASURED = 4096  # pictures that mean and standard deviation of the latents are 
 SHARE = 0.25  # of a time budget
 MOST = 40_000  # steps that a budget gives at most: fast machines have better use for their hours
 TRIES = 4  # steps that are timed
-CLOSE = 0.02  # share by which the number of steps may be off before it is changed
+LOOK_EVERY = 10  # steps after which a first stage with a budget looks at its pace
 
 Report = Callable[[str], None]
 
@@ -207,66 +208,49 @@ def steps_in(seconds: float, each: float) -> int:
     return min(MOST, max(1, int(SHARE * seconds / each)))
 
 
-class Share:
-    """The seconds of a first stage, from now on: as many steps as fit, while the machine gets slower or faster.
-
-    clock: seconds from any origin.
-    """
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
-        self.clock, self.end = clock, clock() + seconds
-        self.last: tuple[float, int] | None = None  # a time, and the step then
-
-    def steps(self, step: int, planned: int) -> int:
-        """The number of steps in all, after this one; the planned number where it is close enough."""
-        now, before = self.clock(), self.last
-        self.last = now, step
-        if before is None or step == before[1]:
-            return planned
-        each = (now - before[0]) / (step - before[1])
-        fitting = min(MOST, step + max(1, int((self.end - now) / max(each, 1e-9))))
-        return planned if abs(fitting - planned) <= CLOSE * planned else fitting
-
-
 def trained_autoencoder(
     folder: Path,
     config: RunConfig,
     dataset: Dataset,
     device: torch.device,
     note: Report,
-    share: Share | None = None,
+    controller: BudgetController | None = None,
     about: Callable[[], Mapping[str, Any]] = dict,
 ) -> tuple[Autoencoder, int]:
     """The run's autoencoder, frozen, and its steps, trained as far as it is not yet; a run that was stopped goes on
     exactly from the file in its folder.
 
-    share: changes the number of steps, also in the run's configuration. about: what is kept beside the state.
+    controller: of its share of a budget, which changes the number of steps, also in the run's configuration. about:
+    what is kept beside the state.
     """
     assert config.latent is not None
     stage, steps = FirstStage(config, dataset, device), config.latent.latent_steps or 0
     if (folder / FILE).exists():
         stage.load(folder)
-    elif steps:
-        stage.save(folder, about())
     errors: list[Tensor] = []
     every = max(1, steps // KEPT)
-    if share is not None:
-        share.steps(stage.step, steps)
     while stage.step < steps:
         errors.append(stage.take_step(steps))
+        if controller is not None and stage.step % LOOK_EVERY == 0:
+            errors[-1].item()  # waits for the device
+            steps = _fitting(controller, config, stage.step, steps)
         if stage.step % every == 0 or stage.step == steps:
             error = float(torch.stack(errors).mean())
             if not math.isfinite(error):
                 raise UnblotError("the autoencoder's error is not finite; check the pictures by unblot doctor")
-            if share is not None and stage.step < steps and (wanted := share.steps(stage.step, steps)) != steps:
-                steps = wanted
-                write_run_config(folder, of_steps(config, steps))
             if stage.step == steps:
                 stage.measure()
             note(f"autoencoder: step {stage.step} of {steps}, mean absolute error {error:.4f}")
             errors = []
+            if steps != config.latent.latent_steps:
+                write_run_config(folder, of_steps(config, steps))
             stage.save(folder, about())
     return frozen(stage.autoencoder), steps
+
+
+def _fitting(controller: BudgetController, config: RunConfig, step: int, steps: int) -> int:
+    """The number of steps in all that fills the time of the controller, after this step of `steps`."""
+    return min(MOST, controller.wanted_steps(replace(config.train, steps=steps), step) or steps)
 
 
 def kept_about(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run in latents before its second stage: its autoencoder trained, or read back, and its pictures encoded."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,15 @@ from unblot.system.distributed import join_group
 from unblot.system.turns import decided
 from unblot.training.budget import go_on, planned
 from unblot.training.budget_controller import BudgetController
-from unblot.training.first_stage import SHARE, Share, kept_about, of_steps, planned_steps, trained_autoencoder
+from unblot.training.first_stage import (
+    FILE,
+    SHARE,
+    FirstStage,
+    kept_about,
+    of_steps,
+    planned_steps,
+    trained_autoencoder,
+)
 from unblot.training.plan import latent_spectrum
 
 
@@ -34,25 +43,26 @@ def first_stage(
     also where the machine gets slower or faster. choices: those of the run, by default as kept when it was stopped.
     """
     assert config.latent is not None
-    if choices is None:
-        choices = kept_about(folder).get("choices", {"latent_steps": config.latent.latent_steps})
-    device, budget = available_device(config.train.device), controller.budget
+    latent, device = config.latent, available_device(config.train.device)
+    known = kept_about(folder).get("choices") if choices is None else choices
+    budget, used, start = controller.budget, controller.used(), time.monotonic()  # a clock that all read together
+
+    def about() -> dict[str, Any]:
+        seconds = {"seconds": used + time.monotonic() - start}
+        return seconds if known is None else {**seconds, "choices": known}
 
     def trained() -> str:
-        share = None
-        if budget is not None and choices.get("latent_steps") is None:
-            share = Share(SHARE * budget - controller.used())
+        if not (folder / FILE).exists():
+            FirstStage(config, dataset, device).save(folder, about())  # what a run that is stopped from here on needs
+        free = known is not None and known.get("latent_steps") is None
+        share = BudgetController(SHARE * budget, before=used) if budget is not None and free else None
         planned = of_steps(config, planned_steps(config, dataset, device, budget))
         write_run_config(folder, planned)
-        about = {"choices": choices}
-        kept = trained_autoencoder(
-            folder, planned, dataset, device, note, share, lambda: {**about, "seconds": controller.used()}
-        )
-        return str(kept[1])
+        return str(trained_autoencoder(folder, planned, dataset, device, note, share, about)[1])
 
     steps = int(decided(join_group(), trained))
-    autoencoder, _ = trained_autoencoder(folder, of_steps(config, steps), dataset, device, note)
-    return steps, with_latents(dataset, autoencoder)
+    config = replace(config, latent=replace(latent, latent_steps=steps))
+    return steps, with_latents(dataset, trained_autoencoder(folder, config, dataset, device, note)[0])
 
 
 def used_before(folder: Path, state: Mapping[str, Any]) -> float:
@@ -76,6 +86,7 @@ def planned_on(
     choices = kept_about(folder).get("choices")
     if config.latent is None or choices is None:
         return config, None
+    choices = {name: value for name, value in choices.items() if name != "steps"}  # of a run without a budget at first
     now = {"latent_steps": config.latent.latent_steps, "budget": config.train.budget, "device": config.train.device}
     return planned(config.source, dataset, {**choices, **now}, controller.budget, controller)
 
