@@ -1,5 +1,6 @@
 """Model cards, and runs on the hub: a stand-in of its API on this machine takes the place of the hub."""
 
+import copy
 import dataclasses
 import http.server
 import json
@@ -14,13 +15,14 @@ import yaml
 from PIL import Image
 
 import unblot
-from helpers import refused
+from helpers import refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.card import CardConfig
 from unblot.config.transfer import Origin
-from unblot.interchange.card import plain
+from unblot.interchange.card import card, plain
 from unblot.interchange.publish import without_paths
+from unblot.reports.evaluation import read_report
 from unblot.runs.folder import CONFIG, MODEL, load_model, remove_run
 from unblot.runs.hub import hub_name
 
@@ -95,6 +97,29 @@ def test_without_an_evaluation_it_says_so_and_a_run_takes_its_card_along(tmp_pat
     assert "points in the plane" in text
     remove_run(run.path)
     assert not (run.path / "card").exists()
+
+
+def test_figures_of_other_weights_are_told_from_those_of_these(run, tmp_path):
+    report = read_report(run.path)
+    other = shaken(dataclasses.replace(run, denoiser=copy.deepcopy(run.denoiser)))
+    averaged = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, ema="power:std=0.2"))
+    unknown = {**report, "model": {k: v for k, v in report["model"].items() if k != "fingerprint"}}
+    bare = {k: v for k, v in unknown.items() if k != "sampled_with"}
+    fewer = {**report, "model": {**report["model"], "steps": 2}}
+    sampled = {"solver": "ddim", "steps": 2}
+    for made, kept, words in (
+        (run, report, None),
+        (run, unknown, None),
+        (run, bare, None),
+        (run, fewer, "measured after 2 steps"),
+        (other, report, "measured with other weights"),
+        (other, unknown, None),
+        (dataclasses.replace(run, config=averaged), unknown, "measured with other weights"),
+    ):
+        text = card(made, CardConfig(), kept, sampled)
+        assert text.count("They were measured") == (0 if words is None else 2)
+        assert words is None or words in text
+        assert ("model-index" in text) == (words is None)
 
 
 def test_a_licence_that_is_none_is_refused(run, capsys):

@@ -16,8 +16,9 @@ from unblot.data.readers.listing import counted
 from unblot.errors import UnblotError, arg, printable
 from unblot.reports.evaluation import JSON, read_report
 from unblot.reports.verdicts import MEANINGS, TITLES, asked, bits_per_dim, find, number
-from unblot.runs.folder import CARD, REPORT
+from unblot.runs.folder import CARD, REPORT, fingerprint
 from unblot.runs.run import Run
+from unblot.specs import several
 from unblot.system.files import write_text
 from unblot.system.folders import must_be_writable
 
@@ -53,8 +54,9 @@ def write_card(run: Run, config: CardConfig | None = None) -> Path:
 def card(run: Run, config: CardConfig, report: dict[str, Any] | None, sampled: dict[str, Any]) -> str:
     """The text of the card. report: of the run's evaluation. sampled: what made the samples of the picture."""
     name = run.path.resolve().name
+    note = "" if report is None else earlier(run, report)
     parts = [
-        f"---\n{metadata(run, config, report)}---",
+        f"---\n{metadata(run, config, None if note else report)}---",
         f"# {plain(name)}",
         f"![{config.n} samples]({PICTURE})",
         f"{_what(run)} Made with unblot {plain(run.config.version)}.",
@@ -62,8 +64,8 @@ def card(run: Run, config: CardConfig, report: dict[str, Any] | None, sampled: d
         f" {counted(sampled['steps'], 'step')}.",
         "## Data\n\n" + _table(_data(run)),
         "## Recipe\n\n" + _table(_recipe(run)),
-        "## How good it is\n\n" + _figures(run, report),
-        "## Does it copy its training pictures?\n\n" + _originality(run, report),
+        "## How good it is\n\n" + _figures(report, note),
+        "## Does it copy its training pictures?\n\n" + _originality(report, note),
         "## Use\n\n```\nunblot sample RUN -n 16\n```\n\n"
         "RUN is the folder of these files, or `hf:OWNER/NAME` where they are on the hub. `model.safetensors` alone is"
         " enough: its header holds the whole configuration. Nothing is pickled.",
@@ -72,7 +74,10 @@ def card(run: Run, config: CardConfig, report: dict[str, Any] | None, sampled: d
 
 
 def metadata(run: Run, config: CardConfig, report: dict[str, Any] | None) -> str:
-    """The fields at the head of the card, as YAML whose values are JSON, which is YAML too."""
+    """The fields at the head of the card, as YAML whose values are JSON, which is YAML too.
+
+    report: of the run's evaluation, None where its figures are not those of these weights.
+    """
     data = run.config.data
     source = run.config.source.data
     fields: dict[str, Any] = {
@@ -86,6 +91,20 @@ def metadata(run: Run, config: CardConfig, report: dict[str, Any] | None) -> str
     if report is not None and (results := _results(run, report)):
         fields["model-index"] = [{"name": printable(run.path.resolve().name), "results": results}]
     return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
+
+
+def earlier(run: Run, report: dict[str, Any]) -> str:
+    """A sentence where the figures of a report are those of other weights than the run's; otherwise nothing.
+
+    Reports of earlier versions do not know their weights, only the steps and the average.
+    """
+    model, steps = report["model"], run.config.train.steps
+    if model["steps"] != steps:
+        return f"They were measured after {model['steps']} steps, on an earlier state."
+    ema = several(run.config.train.ema)[0]
+    known = model.get("fingerprint")
+    same = known == fingerprint(run.denoiser) if known else (report.get("sampled_with") or {}).get("ema", ema) == ema
+    return "" if same else "They were measured with other weights; `unblot evaluate RUN` measures these."
 
 
 def plain(text: str) -> str:
@@ -143,8 +162,11 @@ def _recipe(run: Run) -> Rows:
     return rows
 
 
-def _figures(run: Run, report: dict[str, Any] | None) -> str:
-    """Metrics against held-out pictures, each with its interval, beside those of as many real training pictures."""
+def _figures(report: dict[str, Any] | None, note: str) -> str:
+    """Metrics against held-out pictures, each with its interval, beside those of as many real training pictures.
+
+    note: on which weights they were measured, where these are others.
+    """
     if report is None:
         return "Not measured. `unblot evaluate RUN` measures it."
     features = plain(report["metrics"]["features"][0])
@@ -156,14 +178,12 @@ def _figures(run: Run, report: dict[str, Any] | None) -> str:
     bits = bits_per_dim(report, "held_out")
     if bits is not None:
         rows.append(("bits per dimension, at most", number(bits), "–"))
-    older = report["model"]["steps"] != run.config.train.steps
-    note = f" They were measured after {report['model']['steps']} steps, on an earlier state." if older else ""
     answers = [f"- **{q}** {plain(report['verdicts'][key]['text'])}" for key, q in asked(report).items()]
-    about = f"{head}, in {features} features, with 95 % intervals.{note}"
+    about = f"{head}, in {features} features, with 95 % intervals. {note}".rstrip()
     return "\n\n".join([about, _grid(rows), "\n".join(answers)])
 
 
-def _originality(run: Run, report: dict[str, Any] | None) -> str:
+def _originality(report: dict[str, Any] | None, note: str) -> str:
     if report is None or report["originality"] is None:
         return "Not measured. A model can hold copies of its training pictures; search for them before you publish it."
     found = report["originality"]
@@ -173,7 +193,7 @@ def _originality(run: Run, report: dict[str, Any] | None) -> str:
             s = found[part]
             share = f"{s['copies']} of {s['count']} ({s['share']:.1%})"
             rows.append((part.replace("_", "-"), share, f"{s['low']:.1%} to {s['high']:.1%}"))
-    return _grid(rows)
+    return "\n\n".join([note] * bool(note) + [_grid(rows)])
 
 
 def _results(run: Run, report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from unblot.process.schedules import SCHEDULES
 from unblot.reports.evaluation_page import page
 from unblot.reports.verdicts import compare, summary, verdicts
 from unblot.runs.conditions import as_trained
-from unblot.runs.folder import REPORT
+from unblot.runs.folder import REPORT, fingerprint
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.runs.run import Run
 from unblot.runs.shared import sample_in_shares, shares
@@ -172,6 +172,7 @@ def _about(config: RunConfig, denoiser: Denoiser, dataset: Dataset) -> dict[str,
             "steps": config.train.steps,
             "preset": config.train.preset,
             "distilled": config.distill is not None,
+            "fingerprint": fingerprint(denoiser),
         },
     }
 
