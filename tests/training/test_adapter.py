@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unblot
 from helpers import refused, shaken
@@ -122,6 +123,24 @@ def test_at_the_command_line_it_is_applied_and_left_out(run, trained, tmp_path, 
     assert "is no adapter" in refused(capsys, "sample", run.path, "--adapter", run.path / MODEL)
     assert "no such file" in refused(capsys, "sample", run.path, "--adapter", out / "none.safetensors")
     assert "has no weight" in refused(capsys, "sample", run.path, "--adapter", f"{file}:x")
+
+
+def test_files_name_the_adapters_that_they_were_drawn_with(run, trained, tmp_path):
+    file = trained.path / "adapter.safetensors"
+    named = [f"adapter.safetensors:{weight} (sha256 {checksum(file)[:8]})" for weight in ("0.5", "1")]
+    both = ["--adapter", f"{file}:0.5", "--adapter", str(file), "--steps", "2"]
+    picture = run.sample(1, steps=2).save(tmp_path / "plain") / "000000.png"
+    assert main(["sample", str(run.path), "-n", "1", *both, "--out", str(tmp_path / "drawn")]) == 0
+    assert main(["film", str(run.path), "-n", "1", *both, "--out", str(tmp_path / "film")]) == 0
+    edit = ["edit", "img2img", str(run.path), str(picture), "-n", "1"]
+    assert main([*edit, *both, "--out", str(tmp_path / "edit")]) == 0
+    for kind in ("drawn", "film", "edit"):
+        assert json.loads((tmp_path / kind / "manifest.json").read_text())["adapters"] == named
+        for drawn in (tmp_path / kind).glob("0*.png"):
+            assert json.loads(Image.open(drawn).text["unblot"])["adapters"] == named
+    assert "adapters" not in Image.open(picture).text["unblot"]
+    assert main(["sample", str(run.path), "-n", "2", "--steps", "2", "--out", str(tmp_path / "without")]) == 0
+    assert not any("adapters" in path.read_text() for path in (tmp_path / "without").glob("*.json"))
 
 
 def test_labels_are_learned_where_the_classes_are_the_same(run, trained, folder, tmp_path):

@@ -227,7 +227,7 @@ def _edited(
         array,
         values,
         names,
-        {**origin, **chosen, "seed": config.seed, "guidance": sampler.guidance},
+        {**origin, **chosen, "seed": config.seed, "guidance": sampler.guidance, **run.added},
         None if labels is None else [data.classes[i] for i in labels],
         prompts,
         [as_display(pictures, values)],

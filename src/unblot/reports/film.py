@@ -34,7 +34,7 @@ INK = "#1d1f23"
 def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes `strip.png`, x_t above x0_hat with a chart of the changes below, `film.gif`, x_t beside x0_hat, and the
     changes as `changes.json`; returns their paths."""
-    begin_folder(folder, FILES, {"run": run.path.resolve().name}, overwrite)
+    begin_folder(folder, FILES, {"run": run.path.resolve().name, **run.added}, overwrite)
     found = frame_changes(frames)
     strip(run, frames, found).save(folder / STRIP)
     # A film of a thousand steps would take two minutes.
@@ -115,7 +115,7 @@ def changes_sentence(found: Changes) -> str:
 def save_steps(run: Run, drawn: Sequence[Samples], counts: Sequence[int], folder: Path, overwrite: bool) -> Path:
     """Writes `steps.png`, a row for each number of steps and a column for each picture, and `steps.json`, how far each
     row is from the last; returns the path of the sheet."""
-    begin_folder(folder, STEPS_FILES, {"run": run.path.resolve().name}, overwrite)
+    begin_folder(folder, STEPS_FILES, {"run": run.path.resolve().name, **run.added}, overwrite)
     values = ValueMap.from_dict(run.config.data.values)
     rows = []
     for samples, steps in zip(drawn, counts, strict=True):

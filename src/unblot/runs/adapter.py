@@ -17,7 +17,7 @@ from unblot.errors import UnblotError, arg
 from unblot.nn.low_rank import additions, merge_low_rank
 from unblot.runs.folder import build_model, fingerprint
 from unblot.runs.run import Run
-from unblot.system.files import read_tensors, write_tensors
+from unblot.system.files import checksum, read_tensors, write_tensors
 from unblot.system.folders import user_path
 from unblot.system.stored import parse_stored
 
@@ -38,12 +38,12 @@ def save_adapter(run: Run) -> Path:
 def adapted(run: Run, files: Sequence[str]) -> Run:
     """The run with adapters added to its weights, each FILE or FILE:WEIGHT; the run that was given stays as it is.
 
-    Raises UnblotError for a file that is no adapter of this run.
+    The files that it draws name the adapters. Raises UnblotError for a file that is no adapter of this run.
     """
     if not files:
         return run
     model = fingerprint(run.denoiser)
-    denoiser = _copy(run)
+    denoiser, names = _copy(run), [*run.adapters]
     for file in files:
         path, weight = split_weight(file)
         tensors, header = read_tensors(path)
@@ -56,7 +56,8 @@ def adapted(run: Run, files: Sequence[str]) -> Run:
                 f" from, as it was then"
             )
         _add(denoiser, tensors, weight, path)
-    return dataclasses.replace(run, denoiser=denoiser)
+        names.append(f"{path.name}:{weight:g} (sha256 {checksum(path)[:8]})")
+    return dataclasses.replace(run, denoiser=denoiser, adapters=tuple(names))
 
 
 def split_weight(text: str) -> tuple[Path, float]:

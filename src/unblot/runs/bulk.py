@@ -68,7 +68,7 @@ class Job:
         asked = {k: v for k, v in asked.items() if v is not None or k not in ("prompt", "negative")}
         model = fingerprint(self.run.denoiser)
         chosen = {**asked, **dataclasses.asdict(self.sampler)}
-        return {"n": self.config.n, "shards": self.shards, "model": model, **chosen}
+        return {"n": self.config.n, "shards": self.shards, "model": model, **chosen, **self.run.added}
 
     def file_names(self) -> list[str]:
         """The names of all files, in the order in which they are written."""

@@ -34,16 +34,25 @@ from unblot.system.folders import user_path
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model: the folder it is in, its configuration, and the denoiser."""
+    """A trained model: the folder it is in, its configuration, and the denoiser.
+
+    adapters: what was added to the weights of the folder, in words.
+    """
 
     path: Path
     config: RunConfig
     denoiser: Denoiser
+    adapters: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
         """The device of the denoiser, on which samples are computed."""
         return next(self.denoiser.parameters()).device
+
+    @property
+    def added(self) -> dict[str, Any]:
+        """What the provenance of files says of the adapters; without adapters nothing."""
+        return {"adapters": [*self.adapters]} if self.adapters else {}
 
     def sample(
         self, n: int = 16, *, first: int = 0, on_step: Callable[[Progress], None] | None = None, **choices: Any
@@ -176,9 +185,10 @@ class Run:
 
 
 def provenance_of(run: Run, sampler: SamplerConfig, config: SampleConfig) -> dict[str, Any]:
-    """What is written into the files of a run's samples: the run, the sampler, the seed."""
+    """What is written into the files of a run's samples: the run and its adapters, the sampler, the seed."""
     train = run.config.train
-    return provenance(run.path.resolve().name, several(train.ema)[0], train.schedule, sampler, config)
+    about = provenance(run.path.resolve().name, several(train.ema)[0], train.schedule, sampler, config)
+    return {**about, **run.added}
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
