@@ -13,18 +13,22 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 import unblot
 from helpers import refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.card import CardConfig
+from unblot.config.export import ImportConfig
 from unblot.config.transfer import Origin
 from unblot.interchange.card import card, plain
+from unblot.interchange.imports import import_run
 from unblot.interchange.publish import without_paths
 from unblot.reports.evaluation import read_report
 from unblot.runs.folder import CONFIG, MODEL, load_model, remove_run
 from unblot.runs.hub import hub_name
+from unet_model import unet_model
 
 TINY = {
     "network": "unet:width=16,multipliers=1,blocks=1",
@@ -120,6 +124,19 @@ def test_figures_of_other_weights_are_told_from_those_of_these(run, tmp_path):
         assert text.count("They were measured") == (0 if words is None else 2)
         assert words is None or words in text
         assert ("model-index" in text) == (words is None)
+
+
+@pytest.mark.filterwarnings("ignore::unblot.errors.UnblotNote")
+def test_of_an_imported_run_it_states_no_training_that_nobody_knows(tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file(unet_model(multipliers=(1,)).state_dict(), file)
+    imported = unblot.load(import_run(file, ImportConfig(size="8", heads=1), tmp_path / "run"))
+    text = card(imported, CardConfig(), None, {"solver": "ddim", "steps": 2})
+    for name in ("training pictures", "training"):
+        assert f"| {name} | not known: the run was imported |" in text
+    for row in ("| network | ddpm_unet:", "| prediction | eps, ", "| sampling | ", "| size | 8×8"):
+        assert row in text
+    assert not re.search(r"held out|optimizer|learning rate|\| (averages|augmentation|fingerprint) ", text)
 
 
 def test_a_licence_that_is_none_is_refused(run, capsys):

@@ -27,6 +27,7 @@ MARKUP = re.compile(  # what acts in Markdown, with tables, formulas and bare li
     r"[\\`*\[\]|~$<>&@]|(?<!\w)_|_(?!\w)|(?<=www)\.|:(?=//)"
 )
 CLASSES = 50  # classes that are named
+UNKNOWN = "not known: the run was imported"
 NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # of a licence
 
 Rows = Sequence[tuple[str, str]]
@@ -126,9 +127,11 @@ def _data(run: Run) -> Rows:
     """What it learned from; the path of the data is not told, only its name."""
     data, source = run.config.data, run.config.source
     classes = ", ".join(map(plain, data.classes[:CLASSES])) + (", …" if len(data.classes) > CLASSES else "")
+    known = bool(data.fingerprint)
+    count = f"{data.count:,}; a share of {source.held_out:g} was held out" if known else UNKNOWN
     return [
         ("name", plain(data.name)),
-        (f"training {data.kind}", f"{data.count:,}; a share of {source.held_out:g} was held out"),
+        (f"training {data.kind}", count),
         (
             "size",
             f"{data.height}×{data.width}, {counted(data.channels, 'channel')} of {plain(str(data.values['dtype']))}",
@@ -136,22 +139,25 @@ def _data(run: Run) -> Rows:
         ("classes", f"{len(data.classes)}: {classes}" if classes else "none"),
         ("clusters", f"{len(data.clusters)}, found by k-means and learned as labels" if data.clusters else "none"),
         ("captions", f"of {data.text.pictures:,} pictures" if data.text else "none"),
-        ("fingerprint", plain(data.fingerprint)),
+        *([("fingerprint", plain(data.fingerprint))] if known else []),
     ]
 
 
 def _recipe(run: Run) -> Rows:
     config, train = run.config, run.config.train
     parameters = sum(p.numel() for p in run.denoiser.parameters())
-    rows = [
-        ("network", f"{plain(train.network)} ({parameters / 1e6:.2f} M parameters)"),
-        ("prediction", f"{plain(train.parameterization)}, schedule {plain(train.schedule)}"),
+    training = [
         ("training", f"{counted(train.steps, 'step')} of {train.batch_size}, {plain(train.optimizer)}, learning rate "
                      f"{train.learning_rate:g}, seed {train.seed}"),
         ("averages", plain(train.ema)),
         ("augmentation", plain(train.augment)),
-        ("sampling", f"{plain(train.solver)}, {train.sampling_steps} steps, {plain(train.spacing)}"),
     ]  # fmt: skip
+    rows = [
+        ("network", f"{plain(train.network)} ({parameters / 1e6:.2f} M parameters)"),
+        ("prediction", f"{plain(train.parameterization)}, schedule {plain(train.schedule)}"),
+        *(training if config.data.fingerprint else [("training", UNKNOWN)]),
+        ("sampling", f"{plain(train.solver)}, {train.sampling_steps} steps, {plain(train.spacing)}"),
+    ]
     if config.latent is not None:
         rows.append(("latents", f"of an own autoencoder, factor {config.latent.latent_factor}"))
     if config.distill is not None:
