@@ -1,6 +1,7 @@
 """The one error that a user is meant to read, and how its message names a choice: as an argument or as a flag."""
 
 import errno
+import shlex
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ class UnblotNote(UserWarning):
 def note(line: str) -> None:
     """Shows a note, once."""
     warnings.warn(line, UnblotNote, stacklevel=2)
+
+
+def typed(path: object) -> str:
+    """A path as it is typed at a command line, in quotes where it needs them."""
+    return shlex.quote(str(path))
 
 
 def arg(name: str, value: Any = None) -> str:

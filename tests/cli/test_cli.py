@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -177,7 +178,9 @@ def test_shells_get_a_completion_script():
     [
         ([], "COMMAND"),
         (["paint"], "paint"),
-        (["train", "--stepz", "3"], "--stepz"),
+        (["train", "--stepz", "3"], "did you mean --steps?; see unblot train --help"),
+        (["sample", "runs/x", "--no-such"], "unrecognized arguments: --no-such; see unblot sample --help"),
+        (["doctor", "digits", "--page", "page.png"], "give a name that ends in .html"),
         (["train", "--steps", "many"], "many"),
         (["train", "no/such/folder"], "no/such/folder"),
         (["train", "digits", "--steps", "0"], "--steps must be at least 1"),
@@ -239,6 +242,25 @@ def test_nothing_is_overwritten_without_being_asked(run, capsys, tmp_path):
     for command in ("sample", "film"):
         assert "--overwrite" in refused(capsys, command, run, "--out", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_pages_and_shards_take_no_place_of_other_files(capsys, tmp_path):
+    mine = tmp_path / "mine.html"
+    mine.write_text("<html>dear</html>")
+    for command in (["doctor", "digits", "--page"], ["explain", "digits", "--out"]):
+        assert "is no page of unblot" in refused(capsys, *command, mine)
+    assert "holds files that are no shards" in refused(capsys, "pack", "digits", "--shards", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.html"]
+    mine.unlink()
+    for _ in range(2):  # a page of unblot is made anew
+        assert main(["doctor", "digits", "--no-near", "--page", str(mine)]) == 0
+
+
+def test_what_is_to_be_typed_next_can_be_typed(tmp_path, capsys):
+    out = tmp_path / "my run"
+    assert main(["train", "digits", "--out", str(out), "--quiet", *TINY]) == 0
+    following = capsys.readouterr().out.partition("next      unblot ")[2].splitlines()[0]
+    assert shlex.split(following) == ["sample", str(out)]
 
 
 def test_resume_takes_its_choices_from_the_run(run, capsys):

@@ -57,7 +57,7 @@ def test_a_card_says_what_the_run_is_and_is_read_by_the_hub(run, capsys):
     text = readme.read_text()
     for words in (
         "8×8 pixels",
-        f"{run.config.data.count:,}; a share of 0.05",
+        f"{run.config.data.count:,}; others were held out",
         "unet:width=16",
         "3 steps of 8",
         "10: 0, 1, 2",

@@ -67,6 +67,9 @@ def test_copies_are_called_copies_and_real_pictures_are_not(copier, honest) -> N
     assert copier[1]["verdicts"]["new"]["text"].startswith("It copies.")
     assert honest[1]["originality"]["samples"]["share"] < 0.01
     assert honest[1]["verdicts"]["new"]["level"] == "good"
+    few = {**honest[1]["originality"]["samples"], "count": 2, "copies": 0, "share": 0.0, "low": 0.0, "high": 0.66}
+    report = {**honest[1], "originality": {**honest[1]["originality"], "samples": few}}
+    assert verdicts(report)["new"]["text"].startswith("Too few samples to say whether it copies.")
     assert honest[1]["verdicts"]["good"]["level"] == "good"
     assert honest[1]["verdicts"]["varied"]["level"] == "good"
 

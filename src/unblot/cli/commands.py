@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from unblot.errors import UnblotError, escaped, flag
+from unblot.errors import UnblotError, escaped, flag, typed
 
 GOING_ON = ("steps", "budget", "device", "quiet")  # flags that go with --resume
 
@@ -49,7 +49,7 @@ def train_command(args: dict[str, Any]) -> None:
                 "--data may change)"
             )
         run = api.resume(resumed, data=moved, **{k: v for k, v in args.items() if k in GOING_ON})
-    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
+    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {typed(run.path)}")
 
 
 def distill_command(args: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def distill_command(args: dict[str, Any]) -> None:
     from unblot import api
 
     run = api.distill(args.pop("run"), **args)
-    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {run.path}")
+    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {typed(run.path)}")
 
 
 def doctor_command(args: dict[str, Any]) -> None:
@@ -70,11 +70,11 @@ def doctor_command(args: dict[str, Any]) -> None:
     from unblot import api
     from unblot.reports.audit import page, text
     from unblot.system.files import write_text
-    from unblot.system.folders import must_be_writable
+    from unblot.system.folders import must_be_page
 
     path, as_json = args.pop("page"), args.pop("json")
     if path is not None:
-        must_be_writable(path.parent)  # before the work rather than after it
+        must_be_page(path)  # before the work rather than after it
     found, dataset = api.audit(args.pop("data"), **args)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
@@ -120,7 +120,7 @@ def tune_command(args: dict[str, Any]) -> None:
     with progress_line("tuning", quiet=not is_main()) as report:
         tuning = api.tune(path, report=report, **args)
     say(table(tuning.about, tuning.candidates))
-    say(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {path}")
+    say(f"\nlook at   {path / REPORT / PAGE}\nnext      unblot sample {typed(path)}")
 
 
 def compare_command(args: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +19,16 @@ Command = Callable[[str, str, Callable[[dict[str, Any]], None], str], argparse.A
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line."""
+    """Reports a wrong argument in one line, as the command that it was given to."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Raises SystemExit for an unknown argument, which argparse leaves to the parser of all commands."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            name = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+            near = difflib.get_close_matches(name, self._option_string_actions, 1, 0.7)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + "".join(f"; did you mean {n}?" for n in near))
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")

@@ -7,7 +7,7 @@ from unblot.cli.flags import Command, add_flags, add_path, add_run
 from unblot.config.card import CardConfig
 from unblot.config.export import ExportConfig, ImportConfig
 from unblot.config.serving import ServeConfig
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, typed
 
 
 def serve_command(args: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def import_command(args: dict[str, Any]) -> None:
 
     source, out, overwrite = args.pop("source"), args.pop("out"), args.pop("overwrite")
     folder = import_run(source, ImportConfig(**args), out, overwrite)
-    say(f"the run is in {folder}\nnext      unblot sample {folder}")
+    say(f"the run is in {folder}\nnext      unblot sample {typed(folder)}")
 
 
 def add_commands(command: Command) -> None:
@@ -111,5 +111,9 @@ def add_commands(command: Command) -> None:
     taken = command("import", "make a run of a model of diffusers or another trainer", import_command, usage)
     add_path(taken, "source", metavar="FOLDER|FILE", help="a pipeline or a UNet2DModel, or a checkpoint")
     add_path(taken, "--out", metavar="RUN", help="run folder (default: a new one in runs/)")
-    taken.add_argument("--overwrite", action="store_true", help="replace the run in --out; other files stay")
+    taken.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the run in --out and its samples; files that unblot did not write stay",
+    )
     add_flags(taken, ImportConfig)

@@ -8,6 +8,7 @@ from unblot.cli.commands import say
 from unblot.cli.flags import DATA, add_flags, add_path
 from unblot.config.pack import PackConfig
 from unblot.config.schema import DataConfig
+from unblot.errors import typed
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -33,4 +34,4 @@ def pack_command(args: dict[str, Any]) -> None:
     index = pack_data(args.pop("data"), folder, **args)
     if index is None:
         return say(f"this part is packed; the index is written when all parts are there: {folder}")
-    say(f"packed    {index.count:,} pictures into {len(index.shards):,} shards\nnext      unblot train {folder}")
+    say(f"packed    {index.count:,} pictures into {len(index.shards):,} shards\nnext      unblot train {typed(folder)}")

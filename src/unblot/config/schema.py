@@ -159,7 +159,9 @@ class LatentConfig(Checked):
         default=False,
     )
     pixels: bool = option("learn pixels, also where a budget would choose latents", "latent", default=False)
-    latent_factor: int = option("pixels to a side of one latent: 2, 4, 8", "latent", "N", low=2, high=16, default=4)
+    latent_factor: int = option(
+        "pixels to a side of one latent: 2, 4, 8 or 16", "latent", "N", low=2, high=16, default=4
+    )
     latent_channels: int = option("channels of the latents", "latent", "N", low=1, high=64, default=4)
     latent_noise: float = option(
         "noise on latents in training: more for form, less for detail", "latent", "X", low=0, high=10, default=0.8

@@ -22,7 +22,7 @@ from unblot.runs.folder import is_run
 from unblot.runs.run import Run
 from unblot.runs.run_data import data_of_run
 from unblot.system.files import write_text
-from unblot.system.folders import must_be_writable
+from unblot.system.folders import must_be_page
 from unblot.system.plots import COLOURS, chart, log_axis
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def explain(
     what is neither, for points in the plane, and for a distilled run.
     """
     path = Path(out)
-    must_be_writable(path.parent)
+    must_be_page(path)
     with tempfile.TemporaryDirectory() as scratch:
         run = api.load(target) if is_run(Path(target)) else None
         if run is not None:

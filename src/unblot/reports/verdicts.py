@@ -35,6 +35,8 @@ MEANINGS = {
 }
 """What each metric says."""
 
+FEW_COPIES = 0.1  # the share of copies that must be ruled out before samples are said not to be copies
+
 BY_CLASS = ("class_share_distance", "classes_reached")
 
 TEXTURES = {
@@ -171,6 +173,8 @@ def _new(report: dict[str, Any]) -> Answer:
         return _answer("bad", "It copies." if found["low"] > 0.5 else "It copies in part.", text, typical)
     if originality.get("copying_z", 0.0) < -3:
         return _answer("middling", "Few copies, but samples are too near to the training pictures.", text, typical)
+    if found["high"] > max(FEW_COPIES, allowed):
+        return _answer("unknown", "Too few samples to say whether it copies.", text, typical)
     return _answer("good", "It does not copy.", text, typical)
 
 

@@ -34,7 +34,7 @@ from unblot.config.schema import OTHER_VERSION, RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg, note
+from unblot.errors import UnblotError, arg, note, typed
 from unblot.latent.latents import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
@@ -130,7 +130,7 @@ def refuse_run(folder: Path, overwrite: bool = False) -> None:
         return
     if is_run(folder):
         raise UnblotError(
-            f"{str(folder)!r} holds a run; go on with it by unblot train --resume {folder}, choose another "
+            f"{str(folder)!r} holds a run; go on with it by unblot train --resume {typed(folder)}, choose another "
             f"{arg('out')}, or replace it with {arg('overwrite', True)}"
         )
     raise UnblotError(
@@ -250,7 +250,9 @@ def model_file(path: Path) -> Path:
     path = user_path(path)
     place = path / MODEL if path.is_dir() else path
     if path.is_dir() and not place.exists() and is_run(path):
-        raise UnblotError(f"run {str(path)!r} has no model yet; start its training by unblot train --resume {path}")
+        raise UnblotError(
+            f"run {str(path)!r} has no model yet; start its training by unblot train --resume {typed(path)}"
+        )
     if not place.is_file():
         raise UnblotError(f"no model at {str(place)!r}; give a run folder or a {MODEL}")
     return place

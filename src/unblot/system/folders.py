@@ -29,6 +29,7 @@ from unblot.system.turns import decided
 MANIFEST, LOCK = "manifest.json", ".lock"
 GENERATOR = "generator"  # the key of a manifest that says what wrote the folder
 SHOWN = 3  # names in a message
+MARK, HEAD = b'name="generator" content="unblot"', 4096  # of every page, among so many first bytes
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,15 @@ def must_be_writable(folder: Path) -> None:
     except OSError as e:
         reason = sentence(OSError(e.errno, e.strerror))
         raise UnblotError(f"nothing can be written into {str(folder)!r}: {reason}") from None
+
+
+def must_be_page(path: Path) -> None:
+    """Raises UnblotError where a page cannot be written without loss: it may replace a page of unblot alone."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UnblotError(f"{str(path)!r} is to be a page; give a name that ends in .html")
+    must_be_writable(path.parent)
+    if path.exists() and (not path.is_file() or MARK not in path.read_bytes()[:HEAD]):
+        raise UnblotError(f"{str(path)!r} is no page of unblot; choose another name, or remove it")
 
 
 def shortened(names: Iterable[str]) -> str:

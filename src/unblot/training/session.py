@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unblot.errors import typed
 from unblot.runs.adapter import save_adapter
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import write_run_config
@@ -35,7 +36,7 @@ def train_to_end(
     if budget_plan is not None:
         keep(folder, budget_plan, trainer, controller.used())
     if not finished:
-        monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {folder}")
+        monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {typed(folder)}")
     run = load(folder, train.device)
     if run.config.adapter is not None and trainer.group.is_main_process:
         monitor.note(f"adapter: {save_adapter(run)}")

@@ -176,6 +176,8 @@ def test_whether_more_time_helps_follows_from_the_held_out_loss(tmp_path):
     gaining = measured(np.arange(1, 31) ** -0.3, np.arange(1, 31) ** -0.3)
     assert more_time(gaining + last, tmp_path).startswith("would help")
     assert "--steps 5980" in more_time(gaining + last, tmp_path)
+    rising = np.concatenate([np.arange(1, 26) ** -0.3, [0.3808, 0.381, 0.3812, 0.3814, 0.3816]])  # from 0.3807
+    assert more_time(measured(rising, rising) + last, tmp_path).startswith("would gain little: about 0.0%")
     resting = measured([0.4] * 30, [0.4] * 30)
     assert more_time(resting + last, tmp_path).startswith("would gain little")
     overfit = measured(np.concatenate([falling(15, 0.4), 0.45 + 0.01 * np.arange(15)]), falling(30, 0.1))

@@ -89,8 +89,8 @@ def claim(job: Job, spec: str) -> None:
     try:
         there = json.loads(path.read_text())
     except FileNotFoundError:
-        if (job.folder / INDEX).exists() or any(job.folder.glob("*.npy")):
-            raise UnblotError(f"{str(job.folder)!r} holds other files of these names; choose an empty folder") from None
+        if any(not path.name.startswith(".") for path in job.folder.iterdir()):  # as data it would be the shards alone
+            raise UnblotError(f"{str(job.folder)!r} holds files that are no shards; choose an empty folder") from None
         write_text(path, json.dumps(about, indent=1) + "\n")
         return
     except ValueError:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unblot.config.schema import RunConfig
-from unblot.errors import arg
+from unblot.errors import arg, typed
 from unblot.runs.folder import BEST
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind
 from unblot.training.diagnostics.rules import turned
@@ -49,7 +49,7 @@ def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Ses
     if of_kind(lines, HELD_OUT):
         found.append(f"loss      {losses(lines)}")
     planned, actual = session.planned_step_seconds, session.step_seconds
-    if planned and actual > SLOWER * planned:
+    if planned and actual > SLOWER * planned and not session.stopped:
         found.append(
             f"machine   {actual / planned:.1f} times slower than planned ({actual:.3g} s a step, {planned:.3g} s in "
             "the trial steps), so the run took fewer steps; other work may have run at the same time"
@@ -81,9 +81,9 @@ def more_time(lines: Sequence[Line], folder: Path, budget: str = "") -> str:
             "would not help: the model is learning its pictures by heart. Its loss on pictures that it was not trained "
             f"on (held-out) was least at step {turn.best_step}, {turn.best:.4g}, and is {turn.now:.4g} now; more "
             f"pictures or {arg('augment', 'non_leaking')} would help. The best weights are kept; sample from them "
-            f"with: unblot sample {folder / BEST}"
+            f"with: unblot sample {typed(folder / BEST)}"
         )
-    command = f"unblot train --resume {folder} " + (f"--budget +{budget}" if budget else f"--steps {2 * steps}")
+    command = f"unblot train --resume {typed(folder)} " + (f"--budget +{budget}" if budget else f"--steps {2 * steps}")
     gain = gain_of_twice(lines)
     if gain is None:
         measured = of_kind(lines, HELD_OUT)
@@ -109,6 +109,8 @@ def gain_of_twice(lines: Sequence[Line]) -> float | None:
     known = [(step, loss) for step, loss in known if step >= (1 - LAST) * known[-1][0]]
     if len(known) < 3:
         return None
+    if known[-1][1] > min(loss for _, loss in known):  # it has begun to rise, which a straight line would not see
+        return 0.0
     step, loss = np.log(np.array(known, float)).T
     slope = np.polyfit(step, loss, 1)[0]
     return 1 - math.exp(float(slope) * math.log(2))
