@@ -13,7 +13,7 @@ import numpy as np
 from unblot.data.cache.build import spec_of
 from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers.listing import Listing
-from unblot.data.shards.index import INDEX, JOB, VERSION
+from unblot.data.shards.index import JOB, VERSION
 from unblot.errors import UnblotError, arg, printable
 from unblot.process.randomness import epoch_order
 from unblot.system.files import write_text
