@@ -195,10 +195,10 @@ def test_hidden_pixels_change_nothing_though_an_encoder_looks_at_all(run):
     assert (inpaint(run, known, unknown, n=1, steps=2).array != results[0])[..., 9, 10:].any()
 
 
-def test_a_latent_is_known_where_all_of_its_pixels_and_its_neighbours_are(run):
+def test_a_latent_is_known_where_all_of_its_pixels_are(run):
     known = torch.ones(1, 1, 10, 12, dtype=torch.bool)
-    known[..., 8, 9] = False
-    assert (~known_x0(run, known)).nonzero().tolist() == [[0, 0, y, x] for y in (1, 2) for x in (1, 2)]
+    known[..., 3, 4] = False
+    assert (~known_x0(run, known)).nonzero().tolist() == [[0, 0, 0, 1]]
 
 
 def test_other_edits_work_or_are_refused_with_the_reason(run):

@@ -269,15 +269,15 @@ def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True, unknown: n
 def known_x0(run: Run, known: Tensor) -> Tensor:
     """Which values of x0 (P, 1, h, w) are known, where these pixels (P, 1, H, W) are.
 
-    Of latents those all of whose own pixels and all of whose neighbours' are known, lest what fills the others shines
-    through. The pixels outside of the picture, up to a whole latent, are known.
+    Of latents those all of whose own pixels are known. The pixels outside of the picture, up to a whole latent, are
+    known.
     """
     if run.config.latent is None:
         return known
     factor = run.config.latent.latent_factor
     bottom, right = -known.shape[2] % factor, -known.shape[3] % factor
     unknown = F.pad((~known).float(), (0, right, 0, bottom))
-    return F.max_pool2d(F.max_pool2d(unknown, factor), 3, stride=1, padding=1) == 0
+    return F.max_pool2d(unknown, factor) == 0
 
 
 def _check_finite(pictures: np.ndarray) -> None:
