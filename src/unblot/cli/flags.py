@@ -12,6 +12,7 @@ from unblot.config.tables import help_of, names, with_options
 from unblot.errors import flag
 
 DATA = f"a folder, archive or array file of pictures, shards, or built-in data: {names('BUILT_IN')}"
+OVERWRITE = "replace the run in --out and its samples; files that unblot did not write stay"
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what a shell completes a path with
 
 

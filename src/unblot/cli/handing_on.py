@@ -3,7 +3,7 @@
 from typing import Any
 
 from unblot.cli.commands import say
-from unblot.cli.flags import Command, add_flags, add_path, add_run
+from unblot.cli.flags import OVERWRITE, Command, add_flags, add_path, add_run
 from unblot.config.card import CardConfig
 from unblot.config.export import ExportConfig, ImportConfig
 from unblot.config.serving import ServeConfig
@@ -111,9 +111,5 @@ def add_commands(command: Command) -> None:
     taken = command("import", "make a run of a model of diffusers or another trainer", import_command, usage)
     add_path(taken, "source", metavar="FOLDER|FILE", help="a pipeline or a UNet2DModel, or a checkpoint")
     add_path(taken, "--out", metavar="RUN", help="run folder (default: a new one in runs/)")
-    taken.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the run in --out and its samples; files that unblot did not write stay",
-    )
+    taken.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     add_flags(taken, ImportConfig)

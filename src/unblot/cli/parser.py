@@ -13,6 +13,7 @@ from unblot.cli import commands as does
 from unblot.cli import drawing, handing_on, packing
 from unblot.cli.flags import (
     DATA,
+    OVERWRITE,
     Command,
     Help,
     Parser,
@@ -99,11 +100,7 @@ def _training(command: Command) -> None:
         help="with --resume: where the data is now, if it was moved",
     )
     train.add_argument("--dry-run", action="store_true", help="print every choice and what decides it; train nothing")
-    train.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the run in --out and its samples; files that unblot did not write stay",
-    )
+    train.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     train.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(train, DataConfig, skip=["data"])
     add_flags(train, TransferConfig)
@@ -125,11 +122,7 @@ def _training(command: Command) -> None:
     add_run(distill)
     add_path(distill, "--data", type=str, metavar="PATH", help="where the training data is now, if it was moved")
     add_path(distill, "--out", metavar="RUN", help="run folder (default: a new one beside RUN)")
-    distill.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the run in --out and its samples; files that unblot did not write stay",
-    )
+    distill.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     distill.add_argument("--quiet", action="store_true", help="show nothing while training")
     add_flags(distill, DistillConfig, skip=["teacher", "sha256"])
     add_flags(distill, TrainConfig, skip=["budget"], groups=["optimisation", "run"])

@@ -128,13 +128,7 @@ def _data(run: Run) -> Rows:
     data, source = run.config.data, run.config.source
     classes = ", ".join(map(plain, data.classes[:CLASSES])) + (", …" if len(data.classes) > CLASSES else "")
     known = bool(data.fingerprint)
-    count = (
-        f"{data.count:,}; others were held out"
-        if known and source.held_out
-        else f"{data.count:,}"
-        if known
-        else UNKNOWN
-    )
+    count = f"{data.count:,}{'; others were held out' if source.held_out else ''}" if known else UNKNOWN
     return [
         ("name", plain(data.name)),
         (f"training {data.kind}", count),

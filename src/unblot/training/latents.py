@@ -43,7 +43,7 @@ def first_stage(
     also where the machine gets slower or faster. choices: those of the run, by default as kept when it was stopped.
     """
     assert config.latent is not None
-    latent, device = config.latent, available_device(config.train.device)
+    device = available_device(config.train.device)
     known = kept_about(folder).get("choices") if choices is None else choices
     budget, used, start = controller.budget, controller.used(), time.monotonic()  # a clock that all read together
 
@@ -61,8 +61,8 @@ def first_stage(
         return str(trained_autoencoder(folder, planned, dataset, device, note, share, about)[1])
 
     steps = int(decided(join_group(), trained))
-    config = replace(config, latent=replace(latent, latent_steps=steps))
-    return steps, with_latents(dataset, trained_autoencoder(folder, config, dataset, device, note)[0])
+    autoencoder, _ = trained_autoencoder(folder, of_steps(config, steps), dataset, device, note)
+    return steps, with_latents(dataset, autoencoder)
 
 
 def used_before(folder: Path, state: Mapping[str, Any]) -> float:
@@ -101,4 +101,4 @@ def with_first_stage(
     data = config.data
     if config.train.spectrum == "data" and not data.latent_spectrum:  # it was stopped before there were latents
         data = replace(data, latent_spectrum=latent_spectrum(dataset))
-    return replace(config, data=data, latent=replace(config.latent, latent_steps=steps)), dataset
+    return of_steps(replace(config, data=data), steps), dataset
