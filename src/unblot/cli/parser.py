@@ -27,9 +27,10 @@ from unblot.cli.flags import (
 )
 from unblot.cli.scaling import plan_command
 from unblot.config.edits import EDITS
+from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
-from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
+from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
 from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from unblot.errors import UnblotError, arg
 
 # Purposes: streams of different purposes are independent, whatever the other numbers are.
-PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT, WINDOW = 1, 2, 3, 4, 5, 7, 8
+PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT, WINDOW, ADVERSARIAL = 1, 2, 3, 4, 5, 7, 8, 9
 
 
 def generator(seed: int, *path: int) -> torch.Generator:

@@ -74,11 +74,14 @@ def _check_labels(path: str, mine: RunConfig, other: RunConfig) -> None:
 
 
 def _check_autoencoder(path: str, mine: Autoencoder | None, other: Autoencoder | None) -> None:
-    """Raises UnblotError unless both models learned pixels, or latents of one autoencoder."""
+    """Raises UnblotError unless both models learned pixels, or latents of one encoder; decoders may be fine-tuned."""
     if mine is None and other is None:
         return
     if mine is not None and other is not None:
-        weights, others = ({n: w.cpu() for n, w in network.state_dict().items()} for network in (mine, other))
+        weights, others = (
+            {n: w.cpu() for n, w in network.state_dict().items() if not n.startswith("decoder.")}
+            for network in (mine, other)
+        )
         if weights.keys() == others.keys() and all(torch.equal(w, others[name]) for name, w in weights.items()):
             return
     raise UnblotError(

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from unblot.config.edits import EDITS
+from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
 from unblot.config.sampling import EditConfig, SampleConfig
-from unblot.config.schema import DataConfig, DistillConfig, LatentConfig, TrainConfig
+from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
 from unblot.config.tables import DECIDED, entries, help_of, names
 from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, flag

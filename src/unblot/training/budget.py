@@ -24,6 +24,7 @@ from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
 from unblot.system.files import write_json
+from unblot.training.adversarial import KIND, reserved_seconds
 from unblot.training.budget_controller import BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.plan import plan_run
@@ -57,7 +58,12 @@ class Trial(NamedTuple):
         """Seconds of each kind of overhead."""
         train, data = self.config.train, self.config.seen
         passes = 2 * pictures_a_side(train, data) / (PASSES * train.batch_size)  # in steps, held-out and training
-        return {"previews": self.preview, "checkpoints": self.checkpoint, "measurements": passes * self.step_seconds}
+        return {
+            "previews": self.preview,
+            "checkpoints": self.checkpoint,
+            "measurements": passes * self.step_seconds,
+            KIND: reserved_seconds(self.config),
+        }
 
     def steps_in(self, seconds: float) -> int:
         """The number of steps that fit into this time."""
@@ -195,7 +201,7 @@ def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) ->
         passes=steps * train.batch_size / config.data.count,
         pictures_per_second=train.batch_size / trial.step_seconds,
         memory=trial.memory,
-        overhead_share=min(1.0, _overhead(trial, first) / max(left, 1e-9)),
+        overhead_share=min(1.0, (_overhead(trial, first) - trial.overhead[KIND]) / max(left, 1e-9)),
         step_seconds=trial.step_seconds,
         trial_steps=trial.steps,
         ends=(datetime.now() + timedelta(seconds=left)).isoformat(timespec="seconds"),

@@ -75,6 +75,11 @@ class BudgetController:
             seconds["measurements"] = min(seconds["measurements"], MEASURING * self.budget)
         return sum(seconds.values())
 
+    def seconds_for(self, kind: str, train: TrainConfig) -> float:
+        """Seconds that are left, after the last step, for one kind of overhead beside the others; with a budget."""
+        assert self.budget is not None
+        return self.budget - self.used() - self.overhead_seconds(train, train.steps) + self._duration(kind)
+
     def wanted_steps(self, train: TrainConfig, step: int) -> int | None:
         """The number of steps in all that fills the budget; None where the present number is close enough.
 
@@ -120,11 +125,14 @@ class BudgetController:
 
 
 def occasions(train: TrainConfig, step: int) -> dict[str, int]:
-    """How often each kind of overhead comes after `step`; each comes at the end too."""
+    """How often each kind of overhead comes after `step`; each comes at the end too.
+
+    Fine-tuning, which only runs in latents have, takes no time elsewhere.
+    """
     every = {
         "previews": train.preview_every,
         "checkpoints": train.checkpoint_every,
         "measurements": train.held_out_every or 0,
     }
     last = max(step, train.steps - 1)
-    return {kind: last // n - step // n + 1 if n else 0 for kind, n in every.items()}
+    return {kind: last // n - step // n + 1 if n else 0 for kind, n in every.items()} | {"fine-tuning": 1}

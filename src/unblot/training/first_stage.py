@@ -62,8 +62,7 @@ def reconstruction_errors(autoencoder: Autoencoder, x: Tensor, noise: Tensor) ->
     raw = autoencoder.raw(x)
     z = (raw - raw.mean((0, 2, 3), keepdim=True)) / (raw.std((0, 2, 3), keepdim=True) + 1e-5)
     y = autoencoder.decode(z + noise, *x.shape[2:])
-    edges = [(y - x).diff(dim=axis).abs().mean() for axis in (2, 3) if x.shape[axis] > 1]
-    return (y - x).abs().mean(), sum(edges, x.new_zeros(())) / max(1, len(edges)), detail_error(x, y)
+    return *_value_errors(x, y), detail_error(x, y)
 
 
 def losses(autoencoder: Autoencoder, x: Tensor, noise: Tensor, progress: float) -> tuple[Tensor, Tensor]:
@@ -73,6 +72,17 @@ def losses(autoencoder: Autoencoder, x: Tensor, noise: Tensor, progress: float) 
     """
     values, edges, detail = reconstruction_errors(autoencoder, x, noise)
     return values, values + EDGES * edges + DETAIL * progress * detail
+
+
+def error_of(x: Tensor, y: Tensor) -> Tensor:
+    """The error of pictures y (B, C, H, W) that came back for x: of their values, and of the edges between them, ()."""
+    values, edges = _value_errors(x, y)
+    return values + EDGES * edges
+
+
+def _value_errors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    edges = [(y - x).diff(dim=axis).abs().mean() for axis in (2, 3) if x.shape[axis] > 1]
+    return (y - x).abs().mean(), sum(edges, x.new_zeros(())) / max(1, len(edges))
 
 
 def detail_error(x: Tensor, y: Tensor) -> Tensor:

@@ -1,9 +1,6 @@
 """The training loop: it logs and saves a run, goes back to a checkpoint when it has gone wrong, and ends it well."""
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +10,17 @@ from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
 from unblot.system.distributed import sum_over, wait_for_all
-from unblot.system.files import write_json
+from unblot.system.files import under, write_json
+from unblot.system.interrupts import interruptible
 from unblot.training import checkpoint
+from unblot.training.adversarial import KIND, steps_of
 from unblot.training.averages import posthoc
 from unblot.training.budget_controller import BudgetController
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
+from unblot.training.fine_tuning import fine_tune
 from unblot.training.learning_rate import Switch
 from unblot.training.previews import PREVIEW_STEPS, preview_pictures, preview_prompts
 from unblot.training.trainer import StepResult, Trainer
@@ -46,7 +46,7 @@ def run_training(
         resume = False
     if resume:
         state = loop.go_back()
-        finished = trainer.step >= trainer.config.train.steps and state.get("budget") == controller.budget
+        finished = loop.is_over(state) and loop.fine_tuned == loop.fine_tunes
     else:
         loop.logger.metrics.restart()
     wait_for_all(trainer.group)
@@ -54,15 +54,16 @@ def run_training(
     monitor.begin(trainer.step)
     loop.logger.begin()
     first, since = trainer.step, controller.used()
-    with monitor, _interruptible() as interrupted:
+    with monitor, interruptible() as interrupted:
         if not resume:
             loop.measure()
             loop.save()
         if not finished:
             loop.adjust_steps()
-        while trainer.step < trainer.config.train.steps and not loop.any_process(interrupted()):
+        while trainer.step < trainer.config.train.steps and not any_process(trainer, interrupted()):
             loop.step()
         loop.save()
+        ended = trainer.step >= trainer.config.train.steps and (finished or loop.end(interrupted))
         taken, seconds = trainer.step - first, controller.used() - since  # the clock is read by all processes together
         session = Session(
             seconds,
@@ -70,11 +71,11 @@ def run_training(
             trainer.rate_scale,
             controller.mean_step_seconds(seconds, taken),
             controller.planned_step_seconds,
-            trainer.step if trainer.step < trainer.config.train.steps else 0,
+            0 if ended else trainer.step,
         )
         if trainer.group.is_main_process:
             loop.logger.finish(trainer.config, session, frozen_weights(trainer.denoiser))
-    return trainer.step >= trainer.config.train.steps
+    return ended
 
 
 class Loop:
@@ -87,6 +88,8 @@ class Loop:
         measures = bool(config.train.held_out_every)
         self.held_out = HeldOutLoss(config, trainer.task, trainer.group, trainer.device) if measures else None
         self.identity = checkpoint.run_identity(config)
+        self.fine_tunes = steps_of(config) != 0
+        self.fine_tuned = False
 
     def step(self) -> None:
         """One training step, and what is due after it."""
@@ -105,7 +108,7 @@ class Loop:
                 self.measure()
         steps = trainer.config.train.steps
         last = self.controller.budget is not None and trainer.step == steps
-        if train.preview_every and (last or trainer.step % train.preview_every == 0):
+        if self._is_preview_due() and not (self.fine_tunes and trainer.step == steps):
             with self.controller.overhead("previews"):
                 self.preview()
         if posthoc.due(trainer.step, steps):
@@ -139,6 +142,12 @@ class Loop:
             return bool(train.held_out_every)
         return step % train.held_out_every == 0 and self.controller.may_measure()
 
+    def _is_preview_due(self) -> bool:
+        """Whether to draw a preview after this step; with a budget there is one at the end."""
+        train, step = self.trainer.config.train, self.trainer.step
+        last = self.controller.budget is not None and step == train.steps
+        return bool(train.preview_every) and (last or step % train.preview_every == 0)
+
     def measure(self) -> None:
         """Measures the held-out loss of the averaged weights; all processes come here after the same steps."""
         if self.held_out is not None:
@@ -160,6 +169,21 @@ class Loop:
         self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
         self.monitor.note(f"preview: {path}")
 
+    def end(self, interrupted: Callable[[], bool]) -> bool:
+        """What comes after the last step: fine-tuning of the decoder of a run in latents, a last preview, saving.
+
+        False where it was interrupted; then it is begun again when the run goes on.
+        """
+        if self.fine_tunes:
+            with self.controller.overhead(KIND):
+                self.fine_tuned = fine_tune(self.trainer, self.controller, self.monitor.note, interrupted)
+            if not self.fine_tuned:
+                return False
+            if self._is_preview_due():
+                self.preview()
+            self.save()
+        return True
+
     def save(self) -> None:
         """Saves the averaged model, and a checkpoint that knows how long the metrics were.
 
@@ -177,8 +201,9 @@ class Loop:
         trainer, budget = self.trainer, self.controller.budget
         tensors = trainer.for_main_process(trainer.tensors())
         if trainer.group.is_main_process:
+            frozen = frozen_weights(trainer.denoiser)
             metrics_bytes = self.logger.metrics.flushed()
-            save_model(self.folder / MODEL, trainer.config, averages(tensors) | frozen_weights(trainer.denoiser))
+            save_model(self.folder / MODEL, trainer.config, averages(tensors) | frozen)
             if budget is not None:
                 write_json(self.folder / CONFIG, trainer.config.to_dict())  # with the steps as they are planned now
             state = {
@@ -189,9 +214,11 @@ class Loop:
                 "switch": trainer.switch,
                 "budget": budget,
                 "seconds": used,
+                "fine_tuned": self.fine_tuned,
                 "threads": torch.get_num_threads(),
             }
-            checkpoint.save(self.folder, trainer.step, tensors, state, self.identity)
+            kept = {f"frozen/{name}": weight for name, weight in frozen.items()} if self.fine_tuned else {}
+            checkpoint.save(self.folder, trainer.step, tensors | kept, state, self.identity)
         wait_for_all(trainer.group)
 
     def go_back(self) -> dict[str, Any]:
@@ -218,6 +245,9 @@ class Loop:
         if not trainer.config.train.budget and wanted != trainer.config.train.steps:
             trainer.change_steps(wanted)
         self.monitor.change_steps(trainer.config.train.steps)
+        self.fine_tuned = self.is_over(state) and bool(state.get("fine_tuned"))
+        if self.fine_tuned:  # a run that takes more steps has its decoder fine-tuned at their end
+            trainer.denoiser.load_state_dict(under("frozen/", tensors), strict=False)
         if missing := self.logger.metrics.go_back(state["metrics_bytes"]):
             note(f"note: {missing} in {self.logger.metrics.path}")
         threads = torch.get_num_threads()
@@ -227,6 +257,10 @@ class Loop:
                 "the last bit as with the same number (OMP_NUM_THREADS)"
             )
         return state
+
+    def is_over(self, state: dict[str, Any]) -> bool:
+        """Whether a checkpoint with this state, which the run is at, has all steps that it is to take."""
+        return self.trainer.step >= self.trainer.config.train.steps and state.get("budget") == self.controller.budget
 
     def recover(self, reason: str) -> None:
         """Goes back to the newest checkpoint with half the learning rate. Raises UnblotError after a few times."""
@@ -242,32 +276,13 @@ class Loop:
         self.monitor.go_back(self.trainer.step)
         self.monitor.note(f"{reason}; back to step {self.trainer.step} with learning rate {rate:.2g}")
 
-    def any_process(self, flag: bool) -> bool:
-        """Whether the flag is set in any process, so that all stop after the same step; asked every few steps."""
-        trainer = self.trainer
-        if trainer.group.world == 1:
-            return flag
-        if trainer.step % trainer.config.train.log_every:
-            return False  # asking waits for the device
-        raised = torch.tensor(float(flag), device=trainer.device)
-        sum_over(trainer.group, raised)
-        return bool(raised)
 
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Within it the first Ctrl-C only sets a flag, which the yielded function reads; a second one stops at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag.is_set
-        return
-
-    def on_interrupt(signum: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield flag.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
+def any_process(trainer: Trainer, flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all stop after the same step; asked every few steps."""
+    if trainer.group.world == 1:
+        return flag
+    if trainer.step % trainer.config.train.log_every:
+        return False  # asking waits for the device
+    raised = torch.tensor(float(flag), device=trainer.device)
+    sum_over(trainer.group, raised)
+    return bool(raised)

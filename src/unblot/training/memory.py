@@ -12,6 +12,7 @@ from unblot.runs.folder import build_denoiser
 from unblot.specs import several
 from unblot.system.device import available_device
 from unblot.system.memory import machine_memory
+from unblot.training.adversarial import steps_of
 from unblot.training.counting import kept_bytes, pass_bytes, peak_bytes
 from unblot.training.diagnostics.held_out import held_bytes
 from unblot.training.first_stage import OPTIMIZER, without_values
@@ -65,7 +66,8 @@ def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
     held += held_bytes(train, config.seen) if train.held_out_every else 0
     first, stays = (0, 0) if config.latent is None else first_stage_bytes(config)
     stage = stays + held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
-    return LIBRARIES + max(first, stage + latents_bytes(config))
+    ending = held + first if steps_of(config) != 0 else 0  # its decoder learns again, of about as many pictures
+    return LIBRARIES + max(first, max(stage, ending) + latents_bytes(config))
 
 
 def first_stage_bytes(config: RunConfig, taken: Callable[[int], int] = taken) -> tuple[int, int]:

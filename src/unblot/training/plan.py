@@ -11,9 +11,10 @@ import numpy as np
 
 from unblot._version import __version__
 from unblot.config.durations import budget_of
+from unblot.config.latent import LatentConfig
 from unblot.config.options import check_values
 from unblot.config.presets import PRESETS, resolve
-from unblot.config.schema import DataConfig, DataFacts, LatentConfig, RunConfig, TrainConfig, latent_facts
+from unblot.config.schema import DataConfig, DataFacts, RunConfig, TrainConfig, latent_facts
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.clusters import shares
 from unblot.data.dataset import Dataset

@@ -1,14 +1,19 @@
 """Previews: samples of a run in training, always from the same noise and of the same labels and captions."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from unblot.config.schema import DataFacts
-from unblot.process.randomness import labels_for
+from unblot.data.subset import spread
+from unblot.denoiser import Condition
+from unblot.process.randomness import ADVERSARIAL, generator, labels_for
+from unblot.runs.choosing import TEXT_GUIDANCE
 from unblot.sampling.batched import sample_batches
+from unblot.sampling.guidance import Guidance
 from unblot.text.tokenizer import captions_of
 from unblot.training.trainer import Trainer
 
@@ -29,24 +34,67 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     config = trainer.config
     data, seed = config.data, config.train.seed
     indices = range(preview_count(data))
+    labels = _labels(trainer, seed, indices)
+    condition = trainer.denoiser.condition(labels, preview_prompts(trainer, len(indices)))
+    with trainer.averaged():
+        samples = _samples(trainer, indices, steps, seed, condition)
+        return torch.cat([trainer.denoiser.pictures(x0, data.shape[1:]).cpu() for x0 in samples]), labels
+
+
+def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> torch.Tensor:
+    """Latents that the averaged weights draw, of noise that no call of `sample` begins with, as a person would: of all
+    labels in turns, or of captions of training pictures; (n, c, h, w) on the CPU.
+
+    n: `count`, fewer where it is `stopped`.
+    """
+    config = trainer.config
+    seed = int(generator(config.train.seed, ADVERSARIAL, 0).initial_seed())
+    prompts, guidance = None, None
+    if config.data.text is not None:
+        dataset = trainer.task.batches.dataset
+        prompts = captions_of(dataset.captions, np.resize(spread(dataset.train, count), count).tolist())
+        guidance = Guidance(scale=TEXT_GUIDANCE) if config.train.label_dropout > 0 else None
+    labels, found = _labels(trainer, seed, range(count)), []
+    with trainer.averaged():
+        condition = trainer.denoiser.condition(labels, prompts)
+        for x0 in _samples(trainer, range(count), PREVIEW_STEPS, seed, condition, guidance):
+            found.append(x0.cpu())
+            if stopped():
+                break
+    return torch.cat(found)
+
+
+def _labels(trainer: Trainer, seed: int, indices: Sequence[int]) -> torch.Tensor | None:
+    """The labels of pictures that nobody gave one: classes in turns, clusters as often as they come."""
+    data = trainer.config.data
     unlabelled = trainer.task.batches.dataset.labels is None  # also of an adapter for a run with classes
-    labels = labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
-    prompts = preview_prompts(trainer, len(indices))
+    return labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
+
+
+def _samples(
+    trainer: Trainer,
+    indices: Sequence[int],
+    steps: int,
+    seed: int,
+    condition: Condition,
+    guidance: Guidance | None = None,
+) -> Iterator[torch.Tensor]:
+    """What the weights as they are draw, in batches."""
+    config = trainer.config
     how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # a student samples well only in its own steps
         how = {"spacing": config.train.spacing, "solver": config.train.solver, "steps": config.train.sampling_steps}
-    with trainer.averaged():
-        samples = sample_batches(
-            trainer.denoiser,
-            config.shape,
-            indices,
-            schedule=config.train.schedule,
-            **how,
-            seed=seed,
-            condition=trainer.denoiser.condition(labels, prompts),
-            batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(data.shape))),
-        )
-        return torch.cat([trainer.denoiser.pictures(x0, data.shape[1:]).cpu() for x0 in samples]), labels
+    return sample_batches(
+        trainer.denoiser,
+        config.shape,
+        indices,
+        schedule=config.train.schedule,
+        **how,
+        seed=seed,
+        condition=condition,
+        guidance=guidance,
+        batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(config.data.shape))),
+    )
 
 
 def preview_prompts(trainer: Trainer, count: int) -> list[str] | None:

@@ -1,0 +1,211 @@
+"""The end of a run in latents: its decoder is fine-tuned against a discriminator, for detail as strong as it really is.
+
+A decoder that is trained to bring pictures back answers what it is not sure of with its mean, and latents that the
+model draws leave it less sure than real ones. So what it makes of drawn latents is shown to a discriminator (Goodfellow
+et al. 2014) of small patches (Isola et al. 2017), which sees fine detail alone. The coarse forms of what is drawn must
+stay as they are, and real pictures that are encoded must still come back. The encoder does not change.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unblot.config.durations import parse_budget
+from unblot.config.schema import RunConfig
+from unblot.data.dataset import Dataset
+from unblot.data.subset import spread
+from unblot.latent.latents import build_autoencoder
+from unblot.nn.autoencoder import Autoencoder
+from unblot.process.octaves import FINEST, octave_powers
+from unblot.process.randomness import ADVERSARIAL, generator
+from unblot.training.first_stage import OPTIMIZER, error_of
+from unblot.training.optim import Optimizer
+
+KIND = "fine-tuning"  # of overhead
+SHARE, STEPS = 0.1, 1000  # of a time budget; steps at most without one
+FEWEST, PIXELS = 8, 2**23  # pictures that the model draws for it, at least, and pixels of all of them
+LATENTS = 2  # drawn, and as many of real pictures, in a step: together as many as in a step of the first stage
+CROP, CROPS = 48, 2  # pixels to a side of what the discriminator sees, and how many it sees of each picture
+COARSE = 4  # pixels to a side whose means the discriminator does not see, a multiple of its own folding
+WIDTH = 32  # of the discriminator
+STRENGTH = 0.03  # weight of what the discriminator says, against the error of real pictures that come back
+PENALTY, PENALTY_EVERY = 0.1, 16  # weight of R1 (Mescheder et al. 2018), and the steps between (Karras et al. 2020)
+LEARNING_RATE, WARMUP, DISCRIMINATOR_RATE = 1e-3, 50, 1e-3
+MEASURED, AT_A_TIME = 64, 4  # pictures whose fine detail is measured, where they are not large; and decoded at a time
+
+
+def steps_of(config: RunConfig) -> int | None:
+    """The steps of a run's fine-tuning, 0 for none; None where its budget alone decides."""
+    if config.latent is None or config.distill is not None or min(config.data.shape[1:]) < 2 * COARSE:
+        return 0
+    if config.latent.adversarial_steps is not None:
+        return config.latent.adversarial_steps
+    return None if config.train.budget else min(STEPS, config.train.steps)
+
+
+def at_most(config: RunConfig, count: int) -> int:
+    """`count` pictures, or fewer where they are large."""
+    return min(count, max(FEWEST, PIXELS // math.prod(config.data.shape[1:])))
+
+
+def reserved_seconds(config: RunConfig) -> float:
+    """The part of a run's budget that is kept for fine-tuning."""
+    budget, _ = parse_budget(config.train.budget) if config.train.budget else (0.0, False)
+    return 0.0 if steps_of(config) == 0 else SHARE * budget
+
+
+class Detail(NamedTuple):
+    """What fine-tuning did: its steps, and the power of drawn fine detail over that of real, before and after it."""
+
+    steps: int
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return (
+            f"decoder: fine-tuned against a discriminator in {self.steps} steps; the fine detail of what is drawn has "
+            f"{self.after:.2g} of the power of real pictures, {self.before:.2g} before"
+        )
+
+
+class Discriminator(nn.Sequential):
+    """Says of each place of a picture's detail (B, C, H, W) how real it looks, (B, 1, H/4, W/4), as a logit."""
+
+    def __init__(self, channels: int):
+        layers: list[nn.Module] = []
+        for before, after in ((4 * channels, WIDTH), (4 * WIDTH, 2 * WIDTH)):
+            layers += [nn.PixelUnshuffle(2), nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(after, after if after == WIDTH else 1, 3, padding=1), nn.LeakyReLU(0.2)]
+        super().__init__(*layers[:-1])
+
+
+class FineTuning:
+    """The state of the fine-tuning: the autoencoder, of which the decoder is trained, and the discriminator.
+
+    autoencoder: as the model has it, frozen; it stays as it is. drawn: latents (N, c, h, w) that the model drew.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, autoencoder: Autoencoder, drawn: Tensor):
+        assert config.latent is not None
+        self.dataset, self.drawn, self.device = dataset, drawn, autoencoder.mean.device
+        self.seed, self.noise = config.train.seed, config.latent.latent_noise
+        self.autoencoder = build_autoencoder(config).to(self.device)
+        self.autoencoder.load_state_dict(autoencoder.state_dict())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            critic = Discriminator(config.data.channels)
+        self.critic = critic.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = Optimizer(self.autoencoder.decoder, OPTIMIZER, weight_decay=0.0)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=DISCRIMINATOR_RATE, betas=(0.0, 0.99))
+        self.real = self._pictures(spread(dataset.train, at_most(config, MEASURED)))
+        self.scale = 1 / float(_detail(self.real).std().clamp_min(1e-6))
+        self.forms = torch.cat([_forms(x) for x in self._decoded(autoencoder, drawn)])
+        self.step = 0
+
+    def take_step(self, progress: float) -> None:
+        """One step of both; progress: the share of the fine-tuning that is done, in [0, 1)."""
+        g = generator(self.seed, ADVERSARIAL, self.step)
+        chosen = torch.randint(len(self.dataset.train), (2 * LATENTS,), generator=g)
+        x = self._pictures(self.dataset.train[chosen.numpy()])
+        with torch.no_grad():
+            z = self.autoencoder.encode(x[:LATENTS])
+        noise = torch.randn(z.shape, generator=g).to(self.device)
+        which = torch.randint(len(self.drawn), (LATENTS,), generator=g)
+        drawn, forms = self.drawn[which].to(self.device), self.forms[which.to(self.device)]
+        both = self.autoencoder.decode(torch.cat([z + self.noise * noise, drawn]), *x.shape[2:])
+        back, made = both[:LATENTS], both[LATENTS:]
+        seen = self._seen(made, g)
+        self._teach(self._seen(x, g), seen.detach())
+        fooled = F.softplus(-self.critic.requires_grad_(False)(seen)).mean()
+        loss = error_of(x[:LATENTS], back) + (_forms(made) - forms).abs().mean() + STRENGTH * fooled
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
+        rate = min(1.0, (self.step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * progress))
+        self.optimizer.step(LEARNING_RATE * rate, torch.zeros((), device=self.device))
+        self.step += 1
+
+    def _teach(self, real: Tensor, drawn: Tensor) -> None:
+        """One step of the discriminator: real detail and drawn, each (n, C, h, w)."""
+        self.critic.requires_grad_(True)
+        said = self.critic(real.requires_grad_(True))
+        loss = F.softplus(-said).mean() + F.softplus(self.critic(drawn)).mean()
+        if self.step % PENALTY_EVERY == 0:
+            (slope,) = torch.autograd.grad(said.sum(), real, create_graph=True)
+            places = said.shape[2] * said.shape[3]
+            loss = loss + PENALTY_EVERY * PENALTY / 2 * slope.square().sum((1, 2, 3)).mean() / places
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+
+    def _seen(self, x: Tensor, g: torch.Generator) -> Tensor:
+        """The detail of crops of the pictures (B, C, H, W), each at places of its own, at standard deviation 1."""
+        height, width = (min(CROP, n // COARSE * COARSE) for n in x.shape[2:])
+        parts = []
+        for picture in x.repeat_interleave(CROPS, 0):
+            top, left = (
+                COARSE * int(torch.randint((n - crop) // COARSE + 1, (), generator=g))
+                for n, crop in zip(x.shape[2:], (height, width), strict=True)
+            )
+            parts.append(picture[:, top : top + height, left : left + width])
+        return self.scale * _detail(torch.stack(parts)).contiguous(memory_format=torch.channels_last)
+
+    def _pictures(self, indices: object) -> Tensor:
+        return self.dataset.batch(indices)[0].to(self.device)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def strengths(self, autoencoder: Autoencoder) -> Tensor:
+        """The power of what this autoencoder makes of drawn latents over that of real pictures by octave, (K,)."""
+        drawn = self._decoded(autoencoder, self.drawn[: len(self.real)])
+        powers = (_powers(pictures) for pictures in (drawn, self.real.split(AT_A_TIME)))
+        made, real = (power.clamp_min(1e-12) for power in powers)
+        return made / real
+
+    @torch.no_grad()
+    def _decoded(self, autoencoder: Autoencoder, drawn: Tensor) -> Iterator[Tensor]:
+        for z in drawn.split(AT_A_TIME):
+            yield autoencoder.decode(z.to(self.device), *self.real.shape[2:])
+
+
+def fine_tuned(
+    tuning: FineTuning, frozen: Autoencoder, progress: Callable[[int], float], stopped: Callable[[], bool]
+) -> Detail | None:
+    """Fine-tunes until `progress` of its steps is 1, and puts the decoder into the model's autoencoder `frozen`.
+
+    Only where the power of what is drawn is nearer to that of real pictures afterwards, over all octaves. None, without
+    a change, where it was `stopped` before.
+    """
+    before = tuning.strengths(frozen)
+    while (done := progress(tuning.step)) < 1:
+        if stopped():
+            return None
+        tuning.take_step(done)
+    after = tuning.strengths(tuning.autoencoder)
+    if is_nearer(after, before):
+        frozen.load_state_dict(tuning.autoencoder.state_dict())
+    else:
+        after = before
+    return Detail(tuning.step, float(before[:FINEST].mean()), float(after[:FINEST].mean()))
+
+
+def is_nearer(after: Tensor, before: Tensor) -> bool:
+    """Whether ratios (K,) are nearer to 1 than others; False where they are not finite."""
+    return bool(after.log().abs().mean() < before.log().abs().mean())
+
+
+def _forms(x: Tensor) -> Tensor:
+    """The means of squares of the pictures (B, C, H, W)."""
+    return F.avg_pool2d(x, COARSE, ceil_mode=True)
+
+
+def _detail(x: Tensor) -> Tensor:
+    """The pictures (B, C, H, W) without their coarse forms."""
+    return x - F.interpolate(_forms(x), x.shape[2:], mode="bilinear")
+
+
+def _powers(pictures: Iterable[Tensor]) -> Tensor:
+    """Mean power by octave, (K,), of pictures in batches."""
+    return torch.cat([octave_powers(x.cpu()) for x in pictures]).mean(0)

@@ -1,0 +1,61 @@
+"""After the last step of a run in latents: its decoder is fine-tuned on what the model draws, for as long as it may."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from unblot.config.schema import RunConfig
+from unblot.system.turns import decided
+from unblot.training.adversarial import KIND, FineTuning, at_most, fine_tuned, steps_of
+from unblot.training.budget_controller import BudgetController
+from unblot.training.previews import drawn_latents
+from unblot.training.trainer import Trainer
+
+DRAWN, DRAWING = 256, 0.25  # latents that the model draws, and the share of the time in which no more are begun
+
+
+class Pace:
+    """When fine-tuning is over: after its steps, and with a budget in the time that is left.
+
+    All processes make one together. clock: of this process alone.
+    """
+
+    def __init__(self, config: RunConfig, controller: BudgetController, clock: Callable[[], float] = time.monotonic):
+        self.steps, self.clock, self.start = steps_of(config), clock, clock()
+        left = math.inf if controller.budget is None else controller.seconds_for(KIND, config.train)
+        self.seconds = max(1e-9, left)
+
+    def progress(self, step: int) -> float:
+        """The share that is done after this step of the fine-tuning; 1 and more at its end."""
+        used = (self.clock() - self.start) / self.seconds
+        return used if self.steps is None else max(used, step / self.steps)
+
+    def late(self) -> bool:
+        """Whether drawing has taken as much of the time as it may."""
+        return self.clock() - self.start > DRAWING * self.seconds
+
+
+def fine_tune(
+    trainer: Trainer, controller: BudgetController, note: Callable[[str], None], interrupted: Callable[[], bool]
+) -> bool:
+    """Fine-tunes the decoder of the trainer's model, and notes what that did. False where it was interrupted.
+
+    The main process does it, and the others wait.
+    """
+    config, model, group = trainer.config, trainer.denoiser.autoencoder, trainer.group
+    assert model is not None
+    pace, drawn = Pace(config, controller), torch.empty(0)
+    if group.is_main_process or trainer.sharded:  # sampling a sharded network needs all processes
+        drawn = drawn_latents(
+            trainer, at_most(config, DRAWN), lambda: not trainer.sharded and (pace.late() or interrupted())
+        )
+
+    def work() -> str:
+        tuning = FineTuning(config, trainer.task.batches.dataset, model, drawn)
+        detail = fine_tuned(tuning, model, pace.progress, interrupted)
+        note("decoder: fine-tuning was stopped" if detail is None else str(detail))
+        return "" if detail is None else "done"
+
+    return bool(decided(group, work))
