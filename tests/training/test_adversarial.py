@@ -99,7 +99,7 @@ def decoders_differ(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # --- the discriminator, and the law of fine-tuning
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 48, 48), (4, 12, 40)])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 48, 48), (4, 16, 40)])
 def test_the_discriminator_says_something_of_each_square_of_four_pixels(shape):
     channels, height, width = shape
     assert Discriminator(channels)(torch.randn(2, *shape)).shape == (2, 1, height // 4, width // 4)
@@ -177,7 +177,7 @@ def test_steps_are_those_given_or_of_the_run_or_decided_by_its_budget(pictures, 
 
 
 def test_pictures_without_room_for_detail_are_not_fine_tuned(tmp_path):
-    np.save(tmp_path / "low.npy", np.random.default_rng(0).integers(0, 255, (30, 6, 40, 3), np.uint8))
+    np.save(tmp_path / "low.npy", np.random.default_rng(0).integers(0, 255, (30, 12, 40, 3), np.uint8))
     config = unblot.plan(tmp_path / "low.npy", quiet=True, **{**CHOICES, "latent_factor": 2})
     assert steps_of(config) == 0
 
