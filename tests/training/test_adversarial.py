@@ -20,7 +20,7 @@ from unblot.runs.folder import MODEL, load_model
 from unblot.system.files import read_tensors, under
 from unblot.training import adversarial
 from unblot.training.adversarial import Detail, Discriminator, FineTuning, fine_tuned, reserved_seconds, steps_of
-from unblot.training.budget_controller import BudgetController
+from unblot.training.budget_controller import FINE_TUNING, BudgetController
 from unblot.training.fine_tuning import Pace
 from unblot.training.first_stage import FILE, FirstStage
 from unblot.training.loop import Loop
@@ -186,7 +186,7 @@ def test_with_a_budget_it_fills_the_time_that_is_left(pictures):
     config = unblot.plan(pictures, quiet=True, latent=True, budget="100s", batch_size=8)
     now = 0.0
     controller = BudgetController(100, clock=lambda: now)
-    controller.expected = {"checkpoints": 4.0, adversarial.KIND: 10.0}
+    controller.expected = {"checkpoints": 4.0, FINE_TUNING: 10.0}
     now = 86.0
     pace = Pace(config, controller, controller.clock)
     now = 91.0

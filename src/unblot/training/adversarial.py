@@ -25,7 +25,6 @@ from unblot.process.randomness import ADVERSARIAL, generator
 from unblot.training.first_stage import OPTIMIZER, error_of
 from unblot.training.optim import Optimizer
 
-KIND = "fine-tuning"  # of overhead
 SHARE, STEPS = 0.1, 1000  # of a time budget; steps at most without one
 FEWEST, PIXELS = 8, 2**23  # pictures that the model draws for it, at least, and pixels of all of them
 LATENTS = 2  # drawn, and as many of real pictures, in a step: together as many as in a step of the first stage

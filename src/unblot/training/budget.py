@@ -24,8 +24,8 @@ from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
 from unblot.system.files import write_json
-from unblot.training.adversarial import KIND, reserved_seconds
-from unblot.training.budget_controller import BudgetController, occasions
+from unblot.training.adversarial import reserved_seconds
+from unblot.training.budget_controller import FINE_TUNING, BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.plan import plan_run
 from unblot.training.previews import PREVIEW_STEPS, preview_pictures
@@ -62,7 +62,7 @@ class Trial(NamedTuple):
             "previews": self.preview,
             "checkpoints": self.checkpoint,
             "measurements": passes * self.step_seconds,
-            KIND: reserved_seconds(self.config),
+            FINE_TUNING: reserved_seconds(self.config),
         }
 
     def steps_in(self, seconds: float) -> int:
@@ -201,7 +201,7 @@ def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) ->
         passes=steps * train.batch_size / config.data.count,
         pictures_per_second=train.batch_size / trial.step_seconds,
         memory=trial.memory,
-        overhead_share=min(1.0, (_overhead(trial, first) - trial.overhead[KIND]) / max(left, 1e-9)),
+        overhead_share=min(1.0, (_overhead(trial, first) - trial.overhead[FINE_TUNING]) / max(left, 1e-9)),
         step_seconds=trial.step_seconds,
         trial_steps=trial.steps,
         ends=(datetime.now() + timedelta(seconds=left)).isoformat(timespec="seconds"),

@@ -17,6 +17,7 @@ TOLERANCE = 0.01  # share of the budget by which the predicted end may be off be
 FINE = 0.002  # share of the budget between two measurements of the speed, at least
 TAIL = 0.01  # steps left at least, as a share of those taken, so that a late run still decays to its end
 MEASURING = 0.03  # share of the time used that measurements of the held-out loss may take, twice what is planned
+FINE_TUNING = "fine-tuning"  # of a decoder, a kind of overhead
 RECENT = 3  # previews or checkpoints whose mean duration predicts the next
 
 
@@ -135,4 +136,4 @@ def occasions(train: TrainConfig, step: int) -> dict[str, int]:
         "measurements": train.held_out_every or 0,
     }
     last = max(step, train.steps - 1)
-    return {kind: last // n - step // n + 1 if n else 0 for kind, n in every.items()} | {"fine-tuning": 1}
+    return {kind: last // n - step // n + 1 if n else 0 for kind, n in every.items()} | {FINE_TUNING: 1}

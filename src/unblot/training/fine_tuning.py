@@ -8,8 +8,8 @@ import torch
 
 from unblot.config.schema import RunConfig
 from unblot.system.turns import decided
-from unblot.training.adversarial import KIND, FineTuning, at_most, fine_tuned, steps_of
-from unblot.training.budget_controller import BudgetController
+from unblot.training.adversarial import FineTuning, at_most, fine_tuned, steps_of
+from unblot.training.budget_controller import FINE_TUNING, BudgetController
 from unblot.training.previews import drawn_latents
 from unblot.training.trainer import Trainer
 
@@ -24,7 +24,7 @@ class Pace:
 
     def __init__(self, config: RunConfig, controller: BudgetController, clock: Callable[[], float] = time.monotonic):
         self.steps, self.clock, self.start = steps_of(config), clock, clock()
-        left = math.inf if controller.budget is None else controller.seconds_for(KIND, config.train)
+        left = math.inf if controller.budget is None else controller.seconds_for(FINE_TUNING, config.train)
         self.seconds = max(1e-9, left)
 
     def progress(self, step: int) -> float:

@@ -13,9 +13,9 @@ from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import under, write_json
 from unblot.system.interrupts import interruptible
 from unblot.training import checkpoint
-from unblot.training.adversarial import KIND, steps_of
+from unblot.training.adversarial import steps_of
 from unblot.training.averages import posthoc
-from unblot.training.budget_controller import BudgetController
+from unblot.training.budget_controller import FINE_TUNING, BudgetController
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
@@ -175,7 +175,7 @@ class Loop:
         False where it was interrupted; then it is begun again when the run goes on.
         """
         if self.fine_tunes:
-            with self.controller.overhead(KIND):
+            with self.controller.overhead(FINE_TUNING):
                 self.fine_tuned = fine_tune(self.trainer, self.controller, self.monitor.note, interrupted)
             if not self.fine_tuned:
                 return False
