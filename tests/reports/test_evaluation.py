@@ -117,6 +117,14 @@ def test_grainy_and_smooth_samples_are_called_so(honest) -> None:
     assert "times the power" not in summary(report)
 
 
+def test_samples_of_nothing_but_noise_are_not_called_half_good(honest) -> None:
+    report = honest[1]
+    octaves = [{**octave, "ratio": 250.0} for octave in report["spectrum"]["octaves"]]
+    found = verdicts({**report, "spectrum": {"octaves": octaves, "texture": "grainy"}})["good"]
+    assert found["level"] == "bad"
+    assert "250 times the power" in found["text"]
+
+
 def test_the_page_loads_nothing_from_elsewhere_and_says_everything(honest, data: Dataset) -> None:
     folder, report = honest
     text = (folder / "report" / "report.html").read_text(encoding="utf-8")

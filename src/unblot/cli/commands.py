@@ -6,6 +6,7 @@ The docstring of each is the text of its `--help`. Heavy imports stand inside, s
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from unblot.errors import UnblotError, escaped, flag, typed
@@ -49,7 +50,7 @@ def train_command(args: dict[str, Any]) -> None:
                 "--data may change)"
             )
         run = api.resume(resumed, data=moved, **{k: v for k, v in args.items() if k in GOING_ON})
-    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {typed(run.path)}")
+    say(_next(run.path))
 
 
 def distill_command(args: dict[str, Any]) -> None:
@@ -61,7 +62,13 @@ def distill_command(args: dict[str, Any]) -> None:
     from unblot import api
 
     run = api.distill(args.pop("run"), **args)
-    say(f"look at   {run.path / 'samples'}\nnext      unblot sample {typed(run.path)}")
+    say(_next(run.path))
+
+
+def _next(run: Path) -> str:
+    """What to do after a training, in lines."""
+    shown = f"look at   {run / 'samples'}\n" if any((run / "samples").glob("*.png")) else ""
+    return f"{shown}next      unblot sample {typed(run)}"
 
 
 def doctor_command(args: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ QUESTIONS = {
 }
 CAPTIONS = {"captions": "Does it obey captions?"}  # asked of captioned runs
 
+NOISE = 4.0  # times the power of real fine detail from which on samples are no good, whatever else is right
 ANSWERS = {"good": "yes", "middling": "partly", "bad": "no", "unknown": "unknown"}
 
 TITLES = {"frechet_distance": "Fréchet distance", "frechet_infinity": "Fréchet distance of infinitely many samples"}
@@ -40,8 +41,8 @@ FEW_COPIES = 0.1  # the share of copies that must be ruled out before samples ar
 BY_CLASS = ("class_share_distance", "classes_reached")
 
 TEXTURES = {
-    "grainy": "Samples are grainy: their fine detail has {ratio:.2g} times the power of real pictures.",
-    "smooth": "Samples are too smooth: their fine detail has {ratio:.2g} times the power of real pictures.",
+    "grainy": "Samples are grainy: their fine detail has {ratio} times the power of real pictures.",
+    "smooth": "Samples are too smooth: their fine detail has {ratio} times the power of real pictures.",
 }
 
 Answer = dict[str, str]  # `level` and `text`
@@ -91,13 +92,13 @@ def _answer(level: str, *sentences: str) -> Answer:
 
 def _good(report: dict[str, Any]) -> Answer:
     """Held-out pictures against samples, and the power of fine detail, which features may not see."""
-    texture = _texture(report)
+    texture, level = _texture(report)
     name = "frechet_distance" if find(report, "frechet_distance", "floor") else "kernel_distance"
     called = {"frechet_distance": "Fréchet distance", "kernel_distance": "Kernel distance"}[name]
     found, floor = find(report, name, "held-out"), find(report, name, "floor")
     if found is None or floor is None:
         few = "There are too few samples or held-out pictures to say. The metrics say how many they need."
-        return _answer("middling" if texture else "unknown", texture, few)
+        return _answer(level if texture else "unknown", texture, few)
     text = (
         f"{called} to held-out pictures: {number(found)}; of as many real training pictures: {number(floor)}"
         f" ({found['features']} features)."
@@ -115,20 +116,23 @@ def _good(report: dict[str, Any]) -> Answer:
         apart = apart or precision["high"] < real["low"]
     if not apart and not far:
         same = "The features cannot tell samples from real pictures."
-        return _answer("middling" if texture else "good", texture, same, text)
+        return _answer(level, texture, same, text)
     if precision is not None and real is not None and precision["value"] >= 0.9 * real["value"]:
-        return _answer("middling", texture, "Most samples look real, but as a whole they differ.", text, farther)
+        level = "bad" if level == "bad" else "middling"
+        return _answer(level, texture, "Most samples look real, but as a whole they differ.", text, farther)
     return _answer("bad", texture, "Samples can be told from real pictures.", text, farther)
 
 
-def _texture(report: dict[str, Any]) -> str:
-    """A sentence where fine detail is too strong or too weak, with the ratio that is farthest off; else ""."""
+def _texture(report: dict[str, Any]) -> tuple[str, str]:
+    """A sentence where fine detail is too strong or too weak, with the ratio that is farthest off, else ""; and the
+    best level of an answer that says so."""
     found = report["spectrum"]
     if found is None or found["texture"] == "right":
-        return ""
+        return "", "good"
     ratios = [octave["ratio"] for octave in found["octaves"][:FINEST] if octave["ratio"] is not None]
     ratio = max(ratios) if found["texture"] == "grainy" else min(ratios)
-    return TEXTURES[found["texture"]].format(ratio=ratio)
+    shown = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
+    return TEXTURES[found["texture"]].format(ratio=shown), "bad" if ratio > NOISE else "middling"
 
 
 def _varied(report: dict[str, Any]) -> Answer:

@@ -62,6 +62,8 @@ def label_of(run: RunConfig, config: SampleConfig | EditConfig) -> str | None:
 
 def towards(data: DataFacts) -> str:
     """What guidance leads towards, and how that is given."""
+    if data.text is None and not data.classes:
+        return f"a label or a text, and this run learned neither; leave it out, or give {arg('autoguide')}"
     if data.text is None:
         return f"a label; give one with {arg('label')}"
     if not data.classes:

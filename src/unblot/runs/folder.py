@@ -191,6 +191,9 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
     path = model_file(path)
     weights, header = read_tensors(path)
     if "unblot" not in header:
+        if path.parent.name == SNAPSHOTS and is_run(path.parents[1]):
+            way = f"draw with weights averaged from it by unblot ema {typed(path.parents[1])}"
+            raise UnblotError(f"{str(path)!r} is a snapshot, which is no whole model; {way}")
         raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
     config = parse_stored(header["unblot"], RunConfig, f"the header of {str(path)!r}", OTHER_VERSION)
     if config.code and version_of(config.train.network) != config.code:  # raises where its module may not be imported

@@ -27,6 +27,7 @@ from unblot.runs.run_data import data_of_choices
 from unblot.specs import several
 from unblot.system import sharding
 from unblot.system.loopback import loopback
+from unblot.training.adversarial import SHARE, steps_of
 from unblot.training.batches import RNG_CHUNK
 from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
@@ -224,7 +225,7 @@ def _smooth(config: RunConfig, devices: Devices, parameters: int, n: int) -> flo
 
 
 def hours_needed(found: Forecast) -> float:
-    """Hours of all steps of the run, without previews, measurements and checkpoints."""
+    """Hours of all steps of the run, without previews, measurements, checkpoints, and what comes at the end."""
     return (found.first_steps * found.devices.first + found.config.train.steps * found.wanted.seconds) / 3600
 
 
@@ -233,4 +234,5 @@ def steps_within(found: Forecast, hours: float) -> tuple[int, int]:
     latent, each, first = found.config.latent, found.devices.first, 0
     if latent is not None:
         first = latent.latent_steps or steps_in(3600 * hours, each)
-    return first, max(0, math.floor((3600 * hours - first * each) / found.wanted.seconds))
+    left = 3600 * hours * (1 - SHARE if steps_of(found.config) else 1) - first * each
+    return first, max(0, math.floor(left / found.wanted.seconds))

@@ -42,7 +42,8 @@ def run_training(
         checkpoint.remove_unfinished(folder)
     finished = False
     if resume and not checkpoint.steps_saved(folder):
-        monitor.note("note: the run was stopped before its first checkpoint; it starts again from the beginning")
+        where = "from the beginning" if trainer.config.latent is None else "after its first stage"
+        monitor.note(f"note: the run was stopped before its first checkpoint; it starts again {where}")
         resume = False
     if resume:
         state = loop.go_back()

@@ -176,10 +176,15 @@ def fine_detail(lines: Sequence[Line]) -> str | None:
         average = f"a shorter average ({arg('ema', 'power:std=0.02')})"
         way_out = f"{average}, a larger {arg('network')}, or in latents less {arg('latent_noise')}"
     return (
-        f"{'grainy' if grainy else 'too smooth'}: details of {2 ** (k + 1)} to {2 ** (k + 2)} pixels have {ratio:.2g} "
-        f"times as much power in previews as in training pictures (sets of as many real ones have {low:.2g} to "
-        f"{high:.2g} times); if it stays, try more {arg('steps')}, {way_out}"
+        f"{'grainy' if grainy else 'too smooth'}: details of {2 ** (k + 1)} to {2 ** (k + 2)} pixels have "
+        f"{_ratio(ratio)} times as much power in previews as in training pictures (sets of as many real ones have "
+        f"{low:.2g} to {high:.2g} times); if it stays, try more {arg('steps')}, {way_out}"
     )
+
+
+def _ratio(value: float) -> str:
+    """Two digits, and no exponent for large ones."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def _beyond_chance(preview: dict[str, list[float | None]]) -> dict[int, float]:
