@@ -317,3 +317,10 @@ def test_a_damaged_model_is_told_in_one_line(run, tmp_path, capsys, damage, told
     line = refused(capsys, "sample", path)
     assert told in line
     assert str(path) in line
+
+
+def test_a_snapshot_is_told_from_a_model(run, capsys):
+    snapshot = sorted((run / "snapshots").glob("*.safetensors"))[-1]
+    assert f"is a snapshot, which is no whole model; draw with weights averaged from it by unblot ema {run}" in refused(
+        capsys, "sample", snapshot
+    )
