@@ -200,6 +200,7 @@ def test_shells_get_a_completion_script():
         (["train", "digits", "--ema", "long"], "choose one of power"),
         (["train", "digits", "--solver", "rk"], "choose one of ddpm"),
         (["train", "digits", "--spacing", "rough"], "choose one of time"),
+        (["train", "digits", "--augment", "plain"], "--augment plain alone changes nothing"),
         (["train", "digits", "--times", "late"], "choose one of stratified"),
         (["train", "digits", "--precision", "bf16"], "use --precision fp32"),
         (["train", "digits", "--precision", "int4"], "choose auto, fp32 or bf16"),

@@ -14,16 +14,18 @@ import unblot
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
-from unblot.latent.latents import build_autoencoder
+from unblot.latent.latents import build_autoencoder, with_blank_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
-from unblot.runs.folder import MODEL, load_model
+from unblot.runs.folder import MODEL, load_model, read_config, save_model
 from unblot.system.files import read_tensors, under
-from unblot.training import adversarial
+from unblot.training import adversarial, checkpoint
 from unblot.training.adversarial import Detail, Discriminator, FineTuning, fine_tuned, reserved_seconds, steps_of
 from unblot.training.budget_controller import FINE_TUNING, BudgetController
 from unblot.training.fine_tuning import Pace
 from unblot.training.first_stage import FILE, FirstStage
 from unblot.training.loop import Loop
+from unblot.training.previews import drawn_latents
+from unblot.training.trainer import denoising_trainer
 
 CHOICES: dict[str, Any] = {
     "latent": True,
@@ -141,7 +143,8 @@ def test_a_decoder_that_would_get_worse_stays_as_it_is(planned, model, monkeypat
     strengths = iter([torch.tensor([0.5, 0.8]), torch.tensor([0.5, float("nan")])])
     monkeypatch.setattr(tuning, "strengths", lambda autoencoder: next(strengths))
     found = fine_tuned(tuning, mine, lambda step: step / 3, lambda: False)
-    assert found == Detail(3, found.before, found.before)
+    assert found == Detail(3, found.before, found.before, taken=False)
+    assert str(found).startswith("decoder: left as it was")
     assert not decoders_differ(model.state_dict(), mine.state_dict())
 
 
@@ -173,7 +176,8 @@ def test_steps_are_those_given_or_of_the_run_or_decided_by_its_budget(pictures, 
         given = {name: value for name, value in given.items() if name not in ("latent_steps", "adversarial_steps")}
     config = unblot.plan(pictures, quiet=True, **given)
     assert steps_of(config) == steps
-    assert reserved_seconds(config) == (180 if choices.get("budget") else 0)
+    assert reserved_seconds(config, 1800, 900) == (0 if steps == 0 else 180)
+    assert reserved_seconds(config, 1800, 400) == (0 if steps == 0 else 100)
 
 
 def test_pictures_without_room_for_detail_are_not_fine_tuned(tmp_path):
@@ -196,13 +200,21 @@ def test_with_a_budget_it_fills_the_time_that_is_left(pictures):
     assert pace.progress(0) == pytest.approx(1)
 
 
+def test_without_time_nothing_is_said_to_be_learned(planned, model):
+    found = fine_tuned(FineTuning(*planned, model, drawn(planned)), model, lambda step: 1.0, lambda: False)
+    assert found is not None
+    assert str(found) == "decoder: not fine-tuned, since no time was left"
+
+
 # --- a run
 
 
 def test_a_run_ends_with_a_decoder_of_its_own_and_the_encoder_of_its_first_stage(run):
     first = under("weights/", read_tensors(run / FILE)[0])
     assert decoders_differ(first, weights(run))
-    assert "fine-tuned against a discriminator in 3 steps" in (run / "training.log").read_text()
+    log = (run / "training.log").read_text()
+    assert "fine-tuned in 3 steps against a discriminator" in log
+    assert "decoder: fine-tuned in 3 steps; the fine detail" in log
 
 
 def test_without_steps_the_decoder_is_that_of_the_first_stage(pictures, tmp_path):
@@ -216,6 +228,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(run):
     before = (run / MODEL).read_bytes()
     unblot.resume(run, quiet=True)
     assert (run / MODEL).read_bytes() == before
+    assert (run / "training.log").read_text().count("decoder: fine-tuned in 3 steps;") == 1
 
 
 def test_a_run_stopped_while_it_is_fine_tuned_goes_on_to_the_same_end(run, pictures, tmp_path, monkeypatch):
@@ -235,15 +248,46 @@ def test_more_steps_end_with_a_fine_tuning_of_the_first_stages_decoder(run, pict
     assert not decoders_differ(weights(short), weights(long))
 
 
+def test_checkpoints_from_before_there_was_fine_tuning_still_fit(run, monkeypatch):
+    hashed: list[dict] = []
+    monkeypatch.setattr(checkpoint, "_digest", lambda parts: hashed.append(parts) or "")
+    checkpoint.run_identity(read_config(run))
+    assert "latent_noise" in hashed[0]["latent"]
+    assert "adversarial_steps" not in hashed[0]["latent"]
+
+
+def test_latents_are_drawn_with_labels_and_captions_as_training_pictures_have_them(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [36, 4])
+    captions = np.array([("many", "few")[label] for label in labels])
+    path = tmp_path / "told.npz"
+    np.savez(path, images=rng.integers(0, 255, (40, 16, 16, 3), np.uint8), labels=labels, text=captions)
+    told: list[tuple[int, str]] = []
+    config = unblot.plan(path, quiet=True, held_out=0, **CHOICES)
+    trainer = denoising_trainer(config, with_blank_latents(open_data(str(path), held_out=0), config))
+    condition = trainer.denoiser.condition
+
+    def spied(labels: Tensor | None, prompts: list[str] | None) -> Any:
+        assert labels is not None
+        assert prompts is not None
+        told.extend(zip(labels.tolist(), prompts, strict=True))
+        return condition(labels, prompts)
+
+    trainer.denoiser.condition = spied
+    assert drawn_latents(trainer, 40, lambda: False).shape == (40, *config.shape)
+    assert sorted(told) == [(0, "many")] * 36 + [(1, "few")] * 4
+    assert told != sorted(told)
+
+
 def test_a_snapshot_guides_a_run_whose_decoder_was_fine_tuned(run, tmp_path):
     config, denoiser = load_model(run)
     plain = dataclasses.replace(config, latent=dataclasses.replace(config.latent, adversarial_steps=0))
     other = under("weights/", read_tensors(run / FILE)[0])
     denoiser.autoencoder.load_state_dict(other)
     weak = tmp_path / MODEL
-    unblot.runs.folder.save_model(weak, plain, denoiser.state_dict())
+    save_model(weak, plain, denoiser.state_dict())
     unblot.load(run).sample(2, autoguide=str(weak), guidance=1.5, steps=2)
     denoiser.autoencoder.encoder[1].weight.add_(1)
-    unblot.runs.folder.save_model(weak, plain, denoiser.state_dict())
+    save_model(weak, plain, denoiser.state_dict())
     with pytest.raises(UnblotError, match="one autoencoder"):
         unblot.load(run).sample(2, autoguide=str(weak), guidance=1.5, steps=2)

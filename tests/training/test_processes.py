@@ -92,12 +92,13 @@ def test_adaptive_times_are_the_same_on_one_process_and_two(tmp_path):
 
 
 def test_two_processes_learn_the_latents_that_one_does(tmp_path):
-    """The main process trains the autoencoder, and the other reads it."""
-    latent = {"latent": True, "latent_width": 8, "latent_steps": 6, "steps": 8, "spectrum": "data"}
+    """The main process trains the autoencoder and fine-tunes its decoder; the other reads it, and waits."""
+    latent = {"latent": True, "latent_width": 8, "latent_steps": 6, "steps": 8, "spectrum": "data", "size": "16"}
     api.train("digits", out=tmp_path / "one", quiet=True, **latent, **CHOICES)
-    flags = ("--latent", "--latent-width=8", "--latent-steps=6", "--steps=8", "--spectrum=data")
+    flags = ("--latent", "--latent-width=8", "--latent-steps=6", "--steps=8", "--spectrum=data", "--size=16")
     train_with_two_processes("digits", *flags, "--out", str(tmp_path / "two"))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert "fine-tuned in 8 steps" in (tmp_path / "two" / "training.log").read_text()
 
 
 def test_a_killed_process_is_brought_back_and_the_run_is_that_without_a_kill(tmp_path):

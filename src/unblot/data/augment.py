@@ -43,8 +43,6 @@ def plain(*, flip: bool = False, flip_vertical: bool = False, quarter: bool = Fa
     shift: at most this many pixels in each direction, the edge repeated. Raises UnblotError for quarter turns of
     pictures that are not square.
     """
-    if not (flip or flip_vertical or quarter or shift):
-        raise UnblotError("plain alone changes nothing; say what it does, as in plain:flip=true,shift=2")
     if shift < 0:
         raise UnblotError(f"the shift of {shift} pixels is negative; give shift=0 or more")
 

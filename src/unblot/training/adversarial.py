@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unblot.config.durations import parse_budget
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.data.subset import spread
@@ -25,7 +24,8 @@ from unblot.process.randomness import ADVERSARIAL, generator
 from unblot.training.first_stage import OPTIMIZER, error_of
 from unblot.training.optim import Optimizer
 
-SHARE, STEPS = 0.1, 1000  # of a time budget; steps at most without one
+SHARE, MOST_OF_REST = 0.1, 0.25  # of a time budget; at most of what is left of it when a run goes on
+STEPS = 1000  # at most without a budget
 FEWEST, PIXELS = 8, 2**23  # pictures that the model draws for it, at least, and pixels of all of them
 LATENTS = 2  # drawn, and as many of real pictures, in a step: together as many as in a step of the first stage
 CROP, CROPS = 48, 2  # pixels to a side of what the discriminator sees, and how many it sees of each picture
@@ -51,23 +51,29 @@ def at_most(config: RunConfig, count: int) -> int:
     return min(count, max(FEWEST, PIXELS // math.prod(config.data.shape[1:])))
 
 
-def reserved_seconds(config: RunConfig) -> float:
-    """The part of a run's budget that is kept for fine-tuning."""
-    budget, _ = parse_budget(config.train.budget) if config.train.budget else (0.0, False)
-    return 0.0 if steps_of(config) == 0 else SHARE * budget
+def reserved_seconds(config: RunConfig, budget: float, left: float) -> float:
+    """The seconds of a run's budget that are kept for fine-tuning: its share, at most a part of what is left."""
+    return 0.0 if steps_of(config) == 0 else max(0.0, min(SHARE * budget, MOST_OF_REST * left))
 
 
 class Detail(NamedTuple):
-    """What fine-tuning did: its steps, and the power of drawn fine detail over that of real, before and after it."""
+    """What fine-tuning did: its steps, the power of drawn fine detail over that of real, before and after it, and
+    whether its decoder is taken."""
 
     steps: int
     before: float
     after: float
+    taken: bool
 
     def __str__(self) -> str:
+        if not self.steps:
+            return "decoder: not fine-tuned, since no time was left"
+        power = f"the fine detail of what is drawn has {self.after:.2g} of the power of real pictures"
+        if self.taken:
+            return f"decoder: fine-tuned in {self.steps} steps; {power}, {self.before:.2g} before"
         return (
-            f"decoder: fine-tuned against a discriminator in {self.steps} steps; the fine detail of what is drawn has "
-            f"{self.after:.2g} of the power of real pictures, {self.before:.2g} before"
+            f"decoder: left as it was, since {self.steps} steps of fine-tuning did not bring its pictures nearer to "
+            f"real ones; {power}"
         )
 
 
@@ -183,11 +189,12 @@ def fine_tuned(
             return None
         tuning.take_step(done)
     after = tuning.strengths(tuning.autoencoder)
-    if is_nearer(after, before):
+    taken = is_nearer(after, before)
+    if taken:
         frozen.load_state_dict(tuning.autoencoder.state_dict())
     else:
         after = before
-    return Detail(tuning.step, float(before[:FINEST].mean()), float(after[:FINEST].mean()))
+    return Detail(tuning.step, float(before[:FINEST].mean()), float(after[:FINEST].mean()), taken)
 
 
 def is_nearer(after: Tensor, before: Tensor) -> bool:

@@ -52,6 +52,7 @@ class Trial(NamedTuple):
     preview: float
     checkpoint: float
     memory: int
+    fine_tuning: float = 0.0
 
     @property
     def overhead(self) -> dict[str, float]:
@@ -62,7 +63,7 @@ class Trial(NamedTuple):
             "previews": self.preview,
             "checkpoints": self.checkpoint,
             "measurements": passes * self.step_seconds,
-            FINE_TUNING: reserved_seconds(self.config),
+            FINE_TUNING: self.fine_tuning,
         }
 
     def steps_in(self, seconds: float) -> int:
@@ -148,7 +149,7 @@ def choose(
     if len(networks) > 1 or free_batch:
         trial = _network(configure, networks, dataset, controller, choosing)
         chosen = (_batch(configure, trial, dataset, controller, choosing) if free_batch else trial).config
-    trial = try_out(chosen, dataset, controller.clock, until, preview=True)
+    trial = _with_end(try_out(chosen, dataset, controller.clock, until, preview=True), controller)
     steps = trial.steps_in(controller.budget - controller.used())
     if steps < LEAST_STEPS:
         least = math.ceil((controller.used() + LEAST_STEPS * trial.step_seconds) * 1.2)
@@ -175,11 +176,19 @@ def go_on(config: RunConfig, first: int, dataset: Dataset, controller: BudgetCon
     trial = try_out(
         config, dataset, controller.clock, controller.clock() + min(TRIAL_SECONDS, TRIAL_SHARE * left), preview=True
     )
+    trial = _with_end(trial, controller)
     steps = trial.steps_in(controller.budget - controller.used())
     train = dataclasses.replace(config.train, steps=first + steps)
     trial = trial._replace(config=dataclasses.replace(config, train=train))
     steps = trial.steps_in(controller.budget - controller.used() - _overhead(trial, first))
     return _plan(trial, first, steps, controller)
+
+
+def _with_end(trial: Trial, controller: BudgetController) -> Trial:
+    """The trial with the time that is kept for the end of its run."""
+    assert controller.budget is not None
+    left = controller.budget - controller.used()
+    return trial._replace(fine_tuning=reserved_seconds(trial.config, controller.budget, left))
 
 
 def _plan(trial: Trial, first: int, steps: int, controller: BudgetController) -> BudgetPlan:

@@ -41,9 +41,9 @@ def run_identity(config: RunConfig) -> str:
     """A hash of everything that makes a run what it is: data, recipe, seed and, of a distillation, the teacher."""
     train = {name: value for name, value in dataclasses.asdict(config.train).items() if name not in FREE}
     distill = None if config.distill is None else dataclasses.asdict(config.distill)
-    latent = config.latent and dataclasses.replace(config.latent, adversarial_steps=None)  # it may change, too
-    parts = {"latent": latent, "origin": config.origin, "adapter": config.adapter}
+    parts = {"latent": config.latent, "origin": config.origin, "adapter": config.adapter}
     more = {name: dataclasses.asdict(part) for name, part in parts.items() if part is not None}
+    more.get("latent", {}).pop("adversarial_steps", None)  # of what comes after the last step
     data = dataclasses.asdict(config.data)
     del data["latent_spectrum"]  # it follows from the rest
     return _digest({"data": data, "train": train, "distill": distill, **more})

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from unblot.config.durations import format_seconds
 from unblot.config.schema import RunConfig
 from unblot.system.turns import decided
 from unblot.training.adversarial import FineTuning, at_most, fine_tuned, steps_of
@@ -13,6 +14,7 @@ from unblot.training.budget_controller import FINE_TUNING, BudgetController
 from unblot.training.previews import drawn_latents
 from unblot.training.trainer import Trainer
 
+LEAST = 0.01  # share of a budget, also where a run is late
 DRAWN, DRAWING = 256, 0.25  # latents that the model draws, and the share of the time in which no more are begun
 
 
@@ -24,8 +26,12 @@ class Pace:
 
     def __init__(self, config: RunConfig, controller: BudgetController, clock: Callable[[], float] = time.monotonic):
         self.steps, self.clock, self.start = steps_of(config), clock, clock()
-        left = math.inf if controller.budget is None else controller.seconds_for(FINE_TUNING, config.train)
-        self.seconds = max(1e-9, left)
+        self.seconds = math.inf
+        if controller.budget is not None:
+            self.seconds = max(LEAST * controller.budget, controller.seconds_for(FINE_TUNING, config.train))
+
+    def __str__(self) -> str:
+        return f"in {self.steps} steps" if self.steps else f"for {format_seconds(math.ceil(self.seconds))}"
 
     def progress(self, step: int) -> float:
         """The share that is done after this step of the fine-tuning; 1 and more at its end."""
@@ -47,6 +53,7 @@ def fine_tune(
     config, model, group = trainer.config, trainer.denoiser.autoencoder, trainer.group
     assert model is not None
     pace, drawn = Pace(config, controller), torch.empty(0)
+    note(f"decoder: fine-tuned {pace} against a discriminator, on latents that the model draws")
     if group.is_main_process or trainer.sharded:  # sampling a sharded network needs all processes
         drawn = drawn_latents(
             trainer, at_most(config, DRAWN), lambda: not trainer.sharded and (pace.late() or interrupted())

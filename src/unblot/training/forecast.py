@@ -137,8 +137,9 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
         sharded = _sharded(config, parameters, n, devices.memory)
         held: float = (sharding.BYTES + 4 * (len(several(config.train.ema)) - 1)) * parameters / (n if sharded else 1)
         held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
+        ending = held + first if steps_of(config) != 0 else 0
         held += stays + pass_bytes(config, denoiser, max(1, round(pictures)), taken=devices.taken)
-        memory = max(first, held) + beside
+        memory = max(first, held, ending) + beside
         sending = devices.sending(4 * parameters, n, sharded)
         return Step(n, round(pictures), devices.computing(pictures), sending, memory, sharded)
 

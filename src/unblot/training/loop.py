@@ -178,11 +178,11 @@ class Loop:
         if self.fine_tunes:
             with self.controller.overhead(FINE_TUNING):
                 self.fine_tuned = fine_tune(self.trainer, self.controller, self.monitor.note, interrupted)
-            if not self.fine_tuned:
-                return False
-            if self._is_preview_due():
-                self.preview()
+            if self.fine_tuned and self._is_preview_due():
+                with self.controller.overhead("previews"):
+                    self.preview()
             self.save()
+            return self.fine_tuned
         return True
 
     def save(self) -> None:

@@ -109,6 +109,8 @@ def check_specs(choices: Mapping[str, Any]) -> None:
         canonical(table_of(name, choices[name]), choices[name], name)
         if name in BUILT:
             build(SPECS[name], choices[name], name)
+    if choices.get("augment") == "plain":
+        raise UnblotError(f"{arg('augment', 'plain')} alone changes nothing; say what it does: plain:flip=true,shift=2")
     for spec in several(choices.get("ema", "power")):
         build(EMAS, spec, "ema")
     check_optimizer(choices.get("optimizer", "adamw"))

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from unblot.config.schema import DataFacts
-from unblot.data.subset import spread
 from unblot.denoiser import Condition
-from unblot.process.randomness import ADVERSARIAL, generator, labels_for
+from unblot.process.randomness import ADVERSARIAL, generator, labels_for, training_order
 from unblot.runs.choosing import TEXT_GUIDANCE
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
@@ -34,7 +33,8 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     config = trainer.config
     data, seed = config.data, config.train.seed
     indices = range(preview_count(data))
-    labels = _labels(trainer, seed, indices)
+    unlabelled = trainer.task.batches.dataset.labels is None  # also of an adapter for a run with classes
+    labels = labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
     condition = trainer.denoiser.condition(labels, preview_prompts(trainer, len(indices)))
     with trainer.averaged():
         samples = _samples(trainer, indices, steps, seed, condition)
@@ -42,19 +42,16 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
 
 
 def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> torch.Tensor:
-    """Latents that the averaged weights draw, of noise that no call of `sample` begins with, as a person would: of all
-    labels in turns, or of captions of training pictures; (n, c, h, w) on the CPU.
-
-    n: `count`, fewer where it is `stopped`.
+    """Latents that the averaged weights draw, (n, c, h, w) on the CPU: with the labels and captions of training
+    pictures in random order, of noise that no call of `sample` begins with. n: `count`, fewer where it is `stopped`.
     """
-    config = trainer.config
+    config, dataset = trainer.config, trainer.task.batches.dataset
     seed = int(generator(config.train.seed, ADVERSARIAL, 0).initial_seed())
-    prompts, guidance = None, None
-    if config.data.text is not None:
-        dataset = trainer.task.batches.dataset
-        prompts = captions_of(dataset.captions, np.resize(spread(dataset.train, count), count).tolist())
-        guidance = Guidance(scale=TEXT_GUIDANCE) if config.train.label_dropout > 0 else None
-    labels, found = _labels(trainer, seed, range(count)), []
+    chosen = dataset.train[training_order(len(dataset.train), seed, count).numpy()]
+    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[chosen])
+    prompts = None if config.data.text is None else captions_of(dataset.captions, chosen.tolist())
+    guided = prompts is not None and config.train.label_dropout > 0
+    guidance, found = Guidance(scale=TEXT_GUIDANCE) if guided else None, []
     with trainer.averaged():
         condition = trainer.denoiser.condition(labels, prompts)
         for x0 in _samples(trainer, range(count), PREVIEW_STEPS, seed, condition, guidance):
@@ -62,13 +59,6 @@ def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> 
             if stopped():
                 break
     return torch.cat(found)
-
-
-def _labels(trainer: Trainer, seed: int, indices: Sequence[int]) -> torch.Tensor | None:
-    """The labels of pictures that nobody gave one: classes in turns, clusters as often as they come."""
-    data = trainer.config.data
-    unlabelled = trainer.task.batches.dataset.labels is None  # also of an adapter for a run with classes
-    return labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
 
 
 def _samples(
