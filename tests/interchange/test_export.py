@@ -125,6 +125,17 @@ def test_a_model_that_never_saw_pictures_without_a_label_is_exported_with_all_in
     out, _ = export_run(run, ExportConfig(steps=3), tmp_path / "onnx")
     samples = run.sample(5, steps=3, solver="ddim").array.astype(int)
     assert np.abs(draw(out, noise_of(run, 5)).astype(int) - samples).max() <= 1
+    with pytest.raises(ValueError, match="cannot be guided"):
+        draw(out, noise_of(run, 5), guidance=2)
+
+
+def test_labels_are_guided_towards_as_in_the_samples_of_the_run(tmp_path):
+    run = shaken(unblot.train("digits", out=tmp_path / "run", **TINY, **NETWORKS["mlp"]))
+    out, _ = export_run(run, ExportConfig(steps=3), tmp_path / "onnx")
+    label, noise = np.full(3, 4), noise_of(run, 3)
+    samples = run.sample(3, label="4", steps=3, solver="ddim", guidance=3).array.astype(int)
+    assert np.abs(draw(out, noise, label, guidance=3).astype(int) - samples).max() <= 1
+    assert np.abs(draw(out, noise, label).astype(int) - samples).max() > 1
 
 
 def test_clusters_come_as_in_the_samples_of_the_run(tmp_path):
@@ -148,8 +159,11 @@ def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):
     prompts = ["a red picture", "", "dark"]
     tokens = captioned.denoiser.text_encoder.read(prompts).numpy()
     drawn = draw(out, noise_of(captioned, 3), tokens=tokens).astype(int)
-    samples = captioned.sample(3, prompt=prompts, steps=3, solver="ddim", guidance=1).array.astype(int)
+    samples = captioned.sample(3, prompt=prompts, steps=3, solver="ddim").array.astype(int)
     assert np.abs(drawn - samples).max() <= 1
+    plain = draw(out, noise_of(captioned, 3), tokens=tokens, guidance=1).astype(int)
+    assert np.abs(plain - captioned.sample(3, prompt=prompts, steps=3, solver="ddim", guidance=1).array).max() <= 1
+    assert (plain != drawn).any()
     none = draw(out, noise_of(captioned, 3)).astype(int)
     assert np.abs(none[1] - drawn[1]).max() <= 1  # the empty prompt is no text
     assert (none[0] != drawn[0]).any()

@@ -29,6 +29,7 @@ from unblot.interchange.exported import Part, input_names, levels_of, parts_of
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
 from unblot.process.spectrum import cosines
+from unblot.runs.choosing import usual_guidance
 from unblot.runs.run import Run
 from unblot.system.folders import begin_folder, claimed, remove_recorded
 from unblot.text.frozen import FrozenEncoder
@@ -132,6 +133,8 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "classes": list(data.classes),
         "clusters": list(data.clusters),
         "always_labelled": bool(data.classes) and not run.config.train.label_dropout,
+        "guides": bool(data.classes or data.text) and run.config.train.label_dropout > 0 and run.config.distill is None,
+        "text_guidance": usual_guidance(run.config, SampleConfig(prompt="text" if data.text else None)),
         "no_label": denoiser.num_classes,
         "no_text": None if denoiser.text_encoder is None else denoiser.text_encoder.read([""])[0].tolist(),
         "dtype": data.values["dtype"],

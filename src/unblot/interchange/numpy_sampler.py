@@ -2,8 +2,7 @@
 
     python sample.py -n 4 --label 3 --out pictures.npy
 
-It needs numpy and onnxruntime. From the same noise its pictures are those of `unblot sample --solver ddim`,
-of a run with captions with `--guidance 1`.
+It needs numpy and onnxruntime. From the same noise its pictures are those of `unblot sample --solver ddim`.
 """
 
 import argparse
@@ -22,24 +21,32 @@ def draw(
     label: np.ndarray | None = None,
     tokens: np.ndarray | None = None,
     seed: int = 0,
+    guidance: float | None = None,
 ) -> np.ndarray:
     """Pictures (B, C, H, W), with the values of the data, from standard normal noise (B, C, H, W).
 
     label: (B,) numbers of classes; None for no label, of a run that learned clusters for each of them as often as it
     comes, from the seed, and of one that never saw pictures without a label for all classes in turns. tokens: (B, L) of
-    prompts, see tokenizer.json; None for no text.
+    prompts, see tokenizer.json; None for no text. guidance: towards label and text, at two calls of the network a step;
+    1 is none, by default that of unblot. Raises ValueError for a model that cannot be guided.
     """
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    count, shown = len(noise), {}
+    count, shown, hidden = len(noise), {}, {}
+    if guidance is None:
+        guidance = 1 if tokens is None else about.get("text_guidance", 1)
+    if guidance != 1 and not about.get("guides"):
+        raise ValueError("this model cannot be guided; leave out guidance")
     if label is None and about.get("clusters"):
         label = spread_labels(seed, count, about["clusters"])
     if label is None and about.get("always_labelled"):
         label = np.arange(count) % len(about["classes"])
     if "label" in about["inputs"]:
-        shown["label"] = np.full(count, about["no_label"]) if label is None else np.asarray(label, np.int64)
+        hidden["label"] = np.full(count, about["no_label"])
+        shown["label"] = hidden["label"] if label is None else np.asarray(label, np.int64)
     if "tokens" in about["inputs"]:
-        shown["tokens"] = np.array([about["no_text"]] * count) if tokens is None else np.asarray(tokens, np.int64)
+        hidden["tokens"] = np.array([about["no_text"]] * count)
+        shown["tokens"] = hidden["tokens"] if tokens is None else np.asarray(tokens, np.int64)
     levels = list(zip(about["alpha"], about["sigma"]))
     if "noise" in about["inputs"]:  # a distilled model, which is exported whole
         (x,), levels = network.run(None, {"noise": noise.astype(np.float32), **shown}), []
@@ -48,6 +55,9 @@ def draw(
     for (alpha, sigma), (next_alpha, next_sigma) in pairwise(levels):  # from the noisiest to the clean one
         level = {"alpha": np.full(count, alpha), "sigma": np.full(count, sigma)}
         (x0,) = network.run(None, {"x": x, **level, **shown})
+        if guidance != 1:
+            (x0_none,) = network.run(None, {"x": x, **level, **hidden})
+            x0 = x0_none + guidance * (x0 - x0_none)
         eps = (x - alpha * x0) / sigma
         x = (next_alpha * x0 + next_sigma * eps).astype(np.float32)
     if (folder / "decoder.onnx").exists():  # x0 is latents
@@ -81,9 +91,10 @@ if __name__ == "__main__":
     parser.add_argument("-n", type=int, default=16, help="number of pictures")
     parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's, and of clusters")
     parser.add_argument("--label", type=int, help="number of a class")
+    parser.add_argument("--guidance", type=float, help="towards the label; 1, the default, is none")
     parser.add_argument("--out", default="pictures.npy")
     args, here = parser.parse_args(), Path(__file__).parent
     shape = json.loads((here / "sampler.json").read_text())["shape"]
     normal = np.random.default_rng(args.seed).standard_normal((args.n, *shape), np.float32)
     label = None if args.label is None else np.full(args.n, args.label)
-    np.save(args.out, draw(here, normal, label, seed=args.seed))
+    np.save(args.out, draw(here, normal, label, seed=args.seed, guidance=args.guidance))

@@ -25,7 +25,7 @@ def sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleC
     """
     scale = config.guidance
     if scale is None:
-        scale = _usual_guidance(run, config) if config.autoguide is None else 1.0
+        scale = usual_guidance(run, config) if config.autoguide is None else 1.0
     limited = config.guidance_low > 0 or config.guidance_high is not None
     untold = config.guidance is None and config.autoguide is None
     if untold and limited and scale == 1:
@@ -51,11 +51,11 @@ def sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleC
 
 def sampler_of_edit(run: RunConfig, config: EditConfig) -> SamplerConfig:
     """The sampler that the choices of an edit lead to: not a tuned one, which is tuned to begin from noise."""
-    guidance = _usual_guidance(run, config) if config.guidance is None else config.guidance
+    guidance = usual_guidance(run, config) if config.guidance is None else config.guidance
     return replace(_plain_sampler(run.train, config.steps, config.solver, config.spacing), guidance=guidance)
 
 
-def _usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
+def usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
     """The guidance of a call that gives none: towards (or away from) a text TEXT_GUIDANCE, else 1, which is none.
 
     Also 1 where the model cannot be guided: it never saw pictures without their texts, or is distilled.
