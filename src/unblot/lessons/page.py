@@ -54,7 +54,7 @@ def explain(
         else:
             report(f"training on {target} for {BUDGET}")
             run = api.train(target, out=Path(scratch) / "run", quiet=True, budget=BUDGET, seed=seed)
-        dataset, _ = data_of_run(run.config, run.path, None, quiet=True)
+        dataset, _ = data_of_run(run.config, run.path, None, quiet=True, movable=False)
         if run.config.data.kind == "points":
             raise UnblotError("the lessons need pictures, and this is a set of points; try digits")
         values = {}

@@ -42,15 +42,19 @@ def data_of_choices(data: str | Path, choices: dict[str, Any], quiet: bool) -> t
     return source, dataset
 
 
-def data_of_run(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:
+def data_of_run(
+    config: RunConfig, run: Path, moved: str | Path | None, quiet: bool, *, movable: bool = True
+) -> tuple[Dataset, RunConfig]:
     """The data that a run was trained on, and the configuration that says where it is. moved: its place now.
 
-    Its values are mapped as the run maps them. Raises UnblotError where it is missing, or not what it was.
+    movable: whether the command can be told another place. The values of the data are mapped as the run maps them.
+    Raises UnblotError where it is missing, or not what it was.
     """
     if not config.data.fingerprint:
-        return _data_of_import(config, run, moved, quiet)
+        return _data_of_import(config, run, moved, quiet, movable)
     source = config.source if moved is None else dataclasses.replace(config.source, data=str(moved))
-    way_out = f"put it back as it was, say where it is now with {arg('data', 'PATH')}, or train a new run"
+    told = f", say where it is now with {arg('data', 'PATH')}," if movable else ""
+    way_out = f"put it back as it was{told} or train a new run"
     try:
         dataset = open_dataset(source, quiet)
     except UnblotError as e:
@@ -79,13 +83,13 @@ def with_values_of(dataset: Dataset, facts: DataFacts) -> Dataset:
     return dataclasses.replace(dataset, values=values, stream=stream)
 
 
-def _data_of_import(config: RunConfig, run: Path, moved: str | Path | None, quiet: bool) -> tuple[Dataset, RunConfig]:
+def _data_of_import(
+    config: RunConfig, run: Path, moved: str | Path | None, quiet: bool, movable: bool
+) -> tuple[Dataset, RunConfig]:
     """`data_of_run` of an imported run, of which no data is known: what is given, where its model fits that."""
     if moved is None:
-        raise UnblotError(
-            f"run {str(run)!r} was imported without the pictures that it learned from; name pictures with "
-            f"{arg('data', 'PATH')}"
-        )
+        way_out = f"name pictures with {arg('data', 'PATH')}" if movable else "give pictures, or another run"
+        raise UnblotError(f"run {str(run)!r} was imported without the pictures that it learned from; {way_out}")
     source, facts = dataclasses.replace(config.source, data=str(moved)), config.data
     dataset = open_dataset(source, quiet)
     if not fits(dataset, facts):
