@@ -286,6 +286,9 @@ def test_data_that_moved_is_found_again_and_checked(tmp_path, capsys, monkeypatc
         told = refused(capsys, *argv)
         assert "relative to where the run was started" in told
         assert "--data PATH" in told
+    told = refused(capsys, "explain", "run")
+    assert "put it back as it was or train a new run" in told
+    assert "--data" not in told
     assert "is not what run" in refused(capsys, *resume, "--data", "other.npy")
     assert main([*resume, "--data", "moved.npy"]) == 0
     assert json.loads(Path("run", CONFIG).read_text())["source"]["data"] == "moved.npy"

@@ -42,7 +42,7 @@ DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and 
 The model, and everything about how it was made, is in the run folder."""
 
 WATCH = "a new file that shows the pictures while they come out of noise: x_t beside x0_hat"
-DEVICES = "how many of what, such as 8xH100 or 2xcpu; H200, H100, A100, L40S, L4, RTX4090, cpu"
+DEVICES = "how many of what, such as 4xH100 or 2xcpu; H200, H100, A100, L40S, L4, RTX4090, cpu"
 
 SHARED = ("train", "distill", "sample", "evaluate", "tune")  # commands that several processes share
 
@@ -108,7 +108,7 @@ def _training(command: Command) -> None:
     add_flags(train, LatentConfig)
     add_flags(train, TrainConfig)
 
-    usage = "DATA --devices 8xH100 [--hours H] [flags]"
+    usage = "DATA --devices 4xH100 [--hours H] [flags]"
     plan = command("plan", "say what a training would take on other machines", plan_command, usage)
     add_path(plan, "data", type=str, nargs="?", metavar="DATA", help=f"{DATA} (default: digits)")
     plan.add_argument("--devices", required=True, metavar="NxNAME", help=DEVICES)
