@@ -117,7 +117,7 @@ class BatchSampler:
 
         Raises UnblotError where there are more processes than chunks.
         """
-        self.check_processes(world)
+        check_processes(self.batch_size, world)
         numbers = range(-(-self.batch_size // RNG_CHUNK))[rank::world]
         generators = [chunk_generator(self.seed, step, chunk) for chunk in numbers]
         chunks = [self._chunk(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
@@ -126,14 +126,6 @@ class BatchSampler:
             torch.cat([whole.split(RNG_CHUNK)[chunk] for chunk in numbers]) for whole in self._pictures(step)
         )
         return BatchDraw(pictures, passes, t, eps, hidden, kept, generators)
-
-    def check_processes(self, world: int) -> None:
-        """Raises UnblotError where there are more processes than RNG chunks in a batch."""
-        if world > -(-self.batch_size // RNG_CHUNK):
-            raise UnblotError(
-                f"a batch of {self.batch_size} pictures cannot be shared out among {world} processes; give "
-                f"{arg('batch_size', RNG_CHUNK * world)} or more"
-            )
 
     def _chunk(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         first = chunk * RNG_CHUNK
@@ -167,6 +159,15 @@ class BatchSampler:
             order = epoch_order(self.seed, epoch, self.count)
             self._order = epoch, order
         return order[start:stop]
+
+
+def check_processes(batch_size: int, world: int) -> None:
+    """Raises UnblotError where there are more processes than RNG chunks in a batch."""
+    if world > -(-batch_size // RNG_CHUNK):
+        raise UnblotError(
+            f"a batch of {batch_size} pictures cannot be shared out among {world} processes; give "
+            f"{arg('batch_size', RNG_CHUNK * world)} or more"
+        )
 
 
 class BatchMaker:

@@ -23,8 +23,10 @@ from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
+from unblot.system.distributed import join_group
 from unblot.system.files import write_json
 from unblot.training.adversarial import reserved_seconds
+from unblot.training.batches import check_processes
 from unblot.training.budget_controller import FINE_TUNING, BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.plan import plan_run
@@ -123,9 +125,14 @@ def training_seconds(trial: Trial) -> float:
 def planned(
     source: DataConfig, dataset: Dataset, choices: dict[str, Any], budget: float | None, controller: BudgetController
 ) -> tuple[RunConfig, BudgetPlan | None]:
-    """The configuration of a run on this data, and with a budget its plan."""
+    """The configuration of a run on this data, and with a budget its plan.
+
+    Raises UnblotError where there are more processes than its batch can be shared out among, and as `choose` does.
+    """
     if budget is None:
-        return plan_run(source, dataset, choices), None
+        config = plan_run(source, dataset, choices)
+        check_processes(config.train.batch_size, join_group().world)  # before the first stage of a run in latents
+        return config, None
     return choose(lambda **own: plan_run(source, dataset, {**own, **choices}), choices, dataset, controller)
 
 

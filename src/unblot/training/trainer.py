@@ -20,7 +20,7 @@ from unblot.system.distributed import join_group, sum_gradients, sum_over
 from unblot.system.files import under
 from unblot.system.sharding import forget_gathered, gathered, like, local, shard, wants_shards, whole
 from unblot.training.averages.ema import Ema
-from unblot.training.batches import Batch
+from unblot.training.batches import Batch, check_processes
 from unblot.training.learning_rate import Switch, learning_rate
 from unblot.training.memory import pictures_at_a_time
 from unblot.training.optim import Optimizer
@@ -53,7 +53,7 @@ class Trainer:
         train = config.train
         self.config, self.task = config, task
         self.group, self.device = join_group(), available_device(train.device)
-        task.batches.sampler.check_processes(self.group.world)
+        check_processes(train.batch_size, self.group.world)
         networks = [learner.network for learner in task.learners.values() if isinstance(learner, Denoiser)]
         able = len(networks) == len(task.learners) and task.denoiser.text_encoder is None
         self.sharded = able and wants_shards(train.shard, self.group, networks, self.device)
