@@ -27,6 +27,19 @@ TINY = {**SMALL, "steps": 6, "batch_size": 8, "preview_every": 0, "checkpoint_ev
 PROMPTS = ["a red picture", "a dark picture"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_network():
+    """Nothing of captions needs a network, in any command."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", forbidden)
+        patch.setattr(socket, "getaddrinfo", forbidden)
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Twenty red and twenty dark pictures, each with captions in a file beside it."""
@@ -252,24 +265,39 @@ def test_evaluation_and_distillation_show_the_captions_of_the_data(run, data, tm
     assert asked
     assert {*asked} <= {*PROMPTS}
     student = api.distill(run.path, out=tmp_path / "student", steps=2, batch_size=4, guidance=1.5, quiet=True)
-    assert student.sample(1, prompt=PROMPTS[0]).prompts == [PROMPTS[0]]
+    one, other = (student.sample(1, prompt=prompt).array for prompt in PROMPTS)
+    assert not np.array_equal(one, other)
 
 
 def test_tuning_measures_with_captions(run, monkeypatch):
     monkeypatch.setattr("unblot.config.durations.LEAST_SECONDS", 0.0)
+    asked, condition = [], run.denoiser.__class__.condition
+
+    def record(self, labels, prompts):
+        asked.extend(prompts or [])
+        return condition(self, labels, prompts)
+
+    monkeypatch.setattr(run.denoiser.__class__, "condition", record)
     tuned = api.tune(run.path, budget="1s", n=100)
     assert tuned.candidates
+    assert {*asked} >= {*PROMPTS}
     assert run.sample(1, prompt=PROMPTS[0]).provenance["steps"] == choose(tuned.candidates, DEFAULT).sampler.steps
 
 
-def test_nothing_of_captions_needs_a_network(data, tmp_path, monkeypatch):
-    def forbidden(*args, **kwargs):
-        raise AssertionError("a socket was opened")
+def test_captions_that_are_not_read_leave_a_run_as_it_is_without_any(data, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for picture in data.glob("*.png"):
+        shutil.copy(picture, tmp_path / "bare")
+    choices = {**TINY, "text_encoder": "none", "clusters": 0}
+    told = api.train(data, out=tmp_path / "told", uncaptioned=True, **choices).denoiser.state_dict()
+    bare = api.train(tmp_path / "bare", out=tmp_path / "plain", **choices).denoiser.state_dict()
+    assert told.keys() == bare.keys()
+    assert all(torch.equal(told[name], bare[name]) for name in bare)
 
-    monkeypatch.setattr(socket.socket, "connect", forbidden)
-    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
-    trained = api.train(data, out=tmp_path / "run", **TINY)
-    api.load(trained.path).sample(1, prompt="a red picture", steps=1)
+
+def test_a_network_that_reads_no_text_says_that_captions_are_not_read(data, tmp_path, capsys):
+    api.train(data, out=tmp_path / "run", preset="ddpm", steps=1, batch_size=4, preview_every=0, held_out_every=0)
+    assert "note: captions are not read: network='ddpm_unet' reads no text" in capsys.readouterr().out
 
 
 def test_a_model_whose_captions_were_forged_is_damaged(run, tmp_path):

@@ -37,6 +37,8 @@ def announce(trainer: Trainer, folder: Path) -> str:
         lines.append(describe_origin(trainer.config.origin))
     if data.text is not None:
         lines.append(f"captions of {counted(data.text.pictures, 'picture')}, {describe_text(data.text)}")
+    if data.text is None and trainer.task.batches.dataset.captions is not None:
+        lines.append(f"note: captions are not read: {arg('network', train.network.partition(':')[0])} reads no text")
     if (data.num_labels or data.text) and not train.label_dropout and trainer.config.distill is None:
         lines.append(
             f"note: with {arg('label_dropout', 0.0)} the model always sees what a picture shows: guidance will not work"

@@ -54,10 +54,11 @@ def run_training(
     trainer.compile(monitor.note)
     monitor.begin(trainer.step)
     loop.logger.begin()
-    first, since = trainer.step, controller.used()
+    since = controller.used()
     with monitor, interruptible() as interrupted:
         if not resume:
-            loop.measure()
+            with controller.overhead("measurements"):
+                loop.measure()
             loop.save()
         if not finished:
             loop.adjust_steps()
@@ -65,12 +66,12 @@ def run_training(
             loop.step()
         loop.save()
         ended = trainer.step >= trainer.config.train.steps and (finished or loop.end(interrupted))
-        taken, seconds = trainer.step - first, controller.used() - since  # the clock is read by all processes together
+        seconds = controller.used() - since  # the clock is read by all processes together
         session = Session(
             seconds,
-            taken,
+            loop.taken,
             trainer.rate_scale,
-            controller.mean_step_seconds(seconds, taken),
+            controller.mean_step_seconds(seconds, loop.taken),
             controller.planned_step_seconds,
             0 if ended else trainer.step,
         )
@@ -91,11 +92,13 @@ class Loop:
         self.identity = checkpoint.run_identity(config)
         self.fine_tunes = steps_of(config) != 0
         self.fine_tuned = False
+        self.taken = 0  # steps, also those that were taken again after going back
 
     def step(self) -> None:
         """One training step, and what is due after it."""
         trainer, train = self.trainer, self.trainer.config.train
         fitting, result = trainer.micro_batch, trainer.take_step()
+        self.taken += 1
         if trainer.micro_batch < fitting:
             now = f"{trainer.micro_batch} pictures at a time"
             self.monitor.note(f"out of memory: from now on {now} go through the network, in the same steps")
