@@ -170,6 +170,20 @@ def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
     assert free.may_measure()  # metrics of a run without a budget do not depend on the clock
 
 
+def test_a_run_with_a_budget_measures_no_more_often_than_pays(monkeypatch, tmp_path):
+    machine, measured = Machine(monkeypatch, SPEEDS["steady"]), []
+    measure = loop.HeldOutLoss.measure
+
+    def slow(self, *numbers):
+        machine.now += 1.0  # as long as five steps
+        measured.append(machine.gone)
+        return measure(self, *numbers)
+
+    monkeypatch.setattr(loop.HeldOutLoss, "measure", slow)
+    api.train("digits", out=tmp_path / "run", quiet=True, budget="3m", network=TINY, held_out_every=1)
+    assert 4 <= len(measured) <= MEASURING * 180 + 2  # the first, before any time was used, and the last
+
+
 def plan_of(**changes):
     plan = {"budget": 20.0, "used": 19.0, "first": 7, "network": "mlp", "parameters": 10**6, "batch_size": 8}
     plan |= {"steps": 0, "pictures": 0, "passes": 0.0, "pictures_per_second": 9.0, "memory": 10**8}
