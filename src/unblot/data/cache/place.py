@@ -22,7 +22,7 @@ from unblot.data.image_spec import ImageOptions
 from unblot.data.readers.listing import max_bytes
 from unblot.errors import UnblotError
 
-VERSION = 5  # of what a dataset cache holds: one of another version is built anew
+VERSION = 6  # of what a dataset cache holds: one of another version is built anew
 ALONE = 64  # up to this many files are decoded without worker processes
 KEPT_DAYS = 30
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unblot.data.readers import tiff
 from unblot.data.readers.captions import (
+    JSON,
     TEXTS,
     Gathered,
     beside_no_picture,
@@ -36,7 +37,7 @@ PICTURES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif"),
 )
 PAGED = (".tif", ".tiff")
-SIDECARS = (".cls", ".json")  # label files beside pictures, as in WebDataset
+SIDECARS = (".cls", JSON)  # label files beside pictures, as in WebDataset
 WANTED = frozenset((*PICTURES, *SIDECARS, *TEXTS))
 
 
@@ -112,7 +113,7 @@ def _labelled(reader: Reader, found: Found, pictures: list[Item]) -> Labelled:
 def _captioned(
     reader: Reader, found: Found, chosen: list[Item], pictures: list[Item]
 ) -> tuple[Captions | None, Counter[str]]:
-    """The captions of the chosen pictures, and how many text files of each suffix are of no picture at all.
+    """The captions of the chosen pictures, and how many text files, or .json, of each suffix are of no picture at all.
 
     Where there are captions, these files are named in the notes instead.
     """
@@ -120,10 +121,12 @@ def _captioned(
         return None, Counter()
     gathered = Gathered(chosen)
     texts = [item for item in found.items if suffix_of(item.name) in TEXTS]
+    objects = [item for item in found.items if suffix_of(item.name) == JSON]
     captions_from_tables(reader, [item for item in found.items if is_table(item.name)], pictures, gathered)
     captions_from_files(reader, texts, gathered)
-    captions_from_json(reader, [item for item in found.items if suffix_of(item.name) == ".json"], gathered)
-    captions, unused = gathered.result(), beside_no_picture(texts, pictures)
+    captions_from_json(reader, objects, gathered)
+    unused = beside_no_picture([*texts, *objects], pictures, gathered)
+    captions = gathered.result()
     if captions is None or not captions.texts:
         return captions, Counter(suffix_of(item.name) for item in unused)
     if unused:
