@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import captioned_folder
 from small_sets import packed, png, write
+from unblot.cli.parser import main
 from unblot.data.dataset import open_data
 
 Captions = tuple[tuple[str, ...], ...] | None
@@ -141,6 +143,21 @@ def test_rows_without_a_file_and_sources_without_a_word_are_named(tmp_path: Path
     ]
     (folder / "a.txt").write_text("a fox")
     assert "no picture has a caption from captions.csv" in read(folder)[1]
+
+
+def test_packing_says_and_keeps_what_is_said_of_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    captioned_folder(folder, (8, 8), ["a fox", "an owl"])
+    (folder / "00.txt").write_bytes("café".encode("latin-1"))
+    odd = "1 caption file neither UTF-8 nor UTF-16, read as Windows-1252: 00.txt"
+    whole = read(folder)[1]
+    assert odd in whole
+    assert main(["pack", str(folder), "--shards", str(tmp_path / "shards")]) == 0
+    printed = capsys.readouterr()
+    assert all(note in printed.out + printed.err for note in whole)
+    assert set(whole) <= set(read(tmp_path / "shards")[1])
+    assert not any("caption" in line for line in read(tmp_path / "shards", captions=False)[1])
 
 
 def test_parquet_columns_need_not_match_in_case(tmp_path: Path) -> None:

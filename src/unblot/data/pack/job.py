@@ -38,7 +38,8 @@ class Reading:
 class Job:
     """What is packed: the listing, the kind of its pictures, and where to.
 
-    held_out: the share that is held out. shards: for each shard the indices of its pictures in the listing, ascending.
+    held_out: the share that is held out. caption_notes: what is to be said of the captions. shards: for each shard the
+    indices of its pictures in the listing, ascending.
     """
 
     listing: Listing
@@ -47,6 +48,7 @@ class Job:
     held_out: float
     labels: bool
     captions: bool
+    caption_notes: tuple[str, ...]
     shards: Sequence[np.ndarray]
 
     @property
@@ -79,7 +81,8 @@ def make_job(listing: Listing, folder: Path, reading: Reading, each: int | None)
     shards = [np.sort(some) for some in np.array_split(order, count)]
     labels = reading.labels and listing.labels is not None
     captions = reading.captions and listing.captions is not None and bool(listing.captions.texts)
-    return Job(listing, spec, folder, reading.held_out, labels, captions, shards)
+    notes = listing.captions.notes if reading.captions and listing.captions is not None else ()
+    return Job(listing, spec, folder, reading.held_out, labels, captions, notes, shards)
 
 
 def claim(job: Job, spec: str) -> None:

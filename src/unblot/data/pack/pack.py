@@ -52,6 +52,8 @@ def pack(
         for note in listing.notes:
             report(note)
         job = make_job(listing, folder, reading, per_shard)
+        for note in job.caption_notes:
+            report(note)
         claim(job, spec)
         mine = range(part[0] - 1, len(job.shards), part[1])
         missing = [s for s in mine if told_of(job, s, reading.on_broken) is None]

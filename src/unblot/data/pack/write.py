@@ -105,6 +105,7 @@ def write_index(job: Job, on_broken: str, report: Callable[[str], None]) -> Shar
     index = ShardIndex(
         *(FORMAT, VERSION, spec.dtype, shape, job.held_out, job.listing.classes if job.labels else ()),
         *(job.labels, job.captions, (*job.listing.notes, *notes), tuple(shards)),
+        caption_notes=job.caption_notes,
     )
     if not sum(shard.training for shard in shards):
         raise nothing_usable(broken)

@@ -95,7 +95,7 @@ def _sample(index: ShardIndex, files: ShardFiles) -> Listing:
         labels=np.concatenate(labels) if labels else None,
         classes=index.classes,
         notes=(*index.notes, *([note] if count < index.count else [])),
-        captions=Captions(texts) if index.captioned else None,
+        captions=Captions(texts, index.caption_notes) if index.captioned or index.caption_notes else None,
         held_out=np.concatenate([np.arange(len(part.rows)) < part.held_out for part in parts]),
     )
 

@@ -52,7 +52,8 @@ class ShardIndex:
     """What index.json holds: the kind of the pictures, how they were packed, and every shard.
 
     dtype, shape: of a picture (C, H, W) in the stored type. held_out: the share that packing held out. labelled,
-    captioned: whether labels and captions stand beside the shards. notes: how the source was read.
+    captioned: whether labels and captions stand beside the shards. notes: how the source was read;
+    caption_notes: and its captions.
     """
 
     format: str
@@ -65,6 +66,7 @@ class ShardIndex:
     captioned: bool
     notes: tuple[str, ...]
     shards: tuple[Shard, ...]
+    caption_notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
