@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from helpers import captioned_folder
 from small_sets import packed, png, write
 from unblot.cli.parser import main
 from unblot.data.dataset import open_data
+from unblot.errors import UnblotError
 
 Captions = tuple[tuple[str, ...], ...] | None
 NONE = "no picture has a caption: no words are learned"
@@ -172,6 +174,25 @@ def test_parquet_columns_need_not_match_in_case(tmp_path: Path) -> None:
     assert "1 caption of metadata.parquet without the name of a file: ['x']" in said
     parquet.write_table(pyarrow.table({"Id": [1], "Thumb": [b"\x89"]}), folder / "metadata.parquet")
     assert any("prompt among Id, Thumb: metadata.parquet" in note for note in read(folder)[1])
+
+
+def test_captions_of_hdf5_follow_pictures_of_one_data_set_each(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for i, name in enumerate(["ant/0", "ant/1", "bee/2", "bee/3", "stray"]):
+            file[name] = np.full((8, 10), i, np.uint8)
+        file["words"] = ["zero", "one", "two", "three", "four"]
+    data = open_data(f"{tmp_path / 'x.h5'}:captions=words")
+    assert data.classes == ("ant", "bee")
+    assert data.captions == (("zero",), ("one",), ("two",), ("three",))
+    with pytest.raises(UnblotError, match="no array 'nothing' of 5 captions"):
+        open_data(f"{tmp_path / 'x.h5'}:captions=nothing")
+
+
+def test_an_array_asked_for_as_captions_is_none_of_labels(tmp_path: Path) -> None:
+    pictures = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    np.savez(tmp_path / "x.npz", images=pictures, words=np.array(["a fox", "an owl", "a bee"]))
+    data = open_data(f"{tmp_path / 'x.npz'}:captions=words")
+    assert (data.labels, data.captions) == (None, (("a fox",), ("an owl",), ("a bee",)))
 
 
 def test_of_several_columns_of_captions_the_one_that_is_read_is_named(tmp_path: Path) -> None:

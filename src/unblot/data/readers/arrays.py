@@ -50,7 +50,7 @@ def npz(path: str, *, images: str = "", labels: str = "", captions: str = "", la
     def load() -> Listing:
         with naming(path, ".npz"), np.load(path, allow_pickle=False) as archive:
             shapes = {name: _npz_header(archive, name) for name in archive.files}
-            chosen, beside = choose(shapes, images, labels, path)
+            chosen, beside = choose(shapes, images, labels, captions, path)
             array = _npz_array(archive, chosen, shapes[chosen], path)
             raw = _npz_array(archive, beside, shapes[beside], path) if beside else None
             pictures, notes = as_pictures(array, layout, path)

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def hdf5(path: str, *, images: str = "", labels: str = "", captions: str = "", l
             shapes = {name: (node.shape or (), node.dtype) for name, node in found.items()}
             single = [] if images else _one_picture_each(shapes, path)
             if single:
-                return _many(found, shapes, single, labels, layout, path)
-            chosen, beside = choose(shapes, images, labels, path)
+                return _many(found, shapes, single, labels, captions, layout, path)
+            chosen, beside = choose(shapes, images, labels, captions, path)
             pictures, notes = as_pictures(_checked(found[chosen], chosen, path), layout, path)
             raw = whole(found[beside], beside, path) if beside else None
             text = captions_for(shapes, captions, pictures.shape[0], path)
@@ -88,17 +89,25 @@ def _is_one_picture(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and (shape[2] <= FEW < min(shape[:2]) or shape[0] <= FEW < min(shape[1:]))
 
 
-def _many(found: dict[str, Any], shapes: Shapes, names: list[str], labels: str, layout: str, path: str) -> Listing:
-    """The pictures of many data sets, labelled by an array beside them or by the groups that they are in."""
+def _many(
+    found: dict[str, Any], shapes: Shapes, names: list[str], labels: str, captions: str, layout: str, path: str
+) -> Listing:
+    """The pictures of many data sets, labelled by an array beside them or by the groups that they are in; with the
+    captions of an array beside them, in the order of their names."""
     shape = shapes[names[0]][0]
     axes = "HW" if len(shape) == 2 else "HWC" if shape[2] <= FEW else "CHW"
-    beside = "" if labels == NO_LABELS else labels or labels_for(shapes, names[0], len(names), path)
+    others = {name: shape for name, shape in shapes.items() if name != captions}
+    beside = "" if labels == NO_LABELS else labels or labels_for(others, names[0], len(names), path)
     raw = whole(found[beside], beside, path) if beside else None
-    notes = [f"pictures from {len(names)} data sets of one each", *unread(shapes, beside, *names)]
+    text = captions_for(shapes, captions, len(names), path)
+    said = whole(found[text], text, path) if text else None
+    notes = [f"pictures from {len(names)} data sets of one each", *unread(shapes, beside, text, *names)]
     items = [Item(name) for name in names]
     by_group = labels_from_folders(items) if not labels and raw is None else None
     if by_group is not None:
-        names = [item.name for item in by_group.items]
+        kept = {item.name for item in by_group.items}
+        said = None if said is None else said[[name in kept for name in names]]
+        names = [name for name in names if name in kept]
         notes += by_group.notes
     parts = [as_pictures(_checked(found[name], name, path), layout or axes, path)[0] for name in names]
 
@@ -107,9 +116,9 @@ def _many(found: dict[str, Any], shapes: Shapes, names: list[str], labels: str, 
 
     pictures = ArrayPictures((len(parts), *parts[0].shape[1:]), parts[0].dtype, rows)
     listing = labelled(pictures, raw, notes, beside)
-    if by_group is None or by_group.labels is None:
-        return listing
-    return Listing(array=pictures, labels=by_group.labels, classes=by_group.classes, notes=listing.notes)
+    if by_group is not None and by_group.labels is not None:
+        listing = replace(listing, labels=by_group.labels, classes=by_group.classes)
+    return captioned(listing, said, text)
 
 
 def _checked(node: Any, name: str, path: str) -> Any:

@@ -28,11 +28,12 @@ LAYOUTS = ("NHW", "NHWC", "NCHW", "HWC", "CHW", "HW")
 FEW = 4  # channels that pictures usually have at most
 
 
-def choose(shapes: Shapes, images: str, labels: str, path: str) -> tuple[str, str]:
+def choose(shapes: Shapes, images: str, labels: str, captions: str, path: str) -> tuple[str, str]:
     """The names of the pictures and of their labels ("" for none) among named arrays, by shape and name.
 
     Pictures are the longest array of three or four axes (or points, two), one with "train" in its name before
-    others. Labels are numbers or strings, one for each picture; the name nearest to the pictures' wins.
+    others. Labels are numbers or strings, one for each picture; the name nearest to the pictures' wins. The
+    array that is asked for as captions is none of labels.
     """
     for name in filter(None, (images, labels if labels != NO_LABELS else "")):
         if name not in shapes:
@@ -47,7 +48,8 @@ def choose(shapes: Shapes, images: str, labels: str, path: str) -> tuple[str, st
         images = max(fitting, key=lambda n: ("train" in n.lower(), shapes[n][0][0]))
     if labels == NO_LABELS:
         return images, ""
-    return images, labels or labels_for(shapes, images, shapes[images][0][0], path)
+    others = {name: shape for name, shape in shapes.items() if name != captions}
+    return images, labels or labels_for(others, images, shapes[images][0][0], path)
 
 
 def described(shapes: Shapes, names: Iterable[str]) -> str:

@@ -83,7 +83,7 @@ def mat(path: str, *, images: str = "", labels: str = "", layout: str = "") -> D
         with naming(path, "a MATLAB file"):
             found = _pictures_first(_mat_arrays(path), layout)
             shapes = {name: (array.shape, array.dtype) for name, array in found.items()}
-            chosen, beside = choose(shapes, images, labels, path)
+            chosen, beside = choose(shapes, images, labels, "", path)
         pictures, notes = as_pictures(found[chosen], layout, path)
         notes = [f"pictures from {printable(chosen)!r}", *notes, *unread(shapes, chosen, beside)]
         return labelled(pictures, found[beside] if beside else None, notes, beside)
