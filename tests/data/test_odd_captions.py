@@ -1,5 +1,7 @@
 """No caption is lost without a word: what is odd is read whole, or named with the way out."""
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,26 @@ def test_an_array_asked_for_as_captions_is_none_of_labels(tmp_path: Path) -> Non
     np.savez(tmp_path / "x.npz", images=pictures, words=np.array(["a fox", "an owl", "a bee"]))
     data = open_data(f"{tmp_path / 'x.npz'}:captions=words")
     assert (data.labels, data.captions) == (None, (("a fox",), ("an owl",), ("a bee",)))
+
+
+def test_other_columns_of_text_of_the_hub_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Table(list[Any]):
+        text = types.SimpleNamespace(dtype="string")
+        features = {"image": "picture", "text": text, "title": text}  # noqa: RUF012
+
+        def cast_column(self, name: str, kind: Any) -> "Table":
+            return self
+
+        def __getitem__(self, at: Any) -> Any:
+            return [row[at] for row in self] if isinstance(at, str) else super().__getitem__(at)
+
+    rows = Table({"image": {"bytes": png(i), "path": None}, "text": "fox", "title": "Fox"} for i in range(2))
+    kinds = {"Image": type("Image", (), {"__init__": lambda self, decode: None}), "ClassLabel": int}
+    stand_in = types.SimpleNamespace(load_dataset=lambda name, config: rows, **kinds)
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    captions, said = read(Path("hf:titled"), options={"image": "image"})
+    assert captions == (("fox",), ("fox",))
+    assert "other columns of text left out: title; caption=NAME reads another one" in said
 
 
 def test_of_several_columns_of_captions_the_one_that_is_read_is_named(tmp_path: Path) -> None:

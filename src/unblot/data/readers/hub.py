@@ -11,6 +11,7 @@ from unblot.data.readers.captions import captions_of_values
 from unblot.data.readers.labels import labelled_part
 from unblot.data.readers.listing import (
     NO_LABELS,
+    Captions,
     DataSource,
     Item,
     Listing,
@@ -67,13 +68,20 @@ def huggingface(
 
 
 def _captioned(table: Any, image: str, label: str, caption: str) -> Listing:
-    """The listing of a table, with the captions of a column, a text or several in each row."""
+    """The listing of a table, with the captions of a column, a text or several in each row; other columns of text are
+    named."""
     listing = _listing(table, image, label)
-    if not caption:
-        return listing
-    cells = table[caption]
-    texts = (cells[item.offset] for item in listing.items)
-    return replace(listing, captions=captions_of_values(listing.items, texts, f"column {printable(caption)!r}"))
+    captions: Captions | None = None
+    if caption:
+        cells = table[caption]
+        texts = (cells[item.offset] for item in listing.items)
+        captions = captions_of_values(listing.items, texts, f"column {printable(caption)!r}")
+    others = [n for n, f in table.features.items() if getattr(f, "dtype", "") == "string" and n not in (label, caption)]
+    if others:
+        note = f"other columns of text left out: {named(others)}; caption=NAME reads another one"
+        captions = captions or Captions()
+        captions = replace(captions, notes=(*captions.notes, note))
+    return replace(listing, captions=captions)
 
 
 def _listing(table: Any, image: str, label: str) -> Listing:
