@@ -223,3 +223,19 @@ def test_of_several_columns_of_captions_the_one_that_is_read_is_named(tmp_path: 
     assert captions == ((), ("an owl",), ("a bee",))
     assert "1 table with text and caption, of which only caption is read: metadata.jsonl" in said
     assert "1 .json file with prompt and text, of which only text is read: c.json" in said
+
+
+@pytest.mark.parametrize("caption", ['"a fox', '"a" fox', '"5" nails"'])
+def test_quotes_that_do_not_pair_are_told(caption: str, tmp_path: Path) -> None:
+    rows = f"file_name,text\na.png,{caption}\nb.png,an owl\nc.png,a bee\n"
+    note = 'table with quotes that do not pair, perhaps read wrongly; write "" for a quote within quotes: captions.csv'
+    assert f"1 {note}" in read(beside(tmp_path, captions_csv=rows.encode()))[1]
+    sound = 'file_name,text\na.png,5" nails\nb.png,"an ""owl""\nat night"\nc.png,a bee\n'
+    captions, said = read(beside(tmp_path, captions_csv=sound.encode()))
+    assert captions == (('5" nails',), ('an "owl" at night',), ("a bee",))
+    assert not any("quotes" in line for line in said)
+
+
+def test_what_is_no_number_is_no_caption(tmp_path: Path) -> None:
+    rows = b'{"file_name": "a.png", "text": NaN}\n{"file_name": "b.png", "text": 7}'
+    assert read(beside(tmp_path, metadata_jsonl=rows))[0] == ((), ("7",), ())

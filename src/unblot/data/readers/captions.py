@@ -118,7 +118,7 @@ def texts_of(value: Any) -> list[str]:
         return [text for part in value for text in texts_of(part)]
     if isinstance(value, bytes):
         return [decode(value)]
-    return [] if value is None else [str(value)]
+    return [] if value is None or value != value else [str(value)]  # NaN is none
 
 
 def _has_odd_bytes(value: Any) -> bool:

@@ -87,6 +87,12 @@ def read_captions(reader: Reader, table: Item, tell: Tell) -> list[tuple[str, An
         tell(several, table.name, "table")
     if not parquet and not is_text(data):
         tell(NOT_UNICODE, table.name, "caption file")
+    if found.delimiter and not _quotes_pair(decode(data), found.delimiter):
+        tell(
+            'with quotes that do not pair, perhaps read wrongly; write "" for a quote within quotes',
+            table.name,
+            "table",
+        )
     for file, caption in pairs:
         if not file and caption not in (None, "", []):
             tell(f"of {name} without the name of a file", str(caption)[:SHOWN], "caption")
@@ -240,6 +246,19 @@ def _csv_rows(text: str, columns: Sequence[str]) -> tuple[list[list[Any]], str]:
             if rows and (not widest[0] or len(header) > len(widest[0][0])):
                 widest = rows, delimiter
         return widest
+    finally:
+        csv.field_size_limit(before)
+
+
+def _quotes_pair(text: str, delimiter: str) -> bool:
+    """Whether each quoted cell of a CSV text ends where its quotes do; else rows may have become part of others."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        return all(
+            row is not None for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        )
+    except csv.Error:
+        return False
     finally:
         csv.field_size_limit(before)
 

@@ -52,8 +52,8 @@ class ShardIndex:
     """What index.json holds: the kind of the pictures, how they were packed, and every shard.
 
     dtype, shape: of a picture (C, H, W) in the stored type. held_out: the share that packing held out. labelled,
-    captioned: whether labels and captions stand beside the shards. notes: how the source was read;
-    caption_notes: and its captions.
+    captioned: whether labels and captions stand beside the shards. notes,
+    caption_notes: how the source and its captions were read.
     """
 
     format: str
