@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
@@ -18,7 +19,7 @@ class Says(nn.Module):
 
     embeds = "log_sigma_over_alpha"
 
-    def __init__(self, share: float = 0.0):
+    def __init__(self, share: float | Tensor = 0.0):
         super().__init__()
         self.share = share
 
@@ -127,3 +128,48 @@ def test_pictures_that_are_all_alike_have_a_spectrum():
     x = 0.25 + 0.1 * torch.randn(2, 1, 8, 8)
     x0_hat = Denoiser(Says(), "edm", 0.5, spectrum=spectrum)(x, NoiseLevel(torch.ones(2), torch.full((2,), 0.1))).x0
     torch.testing.assert_close(x0_hat, torch.full_like(x, 0.25), atol=1e-3, rtol=0)
+
+
+class Copies(TorchDispatchMode):
+    """Within it `count` is the number of tensors copied to another type or device so far."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
+
+
+@every_shape
+def test_a_second_pass_copies_nothing_to_the_pictures_type_and_device(shape):
+    """On a GPU each such copy would be waited for."""
+    x, spectrum = pictures(shape, 3)
+    x, level = x.double(), levels(3)
+    cosines.cache_clear()
+    counts = []
+    for _ in range(2):
+        with Copies() as copies:
+            spectrum.precondition(x, level, 0.5).output(x)
+        counts.append(copies.count)
+    assert counts[0] > counts[1] == 0
+
+
+def test_what_is_kept_is_bounded():
+    assert cosines.cache_info().maxsize is not None
+    for n in range(1, 100):
+        cosines(n, torch.device("cpu"), torch.float64)
+    assert cosines.cache_info().currsize == cosines.cache_info().maxsize
+
+
+@every_shape
+def test_training_goes_on_with_what_sampling_in_inference_mode_has_kept(shape):
+    x, spectrum = pictures(shape, 3)
+    cosines.cache_clear()
+    share = nn.Parameter(torch.tensor(0.3))
+    denoiser = Denoiser(Says(share), "edm", 0.5, spectrum=spectrum)
+    with torch.inference_mode():
+        sampled = denoiser(x, levels(3)).x0
+    trained = denoiser(x, levels(3)).x0
+    trained.sum().backward()
+    assert share.grad is not None
+    assert torch.equal(sampled, trained.detach())

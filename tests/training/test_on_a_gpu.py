@@ -1,5 +1,6 @@
 """What only a GPU can show; left out where there is none."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,15 +13,27 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 CHOICES = {"network": "unet:width=32,multipliers=1-2,blocks=1", "steps": 50, "batch_size": 64, "device": "cuda"}
 
 
-def trainer_for(choices):
-    dataset = api.open_data("digits")
-    config = api.plan_run(api.DataConfig(data="digits"), dataset, choices)
+def trainer_for(choices, data="digits"):
+    dataset = api.open_data(data)
+    config = api.plan_run(api.DataConfig(data=data), dataset, choices)
     return engine.Trainer(config, DenoisingTask(config, dataset))
 
 
 @pytest.mark.parametrize("choices", [{}, {"augment": "non_leaking"}, {"times": "adaptive"}])
 def test_a_step_never_waits_for_the_device(choices):
-    trainer = trainer_for({**CHOICES, **choices})
+    takes_steps_without_waiting(trainer_for({**CHOICES, **choices}))
+
+
+def test_a_step_on_colour_pictures_never_waits_for_the_device_either(tmp_path):
+    """Their default network has a spectrum, waves and a join, and learns by Muon."""
+    path = str(tmp_path / "colours.npy")
+    np.save(path, np.random.default_rng(0).integers(0, 256, (256, 16, 16, 3), np.uint8))
+    trainer = trainer_for({"steps": 50, "batch_size": 64, "device": "cuda"}, path)
+    assert trainer.denoiser.spectrum is not None
+    takes_steps_without_waiting(trainer)
+
+
+def takes_steps_without_waiting(trainer):
     for _ in range(3):
         trainer.take_step()
     torch.cuda.synchronize()

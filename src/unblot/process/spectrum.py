@@ -29,26 +29,36 @@ from unblot.system.device import own_precision
 
 FORM = "capped"  # how c_in and c_out use the spectrum: coarse waves at EDM's scale
 LEAST = 1e-3  # the least standard deviation of a wave, in the network's range: what is never there is noise too
+CPU = torch.device("cpu")
 
 
 @lru_cache(maxsize=16)
-def cosines(n: int) -> Tensor:
-    """The orthonormal DCT-II, (n, n): row k is the wave of k half periods."""
-    k = torch.arange(n, dtype=torch.float64)
-    waves = torch.cos(k[:, None] * (k + 0.5) * math.pi / n) * math.sqrt(2 / n)
-    waves[0] /= math.sqrt(2)
-    return waves.float()
+def cosines(n: int, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The orthonormal DCT-II, (n, n): row k is the wave of k half periods. Kept: a GPU is waited for at each copy."""
+    with torch.inference_mode(False):  # what sampling has made serves training, too
+        k = torch.arange(n, dtype=torch.float64)
+        waves = torch.cos(k[:, None] * (k + 0.5) * math.pi / n) * math.sqrt(2 / n)
+        waves[0] /= math.sqrt(2)
+        return waves.float().to(device, dtype)
+
+
+def _cosines_for(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices of rows (H, H) and columns (W, W) of pictures like x (..., H, W)."""
+    height, width = x.shape[-2:]
+    if x.is_meta:  # not kept: a count of memory would be another one the next time
+        return cosines(height).to(x), cosines(width).to(x)
+    return cosines(height, x.device, x.dtype), cosines(width, x.device, x.dtype)
 
 
 def to_waves(x: Tensor) -> Tensor:
     """Pictures (..., H, W) as the amplitudes of their waves, (..., H, W)."""
-    rows, columns = (cosines(n).to(x) for n in x.shape[-2:])
+    rows, columns = _cosines_for(x)
     return rows @ x @ columns.T
 
 
 def from_waves(c: Tensor) -> Tensor:
     """Amplitudes (..., H, W) as pictures again."""
-    rows, columns = (cosines(n).to(c) for n in c.shape[-2:])
+    rows, columns = _cosines_for(c)
     return rows.T @ c @ columns
 
 
@@ -62,6 +72,7 @@ class Spectrum:
     def __init__(self, mean: Tensor, axes: Tensor, stds: Tensor):
         self.mean, self.axes, self.log_stds = mean.float(), axes.float(), stds.float().clamp(min=LEAST).log()
         self._known: dict[tuple, tuple[Tensor, Tensor]] = {}  # of each shape, device and dtype, as every call needs it
+        self._axes: dict[tuple, Tensor] = {}  # of each device and dtype
 
     @classmethod
     def of(cls, *parts: Tensor) -> "Spectrum":
@@ -88,9 +99,18 @@ class Spectrum:
         """The standard deviations and the mean of the waves of pictures like x, both (C, H, W), like x."""
         key = (x.shape[1:], x.device, x.dtype)
         if key not in self._known:
-            mean = self.to_waves(self.mean.to(x)[:, None, None].expand(x.shape[1:]))
-            self._known[key] = self.stds(*x.shape[-2:]).to(x), mean
+            with torch.inference_mode(False):
+                mean = self.to_waves(self.mean.to(x)[:, None, None].expand(x.shape[1:]))
+                self._known[key] = self.stds(*x.shape[-2:]).to(x), mean
         return self._known[key]
+
+    def _axes_for(self, x: Tensor) -> Tensor:
+        """The axes (C, C), like x."""
+        key = (x.device, x.dtype)
+        if key not in self._axes:
+            with torch.inference_mode(False):
+                self._axes[key] = self.axes.to(x)
+        return self._axes[key]
 
     def stds(self, height: int, width: int) -> Tensor:
         """Standard deviation of each wave of each axis, (C, H, W)."""
@@ -101,12 +121,12 @@ class Spectrum:
     def to_waves(self, x: Tensor) -> Tensor:
         """Pictures (..., C, H, W) as amplitudes of the waves of their axes, the same shape."""
         with own_precision(x):  # waves differ by orders of magnitude
-            return to_waves(torch.einsum("dc,...chw->...dhw", self.axes.to(x), x))
+            return to_waves(torch.einsum("dc,...chw->...dhw", self._axes_for(x), x))
 
     def from_waves(self, waves: Tensor) -> Tensor:
         """Amplitudes (B, C, H, W) as pictures again."""
         with own_precision(waves):
-            return torch.einsum("dc,bdhw->bchw", self.axes.to(waves), from_waves(waves))
+            return torch.einsum("dc,bdhw->bchw", self._axes_for(waves), from_waves(waves))
 
     def __str__(self) -> str:
         """As a configuration holds it."""
