@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unblot.config.presets import default
+from unblot.config.presets import WIDTHS_TINY, default, ladder
 from unblot.config.schema import DataFacts, TextFacts
 from unblot.nn import NETWORKS
 from unblot.specs import parse
@@ -48,3 +48,12 @@ def test_captions_take_a_folded_network_and_change_nothing_where_it_is_folded_an
         with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
         assert with_captions["blocks"] > without["blocks"]
+
+
+def test_tiny_pictures_take_a_join_only_where_a_folded_square_has_as_many_values_as_the_network_channels() -> None:
+    plain = tuple(f"unet:width={width},multipliers=1,patch=2,attention=" for width in WIDTHS_TINY)
+    for channels in range(1, 65):
+        joins = [",join=true" * (4 * channels >= width) for width in WIDTHS_TINY]
+        for side in (8, 12):
+            found = ladder(facts(side, channels=channels), "default")
+            assert found == tuple(spec + join for spec, join in zip(plain, joins, strict=True))

@@ -200,14 +200,17 @@ def _with_spectrum(data: DataFacts) -> bool:
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the pictures, down to a map of at most 10.
 
-    Pixels are folded by up to 8x8, and the join lets all of the folded input through, however narrow the network is. Up
-    to SMALL, and with captions, they are folded until the map is at most 20, which leaves time for more steps of a
-    wider network: words are learned late. Larger pictures have a thin first level on a map of at most 40, which draws
+    Pixels are folded by up to 8x8, and the join lets all of the folded input through, however narrow the network is;
+    up to TINY it stands only where a folded square has at least as many values as the network has channels. Up to SMALL,
+    and with captions, pixels are folded until the map is at most 20, which leaves time for more steps of a wider
+    network: words are learned late. Larger pictures have a thin first level on a map of at most 40, which draws
     outlines; wider ones below decide what is there.
     """
     side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
     if side <= TINY:
-        return f"unet:width={width or 64},multipliers=1,patch=2,attention="
+        width = width or 64
+        joined = ",join=true" if 4 * data.channels >= width else ""
+        return f"unet:width={width},multipliers=1,patch=2,attention={joined}"
     folded = _is_folded(data)
     patch = min(8, max(2, 2 ** math.ceil(math.log2(side / (20 if folded else 40)))))
     coarser = max(1, math.ceil(math.log2(side / patch / 10)))  # levels below the first
