@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,6 +159,21 @@ def test_the_memory_of_a_run_is_that_of_its_parts():
     averages = dataclasses.replace(config, train=dataclasses.replace(config.train, ema="power"))
     weights = sum(p.numel() * 4 for p in denoiser.parameters())
     assert one - memory.run_bytes(averages, denoiser, 64) == pytest.approx(weights, abs=2)
+
+
+@pytest.mark.parametrize("latent", [False, True], ids=["pixels", "latents"])
+def test_the_default_run_on_large_colour_pictures_fits_into_8_gb_of_a_machine_of_24(latent, tmp_path):
+    """1024x1024, a thousand pictures; read are only a few of them, which decide the rest of the plan."""
+    path = str(tmp_path / "pictures.npy")
+    np.save(path, np.random.default_rng(0).integers(0, 256, (4, 1024, 1024, 3), np.uint8))
+    source, choices = DataConfig(data=path, size="1024"), {"latent": True} if latent else {}
+    config = plan_run(source, open_data(path, size=1024), choices)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, count=1000))
+    assert config.data.shape == (3, 1024, 1024)
+    denoiser = build_denoiser(config)
+    fitting = memory.fitting_pictures(config, denoiser, 24 * 2**30)
+    assert fitting
+    assert memory.run_bytes(config, denoiser, fitting) < 8e9
 
 
 def test_a_batch_goes_in_equal_parts_that_fit_and_a_small_one_is_not_looked_at(monkeypatch):
