@@ -1,8 +1,13 @@
 """Parts of gpu.py beside training at two sizes: the default networks, sampling, and whether a run is the same again."""
 
+import gc
 import itertools
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,26 +30,23 @@ NFE = 20
 STEPS = 6 if CUDA else 2  # of each half of a run that is stopped and goes on
 
 
-def default_network(side: int, rate: float, rounds: int) -> dict[str, Any]:
-    """Training of the default preset on colour pictures of this size, as it is: speed, share of `rate` operations a
+def default_network(side: int, rate: Callable[[], float], rounds: int) -> dict[str, Any]:
+    """Training of the default preset on colour pictures of this size, as it is: speed, share of `rate()` operations a
     second (the matrix product's), and peak memory beside what the plan says."""
-    if CUDA:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     trainer = engine(64 if CUDA else 4, (3, side, side), device=DEVICE, compile="off")
     batch = trainer.config.train.batch_size
     with FlopCounterMode(display=False) as counter:
         trainer.take_step()
     taken = seconds({"step": repeated(trainer)}, rounds, wait=synchronize)["step"]
     step = summary([t / STEPS for t in taken])["median"]
-    found = {
+    held = memory(trainer)  # before the matrix product takes some
+    return held | {
         "network": trainer.config.train.network,
         "parameters": sum(p.numel() for p in trainer.denoiser.parameters()),
         "batch": batch,
         "pictures_per_second": round(batch / step, 1),
-        "model_flop_use": round(counter.get_total_flops() / step / rate, 3),
+        "model_flop_use": round(counter.get_total_flops() / step / rate(), 3),
     }
-    return found | memory(trainer)
 
 
 def memory(trainer: Trainer) -> dict[str, Any]:
@@ -73,15 +75,24 @@ def sampling(side: int, network: str, batch: int, rounds: int, peer: Callable[[]
     trainer = engine(batch, (3, side, side), network=network, device=DEVICE)
     denoiser = trainer.denoiser.eval()
     work: dict[str, Callable[[], Any]] = {"unblot": drawing(trainer, denoiser, batch)}
+    failed: dict[str, Any] = {}
     if peer is not None:
-        work["diffusers"] = diffusers_drawing(peer(), (batch, 3, side, side))
+        try:
+            theirs = diffusers_drawing(peer(), (batch, 3, side, side))
+            theirs()
+            work["diffusers"] = theirs
+        except Exception as error:  # it must not cost us our own figures
+            failed["diffusers"] = {"failed": described(error)}
     taken = seconds(work, rounds, warm_up=1, wait=synchronize)
     if CUDA:
         denoiser.network.forward = torch.compile(denoiser.network.forward, dynamic=False)
-        taken |= seconds({"unblot, compiled": work["unblot"]}, rounds, wait=synchronize)
+        try:
+            taken |= seconds({"unblot, compiled": work["unblot"]}, rounds, wait=synchronize)
+        except Exception as error:  # a compiler may raise anything
+            failed["unblot, compiled"] = {"failed": described(error)}
     speed = {name: {"pictures_per_second": round(batch / summary(t)["median"], 1)} for name, t in taken.items()}
-    result: dict[str, Any] = {"nfe": NFE, "batch": batch, **speed}
-    if peer is not None:
+    result: dict[str, Any] = {"nfe": NFE, "batch": batch, **speed, **failed}
+    if "diffusers" in taken:
         for name in taken.keys() - {"diffusers"}:
             ratios = summary([b / a for a, b in zip(taken[name], taken["diffusers"])])
             result[f"{name}: times as many as diffusers"] = {k: round(v, 2) for k, v in ratios.items()}
@@ -125,19 +136,21 @@ def diffusers_drawing(model: Any, shape: tuple[int, ...]) -> Callable[[], None]:
 def same_again(side: int, network: str) -> dict[str, Any]:
     """A run stopped half-way and gone on with, beside one in peace: the largest difference of a weight, with kernels as
     they are, and with deterministic ones. On one card and with deterministic kernels it should be 0."""
-    found: dict[str, Any] = {}
-    for name, only in (("kernels as they are", False), ("deterministic kernels", True)):
-        with deterministic(only):
-            made = [engine(32, (3, side, side), network=network, device=DEVICE) for _ in range(3)]
-            straight, stopped, going_on = made
-            stopped.restore({k: t.clone() for k, t in straight.tensors().items()}, 0)
-            repeated(straight)(), repeated(straight)()
-            repeated(stopped)()
-            going_on.restore({k: t.clone() for k, t in stopped.tensors().items()}, stopped.step)
-            repeated(going_on)()
-            pairs = zip(straight.denoiser.parameters(), going_on.denoiser.parameters(), strict=True)
-            found[name] = {"largest_difference": max(float((p - q).detach().abs().max()) for p, q in pairs)}
-    return found
+    ways = {"kernels as they are": False, "deterministic kernels": True}
+    return {name: attempt(partial(largest_difference, side, network, only)) for name, only in ways.items()}
+
+
+def largest_difference(side: int, network: str, only: bool) -> dict[str, Any]:
+    """`same_again` with deterministic kernels, where `only`, or with kernels as they are."""
+    with deterministic(only):
+        straight, stopped, going_on = (engine(32, (3, side, side), network=network, device=DEVICE) for _ in range(3))
+        stopped.restore({k: t.clone() for k, t in straight.tensors().items()}, 0)
+        repeated(straight)(), repeated(straight)()
+        repeated(stopped)()
+        going_on.restore({k: t.clone() for k, t in stopped.tensors().items()}, stopped.step)
+        repeated(going_on)()
+        pairs = zip(straight.denoiser.parameters(), going_on.denoiser.parameters(), strict=True)
+        return {"largest_difference": max(float((p - q).detach().abs().max()) for p, q in pairs)}
 
 
 @contextmanager
@@ -156,6 +169,37 @@ def synchronize() -> None:
     """Waits for the GPU, where there is one."""
     if CUDA:
         torch.cuda.synchronize()
+
+
+def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the work gives, on a device whose memory is free; an error is a result too, so that no other is lost."""
+    try:
+        fresh_memory()
+        return work()
+    except Exception as error:  # a compiler and a driver may raise anything
+        traceback.print_exc()
+        return {"failed": described(error)}
+
+
+def fresh_memory() -> None:
+    """Frees what earlier parts held, their compiled code with it, and counts peak memory anew."""
+    if CUDA:
+        torch.compiler.reset()
+    gc.collect()  # a trainer and its prefetcher refer to each other
+    if CUDA:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def described(error: Exception) -> str:
+    """What an error was, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}"[:500] + f" ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def tell(line: str) -> None:
+    """A line on how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def table(results: dict[str, Any]) -> list[str]:
