@@ -32,7 +32,7 @@ def draw(
     """
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    count, shown, hidden = len(noise), {}, {}
+    count = len(noise)
     if guidance is None:
         guidance = 1 if tokens is None else about.get("text_guidance", 1)
     if guidance != 1 and not about.get("guides"):
@@ -41,12 +41,7 @@ def draw(
         label = spread_labels(seed, count, about["clusters"])
     if label is None and about.get("always_labelled"):
         label = np.arange(count) % len(about["classes"])
-    if "label" in about["inputs"]:
-        hidden["label"] = np.full(count, about["no_label"])
-        shown["label"] = hidden["label"] if label is None else np.asarray(label, np.int64)
-    if "tokens" in about["inputs"]:
-        hidden["tokens"] = np.array([about["no_text"]] * count)
-        shown["tokens"] = hidden["tokens"] if tokens is None else np.asarray(tokens, np.int64)
+    hidden, shown = inputs(about, count), inputs(about, count, label, tokens)
     levels = list(zip(about["alpha"], about["sigma"]))
     if "noise" in about["inputs"]:  # a distilled model, which is exported whole
         (x,), levels = network.run(None, {"noise": noise.astype(np.float32), **shown}), []
@@ -68,6 +63,18 @@ def draw(
     low, high = about["limits"] or (-np.inf, np.inf)
     stored = np.clip(np.rint(stored) if about["limits"] else stored, low, high)
     return stored.astype(about["dtype"])
+
+
+def inputs(
+    about: Mapping, count: int, label: np.ndarray | None = None, tokens: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """What the network is told of `count` pictures: label (B,) and tokens (B, L), where None is given those for none."""
+    told = {}
+    if "label" in about["inputs"]:
+        told["label"] = np.full(count, about["no_label"]) if label is None else np.asarray(label, np.int64)
+    if "tokens" in about["inputs"]:
+        told["tokens"] = np.array([about["no_text"]] * count) if tokens is None else np.asarray(tokens, np.int64)
+    return told
 
 
 def spread_labels(seed: int, count: int, shares: Sequence[float]) -> np.ndarray:
