@@ -68,7 +68,7 @@ def draw(
 def inputs(
     about: Mapping, count: int, label: np.ndarray | None = None, tokens: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """What the network is told of `count` pictures: label (B,) and tokens (B, L), where None is given those for none."""
+    """What the network is told of `count` pictures: label (B,) and tokens (B, L), or those that stand for none."""
     told = {}
     if "label" in about["inputs"]:
         told["label"] = np.full(count, about["no_label"]) if label is None else np.asarray(label, np.int64)
