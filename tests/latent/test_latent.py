@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import unblot
+from helpers import TINY_LATENT_RUN
 from unblot.cli.parser import main
 from unblot.config.presets import ladder
 from unblot.config.schema import RunConfig
@@ -38,18 +39,7 @@ from unblot.training.first_stage import (
 )
 from unblot.training.latents import used_before
 
-CHOICES: dict[str, Any] = {
-    "latent": True,
-    "latent_width": 8,
-    "latent_steps": 6,
-    "network": "unet:width=16,multipliers=1,blocks=1,attention=",
-    "spectrum": "data",
-    "steps": 4,
-    "batch_size": 8,
-    "clusters": 0,
-    "preview_every": 0,
-    "checkpoint_every": 2,
-}
+CHOICES: dict[str, Any] = {**TINY_LATENT_RUN, "spectrum": "data", "checkpoint_every": 2}
 CPU = torch.device("cpu")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import unblot
+from helpers import TINY_LATENT_RUN
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
@@ -27,17 +28,7 @@ from unblot.training.loop import Loop
 from unblot.training.previews import drawn_latents
 from unblot.training.trainer import denoising_trainer
 
-CHOICES: dict[str, Any] = {
-    "latent": True,
-    "latent_width": 8,
-    "latent_steps": 6,
-    "adversarial_steps": 3,
-    "network": "unet:width=16,multipliers=1,blocks=1,attention=",
-    "steps": 4,
-    "batch_size": 8,
-    "clusters": 0,
-    "preview_every": 0,
-}
+CHOICES: dict[str, Any] = {**TINY_LATENT_RUN, "adversarial_steps": 3}
 CPU = torch.device("cpu")
 
 

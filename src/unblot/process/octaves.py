@@ -32,6 +32,11 @@ def octave_powers(pictures: Tensor) -> Tensor:
     return power @ (members / members.sum(0)).double()
 
 
+def ratio_in_words(ratio: float) -> str:
+    """A ratio of powers with two digits, and without an exponent where it is large."""
+    return f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
+
+
 def _hann(length: int) -> Tensor:
     """A Hann window that is above 0 everywhere, (length,), float64."""
     return torch.hann_window(length + 2, periodic=False, dtype=torch.float64)[1:-1]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unblot.data.readers.listing import counted, printable
-from unblot.process.octaves import FINEST
+from unblot.process.octaves import FINEST, ratio_in_words
 
 QUESTIONS = {
     "good": "Is it good?",
@@ -131,8 +131,8 @@ def _texture(report: dict[str, Any]) -> tuple[str, str]:
         return "", "good"
     ratios = [octave["ratio"] for octave in found["octaves"][:FINEST] if octave["ratio"] is not None]
     ratio = max(ratios) if found["texture"] == "grainy" else min(ratios)
-    shown = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
-    return TEXTURES[found["texture"]].format(ratio=shown), "bad" if ratio > NOISE else "middling"
+    said = TEXTURES[found["texture"]].format(ratio=ratio_in_words(ratio))
+    return said, "bad" if ratio > NOISE else "middling"
 
 
 def _varied(report: dict[str, Any]) -> Answer:

@@ -19,7 +19,7 @@ from unblot.data.dataset import Dataset
 from unblot.data.subset import spread
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder
-from unblot.process.octaves import FINEST, octave_powers
+from unblot.process.octaves import FINEST, octave_powers, ratio_in_words
 from unblot.process.randomness import ADVERSARIAL, generator
 from unblot.training.first_stage import OPTIMIZER, error_of
 from unblot.training.optim import Optimizer
@@ -68,9 +68,9 @@ class Detail(NamedTuple):
     def __str__(self) -> str:
         if not self.steps:
             return "decoder: not fine-tuned, since no time was left"
-        power = f"the fine detail of what is drawn has {self.after:.2g} of the power of real pictures"
+        power = f"the fine detail of what is drawn has {ratio_in_words(self.after)} of the power of real pictures"
         if self.taken:
-            return f"decoder: fine-tuned in {self.steps} steps; {power}, {self.before:.2g} before"
+            return f"decoder: fine-tuned in {self.steps} steps; {power}, {ratio_in_words(self.before)} before"
         return (
             f"decoder: left as it was, since {self.steps} steps of fine-tuning did not bring its pictures nearer to "
             f"real ones; {power}"
@@ -106,8 +106,10 @@ class FineTuning:
         self.critic = critic.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(self.autoencoder.decoder, OPTIMIZER, weight_decay=0.0)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=DISCRIMINATOR_RATE, betas=(0.0, 0.99))
-        self.real = self._pictures(spread(dataset.train, at_most(config, MEASURED)))
-        self.scale = 1 / float(_detail(self.real).std().clamp_min(1e-6))
+        real = self._pictures(spread(dataset.train, at_most(config, MEASURED)))
+        self.size, self.measured = real.shape[2:], len(real)
+        self.power = _powers(real.split(AT_A_TIME))
+        self.scale = 1 / float(_detail(real).std().clamp_min(1e-6))
         self.forms = torch.cat([_forms(x) for x in self._decoded(autoencoder, drawn)])
         self.step = 0
 
@@ -164,15 +166,12 @@ class FineTuning:
     @torch.no_grad()
     def strengths(self, autoencoder: Autoencoder) -> Tensor:
         """The power of what this autoencoder makes of drawn latents over that of real pictures by octave, (K,)."""
-        drawn = self._decoded(autoencoder, self.drawn[: len(self.real)])
-        powers = (_powers(pictures) for pictures in (drawn, self.real.split(AT_A_TIME)))
-        made, real = (power.clamp_min(1e-12) for power in powers)
-        return made / real
+        return _powers(self._decoded(autoencoder, self.drawn[: self.measured])) / self.power
 
     @torch.no_grad()
     def _decoded(self, autoencoder: Autoencoder, drawn: Tensor) -> Iterator[Tensor]:
         for z in drawn.split(AT_A_TIME):
-            yield autoencoder.decode(z.to(self.device), *self.real.shape[2:])
+            yield autoencoder.decode(z.to(self.device), *self.size)
 
 
 def fine_tuned(
@@ -213,5 +212,5 @@ def _detail(x: Tensor) -> Tensor:
 
 
 def _powers(pictures: Iterable[Tensor]) -> Tensor:
-    """Mean power by octave, (K,), of pictures in batches."""
-    return torch.cat([octave_powers(x.cpu()) for x in pictures]).mean(0)
+    """Mean power by octave, (K,), above 0, of pictures in batches."""
+    return torch.cat([octave_powers(x.cpu()) for x in pictures]).mean(0).clamp_min(1e-12)

@@ -57,8 +57,7 @@ def run_training(
     since = controller.used()
     with monitor, interruptible() as interrupted:
         if not resume:
-            with controller.overhead("measurements"):
-                loop.measure()
+            loop.measure()
             loop.save()
         if not finished:
             loop.adjust_steps()
@@ -108,16 +107,13 @@ class Loop:
                 return
             self.adjust_steps()
         if self._is_measuring_due():
-            with self.controller.overhead("measurements"):
-                self.measure()
+            self.measure()
         steps = trainer.config.train.steps
-        last = self.controller.budget is not None and trainer.step == steps
         if self._is_preview_due() and not (self.fine_tunes and trainer.step == steps):
-            with self.controller.overhead("previews"):
-                self.preview()
+            self.preview()
         if posthoc.due(trainer.step, steps):
             posthoc.keep(self.folder, trainer.step, steps, trainer.ema, trainer.for_main_process)
-        due = trainer.step % train.checkpoint_every == 0 and not last
+        due = trainer.step % train.checkpoint_every == 0 and not self._is_end_of_budget()
         if due and not result.skipped_steps and self.logger.sound():
             self.save()
 
@@ -148,30 +144,34 @@ class Loop:
 
     def _is_preview_due(self) -> bool:
         """Whether to draw a preview after this step; with a budget there is one at the end."""
-        train, step = self.trainer.config.train, self.trainer.step
-        last = self.controller.budget is not None and step == train.steps
-        return bool(train.preview_every) and (last or step % train.preview_every == 0)
+        every = self.trainer.config.train.preview_every
+        return bool(every) and (self._is_end_of_budget() or self.trainer.step % every == 0)
+
+    def _is_end_of_budget(self) -> bool:
+        """Whether this was the last step of a run with a budget."""
+        return self.controller.budget is not None and self.trainer.step == self.trainer.config.train.steps
 
     def measure(self) -> None:
         """Measures the held-out loss of the averaged weights; all processes come here after the same steps."""
         if self.held_out is not None:
-            with self.trainer.averaged():
+            with self.controller.overhead("measurements"), self.trainer.averaged():
                 self.logger.measured(self.held_out.measure(self.trainer.step, self.trainer.micro_batch))
 
     def preview(self) -> None:
         """Writes a grid of samples of the averaged weights, always from the same noise."""
-        trainer, values = self.trainer, self.trainer.task.batches.dataset.values
-        if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
-            return
-        pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
-        if not trainer.group.is_main_process:
-            return
-        path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
-        captions = preview_prompts(trainer, len(pictures))
-        shown = sheet(values.decode(pictures.numpy()), values, columns=10, captions=captions)
-        save_sheet(path, shown, {} if captions is None else {"captions": captions})
-        self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
-        self.monitor.note(f"preview: {path}")
+        with self.controller.overhead("previews"):
+            trainer, values = self.trainer, self.trainer.task.batches.dataset.values
+            if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
+                return
+            pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
+            if not trainer.group.is_main_process:
+                return
+            path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
+            captions = preview_prompts(trainer, len(pictures))
+            shown = sheet(values.decode(pictures.numpy()), values, columns=10, captions=captions)
+            save_sheet(path, shown, {} if captions is None else {"captions": captions})
+            self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
+            self.monitor.note(f"preview: {path}")
 
     def end(self, interrupted: Callable[[], bool]) -> bool:
         """What comes after the last step: fine-tuning of the decoder of a run in latents, a last preview, saving.
@@ -182,8 +182,7 @@ class Loop:
             with self.controller.overhead(FINE_TUNING):
                 self.fine_tuned = fine_tune(self.trainer, self.controller, self.monitor.note, interrupted)
             if self.fine_tuned and self._is_preview_due():
-                with self.controller.overhead("previews"):
-                    self.preview()
+                self.preview()
             self.save()
             return self.fine_tuned
         return True

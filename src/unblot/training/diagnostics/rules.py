@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unblot.errors import arg
-from unblot.process.octaves import FINEST, GRAINY, SMOOTH
+from unblot.process.octaves import FINEST, GRAINY, SMOOTH, ratio_in_words
 from unblot.runs.metrics import HELD_OUT, PREVIEW, STEP, Line, mean_loss, of_kind
 
 Rule = Callable[[Sequence[Line]], str | None]
@@ -177,14 +177,9 @@ def fine_detail(lines: Sequence[Line]) -> str | None:
         way_out = f"{average}, a larger {arg('network')}, or in latents less {arg('latent_noise')}"
     return (
         f"{'grainy' if grainy else 'too smooth'}: details of {2 ** (k + 1)} to {2 ** (k + 2)} pixels have "
-        f"{_ratio(ratio)} times as much power in previews as in training pictures (sets of as many real ones have "
-        f"{low:.2g} to {high:.2g} times); if it stays, try more {arg('steps')}, {way_out}"
+        f"{ratio_in_words(ratio)} times as much power in previews as in training pictures (sets of as many real ones "
+        f"have {low:.2g} to {high:.2g} times); if it stays, try more {arg('steps')}, {way_out}"
     )
-
-
-def _ratio(value: float) -> str:
-    """Two digits, and no exponent for large ones."""
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def _beyond_chance(preview: dict[str, list[float | None]]) -> dict[int, float]:
