@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from unblot.config.durations import budget_of, longer_budget, parse_budget
+from unblot.config.durations import budget_of, parse_budget
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.schema import DataConfig, DistillConfig, RunConfig
 from unblot.data.audit.audit import audit_dataset
@@ -37,7 +37,7 @@ from unblot.training.defaults import add_defaults
 from unblot.training.forecast import forecast
 from unblot.training.latents import first_stage, planned_on, used_before, with_first_stage
 from unblot.training.plan import SPECS, check_choices, plan_run
-from unblot.training.session import train_to_end
+from unblot.training.session import resumed_config, train_to_end
 from unblot.training.trainer import Trainer, denoising_trainer
 from unblot.training.transfer import add_choices, opened, own_source, with_origin
 
@@ -141,36 +141,27 @@ def resume(
     planned; a run with a budget that was stopped goes on for the time that was left. Raises UnblotError where there is
     no run, or where the data has changed.
     """
-    folder = user_path(folder)
+    folder, group = user_path(folder), join_group()
     config = read_config(folder)
     must_be_writable(folder)
-    state = checkpoint.state_to_go_on(folder)
     budget = None if str(budget).startswith("+") and added_before(folder) else budget
-    if steps is not None and steps < state.get("step", 0):
-        raise UnblotError(
-            f"{arg('steps', steps)} is less than the {state['step']} steps that the run has taken; give more than those"
-        )
-    changes: dict[str, Any] = {k: v for k, v in {"steps": steps, "device": device}.items() if v is not None}
-    if steps is not None or budget is not None:
-        changes["budget"] = longer_budget(budget, steps, config.train.budget, state.get("seconds", 0.0))
-        if budget is not None and (config.distill or config.adapter):
-            what = "a distillation" if config.distill else "an adapter"
-            raise UnblotError(f"{arg('budget')} plans trainings from scratch; give {arg('steps')} to go on with {what}")
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    dataset, config = data_of_run(config, folder, data, quiet)
-    seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
-    controller = BudgetController(seconds, shared_clock(join_group()), before=used_before(folder, state))
-    if config.distill is None:
-        config, dataset = with_first_stage(folder, config, dataset, controller, line_printer(quiet))
-    config, budget_plan = planned_on(folder, config, dataset, controller, state)
-    if config.adapter is not None:
-        trainer = resumed_adapter(folder, config, dataset)
-    elif config.distill is None:
-        trainer = denoising_trainer(config, dataset, None if state else own_source(folder, config))
-    else:
-        trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
-    with locked(folder) if trainer.group.is_main_process else nullcontext():
-        if trainer.group.is_main_process:
+    with locked(folder) if group.is_main_process else nullcontext():
+        state = checkpoint.state_to_go_on(folder)
+        used = used_before(folder, state)
+        config = resumed_config(config, state, used, steps=steps, budget=budget, device=device)
+        dataset, config = data_of_run(config, folder, data, quiet)
+        seconds = parse_budget(config.train.budget)[0] if config.train.budget else None
+        controller = BudgetController(seconds, shared_clock(group), before=used)
+        if config.distill is None:
+            config, dataset = with_first_stage(folder, config, dataset, controller, line_printer(quiet))
+        config, budget_plan = planned_on(folder, config, dataset, controller, state)
+        if config.adapter is not None:
+            trainer = resumed_adapter(folder, config, dataset)
+        elif config.distill is None:
+            trainer = denoising_trainer(config, dataset, None if state else own_source(folder, config))
+        else:
+            trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
+        if group.is_main_process:
             note_launch(folder)
         return train_to_end(folder, trainer, controller, budget_plan, quiet, resuming=True)
 

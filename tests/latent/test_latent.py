@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import unblot
 from helpers import TINY_LATENT_RUN
@@ -24,15 +27,18 @@ from unblot.latent.latents import latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
-from unblot.runs.folder import MODEL, load_model, read_config, save_model
+from unblot.runs.folder import CONFIG, MODEL, load_model, read_config, save_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
+from unblot.system.folders import locked
 from unblot.training import first_stage
 from unblot.training.budget_controller import BudgetController
 from unblot.training.first_stage import (
+    FILE,
     MOST,
     FirstStage,
     detail_error,
+    kept_about,
     of_steps,
     planned_steps,
     trained_autoencoder,
@@ -301,8 +307,8 @@ def test_the_first_stage_keeps_its_share_of_the_time_where_the_machine_is_not_as
     _, taken = trained_autoencoder(tmp_path, of_steps(config, 400), dataset, CPU, lambda line: None, share)
     assert now == pytest.approx(400, rel=0.1)
     assert rates[-1] < 0.05  # its learning rate has decayed
-    if taken != 400:
-        assert read_config(tmp_path).latent.latent_steps == taken
+    written = read_config(tmp_path).latent.latent_steps if (tmp_path / CONFIG).exists() else 400
+    assert written == taken
 
 
 def test_latents_and_pixels_together_are_refused(pictures):
@@ -348,6 +354,66 @@ def test_a_run_that_was_killed_in_its_first_stage_goes_on(run, pictures, tmp_pat
     again = unblot.resume(tmp_path / "run", quiet=True).denoiser.state_dict()
     straight = run.denoiser.state_dict()
     assert all(torch.equal(again[name], straight[name]) for name in straight)
+
+
+@contextmanager
+def stopped_in_its_first_stage(monkeypatch, step: int) -> Iterator[None]:
+    """Within it Ctrl-C comes while the autoencoder takes this step."""
+    take_step = FirstStage.take_step
+
+    def interrupted_step(stage: FirstStage, steps: int) -> Tensor:
+        if stage.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(stage, steps)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FirstStage, "take_step", interrupted_step)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_ctrl_c_in_the_first_stage_saves_it_and_says_how_to_go_on(pictures, tmp_path, monkeypatch, capsys):
+    path, many = tmp_path / "run", {**CHOICES, "latent_steps": 60}  # saved after every third step
+    with stopped_in_its_first_stage(monkeypatch, 4):
+        unblot.train(pictures, out=path, **many)
+    assert kept_about(path)["step"] == 5
+    assert f"unblot train --resume {path}" in capsys.readouterr().err
+    again = unblot.resume(path, quiet=True).denoiser.state_dict()
+    straight = unblot.train(pictures, out=tmp_path / "straight", quiet=True, **many).denoiser.state_dict()
+    assert all(torch.equal(again[name], straight[name]) for name in straight)
+
+
+def test_a_run_in_its_first_stage_is_not_resumed_beside_its_process(pictures, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    with stopped_in_its_first_stage(monkeypatch, 1):
+        unblot.train(pictures, out=path, quiet=True, **CHOICES)
+    before = {name: (path / name).read_bytes() for name in (FILE, CONFIG)}
+    with locked(path), pytest.raises(UnblotError, match="in use"):
+        unblot.resume(path, quiet=True, steps=50)
+    assert {name: (path / name).read_bytes() for name in before} == before
+
+
+def test_time_that_the_first_stage_used_counts_where_a_budget_is_given_anew(pictures, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    with stopped_in_its_first_stage(monkeypatch, 1):
+        unblot.train(pictures, out=path, quiet=True, **CHOICES)
+    stage = FirstStage(read_config(path), open_data(str(pictures)), CPU)
+    stage.load(path)
+    stage.save(path, {**kept_about(path), "seconds": 90.0})
+    with pytest.raises(UnblotError, match="has used 1m30s already"):
+        unblot.resume(path, quiet=True, budget="60s")
+
+
+@pytest.mark.parametrize("spectrum", ["data", "none"])
+def test_a_run_that_was_stopped_in_its_first_stage_is_told_the_same_of_its_data(
+    pictures, tmp_path, monkeypatch, spectrum
+):
+    choices = {**CHOICES, "spectrum": spectrum}
+    with stopped_in_its_first_stage(monkeypatch, 1):
+        unblot.train(pictures, out=tmp_path / "stopped", quiet=True, **choices)
+    stopped = unblot.resume(tmp_path / "stopped", quiet=True)
+    straight = unblot.train(pictures, out=tmp_path / "straight", quiet=True, **choices)
+    assert stopped.config.data == straight.config.data
 
 
 def test_a_run_with_a_budget_that_was_stopped_in_its_first_stage_is_planned_as_if_it_had_not_been(

@@ -48,12 +48,16 @@ class Machine:
             self.now += steps / 20
             return torch.zeros(1, *trainer.config.data.shape), None
 
+        def preview_samples(trainer, steps):
+            pictures, labels = preview_pictures(trainer, steps)
+            return [pictures], labels
+
         def slow_save(*args):
             self.now += 0.3
             return save(*args)
 
         monkeypatch.setattr(engine.Trainer, "take_step", take_step)
-        monkeypatch.setattr("unblot.training.budget.preview_pictures", preview_pictures)
+        monkeypatch.setattr("unblot.training.budget.preview_samples", preview_samples)
         monkeypatch.setattr(loop, "preview_pictures", preview_pictures)
         monkeypatch.setattr(checkpoint, "save", slow_save)
         monkeypatch.setattr(api, "shared_clock", lambda group: self)
@@ -110,6 +114,16 @@ def test_the_plan_of_a_steady_machine_comes_true(monkeypatch, tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"{kept['plan']['steps']:,} steps of 64" in told
     assert f"came to {kept['came']['steps']:,} steps" in told
+
+
+def test_time_that_is_added_is_used_also_where_the_run_goes_wrong_at_once(monkeypatch, tmp_path):
+    Machine(monkeypatch, SPEEDS["steady"])
+    few = {"network": TINY, "held_out_every": 0, "batch_size": 16}
+    before = api.train("digits", out=tmp_path, quiet=True, overwrite=True, budget="1m", **few).config.train.steps
+    log, wrong = loop.Loop._log, ["the loss is too large"]
+    monkeypatch.setattr(loop.Loop, "_log", lambda self, result: wrong.pop() if wrong else log(self, result))
+    after = api.resume(tmp_path, quiet=True, budget="+1m").config.train.steps
+    assert after == pytest.approx(2 * before, rel=0.1)
 
 
 def test_the_same_speed_and_seed_give_the_same_run_as_that_many_steps(monkeypatch, tmp_path):

@@ -22,7 +22,7 @@ def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     shape = f"{facts.height}x{facts.width}x{facts.channels}"
     yield f"data: {facts.name}, {facts.count} training {facts.kind} of {shape}, {len(facts.classes) or 'no'} classes"
     if config.latent is not None:
-        how = "given" if args.get("latent") else "the size of the pictures, the captions and the budget"
+        how = "given" if args.get("latent") else "the size of the pictures and the budget"
         yield f"latents: {latent_words(config)} ({how})"
     if (memory := planned_bytes(config)) is not None:
         yield f"memory: about {in_words(memory)}"
@@ -30,6 +30,11 @@ def dry_run(data: str, args: dict[str, Any]) -> Iterator[str]:
     rows = [(f.name, getattr(config.source, f.name), "given" if f.name in given else "default or from the data")
             for f in dataclasses.fields(config.source) if f.name != "data"]  # fmt: skip
     why = reasons(facts, given)
+    if config.latent is not None:
+        of_latents = "latents, which have mean 0 and standard deviation 1"
+        why |= {
+            name: of_latents for name in ("schedule", "data_std") if name not in given and train.preset == "default"
+        }
     if "augment" not in given and train.augment != "none" and config.adapter is None:
         why["augment"] = "the budget, the number of pictures, and what turned ones are worth"
     later = found_by_trial_steps(facts, train) - set(given) if train.budget else set()

@@ -150,7 +150,7 @@ def _clusters_for(data: DataFacts) -> int:
 
 # --- What a run with a budget chooses from trial steps on the machine: all numbers of the rule
 
-ENOUGH_STEPS = 2000  # steps in the budget that the chosen network, the largest such of the ladder, must reach
+ENOUGH_STEPS = 2000  # steps that the chosen network, the largest such of the ladder, must reach in the whole budget
 FREE_BATCH = 1.2  # the batch is doubled while a step takes at most this many times as long: the device has room
 MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to this many pictures, and with at least this many batches in an epoch
 WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels

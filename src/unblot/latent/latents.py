@@ -26,11 +26,18 @@ def build_autoencoder(config: RunConfig) -> Autoencoder:
 @torch.no_grad()
 def with_latents(dataset: Dataset, autoencoder: Autoencoder) -> Dataset:
     """The data set with a frozen autoencoder, and the latents of all pictures, each encoded once: to its mean."""
-    parts = []
-    for first in range(0, len(dataset), AT_A_TIME):
-        x = dataset.batch(np.arange(first, min(first + AT_A_TIME, len(dataset))))[0]
-        parts.append(autoencoder.encode(x.to(autoencoder.mean.device)).cpu().contiguous().numpy())
-    return replace(dataset, autoencoder=autoencoder, latents=np.concatenate(parts))
+    count = len(dataset)
+    latents = np.empty((count, *encoded(autoencoder, dataset.batch(np.arange(1))[0]).shape[1:]), np.float32)
+    for chosen in (np.arange(first, min(first + AT_A_TIME, count)) for first in range(0, count, AT_A_TIME)):
+        latents[chosen] = encoded(autoencoder, dataset.batch(chosen)[0])
+    return replace(dataset, autoencoder=autoencoder, latents=latents)
+
+
+@torch.no_grad()
+def encoded(autoencoder: Autoencoder, x: torch.Tensor) -> torch.Tensor:
+    """The latents of pictures (B, C, H, W), on the CPU, encoded AT_A_TIME."""
+    device = autoencoder.mean.device
+    return torch.cat([autoencoder.encode(part.to(device)).cpu() for part in x.split(AT_A_TIME)])
 
 
 def with_blank_latents(dataset: Dataset, config: RunConfig) -> Dataset:

@@ -16,7 +16,7 @@ from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg
-from unblot.latent.latents import latents_of
+from unblot.latent.latents import encoded, latents_of
 from unblot.process.levels import per_picture
 from unblot.process.randomness import chunk_generator, epoch_order, stratified_uniform, uniform_indices
 from unblot.process.schedules import SCHEDULES, Schedule, only_at
@@ -204,8 +204,7 @@ class BatchMaker:
         chunks = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
         x0, augmented = (torch.cat(c) for c in zip(*(self.augment.apply(x, g) for x, g in chunks), strict=True))
         if self.encode is not None:
-            with torch.no_grad():
-                x0 = self.encode.encode(x0.to(self.encode.mean.device)).cpu()
+            x0 = encoded(self.encode, x0)
         eps = self.coupling(x0, draw.eps)
         tokens = None if self.tokenizer is None or captions is None else self.tokenizer(captions)
         label, tokens = self._hidden(draw, label, tokens)

@@ -30,7 +30,7 @@ from unblot.training.batches import check_processes
 from unblot.training.budget_controller import FINE_TUNING, BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.plan import plan_run
-from unblot.training.previews import PREVIEW_STEPS, preview_pictures
+from unblot.training.previews import PREVIEW_STEPS, preview_decoded, preview_samples
 from unblot.training.trainer import Trainer, denoising_trainer
 
 LEAST_STEPS = 20  # that a budget must allow
@@ -87,8 +87,10 @@ def try_out(
     preview_seconds = 0.0
     if preview:
         start = clock()
-        preview_pictures(trainer, TRIAL_SAMPLING_STEPS)
-        preview_seconds = (clock() - start) * PREVIEW_STEPS / TRIAL_SAMPLING_STEPS
+        x0, _ = preview_samples(trainer, TRIAL_SAMPLING_STEPS)
+        sampled = clock()
+        preview_decoded(trainer, x0)
+        preview_seconds = (sampled - start) * PREVIEW_STEPS / TRIAL_SAMPLING_STEPS + clock() - sampled
     times: list[float] = []
     while len(times) < TRIES or (clock() < until and len(times) < MOST_TRIES):
         start = clock()

@@ -24,13 +24,14 @@ from unblot.config.schema import RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.dataset import Dataset
 from unblot.data.subset import spread
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, typed
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
 from unblot.runs.folder import write_run_config
 from unblot.specs import build
 from unblot.system.files import read_tensors, under, write_tensors
+from unblot.system.interrupts import interruptible
 from unblot.training.budget_controller import BudgetController
 from unblot.training.counting import shapes_of
 from unblot.training.optim import Optimizer
@@ -170,10 +171,13 @@ class FirstStage:
     def measure(self) -> None:
         """Puts mean and standard deviation of the latents of training pictures, by channel, into the autoencoder."""
         chosen = spread(self.dataset.train, MEASURED)
-        batches = (self.dataset.batch(chosen[i : i + BATCH])[0] for i in range(0, len(chosen), BATCH))
-        raw = torch.cat([self.autoencoder.raw(x.to(self.device)).double() for x in batches])
-        self.autoencoder.mean.copy_(raw.mean((0, 2, 3)))
-        self.autoencoder.std.copy_(raw.std((0, 2, 3), correction=0).clamp_min(1e-6))
+        moments: list[Tensor] = []  # of a few pictures at a time, so that large ones need not all be held
+        for first in range(0, len(chosen), BATCH):
+            raw = self.autoencoder.raw(self.dataset.batch(chosen[first : first + BATCH])[0].to(self.device)).double()
+            moments.append(torch.stack([raw.sum((0, 2, 3)), raw.square().sum((0, 2, 3))]))
+        mean, square = torch.stack(moments).sum(0) / (len(chosen) * math.prod(self.config.shape[1:]))
+        self.autoencoder.mean.copy_(mean)
+        self.autoencoder.std.copy_((square - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6))
 
 
 def without_values(config: RunConfig) -> tuple[Autoencoder, Callable[[], Tensor]]:
@@ -238,13 +242,15 @@ def trained_autoencoder(
     if (folder / FILE).exists():
         stage.load(folder)
     errors: list[Tensor] = []
-    every = max(1, steps // KEPT)
-    while stage.step < steps:
-        errors.append(stage.take_step(steps))
-        if controller is not None and stage.step % LOOK_EVERY == 0:
-            errors[-1].item()  # waits for the device
-            steps = _fitting(controller, config, stage.step, steps)
-        if stage.step % every == 0 or stage.step == steps:
+    every, written = max(1, steps // KEPT), steps
+    with interruptible() as interrupted:
+        while stage.step < steps:
+            errors.append(stage.take_step(steps))
+            if controller is not None and stage.step % LOOK_EVERY == 0:
+                errors[-1].item()  # waits for the device
+                steps = _fitting(controller, config, stage.step, steps)
+            if stage.step % every and stage.step < steps and not interrupted():
+                continue
             error = float(torch.stack(errors).mean())
             if not math.isfinite(error):
                 raise UnblotError("the autoencoder's error is not finite; check the pictures by unblot doctor")
@@ -252,9 +258,13 @@ def trained_autoencoder(
                 stage.measure()
             note(f"autoencoder: step {stage.step} of {steps}, mean absolute error {error:.4f}")
             errors = []
-            if steps != config.latent.latent_steps:
+            if steps != written:
                 write_run_config(folder, of_steps(config, steps))
+                written = steps
             stage.save(folder, about())
+            if interrupted():
+                note(f"stopped in the first stage; go on with: unblot train --resume {typed(folder)}")
+                raise KeyboardInterrupt
     return frozen(stage.autoencoder), steps
 
 

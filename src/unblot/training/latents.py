@@ -57,7 +57,8 @@ def first_stage(
         free = known is not None and known.get("latent_steps") is None
         share = BudgetController(SHARE * budget, before=used) if budget is not None and free else None
         planned = of_steps(config, planned_steps(config, dataset, device, budget))
-        write_run_config(folder, planned)
+        if kept_about(folder)["step"] < (planned.latent.latent_steps or 0):
+            write_run_config(folder, planned)
         return str(trained_autoencoder(folder, planned, dataset, device, note, share, about)[1])
 
     steps = int(decided(join_group(), trained))
@@ -99,6 +100,6 @@ def with_first_stage(
         return config, dataset
     steps, dataset = first_stage(folder, config, dataset, controller, note)
     data = config.data
-    if config.train.spectrum == "data" and not data.latent_spectrum:  # it was stopped before there were latents
+    if not data.latent_spectrum:  # it was stopped before there were latents
         data = replace(data, latent_spectrum=latent_spectrum(dataset))
     return of_steps(replace(config, data=data), steps), dataset

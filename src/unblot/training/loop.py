@@ -181,10 +181,11 @@ class Loop:
         if self.fine_tunes:
             with self.controller.overhead(FINE_TUNING):
                 self.fine_tuned = fine_tune(self.trainer, self.controller, self.monitor.note, interrupted)
-            if self.fine_tuned and self._is_preview_due():
+            if not self.fine_tuned:  # what was saved before it knows of more time that is left
+                return False
+            if self._is_preview_due():
                 self.preview()
             self.save()
-            return self.fine_tuned
         return True
 
     def save(self) -> None:
@@ -278,6 +279,7 @@ class Loop:
         self.trainer.rate_scale = scale
         self.monitor.go_back(self.trainer.step)
         self.monitor.note(f"{reason}; back to step {self.trainer.step} with learning rate {rate:.2g}")
+        self.adjust_steps()
 
 
 def any_process(trainer: Trainer, flag: bool) -> bool:

@@ -1,7 +1,7 @@
 """Previews: samples of a run in training, always from the same noise and of the same labels and captions."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,12 @@ def preview_count(data: DataFacts) -> int:
 
 def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The samples of a preview, (N, C, H, W) in the network's range, in `steps` steps, and their labels."""
+    x0, labels = preview_samples(trainer, steps)
+    return preview_decoded(trainer, x0), labels
+
+
+def preview_samples(trainer: Trainer, steps: int) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """The x0 of a preview in batches (n, c, h, w): pictures, or latents to decode; and the labels (N,)."""
     config = trainer.config
     data, seed = config.data, config.train.seed
     indices = range(preview_count(data))
@@ -37,8 +43,12 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     labels = labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
     condition = trainer.denoiser.condition(labels, preview_prompts(trainer, len(indices)))
     with trainer.averaged():
-        samples = _samples(trainer, indices, steps, seed, condition)
-        return torch.cat([trainer.denoiser.pictures(x0, data.shape[1:]).cpu() for x0 in samples]), labels
+        return list(_samples(trainer, indices, steps, seed, condition)), labels
+
+
+def preview_decoded(trainer: Trainer, x0: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The pictures (N, C, H, W) of batches of x0, on the CPU."""
+    return torch.cat([trainer.denoiser.pictures(part, trainer.config.data.shape[1:]).cpu() for part in x0])
 
 
 def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> torch.Tensor:
