@@ -15,7 +15,7 @@ from unblot.training.diagnostics.rules import (
     rate_too_high,
     turned,
 )
-from unblot.training.diagnostics.summary import gain_of_twice, more_time
+from unblot.training.diagnostics.summary import gain_of_twice, losses, more_time
 
 PARTS, LEVELS = 8, 5
 
@@ -185,3 +185,9 @@ def test_whether_more_time_helps_follows_from_the_held_out_loss(tmp_path):
     assert "best.safetensors" in more_time(overfit + last, tmp_path)
     unknown = [{**line, "held_out": None} for line in resting]
     assert "cannot be judged" in more_time(unknown + last, tmp_path)
+
+
+def test_the_last_losses_come_with_what_chance_makes_of_their_difference():
+    (line,) = measured([0.5], [0.4])
+    spread = 2 * np.std(line["held_out_parts"], ddof=1) / PARTS**0.5 / 0.4
+    assert losses([line]) == f"training 0.4, held-out 0.5 (+25.0%, give or take {spread:.1%}) at step 0"

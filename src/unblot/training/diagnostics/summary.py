@@ -11,6 +11,7 @@ from unblot.config.schema import RunConfig
 from unblot.errors import arg, typed
 from unblot.runs.folder import BEST
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind
+from unblot.training.diagnostics.held_out import PARTS
 from unblot.training.diagnostics.rules import turned
 
 LAST = 0.5  # the part of the run that is extrapolated
@@ -63,12 +64,14 @@ def summary(folder: Path, config: RunConfig, lines: Sequence[Line], session: Ses
 
 
 def losses(lines: Sequence[Line]) -> str:
-    """The last measured losses of the averaged weights, on training and on held-out pictures."""
+    """The last measured losses of the averaged weights, on training and on held-out pictures, and how far they are
+    apart, with two standard errors: few pictures differ by chance."""
     last = of_kind(lines, HELD_OUT)[-1]
     training, held_out = mean_loss(last, "training"), mean_loss(last, "held_out")
     text = "not finite" if training is None else f"training {training:.4g}"
     if training is not None and held_out is not None:
-        text += f", held-out {held_out:.4g} ({held_out / training - 1:+.1%})"
+        chance = 2 * np.subtract(last["held_out_parts"], last["training_parts"]).std(ddof=1) / math.sqrt(PARTS)
+        text += f", held-out {held_out:.4g} ({held_out / training - 1:+.1%}, give or take {chance / training:.1%})"
     return f"{text} at step {last['step']}"
 
 
