@@ -214,7 +214,7 @@ def load_lucidrains(path: Path, task: Task) -> Drawable:
         index = np.interp(ratio.double().numpy(), ratios.numpy(), np.arange(1000.0))
         return model(x, torch.from_numpy(index).to(x))
 
-    return Drawable(Clipped(Adapter(told, "log_sigma_over_alpha", model), "v").eval(), "sigmoid", task.shape)
+    return Drawable(Clipped(Adapter(told, "log_noise_ratio", model), "v").eval(), "sigmoid", task.shape)
 
 
 class Adapter(nn.Module):

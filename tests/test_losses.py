@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from oracles import F64
 from unblot.denoiser import Denoiser
+from unblot.errors import UnblotError
 from unblot.losses import WEIGHTINGS, edm, min_snr, training_loss
-from unblot.process.levels import NoiseLevel, corrupt, log_snr, norm
+from unblot.process.levels import NoiseLevel, corrupt, log_noise_ratio, log_snr, norm
 from unblot.process.parameterizations import PARAMETERIZATIONS, network_target
 from unblot.process.schedules import SCHEDULES, linear
 
@@ -115,6 +116,18 @@ def test_one_level_is_the_same_level_for_every_picture(embeds: str) -> None:
     torch.testing.assert_close(given_one, (network.x, network.noise))
     assert network.noise.shape == (5,)
     assert network.noise.dtype == torch.float32
+
+
+def test_a_network_that_embeds_what_is_not_known_is_refused() -> None:
+    with pytest.raises(UnblotError, match="`embeds` is 'log_snr'; choose one of log_noise_ratio, ddpm_index"):
+        Denoiser(Asked("log_snr"), "edm")
+
+
+def test_a_network_without_embeds_is_given_the_log_noise_ratio() -> None:
+    network, level = Asked("log_noise_ratio"), linear()(T)
+    del network.embeds
+    Denoiser(network, "edm", 0.5)(X0.float(), level)
+    torch.testing.assert_close(network.noise, log_noise_ratio(level).float())
 
 
 def test_the_networks_input_has_unit_variance() -> None:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unblot.errors import UnblotError
 from unblot.nn.autoencoder import Autoencoder
 from unblot.process.levels import NoiseLevel, broadcast, log_noise_ratio, mix, norm, per_picture
 from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.prior import Prior
-from unblot.process.schedules import INDICES, Index, ddpm_index
+from unblot.process.schedules import INDEX_EMBEDDINGS, Index, ddpm_index
 from unblot.process.spectrum import Spectrum
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
@@ -55,16 +56,16 @@ class Denoised(NamedTuple):
 class Denoiser(nn.Module):
     """A network with its parameterization, `x0_hat = c_skip·x_t + c_out·F(c_in·x_t, level, condition)`.
 
-    network: computes F; its `embeds` names the noise embedding that it takes: one of INDICES, or else
-    log(sigma/alpha). parameterization: a name in PARAMETERIZATIONS. data_std: standard deviation of the data in the
-    network's range. num_classes: labels are 0 … num_classes − 1, and num_classes is "no label"; 0 for a model without
-    labels. augmentations: the number of augmentation parameters, which are further input channels of constant value;
-    they are zeros in sampling (Karras et al. 2022, appendix F.2). learned_variance: the network has twice the output
-    channels, the second half for the variance. spectrum: of the data, for c_skip, c_out and c_in of each frequency
-    (with edm only). text_encoder: of a model that reads captions.
+    network: computes F; its `embeds` names the noise embedding that it takes: "log_noise_ratio", the default, which is
+    log(sigma/alpha), or one of INDEX_EMBEDDINGS. parameterization: a name in PARAMETERIZATIONS. data_std: standard
+    deviation of the data in the network's range. num_classes: labels are 0 … num_classes − 1, and num_classes is "no
+    label"; 0 for a model without labels. augmentations: the number of augmentation parameters, which are further input
+    channels of constant value; they are zeros in sampling (Karras et al. 2022, appendix F.2). learned_variance: the
+    network has twice the output channels, the second half for the variance. spectrum: of the data, for c_skip, c_out
+    and c_in of each frequency (with edm only). text_encoder: of a model that reads captions.
 
-    index: of a level, for a network that embeds one of INDICES. autoencoder: of a model of latents, frozen; None where
-    x0 is the picture itself.
+    index: of a level, for a network that embeds one of INDEX_EMBEDDINGS. autoencoder: of a model of latents, frozen;
+    None where x0 is the picture itself. Raises UnblotError for a network with another `embeds`.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Denoiser(nn.Module):
         self.num_classes = num_classes
         self.parameterization = PARAMETERIZATIONS[parameterization]
         self.data_std = data_std
-        self.index = index
+        self.embed = _embedding(network, index)
         self.autoencoder: Autoencoder | None = None
 
     def prior(self, level: NoiseLevel) -> Prior:
@@ -154,14 +155,13 @@ class Denoiser(nn.Module):
 
         With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
-        embed = self.index if getattr(self.network, "embeds", "") in INDICES else log_noise_ratio
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)
         if self.augmentations:
             given = x.new_zeros(x.shape[0], self.augmentations) if augmentation is None else augmentation
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        output = self.network(x, per_picture(embed(level), x_t), *self.shown(condition, x.shape[0]))
+        output = self.network(x, per_picture(self.embed(level), x_t), *self.shown(condition, x.shape[0]))
         if seen is None:
             return output
         f, variance = output.to(x_t.dtype).tensor_split([x_t.shape[1]], 1)  # no variance channels: an empty tensor
@@ -179,3 +179,14 @@ class Denoiser(nn.Module):
             return Denoised(mix(c_skip, x_t, c_out, output))
         f, logits = output.chunk(2, 1)
         return Denoised(mix(c_skip, x_t, c_out, f), torch.sigmoid(logits))
+
+
+def _embedding(network: nn.Module, index: Index) -> Index:
+    """The function from a level to what the network embeds: log(sigma/alpha), or `index`."""
+    embeds = getattr(network, "embeds", "log_noise_ratio")
+    if embeds == "log_noise_ratio":
+        return log_noise_ratio
+    if embeds not in INDEX_EMBEDDINGS:
+        names = ", ".join(["log_noise_ratio", *INDEX_EMBEDDINGS])
+        raise UnblotError(f"the network's `embeds` is {str(embeds)[:80]!r}; choose one of {names}")
+    return index

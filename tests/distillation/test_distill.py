@@ -75,7 +75,7 @@ def test_at_the_cleanest_level_a_model_gives_its_input_back(parameterization):
     torch.manual_seed(0)
 
     class Anything(torch.nn.Module):
-        embeds = "log_sigma_over_alpha"
+        embeds = "log_noise_ratio"
 
         def forward(self, x, noise, label):
             return torch.tanh(3 * x)

@@ -16,7 +16,7 @@ SMALL = {  # a network that is not named here is tested as it is
     "dit": "dit:width=32,depth=2",
     "mlp": "mlp:width=32,depth=2",
 }
-COUPLINGS = {"ddpm_index": (0.0, 999.0), "log_sigma_over_alpha": (-8.0, 10.0)}
+COUPLINGS = {"ddpm_index": (0.0, 999.0), "log_noise_ratio": (-8.0, 10.0)}
 SHAPES = [  # channels in, channels out, height, width
     (3, 3, 8, 12),
     (1, 2, 1, 13),

@@ -34,6 +34,9 @@ class MyNet(nn.Module):
     def forward(self, x, noise, label=None):
         return self.layers(x) + noise[:, None, None, None]
 
+class Unknown(MyNet):
+    embeds = "log_snr"
+
 class Nothing:
     pass
 """
@@ -91,6 +94,7 @@ def test_another_version_of_the_code_is_told(module, monkeypatch, capsys):
 def test_what_is_no_network_is_one_line(module, capsys):
     for network, words in (
         (f"{module}:Nothing", "name a class in it that is a torch.nn.Module"),
+        (f"{module}:Unknown", "`embeds` is 'log_snr'; choose one of log_noise_ratio, ddpm_index"),
         (f"{module}:Missing", "has no network 'Missing'"),
         (f"{module}:MyNet,depth=2", "has no option 'depth=2'; its options are: width=8"),
         ("no_such_module:Net", "cannot be imported (ModuleNotFoundError"),

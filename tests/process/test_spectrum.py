@@ -17,7 +17,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 class Says(nn.Module):
     """A network that gives back `share` of what it sees, and keeps it."""
 
-    embeds = "log_sigma_over_alpha"
+    embeds = "log_noise_ratio"
 
     def __init__(self, share: float | Tensor = 0.0):
         super().__init__()

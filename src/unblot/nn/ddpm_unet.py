@@ -16,7 +16,7 @@ from unblot.errors import UnblotError
 from unblot.nn.ddpm_blocks import Attention, ResBlock, Style, downsampler, upsampler, zero_branch
 from unblot.nn.layers import LabelEmbedding, TwoLayers, check_sizes, numbers, pad_to_multiple, sinusoids, zeroed
 
-INDICES = {  # option index -> what `embeds` names
+EMBEDS_OF_INDEX = {  # option index -> what `embeds` names
     "ddpm": "ddpm_index",
     "schedule": "schedule_index",
     "rescaled": "rescaled_index",
@@ -74,7 +74,7 @@ class DDPMUNet(nn.Module):
         first, last = widths[0], len(widths) - 1
         groups = groups or suitable_groups(width)
         style = Style(4 * first, groups, eps, head, heads, symmetric, resample, scale_shift, dropout)
-        self.embeds = INDICES[index]
+        self.embeds = EMBEDS_OF_INDEX[index]
         self.features, self.embedding, self.multiple = first, embedding, 2**last
 
         self.conv_in = nn.Conv2d(channels, first, 3, padding=1)
@@ -217,7 +217,7 @@ def check_taken(eps: float, resample: str, embedding: str, index: str) -> None:
     """Raises UnblotError for a value of these options that `DDPMUNet` does not have."""
     if not 0 < eps < 1:
         raise UnblotError(f"ddpm_unet: eps must be between 0 and 1, not {eps}")
-    named = {"resample": (resample, RESAMPLES), "embedding": (embedding, EMBEDDINGS), "index": (index, INDICES)}
+    named = {"resample": (resample, RESAMPLES), "embedding": (embedding, EMBEDDINGS), "index": (index, EMBEDS_OF_INDEX)}
     for name, (value, known) in named.items():
         if value not in known:
             raise UnblotError(f"ddpm_unet: {name} is one of {', '.join(known)}, not {value[:80]!r}")

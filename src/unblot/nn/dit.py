@@ -32,7 +32,7 @@ class DiT(nn.Module):
     Raises UnblotError for options that do not fit together.
     """
 
-    embeds, reads_text = "log_sigma_over_alpha", True
+    embeds, reads_text = "log_noise_ratio", True
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ class MLP(nn.Module):
     range, and in `forward` for a picture of another size.
     """
 
-    embeds, reads_text = "log_sigma_over_alpha", False
+    embeds, reads_text = "log_noise_ratio", False
 
     def __init__(
         self,

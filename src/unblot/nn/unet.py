@@ -41,7 +41,7 @@ class UNet(nn.Module):
     however few channels lie between. Raises UnblotError for options out of range.
     """
 
-    embeds, reads_text = "log_sigma_over_alpha", True
+    embeds, reads_text = "log_noise_ratio", True
 
     def __init__(
         self,

@@ -241,7 +241,7 @@ def rescaled_index(spec: str) -> Index:
 
 
 # What a network may embed instead of log(sigma/alpha), by the name in its `embeds`; each for the spec of a schedule.
-INDICES: dict[str, Callable[[str], Index]] = {
+INDEX_EMBEDDINGS: dict[str, Callable[[str], Index]] = {
     "ddpm_index": lambda _: ddpm_index,
     "schedule_index": schedule_index,
     "rescaled_index": rescaled_index,

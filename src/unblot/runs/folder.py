@@ -40,7 +40,7 @@ from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
 from unblot.nn.low_rank import add_low_rank
 from unblot.nn.own import networks_for, version_of
-from unblot.process.schedules import INDICES
+from unblot.process.schedules import INDEX_EMBEDDINGS
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
@@ -86,7 +86,7 @@ def build_denoiser(config: RunConfig) -> Denoiser:
             add_low_rank(network, config.adapter.rank)
     known = train.spectrum == "data" and data.spectrum  # that of latents is not, before they are there
     spectrum = Spectrum.read(data.spectrum) if known else None
-    index = INDICES.get(getattr(network, "embeds", ""), INDICES["ddpm_index"])(train.schedule)
+    index = INDEX_EMBEDDINGS.get(getattr(network, "embeds", ""), INDEX_EMBEDDINGS["ddpm_index"])(train.schedule)
     seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
     denoiser = Denoiser(network, *seen, spectrum, encoder, index)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

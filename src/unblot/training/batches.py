@@ -26,7 +26,7 @@ from unblot.text.encoder import tokenizer_of
 from unblot.text.tokenizer import captions_of
 
 RNG_CHUNK = 16  # pictures
-INDICES = 1000  # DDPM's T
+DDPM_STEPS = 1000  # DDPM's T
 CAPTION, LABEL, BOTH = 0, 1, 2  # what stays of a picture's label and caption, where they are not hidden
 TIMES = ("stratified", "index", "adaptive", "spacing")
 
@@ -131,7 +131,7 @@ class BatchSampler:
         first = chunk * RNG_CHUNK
         n = min(RNG_CHUNK, self.batch_size - first)
         if self.times == "index":
-            t = uniform_indices(n, INDICES, g).double() / INDICES
+            t = uniform_indices(n, DDPM_STEPS, g).double() / DDPM_STEPS
         else:
             t = stratified_uniform(n, self.batch_size, first, g)
         eps = torch.randn(n, *self.shape, generator=g)

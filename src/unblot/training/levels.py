@@ -16,7 +16,7 @@ from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
-from unblot.training.batches import INDICES, Batch, training_schedule
+from unblot.training.batches import DDPM_STEPS, Batch, training_schedule
 from unblot.training.task import denoising_loss
 from unblot.vlb import density
 
@@ -97,7 +97,7 @@ def _process(train: TrainConfig) -> str:
 def visited_times(times: str) -> Tensor:
     """Training times (N,), float64, that stand for all that a run visits."""
     if times == "index":
-        return torch.arange(1, INDICES + 1, dtype=torch.float64) / INDICES
+        return torch.arange(1, DDPM_STEPS + 1, dtype=torch.float64) / DDPM_STEPS
     return torch.linspace(CLOSEST, 1 - CLOSEST, TIMES, dtype=torch.float64)
 
 
