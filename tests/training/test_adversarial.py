@@ -20,9 +20,17 @@ from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.runs.folder import MODEL, load_model, read_config, save_model
 from unblot.system.files import read_tensors, under
 from unblot.training import adversarial, checkpoint
-from unblot.training.adversarial import Detail, Discriminator, FineTuning, fine_tuned, reserved_seconds, steps_of
+from unblot.training.adversarial import (
+    DecoderTuning,
+    Detail,
+    Discriminator,
+    decoder_steps,
+    fine_tunes_decoder,
+    reserved_seconds,
+    tune_decoder,
+)
 from unblot.training.budget_controller import FINE_TUNING, BudgetController
-from unblot.training.fine_tuning import Pace
+from unblot.training.decoder_stage import Pace
 from unblot.training.first_stage import FILE, FirstStage
 from unblot.training.loop import Loop
 from unblot.training.previews import drawn_latents
@@ -101,15 +109,15 @@ def test_the_discriminator_says_something_of_each_square_of_four_pixels(shape):
 def test_detail_is_what_plain_areas_and_slopes_lack():
     slope = torch.linspace(-1, 1, 16).expand(1, 1, 16, 16)
     grain = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    plain, fine = adversarial._detail(slope + 3), adversarial._detail(grain)
+    plain, fine = adversarial._high_pass(slope + 3), adversarial._high_pass(grain)
     assert plain[..., 4:-4].abs().max() < 1e-5
     assert fine.std() > 0.9 * grain.std()
 
 
 def test_fine_tuning_brings_detail_nearer_to_its_real_strength_and_leaves_the_encoder(planned, model):
     mine = copy(planned[0], model)
-    tuning = FineTuning(*planned, mine, drawn(planned))
-    found = fine_tuned(tuning, mine, lambda step: step / 300, lambda: False)
+    tuning = DecoderTuning(*planned, mine, drawn(planned))
+    found = tune_decoder(tuning, mine, lambda step: step / 300, lambda: False)
     assert found is not None
     assert found.steps == 300
     assert found.before < 0.3
@@ -120,7 +128,7 @@ def test_fine_tuning_brings_detail_nearer_to_its_real_strength_and_leaves_the_en
 def test_fine_tuning_is_a_function_of_the_seed(planned, model):
     ends = []
     for _ in range(2):
-        tuning = FineTuning(*planned, model, drawn(planned))
+        tuning = DecoderTuning(*planned, model, drawn(planned))
         for step in range(20):
             tuning.take_step(step / 20)
         ends.append(tuning.autoencoder.state_dict())
@@ -130,10 +138,10 @@ def test_fine_tuning_is_a_function_of_the_seed(planned, model):
 
 def test_a_decoder_that_would_get_worse_stays_as_it_is(planned, model, monkeypatch):
     mine = copy(planned[0], model)
-    tuning = FineTuning(*planned, mine, drawn(planned))
+    tuning = DecoderTuning(*planned, mine, drawn(planned))
     strengths = iter([torch.tensor([0.5, 0.8]), torch.tensor([0.5, float("nan")])])
     monkeypatch.setattr(tuning, "strengths", lambda autoencoder: next(strengths))
-    found = fine_tuned(tuning, mine, lambda step: step / 3, lambda: False)
+    found = tune_decoder(tuning, mine, lambda step: step / 3, lambda: False)
     assert found == Detail(3, found.before, found.before, taken=False)
     assert str(found).startswith("decoder: left as it was")
     assert not decoders_differ(model.state_dict(), mine.state_dict())
@@ -141,8 +149,8 @@ def test_a_decoder_that_would_get_worse_stays_as_it_is(planned, model, monkeypat
 
 def test_what_is_stopped_changes_nothing(planned, model):
     mine, asked = copy(planned[0], model), itertools.count()
-    tuning = FineTuning(*planned, mine, drawn(planned))
-    assert fine_tuned(tuning, mine, lambda step: step / 9, lambda: next(asked) == 3) is None
+    tuning = DecoderTuning(*planned, mine, drawn(planned))
+    assert tune_decoder(tuning, mine, lambda step: step / 9, lambda: next(asked) == 3) is None
     assert tuning.step == 3
     assert not decoders_differ(model.state_dict(), mine.state_dict())
 
@@ -166,7 +174,8 @@ def test_steps_are_those_given_or_of_the_run_or_decided_by_its_budget(pictures, 
     if not given["latent"]:
         given = {name: value for name, value in given.items() if name not in ("latent_steps", "adversarial_steps")}
     config = unblot.plan(pictures, quiet=True, **given)
-    assert steps_of(config) == steps
+    assert decoder_steps(config) == steps
+    assert fine_tunes_decoder(config) == (steps != 0)
     assert reserved_seconds(config, 1800, 900) == (0 if steps == 0 else 180)
     assert reserved_seconds(config, 1800, 400) == (0 if steps == 0 else 100)
 
@@ -174,7 +183,8 @@ def test_steps_are_those_given_or_of_the_run_or_decided_by_its_budget(pictures, 
 def test_pictures_without_room_for_detail_are_not_fine_tuned(tmp_path):
     np.save(tmp_path / "low.npy", np.random.default_rng(0).integers(0, 255, (30, 12, 40, 3), np.uint8))
     config = unblot.plan(tmp_path / "low.npy", quiet=True, **{**CHOICES, "latent_factor": 2})
-    assert steps_of(config) == 0
+    assert decoder_steps(config) == 0
+    assert not fine_tunes_decoder(config)
 
 
 def test_with_a_budget_it_fills_the_time_that_is_left(pictures):
@@ -192,7 +202,7 @@ def test_with_a_budget_it_fills_the_time_that_is_left(pictures):
 
 
 def test_without_time_nothing_is_said_to_be_learned(planned, model):
-    found = fine_tuned(FineTuning(*planned, model, drawn(planned)), model, lambda step: 1.0, lambda: False)
+    found = tune_decoder(DecoderTuning(*planned, model, drawn(planned)), model, lambda step: 1.0, lambda: False)
     assert found is not None
     assert str(found) == "decoder: not fine-tuned, since no time was left"
 

@@ -7,6 +7,7 @@ import pytest
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import build_denoiser
+from unblot.training.adversarial import DECODER_SHARE
 from unblot.training.cards import CARDS, parse_devices
 from unblot.training.counting import pass_work, work
 from unblot.training.first_stage import SHARE, without_values
@@ -91,6 +92,21 @@ def test_the_autoencoder_of_latents_is_trained_first_on_one_device(latent_config
     first, second = steps_within(found, 1.0)  # within a budget a quarter of the time
     assert first == SHARE * 3600 / 0.05
     assert second == int((1 - SHARE) * 3600 / (latent_config.train.batch_size / 1000))
+
+
+@pytest.mark.parametrize(
+    ("choices", "share"),
+    [
+        ({"budget": "1h"}, DECODER_SHARE),  # how many steps it takes is not known before
+        ({"steps": 300}, DECODER_SHARE),
+        ({"budget": "1h", "adversarial_steps": 0}, 0),
+    ],
+)
+def test_time_is_kept_for_fine_tuning_of_the_decoder(choices, share):
+    latent = {"latent": True, "latent_steps": 100, "network": "unet:width=16"}
+    found = api.forecast("shapes:count=20,size=16", devices="1xH100", quiet=True, **latent, **choices)
+    left = 3600 * (1 - share) - 100 * found.devices.first
+    assert steps_within(found, 1.0) == (100, int(left / found.wanted.seconds))
 
 
 def test_the_first_stage_on_a_card_takes_its_operations_or_the_start_of_its_kernels(latent_config):

@@ -24,36 +24,43 @@ from unblot.process.randomness import ADVERSARIAL, generator
 from unblot.training.first_stage import OPTIMIZER, error_of
 from unblot.training.optim import Optimizer
 
-SHARE, MOST_OF_REST = 0.1, 0.25  # of a time budget; at most of what is left of it when a run goes on
+DECODER_SHARE, MOST_OF_REST = 0.1, 0.25  # of a time budget; at most of what is left of it when a run goes on
 STEPS = 1000  # at most without a budget
 FEWEST, PIXELS = 8, 2**23  # pictures that the model draws for it, at least, and pixels of all of them
 LATENTS = 2  # drawn, and as many of real pictures, in a step: together as many as in a step of the first stage
 CROP, CROPS = 48, 2  # pixels to a side of what the discriminator sees, and how many it sees of each picture
 COARSE = 8  # pixels to a side whose means the discriminator does not see, a multiple of its own folding
 WIDTH = 32  # of the discriminator
-STRENGTH = 0.03  # weight of what the discriminator says, against the error of real pictures that come back
-PENALTY, PENALTY_EVERY = 0.1, 16  # weight of R1 (Mescheder et al. 2018), and the steps between (Karras et al. 2020)
+ADVERSARIAL_WEIGHT = 0.03  # of the generator's loss, against the error of real pictures that come back
+R1_WEIGHT, R1_EVERY = 0.1, 16  # weight of R1 (Mescheder et al. 2018), and the steps between (Karras et al. 2020)
 LEARNING_RATE, WARMUP, DISCRIMINATOR_RATE = 1e-3, 50, 1e-3
 MEASURED, AT_A_TIME = 64, 4  # pictures whose fine detail is measured, where they are not large; and decoded at a time
 
 
-def steps_of(config: RunConfig) -> int | None:
-    """The steps of a run's fine-tuning, 0 for none; None where its budget alone decides."""
+def fine_tunes_decoder(config: RunConfig) -> bool:
+    """Whether a run ends with fine-tuning of its decoder: in latents, of pictures with room for detail."""
     if config.latent is None or config.distill is not None or min(config.data.shape[1:]) < 2 * COARSE:
+        return False
+    return config.latent.adversarial_steps != 0
+
+
+def decoder_steps(config: RunConfig) -> int | None:
+    """The steps of a run's fine-tuning of its decoder, 0 for none; None where its budget alone decides."""
+    if config.latent is None or not fine_tunes_decoder(config):
         return 0
     if config.latent.adversarial_steps is not None:
         return config.latent.adversarial_steps
     return None if config.train.budget else min(STEPS, config.train.steps)
 
 
-def at_most(config: RunConfig, count: int) -> int:
+def affordable_count(config: RunConfig, count: int) -> int:
     """`count` pictures, or fewer where they are large."""
     return min(count, max(FEWEST, PIXELS // math.prod(config.data.shape[1:])))
 
 
 def reserved_seconds(config: RunConfig, budget: float, left: float) -> float:
     """The seconds of a run's budget that are kept for fine-tuning: its share, at most a part of what is left."""
-    return 0.0 if steps_of(config) == 0 else max(0.0, min(SHARE * budget, MOST_OF_REST * left))
+    return max(0.0, min(DECODER_SHARE * budget, MOST_OF_REST * left)) if fine_tunes_decoder(config) else 0.0
 
 
 class Detail(NamedTuple):
@@ -78,7 +85,7 @@ class Detail(NamedTuple):
 
 
 class Discriminator(nn.Sequential):
-    """Says of each place of a picture's detail (B, C, H, W) how real it looks, (B, 1, H/4, W/4), as a logit."""
+    """Patch discriminator: a real/fake logit for each 4×4 block, (B, 1, H/4, W/4)."""
 
     def __init__(self, channels: int):
         layers: list[nn.Module] = []
@@ -88,7 +95,7 @@ class Discriminator(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
-class FineTuning:
+class DecoderTuning:
     """The state of the fine-tuning: the autoencoder, of which the decoder is trained, and the discriminator.
 
     autoencoder: as the model has it, frozen; it stays as it is. drawn: latents (N, c, h, w) that the model drew.
@@ -102,15 +109,15 @@ class FineTuning:
         self.autoencoder.load_state_dict(autoencoder.state_dict())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            critic = Discriminator(config.data.channels)
-        self.critic = critic.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = Discriminator(config.data.channels)
+        self.discriminator = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(self.autoencoder.decoder, OPTIMIZER, weight_decay=0.0)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=DISCRIMINATOR_RATE, betas=(0.0, 0.99))
-        real = self._pictures(spread(dataset.train, at_most(config, MEASURED)))
+        self.discriminator_optimizer = torch.optim.Adam(network.parameters(), lr=DISCRIMINATOR_RATE, betas=(0.0, 0.99))
+        real = self._pictures(spread(dataset.train, affordable_count(config, MEASURED)))
         self.size, self.measured = real.shape[2:], len(real)
         self.power = _powers(real.split(AT_A_TIME))
-        self.scale = 1 / float(_detail(real).std().clamp_min(1e-6))
-        self.forms = torch.cat([_forms(x) for x in self._decoded(autoencoder, drawn)])
+        self.scale = 1 / float(_high_pass(real).std().clamp_min(1e-6))
+        self.low_pass = torch.cat([_low_pass(x) for x in self._decoded(autoencoder, drawn)])
         self.step = 0
 
     def take_step(self, progress: float) -> None:
@@ -122,31 +129,32 @@ class FineTuning:
             z = self.autoencoder.encode(x[:LATENTS])
         noise = torch.randn(z.shape, generator=g).to(self.device)
         which = torch.randint(len(self.drawn), (LATENTS,), generator=g)
-        drawn, forms = self.drawn[which].to(self.device), self.forms[which.to(self.device)]
+        drawn, low_pass = self.drawn[which].to(self.device), self.low_pass[which.to(self.device)]
         both = self.autoencoder.decode(torch.cat([z + self.noise * noise, drawn]), *x.shape[2:])
         back, made = both[:LATENTS], both[LATENTS:]
         seen = self._seen(made, g)
-        self._teach(self._seen(x, g), seen.detach())
-        fooled = F.softplus(-self.critic.requires_grad_(False)(seen)).mean()
-        loss = error_of(x[:LATENTS], back) + (_forms(made) - forms).abs().mean() + STRENGTH * fooled
+        self._discriminator_step(self._seen(x, g), seen.detach())
+        generator_loss = F.softplus(-self.discriminator.requires_grad_(False)(seen)).mean()
+        loss = error_of(x[:LATENTS], back) + (_low_pass(made) - low_pass).abs().mean()
+        loss = loss + ADVERSARIAL_WEIGHT * generator_loss
         loss.backward()
         nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
         rate = min(1.0, (self.step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * progress))
         self.optimizer.step(LEARNING_RATE * rate, torch.zeros((), device=self.device))
         self.step += 1
 
-    def _teach(self, real: Tensor, drawn: Tensor) -> None:
+    def _discriminator_step(self, real: Tensor, drawn: Tensor) -> None:
         """One step of the discriminator: real detail and drawn, each (n, C, h, w)."""
-        self.critic.requires_grad_(True)
-        said = self.critic(real.requires_grad_(True))
-        loss = F.softplus(-said).mean() + F.softplus(self.critic(drawn)).mean()
-        if self.step % PENALTY_EVERY == 0:
-            (slope,) = torch.autograd.grad(said.sum(), real, create_graph=True)
-            places = said.shape[2] * said.shape[3]
-            loss = loss + PENALTY_EVERY * PENALTY / 2 * slope.square().sum((1, 2, 3)).mean() / places
-        self.critic_optimizer.zero_grad()
+        self.discriminator.requires_grad_(True)
+        real_logits = self.discriminator(real.requires_grad_(True))
+        loss = F.softplus(-real_logits).mean() + F.softplus(self.discriminator(drawn)).mean()
+        if self.step % R1_EVERY == 0:
+            (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+            places = real_logits.shape[2] * real_logits.shape[3]
+            loss = loss + R1_EVERY * R1_WEIGHT / 2 * gradient.square().sum((1, 2, 3)).mean() / places
+        self.discriminator_optimizer.zero_grad()
         loss.backward()
-        self.critic_optimizer.step()
+        self.discriminator_optimizer.step()
 
     def _seen(self, x: Tensor, g: torch.Generator) -> Tensor:
         """The detail of crops of the pictures (B, C, H, W), each at places of its own, at standard deviation 1."""
@@ -158,7 +166,7 @@ class FineTuning:
                 for n, crop in zip(x.shape[2:], (height, width), strict=True)
             )
             parts.append(picture[:, top : top + height, left : left + width])
-        return self.scale * _detail(torch.stack(parts)).contiguous(memory_format=torch.channels_last)
+        return self.scale * _high_pass(torch.stack(parts)).contiguous(memory_format=torch.channels_last)
 
     def _pictures(self, indices: object) -> Tensor:
         return self.dataset.batch(indices)[0].to(self.device)  # type: ignore[arg-type]
@@ -174,8 +182,8 @@ class FineTuning:
             yield autoencoder.decode(z.to(self.device), *self.size)
 
 
-def fine_tuned(
-    tuning: FineTuning, frozen: Autoencoder, progress: Callable[[int], float], stopped: Callable[[], bool]
+def tune_decoder(
+    tuning: DecoderTuning, frozen: Autoencoder, progress: Callable[[int], float], stopped: Callable[[], bool]
 ) -> Detail | None:
     """Fine-tunes until `progress` of its steps is 1, and puts the decoder into the model's autoencoder `frozen`.
 
@@ -201,14 +209,14 @@ def is_nearer(after: Tensor, before: Tensor) -> bool:
     return bool(after.log().abs().mean() < before.log().abs().mean())
 
 
-def _forms(x: Tensor) -> Tensor:
-    """The means of squares of the pictures (B, C, H, W)."""
+def _low_pass(x: Tensor) -> Tensor:
+    """The means of COARSE×COARSE blocks of pictures (B, C, H, W); at the end of a side blocks may be smaller."""
     return F.avg_pool2d(x, COARSE, ceil_mode=True)
 
 
-def _detail(x: Tensor) -> Tensor:
-    """The pictures (B, C, H, W) without their coarse forms."""
-    return x - F.interpolate(_forms(x), x.shape[2:], mode="bilinear")
+def _high_pass(x: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) minus their low-pass part."""
+    return x - F.interpolate(_low_pass(x), x.shape[2:], mode="bilinear")
 
 
 def _powers(pictures: Iterable[Tensor]) -> Tensor:

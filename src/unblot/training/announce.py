@@ -7,7 +7,7 @@ from unblot.errors import arg
 from unblot.runs.conditions import describe_text
 from unblot.runs.origin import describe_origin
 from unblot.system.memory import in_words
-from unblot.training.adversarial import steps_of
+from unblot.training.adversarial import decoder_steps, fine_tunes_decoder
 from unblot.training.diagnostics.held_out import is_held
 from unblot.training.memory import expected_bytes
 from unblot.training.previews import PREVIEW_PICTURES, preview_count
@@ -30,7 +30,8 @@ def announce(trainer: Trainer, folder: Path) -> str:
         f"{counted(train.steps, 'step')} of {train.batch_size} into {folder}{_memory(trainer)}",
         *_savings(trainer),
     ]
-    if (steps := steps_of(trainer.config)) != 0:
+    if fine_tunes_decoder(trainer.config):
+        steps = decoder_steps(trainer.config)
         how_long = "in a tenth of the budget" if steps is None else f"in {counted(steps, 'step')}"
         lines.append(f"at the end its decoder is fine-tuned against a discriminator, {how_long}")
     if trainer.config.origin is not None:

@@ -27,7 +27,7 @@ from unblot.runs.run_data import data_of_choices
 from unblot.specs import several
 from unblot.system import sharding
 from unblot.system.loopback import loopback
-from unblot.training.adversarial import SHARE, steps_of
+from unblot.training.adversarial import DECODER_SHARE, fine_tunes_decoder
 from unblot.training.batches import RNG_CHUNK
 from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
@@ -137,7 +137,7 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
         sharded = _sharded(config, parameters, n, devices.memory)
         held: float = (sharding.BYTES + 4 * (len(several(config.train.ema)) - 1)) * parameters / (n if sharded else 1)
         held += 0 if n == 1 or sharded else 4 * parameters  # the block in which gradients are sent
-        ending = held + first if steps_of(config) != 0 else 0
+        ending = held + first if fine_tunes_decoder(config) else 0
         held += stays + pass_bytes(config, denoiser, max(1, round(pictures)), taken=devices.taken)
         memory = max(first, held, ending) + beside
         sending = devices.sending(4 * parameters, n, sharded)
@@ -235,5 +235,5 @@ def steps_within(found: Forecast, hours: float) -> tuple[int, int]:
     latent, each, first = found.config.latent, found.devices.first, 0
     if latent is not None:
         first = latent.latent_steps or steps_in(3600 * hours, each)
-    left = 3600 * hours * (1 - SHARE if steps_of(found.config) else 1) - first * each
+    left = 3600 * hours * (1 - DECODER_SHARE if fine_tunes_decoder(found.config) else 1) - first * each
     return first, max(0, math.floor(left / found.wanted.seconds))

@@ -13,14 +13,14 @@ from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import under, write_json
 from unblot.system.interrupts import interruptible
 from unblot.training import checkpoint
-from unblot.training.adversarial import steps_of
+from unblot.training.adversarial import fine_tunes_decoder
 from unblot.training.averages import posthoc
 from unblot.training.budget_controller import FINE_TUNING, BudgetController
+from unblot.training.decoder_stage import run_decoder_stage
 from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
-from unblot.training.fine_tuning import fine_tune
 from unblot.training.learning_rate import Switch
 from unblot.training.previews import PREVIEW_STEPS, preview_pictures, preview_prompts
 from unblot.training.trainer import StepResult, Trainer
@@ -89,7 +89,7 @@ class Loop:
         measures = bool(config.train.held_out_every)
         self.held_out = HeldOutLoss(config, trainer.task, trainer.group, trainer.device) if measures else None
         self.identity = checkpoint.run_identity(config)
-        self.fine_tunes = steps_of(config) != 0
+        self.fine_tunes = fine_tunes_decoder(config)
         self.fine_tuned = False
         self.taken = 0  # steps, also those that were taken again after going back
 
@@ -180,7 +180,7 @@ class Loop:
         """
         if self.fine_tunes:
             with self.controller.overhead(FINE_TUNING):
-                self.fine_tuned = fine_tune(self.trainer, self.controller, self.monitor.note, interrupted)
+                self.fine_tuned = run_decoder_stage(self.trainer, self.controller, self.monitor.note, interrupted)
             if not self.fine_tuned:  # what was saved before it knows of more time that is left
                 return False
             if self._is_preview_due():

@@ -12,7 +12,7 @@ from unblot.runs.folder import build_denoiser
 from unblot.specs import several
 from unblot.system.device import available_device
 from unblot.system.memory import machine_memory
-from unblot.training.adversarial import steps_of
+from unblot.training.adversarial import fine_tunes_decoder
 from unblot.training.counting import kept_bytes, pass_bytes, peak_bytes
 from unblot.training.diagnostics.held_out import held_bytes
 from unblot.training.first_stage import OPTIMIZER, without_values
@@ -66,7 +66,7 @@ def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
     held += held_bytes(train, config.seen) if train.held_out_every else 0
     first, stays = (0, 0) if config.latent is None else first_stage_bytes(config)
     stage = stays + held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
-    ending = held + first if steps_of(config) != 0 else 0  # its decoder learns again, of about as many pictures
+    ending = held + first if fine_tunes_decoder(config) else 0  # its decoder learns again, of about as many pictures
     return LIBRARIES + max(first, max(stage, ending) + latents_bytes(config))
 
 

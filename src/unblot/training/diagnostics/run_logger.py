@@ -14,7 +14,7 @@ from unblot.runs.folder import BEST, save_model
 from unblot.runs.metrics import HELD_OUT, STEP, Line, MetricsFile, mean_loss, of_kind
 from unblot.system.files import under
 from unblot.training import checkpoint
-from unblot.training.adversarial import steps_of
+from unblot.training.adversarial import fine_tunes_decoder
 from unblot.training.diagnostics.colours import ColourStatistics
 from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.octaves import OctaveStatistics
@@ -31,7 +31,7 @@ class RunLogger:
     def __init__(self, folder: Path, config: RunConfig, monitor: Monitor, is_main_process: bool = True):
         self.folder, self.monitor = folder, monitor
         self.log_every, self.trained_before = config.train.log_every, bool(config.distill or config.origin)
-        self.judges_detail = steps_of(config) == 0  # else it is too smooth until the decoder is fine-tuned
+        self.judges_detail = not fine_tunes_decoder(config)  # else it is too smooth until the decoder is fine-tuned
         self.metrics = MetricsFile(folder, is_main_process)
         self.colours: ColourStatistics | None = None
         self.octaves: OctaveStatistics | None = None

@@ -9,7 +9,7 @@ import torch
 from unblot.config.durations import format_seconds
 from unblot.config.schema import RunConfig
 from unblot.system.turns import decided
-from unblot.training.adversarial import FineTuning, at_most, fine_tuned, steps_of
+from unblot.training.adversarial import DecoderTuning, affordable_count, decoder_steps, tune_decoder
 from unblot.training.budget_controller import FINE_TUNING, BudgetController
 from unblot.training.previews import drawn_latents
 from unblot.training.trainer import Trainer
@@ -25,7 +25,7 @@ class Pace:
     """
 
     def __init__(self, config: RunConfig, controller: BudgetController, clock: Callable[[], float] = time.monotonic):
-        self.steps, self.clock, self.start = steps_of(config), clock, clock()
+        self.steps, self.clock, self.start = decoder_steps(config), clock, clock()
         self.seconds = math.inf
         if controller.budget is not None:
             self.seconds = max(LEAST * controller.budget, controller.seconds_for(FINE_TUNING, config.train))
@@ -43,7 +43,7 @@ class Pace:
         return self.clock() - self.start > DRAWING * self.seconds
 
 
-def fine_tune(
+def run_decoder_stage(
     trainer: Trainer, controller: BudgetController, note: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> bool:
     """Fine-tunes the decoder of the trainer's model, and notes what that did. False where it was interrupted.
@@ -56,12 +56,12 @@ def fine_tune(
     note(f"decoder: fine-tuned {pace} against a discriminator, on latents that the model draws")
     if group.is_main_process or trainer.sharded:  # sampling a sharded network needs all processes
         drawn = drawn_latents(
-            trainer, at_most(config, DRAWN), lambda: not trainer.sharded and (pace.late() or interrupted())
+            trainer, affordable_count(config, DRAWN), lambda: not trainer.sharded and (pace.late() or interrupted())
         )
 
     def work() -> str:
-        tuning = FineTuning(config, trainer.task.batches.dataset, model, drawn)
-        detail = fine_tuned(tuning, model, pace.progress, interrupted)
+        tuning = DecoderTuning(config, trainer.task.batches.dataset, model, drawn)
+        detail = tune_decoder(tuning, model, pace.progress, interrupted)
         note("decoder: fine-tuning was stopped" if detail is None else str(detail))
         return "" if detail is None else "done"
 
