@@ -21,7 +21,8 @@ from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder
 from unblot.process.octaves import FINEST, octave_powers, ratio_in_words
 from unblot.process.randomness import ADVERSARIAL, generator
-from unblot.training.first_stage import OPTIMIZER, error_of
+from unblot.training.first_stage import OPTIMIZER, reconstruction_loss
+from unblot.training.learning_rate import warmup_cosine
 from unblot.training.optim import Optimizer
 
 DECODER_SHARE, MOST_OF_REST = 0.1, 0.25  # of a time budget; at most of what is left of it when a run goes on
@@ -135,12 +136,12 @@ class DecoderTuning:
         seen = self._seen(made, g)
         self._discriminator_step(self._seen(x, g), seen.detach())
         generator_loss = F.softplus(-self.discriminator.requires_grad_(False)(seen)).mean()
-        loss = error_of(x[:LATENTS], back) + (_low_pass(made) - low_pass).abs().mean()
+        loss = reconstruction_loss(x[:LATENTS], back)[1] + (_low_pass(made) - low_pass).abs().mean()
         loss = loss + ADVERSARIAL_WEIGHT * generator_loss
         loss.backward()
         nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
-        rate = min(1.0, (self.step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * progress))
-        self.optimizer.step(LEARNING_RATE * rate, torch.zeros((), device=self.device))
+        rate = LEARNING_RATE * warmup_cosine(self.step, WARMUP, progress)
+        self.optimizer.step(rate, torch.zeros((), device=self.device))
         self.step += 1
 
     def _discriminator_step(self, real: Tensor, drawn: Tensor) -> None:

@@ -34,6 +34,7 @@ from unblot.system.files import read_tensors, under, write_tensors
 from unblot.system.interrupts import interruptible
 from unblot.training.budget_controller import BudgetController
 from unblot.training.counting import shapes_of
+from unblot.training.learning_rate import warmup_cosine
 from unblot.training.optim import Optimizer
 
 FILE, HEADER = "autoencoder.safetensors", "unblot_autoencoder"
@@ -53,37 +54,28 @@ LOOK_EVERY = 10  # steps after which a first stage with a budget looks at its pa
 Report = Callable[[str], None]
 
 
-def reconstruction_errors(autoencoder: Autoencoder, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The errors of the pictures x (B, C, H, W) after encoding, noise (B, c, h, w) and decoding, each ().
+def reconstruct(autoencoder: Autoencoder, x: Tensor, noise: Tensor) -> Tensor:
+    """The pictures x (B, C, H, W) encoded and decoded, with noise (B, c, h, w) on their latents.
 
-    Mean absolute error of the values, and of the differences between neighbours: the latter are small where a picture
-    is blurred, and squares would hardly see them. Both are least for the median of what a place may show, which is
-    smooth where this is uncertain; so the third is `detail_error`, of the strength of detail wherever it lies exactly.
+    The latents have mean 0 and standard deviation 1 in each channel of this batch.
     """
     raw = autoencoder.raw(x)
     z = (raw - raw.mean((0, 2, 3), keepdim=True)) / (raw.std((0, 2, 3), keepdim=True) + 1e-5)
-    y = autoencoder.decode(z + noise, *x.shape[2:])
-    return *_value_errors(x, y), detail_error(x, y)
+    return autoencoder.decode(z + noise, *x.shape[2:])
 
 
-def losses(autoencoder: Autoencoder, x: Tensor, noise: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-    """The mean absolute error of the values, and the loss: their weighted sum, at this share of the training; each ().
+def reconstruction_loss(x: Tensor, y: Tensor, detail_weight: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The value error and the loss of reconstructions y of pictures x (B, C, H, W), each ().
 
-    x, noise: as in `reconstruction_errors`.
+    The loss is the weighted sum of three errors: L1 error of values, L1 error of neighbour differences (which blur
+    raises), and `detail_error`, which compares the strength of detail and not its exact position.
     """
-    values, edges, detail = reconstruction_errors(autoencoder, x, noise)
-    return values, values + EDGES * edges + DETAIL * progress * detail
-
-
-def error_of(x: Tensor, y: Tensor) -> Tensor:
-    """The error of pictures y (B, C, H, W) that came back for x: of their values, and of the edges between them, ()."""
-    values, edges = _value_errors(x, y)
-    return values + EDGES * edges
-
-
-def _value_errors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     edges = [(y - x).diff(dim=axis).abs().mean() for axis in (2, 3) if x.shape[axis] > 1]
-    return (y - x).abs().mean(), sum(edges, x.new_zeros(())) / max(1, len(edges))
+    value_error = (y - x).abs().mean()
+    loss = value_error + EDGES * (sum(edges, x.new_zeros(())) / max(1, len(edges)))
+    if detail_weight > 0:
+        loss = loss + detail_weight * detail_error(x, y)
+    return value_error, loss
 
 
 def detail_error(x: Tensor, y: Tensor) -> Tensor:
@@ -126,19 +118,20 @@ class FirstStage:
     def take_step(self, steps: int) -> Tensor:
         """One step of `steps`; the mean absolute error of its pictures, ()."""
         seed = self.config.train.seed
-        rise, left = (self.step + 1) / max(1.0, WARMUP * steps), self.step / steps
-        rate = LEARNING_RATE * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
+        done = self.step / steps
+        rate = warmup_cosine(self.step, WARMUP * steps, done, LEARNING_RATE)
         x = self.dataset.batch(self.dataset.train[self._chosen(seed)])[0]
         channels, height, width = self.config.shape
         g = generator(seed, LATENT, self.step)
         noise = torch.randn(len(x), channels, height, width, generator=g)
-        x = self.augment.apply(x, g)[0]
-        values, loss = losses(self.autoencoder, x.to(self.device), self.noise * noise.to(self.device), left)
+        x = self.augment.apply(x, g)[0].to(self.device)
+        y = reconstruct(self.autoencoder, x, self.noise * noise.to(self.device))
+        value_error, loss = reconstruction_loss(x, y, DETAIL * done)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, 1.0)
         self.optimizer.step(rate, torch.zeros((), device=self.device))
         self.step += 1
-        return values.detach()
+        return value_error.detach()
 
     def _chosen(self, seed: int) -> np.ndarray:
         """Positions among the training pictures, (B,): each pass takes every picture once, but for a last few."""
@@ -185,7 +178,7 @@ def without_values(config: RunConfig) -> tuple[Autoencoder, Callable[[], Tensor]
     known, data = shapes_of(build_autoencoder(config)), config.data
     size = min(BATCH, data.count)
     x, noise = (torch.empty(size, *shape, device="meta") for shape in (data.shape, config.shape))
-    return known, lambda: losses(known, x, noise, 1.0)[1]
+    return known, lambda: reconstruction_loss(x, reconstruct(known, x, noise), DETAIL)[1]
 
 
 def planned_steps(config: RunConfig, dataset: Dataset, device: torch.device, seconds: float | None) -> int:

@@ -37,6 +37,14 @@ def _planned_rate(train: TrainConfig, step: int) -> float:
     return train.learning_rate * DECAYS[train.decay](done)
 
 
+def warmup_cosine(step: int, warmup: float, done: float, peak: float = 1.0) -> float:
+    """The rate of step 0, 1, …: linear warm-up to `peak` over `warmup` steps, times a cosine from 1 to 0.
+
+    done: the share of all steps that is done, where the cosine is read.
+    """
+    return peak * min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 + 0.5 * math.cos(math.pi * done),
     "linear": lambda done: 1 - done,
