@@ -131,7 +131,7 @@ SMALL_NETWORKS = {
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_gradients_are_the_same_where_not_even_one_picture_fits(network, monkeypatch):
-    """Then pictures go through the network one by one, and its blocks are computed again on the way back."""
+    """Then pictures go through the network one by one, and its blocks are computed again in the backward pass."""
     config, data = config_of(2, SMALL_NETWORKS[network]), open_data("digits")
     plain = denoising_trainer(config, data)
     monkeypatch.setattr(memory, "SMALL", 0)

@@ -306,6 +306,6 @@ def test_another_number_of_threads_is_noted_on_resume(tmp_path, monkeypatch):
 
 def test_labels_that_are_never_hidden_are_noted(tmp_path):
     api.train("digits", out=tmp_path / "run", quiet=True, **TINY, label_dropout=0.0)
-    assert "guidance will not work" in (tmp_path / "run" / LOG).read_text()
+    assert "so classifier-free guidance will not work" in (tmp_path / "run" / LOG).read_text()
     with pytest.raises(UnblotError, match=r"guidance=2\.0 needs a model that also knows pictures without a label"):
         api.distill(tmp_path / "run", quiet=True, guidance=2.0)

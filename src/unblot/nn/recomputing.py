@@ -18,7 +18,7 @@ BLOCKS = unet.Block, dit.Block, mlp.Block, ddpm_blocks.ResBlock, ddpm_blocks.Att
 
 
 def recompute(network: nn.Module) -> None:
-    """Lets each block of the network be computed again on the way back, from now on. Outputs and weights stay."""
+    """Lets each block of the network be computed again in the backward pass, from now on. Outputs and weights stay."""
     for block in network.modules():
         if isinstance(block, BLOCKS) and not isinstance(block.forward, partial):
             block.forward = partial(_again, block.forward)  # type: ignore[method-assign]

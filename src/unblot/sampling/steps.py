@@ -49,7 +49,8 @@ def noise_kept(t: NoiseLevel, s: NoiseLevel, eta: float) -> Tensor:
 def polynomial_x0(points: History, t: NoiseLevel, s: NoiseLevel, eta: float = 0.0) -> Tensor:
     """The constant x0 whose step from t to s is that of the polynomial in λ through the points' estimates of x0.
 
-    points: at t and at other levels, in any order; those at pure noise (λ = −∞) are left out. etaeta: of the step.
+    points: at t and at other levels, in any order; those at pure noise (λ = −∞) are left out. eta: stochasticity of the
+    step, see `noise_kept`.
     """
     points = [p for p in points if p.level.alpha > 0] or points[:1]
     return weighted([p.x0 for p in points], _weights([p.level for p in points], t, s, 1 + eta))

@@ -42,7 +42,8 @@ def announce(trainer: Trainer, folder: Path) -> str:
         lines.append(f"note: captions are not read: {arg('network', train.network.partition(':')[0])} reads no text")
     if (data.num_labels or data.text) and not train.label_dropout and trainer.config.distill is None:
         lines.append(
-            f"note: with {arg('label_dropout', 0.0)} the model always sees what a picture shows: guidance will not work"
+            f"note: with {arg('label_dropout', 0.0)} the model is never trained unconditionally, so classifier-free "
+            "guidance will not work"
         )
     return "\n".join(lines)
 

@@ -51,7 +51,7 @@ def pass_bytes(
 ) -> int:
     """The most bytes that the tensors of a pass, forward and back, take at a time, those of its gradients included.
 
-    recomputing: with its blocks computed again on the way back. taken: bytes that a tensor of so many bytes takes.
+    recomputing: with its blocks computed again in the backward pass. taken: bytes that a tensor of so many bytes takes.
     """
     known = shapes_of(denoiser)
     if recomputing:
@@ -60,7 +60,7 @@ def pass_bytes(
 
 
 def peak_bytes(known: nn.Module, losses: Callable[[], Tensor], taken: Callable[[int], int] = int) -> int:
-    """The most bytes that tensors take at a time while these losses of a module without values go forward and back."""
+    """Peak bytes of all tensors in one forward and backward pass of a module on the meta device."""
     with _Live(known, taken) as live:
         losses().sum().backward()
     return live.most

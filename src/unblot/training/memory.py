@@ -36,7 +36,7 @@ def fitting_pictures(config: RunConfig, denoiser: Denoiser, memory: int) -> int:
     """The most pictures, at most a batch, for which the network keeps no more than SHARE of `memory` bytes; 0 where
     not even one does.
 
-    As a batch in equal parts, as far as possible. The whole batch, unlooked at, where it has few values.
+    As a batch in equal parts, as far as possible. Batches with few values are not checked.
     """
     batch, shape = config.train.batch_size, config.shape
     if batch * math.prod(shape) <= SMALL:

@@ -46,7 +46,7 @@ class Trainer:
 
     step: steps taken. rate_scale: a factor on the learning rate. switch: where the number of steps was last changed.
     micro_batch: pictures that go through the network at a time. recomputes: whether blocks of the network are computed
-    again on the way back, to save memory. sharded: whether the network is spread over processes.
+    again in the backward pass, to save memory. sharded: whether the network is spread over processes.
     """
 
     def __init__(self, config: RunConfig, task: Task):
