@@ -19,8 +19,8 @@ from unblot.denoiser import Denoiser
 from unblot.process.randomness import labels_for
 from unblot.sampling.batched import sample_batches
 from unblot.system.device import mixed_precision
-from unblot.training.cards import CARDS
-from unblot.training.forecast import REACHED, cards, forecast_on
+from unblot.training.forecast import REACHED, forecast_on, gpus
+from unblot.training.gpus import GPUS
 from unblot.training.memory import expected_bytes
 from unblot.training.trainer import Trainer
 
@@ -54,8 +54,8 @@ def memory(trainer: Trainer) -> dict[str, Any]:
     if not CUDA:
         expected = expected_bytes(trainer.config, trainer.denoiser, trainer.device)
         return {"memory_planned_gb": None if expected is None else round(expected / 1e9, 2)}
-    card = next((name for name in CARDS if name in torch.cuda.get_device_name().replace(" ", "")), "H100")
-    planned = forecast_on(trainer.config, cards(trainer.config, card, REACHED), 1).wanted.memory
+    gpu = next((name for name in GPUS if name in torch.cuda.get_device_name().replace(" ", "")), "H100")
+    planned = forecast_on(trainer.config, gpus(trainer.config, gpu, REACHED), 1).wanted.memory
     measured = torch.cuda.max_memory_allocated()
     return {"memory_planned_gb": round(planned / 1e9, 2), "memory_gb": round(measured / 1e9, 2)}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from unblot.errors import UnblotError
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import build, canonical, options_of, parse, several
+from unblot.specs import build, canonical, options_of, parse, several, without_defaults
 
 
 def thing(*args: int, width: int = 3, rate: float = 0.5, deep: bool = False, kind: str = "a") -> tuple:
@@ -34,6 +34,11 @@ def test_a_canonical_spec_says_all_and_stays_as_it_is(width: int, rate: float, d
     assert parse(TABLE, spec, "thing") == ("thing", {"width": width, "rate": rate, "deep": deep, "kind": kind})
     assert canonical(TABLE, spec, "thing") == spec
     assert canonical(TABLE, "thing", "thing") == "thing:width=3,rate=0.5,deep=False,kind=a"
+
+
+def test_a_spec_without_defaults_says_what_differs_from_them() -> None:
+    assert without_defaults(TABLE, "thing:width=4,rate=0.5,deep=true", "thing") == "thing:width=4,deep=True"
+    assert without_defaults(TABLE, "thing:width=3", "thing") == "thing"
 
 
 def test_a_text_alone_is_the_first_option_where_that_is_a_text() -> None:

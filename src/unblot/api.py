@@ -69,12 +69,12 @@ def train(
     quiet: bool = False,
     **choices: Any,
 ) -> Run:
-    """Trains a model on `data` and returns the run; `choices` are fields of `DataConfig` and `TrainConfig`.
+    """Trains a model on `data`; choices: fields of `DataConfig`, `TrainConfig`, `LatentConfig` and `TransferConfig`.
 
-    from_: a run, model file or snapshot whose weights it begins with, as far as they fit. adapter: the rank of an
-    addition to those weights, which is all that is trained then. out: the run folder, by default a new one in `runs/`.
-    overwrite: replaces the run in `out`; files that unblot did not write stay. budget="20m" trains for a given time
-    instead of a number of steps. Raises UnblotError for bad input, before anything is written.
+    Returns the run. from_: a run, model file or snapshot whose weights it begins with, as far as they fit. adapter: the
+    rank of an addition to those weights, which is all that is trained then. out: the run folder, by default a new one
+    in `runs/`. overwrite: replaces the run in `out`; files that unblot did not write stay. budget="20m" trains for a
+    given time instead of a number of steps. Raises UnblotError for bad input, before anything is written.
     """
     import_named(choices.get("network"))
     start = opened(choices)

@@ -19,9 +19,9 @@ from unblot.text.tokenizer import PAD
 
 
 class Condition(NamedTuple):
-    """What pictures show: label (B,) int64, and a text, as tokens (B, L) int64; None for no label, and for no text.
+    """Conditioning of a batch: class labels (B,) int64 and caption tokens (B, L) int64, each None if absent.
 
-    text: (B, L, D), what the denoiser's text encoder makes of the tokens, where that was done before.
+    text: (B, L, D), the encoded tokens, if already computed.
     """
 
     label: Tensor | None = None
@@ -29,7 +29,7 @@ class Condition(NamedTuple):
     text: Tensor | None = None
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is neither label nor text."""
         return self.label is None and self.tokens is None
 
@@ -134,8 +134,8 @@ class Denoiser(nn.Module):
         tokens = self.text_encoder.read([""]) if condition.tokens is None else condition.tokens
         return Condition(condition.label, tokens, self.text_encoder(tokens))
 
-    def shown(self, condition: Condition | None, count: int) -> list[Tensor | None]:
-        """What the network is told that `count` pictures show, its arguments after picture and level.
+    def network_conditioning(self, condition: Condition | None, count: int) -> list[Tensor | None]:
+        """The network's conditioning arguments for `count` pictures.
 
         The label (count,) or None, and with a text encoder the text (count, L, D) and its mask (count, 1, 1, L).
         """
@@ -161,7 +161,7 @@ class Denoiser(nn.Module):
         if self.augmentations:
             given = x.new_zeros(x.shape[0], self.augmentations) if augmentation is None else augmentation
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        output = self.network(x, per_picture(self.embed(level), x_t), *self.shown(condition, x.shape[0]))
+        output = self.network(x, per_picture(self.embed(level), x_t), *self.network_conditioning(condition, x.shape[0]))
         if seen is None:
             return output
         f, variance = output.to(x_t.dtype).tensor_split([x_t.shape[1]], 1)  # no variance channels: an empty tensor
@@ -169,10 +169,10 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, level: NoiseLevel, condition: Condition | None = None) -> Denoised:
         """x0_hat for x_t (B, C, H, W) at a level () or (B,); condition: None for no label and no text."""
-        return self.read(self.output(x_t, level, condition), x_t, level)
+        return self.to_denoised(self.output(x_t, level, condition), x_t, level)
 
-    def read(self, output: Tensor, x_t: Tensor, level: NoiseLevel) -> Denoised:
-        """The estimate that the network's output for x_t stands for."""
+    def to_denoised(self, output: Tensor, x_t: Tensor, level: NoiseLevel) -> Denoised:
+        """Converts the network's output F for x_t to x0_hat and the learned variance."""
         c_skip, c_out = self.parameterization(level, self.data_std)
         output = output.to(x_t.dtype)  # mixed precision ends here
         if not self.learned_variance:

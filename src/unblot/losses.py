@@ -99,7 +99,7 @@ def bound_loss(
     """
     x_t = corrupt(x0, reverse_step.t, eps)
     output = denoiser.output(x_t, reverse_step.t, condition, augmentation)
-    denoised = denoiser.read(output, x_t, reverse_step.t)
+    denoised = denoiser.to_denoised(output, x_t, reverse_step.t)
     if not objective.squared_error:
         return objective.scale * objective.steps * bound_terms(denoised, x0, reverse_step, decoder)
     detached = denoised._replace(x0=denoised.x0.detach())

@@ -54,6 +54,13 @@ def canonical(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> 
     return "+".join(_written(*parse(table, part, kind)) for part in several(spec))
 
 
+def without_defaults(table: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
+    """The spec without the options that have their default value."""
+    name, options = parse(table, spec, kind)
+    defaults = options_of(table[name])
+    return _written(name, {k: v for k, v in options.items() if v != defaults[k]})
+
+
 def several(spec: str) -> list[str]:
     """The specs that one spec joins by +; the + of a number such as 1e+9 does not join."""
     return re.split(r"\+(?=[a-z])", spec)

@@ -162,7 +162,7 @@ def test_the_model_file_alone_holds_the_autoencoder(run, tmp_path):
 
 
 def test_the_spectrum_of_a_run_is_that_of_its_latents_once_there_are_some(run, pictures):
-    assert unblot.plan(pictures, quiet=True, **CHOICES).seen.spectrum == ""
+    assert unblot.plan(pictures, quiet=True, **CHOICES).x0_facts.spectrum == ""
     latents = latents_of(with_latents(open_data(str(pictures)), run.denoiser.autoencoder))
     expected = Spectrum.of(latents.batch(latents.train)[0]).stds(3, 3)
     torch.testing.assert_close(run.denoiser.spectrum.stds(3, 3), expected, rtol=1e-4, atol=0)
@@ -451,7 +451,7 @@ def test_a_run_with_a_budget_that_was_stopped_in_its_first_stage_is_planned_as_i
     train = unblot.resume(tmp_path / "run", quiet=True).config.train
     assert time.monotonic() - start < 4 + 2  # not the whole budget again, but for reading and writing
     assert train.seed == 3
-    smallest = ladder(unblot.load(tmp_path / "run").config.seen, "default")[0]
+    smallest = ladder(unblot.load(tmp_path / "run").config.x0_facts, "default")[0]
     assert train.network.split(",")[0] == smallest.split(",")[0]  # as trial steps chose it
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["plan"]["used"] > 1.0  # a quarter of the budget
 

@@ -8,7 +8,7 @@ from oracles import F64, Counted, gaussian, level
 from unblot.denoiser import Condition, Denoised, Denoiser
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
-from unblot.sampling.guidance import autoguidance, bound, classifier_free, dynamic_threshold, static_threshold
+from unblot.sampling.guidance import autoguidance, bind, classifier_free, dynamic_threshold, static_threshold
 
 CLASSES = 3
 
@@ -50,7 +50,7 @@ def test_guidance_pushes_away_from_no_label(t: NoiseLevel) -> None:
 def test_scale_1_is_no_guidance_and_costs_none() -> None:
     model = denoiser()
     x0 = classifier_free(model, Condition(LABEL), 1.0)(X, T).x0
-    assert torch.equal(x0, bound(denoiser(), Condition(LABEL))(X, T).x0)
+    assert torch.equal(x0, bind(denoiser(), Condition(LABEL))(X, T).x0)
     assert model.network.pictures == 4
 
 
@@ -66,7 +66,7 @@ def test_a_picture_may_have_no_label() -> None:
 
 
 def test_no_label_is_asked_for_as_it_is() -> None:
-    assert torch.equal(bound(denoiser(), None)(X.to(F64), T).x0, torch.zeros(4, 1, 1, 2, dtype=F64))
+    assert torch.equal(bind(denoiser(), None)(X.to(F64), T).x0, torch.zeros(4, 1, 1, 2, dtype=F64))
 
 
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])
@@ -88,7 +88,7 @@ def test_each_picture_may_be_at_a_level_of_its_own() -> None:
 @pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
 def test_rescaling_brings_contrast_back(rescale: float) -> None:
     x0 = classifier_free(denoiser(), Condition(LABEL), 3.0, rescale=rescale)(X, T).x0
-    plain = bound(denoiser(), Condition(LABEL))(X, T).x0
+    plain = bind(denoiser(), Condition(LABEL))(X, T).x0
     contrast = x0.std(dim=(1, 2, 3)) / plain.std(dim=(1, 2, 3))
     torch.testing.assert_close(contrast, torch.full((4,), 3 - 2 * rescale))
 

@@ -8,10 +8,10 @@ from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import build_denoiser
 from unblot.training.adversarial import DECODER_SHARE
-from unblot.training.cards import CARDS, parse_devices
 from unblot.training.counting import pass_work, work
 from unblot.training.first_stage import SHARE, without_values
-from unblot.training.forecast import LAUNCH, UPDATE, Devices, cards, forecast_on, hours_needed, steps_within
+from unblot.training.forecast import LAUNCH, UPDATE, Devices, forecast_on, gpus, hours_needed, steps_within
+from unblot.training.gpus import GPUS, parse_devices
 
 MLP = {"network": "mlp:width=64", "batch_size": 256}
 
@@ -65,12 +65,12 @@ def test_the_operations_of_a_pass_are_six_for_each_weight_of_a_network_of_matric
 
 
 def test_a_card_takes_its_operations_or_the_start_of_its_kernels(config):
-    card, (flops, _) = CARDS["H100"], pass_work(config, build_denoiser(config))
-    found = cards(config, "H100", 0.5)
+    gpu, (flops, _) = GPUS["H100"], pass_work(config, build_denoiser(config))
+    found = gpus(config, "H100", 0.5)
     assert found.computing(1) == found.computing(2)  # so few are over before the kernels are started
-    assert found.computing(1e9) == pytest.approx(1e9 * flops / (0.5 * card.flops))
-    assert found.sending(1e9, 8, False) == pytest.approx(1.75e9 / card.link, rel=0.05)
-    assert found.sending(1e9, 16, False) == pytest.approx(1.875e9 / card.network, rel=0.05)
+    assert found.computing(1e9) == pytest.approx(1e9 * flops / (0.5 * gpu.flops))
+    assert found.sending(1e9, 8, False) == pytest.approx(1.75e9 / gpu.link, rel=0.05)
+    assert found.sending(1e9, 16, False) == pytest.approx(1.875e9 / gpu.network, rel=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,10 @@ def test_time_is_kept_for_fine_tuning_of_the_decoder(choices, share):
     assert steps_within(found, 1.0) == (100, int(left / found.wanted.seconds))
 
 
-def test_the_first_stage_on_a_card_takes_its_operations_or_the_start_of_its_kernels(latent_config):
-    card, (flops, kernels) = CARDS["H100"], work(without_values(latent_config)[1])
-    assert cards(latent_config, "H100", 1e-6).first == pytest.approx(flops / (1e-6 * card.flops))
-    assert cards(latent_config, "H100", 1.0).first == pytest.approx((1 + UPDATE) * kernels * LAUNCH)
+def test_the_first_stage_on_a_gpu_takes_its_operations_or_the_start_of_its_kernels(latent_config):
+    gpu, (flops, kernels) = GPUS["H100"], work(without_values(latent_config)[1])
+    assert gpus(latent_config, "H100", 1e-6).first == pytest.approx(flops / (1e-6 * gpu.flops))
+    assert gpus(latent_config, "H100", 1.0).first == pytest.approx((1 + UPDATE) * kernels * LAUNCH)
 
 
 def test_devices_are_a_number_and_a_name():

@@ -244,14 +244,14 @@ class RunConfig:
     adapter: AdapterFacts | None = None
 
     @property
-    def seen(self) -> DataFacts:
+    def x0_facts(self) -> DataFacts:
         """What the denoiser learns: the pictures, or their latents, whose standard deviation is 1."""
         return self.data if self.latent is None else latent_facts(self.data, self.latent)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what the denoiser learns."""
-        return self.seen.shape
+        return self.x0_facts.shape
 
     def need_pixels(self, what: str) -> None:
         """Raises UnblotError for a run in latents, where `what` has no meaning."""

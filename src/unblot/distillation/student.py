@@ -76,7 +76,7 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "solver": canonical(SOLVERS, "euler", "solver"),
         "sampling_steps": choices.nfe,
     }
-    train = resolve(teacher.seen, {**taken, **decided, **training})
+    train = resolve(teacher.x0_facts, {**taken, **decided, **training})
     if train.shard == "on" and teacher.data.text:
         raise UnblotError(f"a text encoder is whole in every process; leave out {arg('shard', 'on')}")
     if train.times != "spacing":

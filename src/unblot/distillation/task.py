@@ -24,7 +24,7 @@ from unblot.losses import WEIGHTINGS, squared_error
 from unblot.process.levels import corrupt
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.batched import sampling_levels
-from unblot.sampling.guidance import Guidance, bound, guided
+from unblot.sampling.guidance import Guidance, bind, guided
 from unblot.sampling.loop import Denoise, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
@@ -134,7 +134,7 @@ class DistillationTask:
         x = x_T.clone()
         for i in range(int(place.max())):
             here = (place > i).to(x.device)
-            denoise = bound(self.denoiser, condition.rows(here))
+            denoise = bind(self.denoiser, condition.rows(here))
             x[here] = sample(denoise, x[here], self.levels.at(slice(i, i + 2)), self.solver, no_noise)
         return x
 
@@ -149,7 +149,7 @@ class DistillationTask:
         output = self.critic.output(x_t, level, condition)
         critic = squared_error(self.critic, output, samples, level, eps, self.weighting(level, self.critic))
         with torch.no_grad():
-            fake = self.critic.read(output, x_t, level).x0
+            fake = self.critic.to_denoised(output, x_t, level).x0
             real = self.guided_teacher(condition)(x_t, level).x0
             size = (samples - real).abs().mean((1, 2, 3), keepdim=True)
             gradient = (fake - real) / (size + LEAST * self.train.data_std)

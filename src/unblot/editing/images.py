@@ -28,7 +28,7 @@ from unblot.process.schedules import SCHEDULES
 from unblot.runs.choosing import sampler_of_edit
 from unblot.runs.conditions import conditions
 from unblot.runs.run import Run
-from unblot.sampling.batched import Batch, split_batches
+from unblot.sampling.batched import SamplingBatch, split_batches
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
@@ -38,7 +38,7 @@ CONDITIONING = {"solver": "dpmpp_2m_sde", "spacing": "karras", "steps": 20}  # f
 INPAINTING = {"solver": "ddpm", "spacing": "karras:low=0.02,high=20", "steps": 29}  # 47 denoiser calls
 INVERSION = {"solver": "heun", "spacing": "karras", "steps": 40, "guidance": 1.0}  # the way there and back, exactly
 
-Work = Callable[[Batch, Tensor], Tensor]  # a batch and its pictures' numbers (B,) -> results (B, C, H, W)
+Work = Callable[[SamplingBatch, Tensor], Tensor]  # a batch and its pictures' numbers (B,) -> results (B, C, H, W)
 
 
 def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, **choices: Any) -> EditResult:
@@ -53,7 +53,7 @@ def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, 
     unknown = _checked_mask(pictures, unknown)
     known = _encoded(run, pictures, unknown=unknown)
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         mask = known_x0(run, torch.from_numpy(~unknown).to(known.device))[rows]
         return methods.inpaint(batch.denoise, known[rows], mask, batch.x_T(), batch.levels, batch.solver, batch.noise)
 
@@ -77,7 +77,7 @@ def outpaint(
     run.config.need_pixels("outpaint")
     known, sides = _encoded(run, pictures), {"left": left, "right": right, "top": top, "bottom": bottom}
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         def inpaint_window(known: Tensor, mask: Tensor) -> Tensor:
             return methods.inpaint(batch.denoise, known, mask, batch.x_T(), batch.levels, batch.solver, batch.noise)
 
@@ -134,7 +134,7 @@ def img2img(run: Run, pictures: np.ndarray, *, strength: float = 0.5, n: int = 4
     """n samples per picture from its noised version; strength: the share of the steps that is sampled, in (0, 1]."""
     x0 = _encoded(run, pictures)
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         return methods.img2img(batch.denoise, x0[rows], strength, batch.levels, batch.solver, batch.noise)
 
     return _edited(run, "img2img", pictures, work, {**choices, "n": n}, {"strength": strength})
@@ -148,7 +148,7 @@ def variations(run: Run, pictures: np.ndarray, *, amount: float = 0.3, n: int = 
         )
     x0 = _encoded(run, pictures)
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         return methods.variations(batch.denoise, x0[rows], amount, batch.levels, batch.solver, batch.noise, batch.prior)
 
     return _edited(run, "variations", pictures, work, {**INVERSION, **choices, "n": n}, {"amount": amount})
@@ -161,7 +161,7 @@ def interpolate(run: Run, pictures: np.ndarray, *, n: int = 4, **choices: Any) -
     x0 = _encoded(run, pictures)
     shares = torch.linspace(0, 1, n + 2, device=x0.device)[1:-1]
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         a, b = (x0[i].expand(len(rows), -1, -1, -1) for i in (0, 1))
         return methods.interpolate(batch.denoise, a, b, shares[rows], batch.levels, batch.solver, batch.prior)
 
@@ -173,7 +173,7 @@ def reconstruct(run: Run, pictures: np.ndarray, **choices: Any) -> EditResult:
     """Each picture inverted to its noise and sampled from there; `errors` is the root mean square difference."""
     x0 = _encoded(run, pictures)
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         x_T = methods.invert(batch.denoise, x0[rows], batch.levels, batch.solver)
         return sample(batch.denoise, x_T, batch.levels, batch.solver, batch.noise)
 
@@ -239,7 +239,7 @@ def _restoring(run: Run, operator: Operator, y: Tensor) -> Work:
     found = values_of(run).ends()
     ends = None if found is None else (torch.from_numpy(found[0]).to(y), torch.from_numpy(found[1]).to(y))
 
-    def work(batch: Batch, rows: Tensor) -> Tensor:
+    def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
         known = (batch.x_T(), batch.levels, batch.solver, batch.noise)
         return methods.restore(batch.denoise, operator, y[rows], *known, ends=ends)
 

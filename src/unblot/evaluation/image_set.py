@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, pad
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition, Denoiser
 from unblot.process.randomness import picture_generators
-from unblot.runs.conditions import shown
+from unblot.runs.conditions import pictures_and_condition
 
 CHUNK = 256
 """Pictures in a batch of a network. Fixed, so that no metric depends on a batch size."""
@@ -104,5 +104,5 @@ def seen_by(
     """
     device = next(denoiser.parameters()).device
     for start in range(0, len(indices), size):
-        x0, condition = shown(denoiser, dataset, indices[start : start + size])
+        x0, condition = pictures_and_condition(denoiser, dataset, indices[start : start + size])
         yield denoiser.latents(x0.to(device)), condition, picture_generators(seed, range(start, start + len(x0)))

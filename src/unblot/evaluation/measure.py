@@ -33,7 +33,7 @@ from unblot.evaluation.spectrum import power_ratios, texture
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
 from unblot.sampling.batched import sampling_levels
-from unblot.sampling.guidance import bound
+from unblot.sampling.guidance import bind
 from unblot.sampling.loop import Denoise
 from unblot.specs import parse
 from unblot.vlb import VARIANCES, bin_width, decoder_of
@@ -237,7 +237,7 @@ def _in_batches(
     if len(pictures) < 2:
         return None
     parts = [
-        measure(bound(denoiser, condition), x0, config.train, denoiser.prior, dataset.values, generators)
+        measure(bind(denoiser, condition), x0, config.train, denoiser.prior, dataset.values, generators)
         for x0, condition, generators in seen_by(denoiser, dataset, pictures, CHUNK, seed=0)
     ]
     terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}

@@ -83,7 +83,7 @@ class Spectrum:
         return moments.spectrum()
 
     def precondition(self, x: Tensor, level: NoiseLevel, data_std: float) -> "Preconditioned":
-        """What a network is to see of x = x_t/n (B, C, H, W), EDM's input, and how its output becomes EDM's F."""
+        """Preconditions x = x_t/n (B, C, H, W): the network's input, and the map from its output to EDM's F."""
         ratio = per_picture(log_noise_ratio(level), x).exp()[:, None, None, None] / data_std
         stds, mean = self.of_shape(x)
         r = stds / data_std

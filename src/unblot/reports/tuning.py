@@ -12,10 +12,10 @@ from unblot.sampling.settings import (
     choose,
     describe_guidance,
     describe_sampler,
-    levels,
-    short,
+    describe_spacing,
 )
 from unblot.sampling.solvers import SOLVERS
+from unblot.specs import without_defaults
 
 
 def front_page(run: str, about: Mapping[str, Any], candidates: Sequence[Candidate], others: Sequence[Candidate]) -> str:
@@ -26,9 +26,9 @@ def front_page(run: str, about: Mapping[str, Any], candidates: Sequence[Candidat
             "NFE": c.nfe,
             "distance": f"{c.distance:.4g} ± {2 * c.spread:.2g}",
             "quality": _qualities(c, chosen),
-            "solver": short(SOLVERS, c.sampler.solver, "solver"),
+            "solver": without_defaults(SOLVERS, c.sampler.solver, "solver"),
             "guidance": describe_guidance(c.sampler),
-            "levels": levels(c.sampler),
+            "levels": describe_spacing(c.sampler),
         }
         for c in _ordered(candidates)
     ]

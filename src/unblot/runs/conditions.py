@@ -32,7 +32,7 @@ def conditions(
     indices: Sequence[int],
     labels: Tensor | None = None,
 ) -> tuple[list[int] | None, list[str] | None, Condition]:
-    """What the samples numbered `indices` show: the labels and the prompts that were chosen, and the condition.
+    """Labels, prompts and condition of the samples numbered `indices`.
 
     labels: (len(indices),), of samples without a chosen label. Raises UnblotError for a label or a prompt that the run
     cannot use, and for an edit that would need pictures without a label of a model that never saw any.
@@ -124,8 +124,8 @@ def note_on_prompts(
         note(f"{those} longer than the longest caption, {text.length} tokens; the rest is cut")
 
 
-def shown(denoiser: Denoiser, dataset: "Dataset", indices: np.ndarray) -> tuple[Tensor, Condition]:
-    """Pictures (B, C, H, W) and what they show, their labels and first captions, as far as the denoiser knows them."""
+def pictures_and_condition(denoiser: Denoiser, dataset: "Dataset", indices: np.ndarray) -> tuple[Tensor, Condition]:
+    """Pictures (B, C, H, W) and their condition: label and first caption, where the denoiser uses them."""
     x0, label = dataset.batch(indices)
     return x0, denoiser.condition(label, captions_of(dataset.captions, indices.tolist()))
 

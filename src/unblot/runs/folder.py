@@ -69,7 +69,7 @@ TEMPORARY = re.compile(r"^(.*/|)\.?([^/]+?)(\.\d+)?\.part$")  # of a file: what 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
     """The run's denoiser with fresh weights, which follow from the run's seed, in channels_last."""
-    train, data = config.train, config.seen
+    train, data = config.train, config.x0_facts
     augmentations = build(AUGMENTATIONS, train.augment, "augmentation").conditions
     learned = build(OBJECTIVES, train.objective, "objective").learned_variance
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
@@ -107,7 +107,7 @@ def frozen_weights(denoiser: Denoiser) -> dict[str, Tensor]:
 
 
 def fingerprint(denoiser: Denoiser) -> str:
-    """A hash of a model's weights: what was drawn or tuned with these is told from what was with others."""
+    """A hash of a model's weights, to recognise results made with other weights."""
     digest = hashlib.sha256()
     for _, weight in sorted(denoiser.state_dict().items()):
         digest.update(weight.cpu().contiguous().numpy().tobytes())

@@ -69,7 +69,7 @@ def _taken(name: str, file: str) -> Path | None:
 
 @contextmanager
 def reaching_hub(name: str) -> Iterator[None]:
-    """Within it what goes wrong at the hub is an UnblotError of one line, and its library tells no retries."""
+    """Turns errors of the hub into a one-line UnblotError, and silences its retry messages."""
     try:
         with quiet_hub():
             yield

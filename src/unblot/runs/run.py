@@ -154,7 +154,7 @@ class Run:
         weak = None
         if sampler.autoguide is not None:
             weak = weaker_model(sampler.autoguide, self.path, self.config, self.denoiser.autoencoder).to(self.device)
-        if scale != 1 and weak is None and condition.nothing:
+        if scale != 1 and weak is None and condition.is_empty:
             raise UnblotError(f"{arg('guidance', scale)} guides towards {towards(self.config.data)}")
         if negative is not None and (scale == 1 or weak is not None):
             raise UnblotError(

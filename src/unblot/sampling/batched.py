@@ -17,7 +17,7 @@ from unblot.sampling.spacing import spaced_levels
 from unblot.specs import build
 
 
-class Batch(NamedTuple):
+class SamplingBatch(NamedTuple):
     """What one batch of pictures is sampled with.
 
     part: the slice of the call's pictures that it holds. denoise: the denoiser, with condition and guidance bound in.
@@ -47,7 +47,7 @@ def split_batches(
     condition: Condition | None = None,
     guidance: Guidance | None = None,
     batch_size: int = 64,
-) -> Iterator[Batch]:
+) -> Iterator[SamplingBatch]:
     """The batches in which the pictures numbered `indices`, each of `shape` (C, H, W), are sampled.
 
     condition: of len(indices) pictures, or None. guidance: with one scale, or one per picture (len(indices),).
@@ -67,12 +67,12 @@ def batch_of(
     solver: Solver,
     condition: Condition,
     guidance: Guidance,
-) -> Batch:
+) -> SamplingBatch:
     """The batch of one picture of `shape` (C, H, W) for each generator; condition and guidance: of as many pictures."""
     device = next(denoiser.parameters()).device
     denoise = guided(denoiser, condition.to(device), guidance)
     noise = pictures_noise(generators, shape, device)
-    return Batch(slice(0, len(generators)), denoise, levels, solver, noise, denoiser.prior(levels.at(0)))
+    return SamplingBatch(slice(0, len(generators)), denoise, levels, solver, noise, denoiser.prior(levels.at(0)))
 
 
 def sample_batches(

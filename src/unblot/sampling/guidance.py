@@ -43,17 +43,17 @@ def guided(denoiser: Denoiser, condition: Condition | None, guidance: Guidance) 
     """The denoiser with its condition bound in, then guided and thresholded."""
     options = {"rescale": guidance.rescale, "low": guidance.low, "high": guidance.high}
     if guidance.weak is not None:
-        weak = bound(guidance.weak, condition)
-        denoise = autoguidance(bound(denoiser, condition), weak, guidance.scale, **options)
-    elif condition is not None and not condition.nothing:
+        weak = bind(guidance.weak, condition)
+        denoise = autoguidance(bind(denoiser, condition), weak, guidance.scale, **options)
+    elif condition is not None and not condition.is_empty:
         denoise = classifier_free(denoiser, condition, guidance.scale, negative=guidance.negative, **options)
     else:
-        denoise = bound(denoiser, condition)
+        denoise = bind(denoiser, condition)
     return build(THRESHOLDS, guidance.threshold, "threshold", denoise)
 
 
 @torch.no_grad()
-def bound(denoiser: Denoiser, condition: Condition | None) -> Denoise:
+def bind(denoiser: Denoiser, condition: Condition | None) -> Denoise:
     """The denoiser with a condition bound in, whose text is encoded here, once; None is no label and no text."""
     encoded = denoiser.encoded(condition)
     return lambda x, level: denoiser(x, level, encoded)
@@ -78,9 +78,9 @@ def classifier_free(
 
     Both estimates come from one call of the network on a batch of 2B. Where no picture is guided the batch stays B.
     """
-    conditional, none = bound(denoiser, condition), denoiser.unconditional(condition, negative)
+    conditional, none = bind(denoiser, condition), denoiser.unconditional(condition, negative)
     pairs = zip(condition, none, strict=True)
-    both = bound(denoiser, Condition(*(a if a is None or b is None else torch.cat([a, b]) for a, b in pairs)))
+    both = bind(denoiser, Condition(*(a if a is None or b is None else torch.cat([a, b]) for a, b in pairs)))
 
     def pair(x: Tensor, level: NoiseLevel) -> tuple[Denoised, Tensor]:
         twice = level if level.alpha.ndim == 0 else NoiseLevel(*(torch.cat([number, number]) for number in level))

@@ -1,9 +1,8 @@
 """How a model samples: solver, spacing, number of steps and guidance; the choice among measured candidates."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from unblot.sampling.guidance import autoguidance
 from unblot.sampling.loop import Solver, count_nfe, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS, spaced_levels
-from unblot.specs import build, options_of, parse
+from unblot.specs import build, without_defaults
 
 
 @dataclass(frozen=True)
@@ -146,10 +145,11 @@ def within(candidates: Sequence[Candidate], nfe: int, calls: int = 1) -> Candida
 
 def describe_sampler(sampler: SamplerConfig) -> str:
     """A sampler in words, without the options that have their default value."""
-    spacing = "its own levels" if sampler.spacing.startswith("listed") else short(SPACINGS, sampler.spacing, "spacing")
+    listed = sampler.spacing.startswith("listed")
+    spacing = "its own levels" if listed else without_defaults(SPACINGS, sampler.spacing, "spacing")
     guidance = f", guidance {describe_guidance(sampler)}" if sampler.guided else ""
     steps = f"{sampler.steps} step{'' if sampler.steps == 1 else 's'}"
-    return f"{short(SOLVERS, sampler.solver, 'solver')}, {steps} on {spacing}{guidance}"
+    return f"{without_defaults(SOLVERS, sampler.solver, 'solver')}, {steps} on {spacing}{guidance}"
 
 
 def describe_guidance(sampler: SamplerConfig) -> str:
@@ -161,16 +161,8 @@ def describe_guidance(sampler: SamplerConfig) -> str:
     return f"{sampler.guidance} {kind}" + ("" if high is None else f", at {sampler.guidance_low:.2g} to {high:.2g}")
 
 
-def levels(sampler: SamplerConfig) -> str:
+def describe_spacing(sampler: SamplerConfig) -> str:
     """The spacing of a sampler in words; of a listed one the ratios sigma/alpha, rounded."""
     _, _, ratios = sampler.spacing.partition("ratios=")
     own = ", ".join(f"{float(ratio):.2g}" for ratio in ratios.split("/")) if ratios else ""
-    return own or short(SPACINGS, sampler.spacing, "spacing")
-
-
-def short(entries: Mapping[str, Callable[..., Any]], spec: str, kind: str) -> str:
-    """The spec without the options that have their default value."""
-    name, options = parse(entries, spec, kind)
-    defaults = options_of(entries[name])
-    changed = [f"{k}={v}" for k, v in options.items() if v != defaults[k]]
-    return name + (":" + ",".join(changed) if changed else "")
+    return own or without_defaults(SPACINGS, sampler.spacing, "spacing")

@@ -65,7 +65,8 @@ def _savings(trainer: Trainer) -> list[str]:
         found.append(
             f"note: the network takes {at_a_time} at a time{twice}, in the same steps, so that memory suffices"
         )
-    few, anew = preview_count(data) < PREVIEW_PICTURES, train.held_out_every and not is_held(train, trainer.config.seen)
+    few = preview_count(data) < PREVIEW_PICTURES
+    anew = train.held_out_every and not is_held(train, trainer.config.x0_facts)
     if data.kind == "pictures" and (few or anew):
         shown = f"previews have {counted(preview_count(data), 'picture')} instead of {PREVIEW_PICTURES}"
         measured = "the pictures that the held-out loss is measured on are read anew each time"

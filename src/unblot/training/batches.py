@@ -32,13 +32,13 @@ TIMES = ("stratified", "index", "adaptive", "spacing")
 
 
 class BatchDraw(NamedTuple):
-    """The random part of a step for B pictures: positions among the training pictures (B,), the pass over them that
-    each belongs to (B,), times (B,), noise (B, C, H, W), whether label and caption are hidden (B,) bool, which of the
+    """The random part of a step for B pictures: positions among the training pictures (B,), the epoch that each
+    belongs to (B,), times (B,), noise (B, C, H, W), whether label and caption are hidden (B,) bool, which of the
     two stays of a picture that has both (B,), see CAPTION, and the generator of each RNG chunk, for what is drawn
     later. Adaptive times are made from these times by `Adaptive.times`."""
 
     pictures: Tensor
-    passes: Tensor
+    epochs: Tensor
     t: Tensor
     eps: Tensor
     hidden: Tensor
@@ -122,10 +122,10 @@ class BatchSampler:
         generators = [chunk_generator(self.seed, step, chunk) for chunk in numbers]
         chunks = [self._chunk(chunk, g) for chunk, g in zip(numbers, generators, strict=True)]
         t, eps, hidden, kept = (torch.cat(column) for column in zip(*chunks, strict=True))
-        pictures, passes = (
+        pictures, epochs = (
             torch.cat([whole.split(RNG_CHUNK)[chunk] for chunk in numbers]) for whole in self._pictures(step)
         )
-        return BatchDraw(pictures, passes, t, eps, hidden, kept, generators)
+        return BatchDraw(pictures, epochs, t, eps, hidden, kept, generators)
 
     def _chunk(self, chunk: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         first = chunk * RNG_CHUNK
@@ -140,15 +140,15 @@ class BatchSampler:
         return t, eps, u < share, kept
 
     def _pictures(self, step: int) -> tuple[Tensor, Tensor]:
-        """The pictures of a batch (B,), and the pass that each belongs to (B,)."""
-        start, parts, passes, missing = step * self.batch_size, [], [], self.batch_size
+        """The pictures of a batch (B,), and the epoch that each belongs to (B,)."""
+        start, parts, epochs, missing = step * self.batch_size, [], [], self.batch_size
         while missing:
             epoch, offset = divmod(start, self.count)
             part = self._part(epoch, offset, min(offset + missing, self.count))
             parts.append(part)
-            passes.append(torch.full_like(part, epoch))
+            epochs.append(torch.full_like(part, epoch))
             start, missing = start + len(part), missing - len(part)
-        return torch.cat(parts), torch.cat(passes)
+        return torch.cat(parts), torch.cat(epochs)
 
     def _part(self, epoch: int, start: int, stop: int) -> Tensor:
         """The pictures at positions start … stop − 1 of a pass, or the first few of them."""
@@ -180,7 +180,7 @@ class BatchMaker:
         train, text = config.train, config.data.text
         self.tokenizer = None if text is None else tokenizer_of(train.text_encoder, text)
         self.dataset, self.second_noise = dataset, second_noise
-        self.seen = latents_of(dataset)  # as the denoiser does: the pictures, or their latents
+        self.x0_dataset = latents_of(dataset)  # the pictures, or their latents
         stream = self.stream = dataset.stream
         at_hand = augment == "none" and stream is None  # what is augmented, or comes from shards, is encoded afterwards
         self.encode = None if at_hand else dataset.autoencoder
@@ -217,12 +217,12 @@ class BatchMaker:
 
     def _read(self, draw: BatchDraw) -> tuple[Tensor, Tensor | None, list[str] | None]:
         """The pictures (B, C, H, W) of a draw, or their latents, labels (B,), and the captions whose turn it is."""
-        positions, turns = draw.pictures.numpy(), draw.passes.tolist()
+        positions, turns = draw.pictures.numpy(), draw.epochs.tolist()
         if self.stream is not None:
             captions = self.stream.captions_of(positions)
             return *self.stream.batch(positions), captions_of(captions, range(len(positions)), turns)
         indices = self.dataset.train[positions]
-        x0, label = (self.seen if self.encode is None else self.dataset).batch(indices)
+        x0, label = (self.x0_dataset if self.encode is None else self.dataset).batch(indices)
         return x0, label, captions_of(self.dataset.captions, indices.tolist(), turns)
 
     def _hidden(

@@ -59,7 +59,7 @@ class Trial(NamedTuple):
     @property
     def overhead(self) -> dict[str, float]:
         """Seconds of each kind of overhead."""
-        train, data = self.config.train, self.config.seen
+        train, data = self.config.train, self.config.x0_facts
         passes = 2 * pictures_a_side(train, data) / (PASSES * train.batch_size)  # in steps, held-out and training
         return {
             "previews": self.preview,
@@ -152,7 +152,7 @@ def choose(
     until = start + min(TRIAL_SECONDS, TRIAL_SHARE * controller.budget)
     choosing = max(until, start + min(CHOICE_SECONDS, CHOICE_SHARE * controller.budget))
     first = configure()
-    networks = (first.train.network,) if "network" in choices else ladder(first.seen, first.train.preset)
+    networks = (first.train.network,) if "network" in choices else ladder(first.x0_facts, first.train.preset)
     free_batch = "batch_size" not in choices and first.train.preset == "default"
     chosen = configure(network=networks[0])
     if len(networks) > 1 or free_batch:

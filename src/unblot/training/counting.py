@@ -35,9 +35,9 @@ def kept_bytes(denoiser: Denoiser, shape: Sequence[int]) -> int:
         return tensor
 
     x = torch.empty(1, shape[0] + denoiser.augmentations, *shape[1:], device="meta")
-    shown = known.shown(_condition(known, 1), 1)
+    conditioning = known.network_conditioning(_condition(known, 1), 1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = known.network(x, torch.empty(1, device="meta"), *shown)
+        output = known.network(x, torch.empty(1, device="meta"), *conditioning)
     del output
     return max(1, sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights))
 

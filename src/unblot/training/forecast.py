@@ -6,7 +6,7 @@ twice and the gradients scattered once, 3·(n − 1)/n. Neither is overlapped wi
 
 A run in latents trains its autoencoder first, on one device, whatever the number.
 
-On a GPU the share takes its operations at `reached` of the card's rate, and no less than starting its kernels takes. On
+On a GPU the share takes its operations at `reached` of the GPU's rate, and no less than starting its kernels takes. On
 CPUs it is measured here, with two sizes of share, and so is the link between two processes.
 """
 
@@ -31,18 +31,18 @@ from unblot.training.adversarial import DECODER_SHARE, fine_tunes_decoder
 from unblot.training.batches import RNG_CHUNK
 from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
-from unblot.training.cards import CARDS, CPU, parse_devices
 from unblot.training.counting import pass_bytes, pass_work, work
 from unblot.training.first_stage import step_seconds, steps_in, without_values
+from unblot.training.gpus import CPU, GPUS, parse_devices
 from unblot.training.memory import LIBRARIES, first_stage_bytes, latents_bytes, taken
 from unblot.training.plan import check_choices, plan_run
 
-REACHED = 0.25  # share of a card's rate that training reaches: assumed, until benchmarks/gpu.py has measured it
+REACHED = 0.25  # share of a GPU's rate that training reaches: assumed, until benchmarks/gpu.py has measured it
 LAUNCH = 5e-6  # seconds to start one kernel: assumed
 UPDATE = 0.5  # kernels of the optimizer and the average beside those of a pass: assumed
-HOP = 10e-6  # seconds of latency for each of the 2·(n − 1) messages of a ring between cards: assumed
+HOP = 10e-6  # seconds of latency for each of the 2·(n − 1) messages of a ring between GPUs: assumed
 HALF = 0.5  # bytes of a pass in bf16 as a share of those in float32
-SLACK = 1.4  # times the tensors of a pass on a card, for gaps and for the buffers of kernels: assumed
+SLACK = 1.4  # times the tensors of a pass on a GPU, for gaps and for the buffers of kernels: assumed
 MEASURED = 4.0  # seconds of trial steps for each share that is tried on a CPU
 MOST = 4096  # devices up to which the end of scaling is looked for
 
@@ -116,7 +116,7 @@ def forecast(
     check_choices(choices)
     source, dataset = data_of_choices(data, choices, quiet)
     config = plan_run(source, dataset, choices)
-    used = cpus(config, dataset, count) if name == CPU else cards(config, name, reached)
+    used = cpus(config, dataset, count) if name == CPU else gpus(config, name, reached)
     return forecast_on(config, used, count)
 
 
@@ -153,28 +153,28 @@ def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
     return Forecast(config, rows[shown.index(count)], rows, ends, parameters, devices)
 
 
-def cards(config: RunConfig, name: str, reached: float) -> Devices:
+def gpus(config: RunConfig, name: str, reached: float) -> Devices:
     """GPUs of this name, from their makers' figures."""
-    card, (flops, kernels) = CARDS[name], pass_work(config, build_denoiser(config))
+    gpu, (flops, kernels) = GPUS[name], pass_work(config, build_denoiser(config))
 
     def seconds(flops: float, kernels: int) -> float:
-        return max((1 + UPDATE) * kernels * LAUNCH, flops / (reached * card.flops))
+        return max((1 + UPDATE) * kernels * LAUNCH, flops / (reached * gpu.flops))
 
     def sending(size: float, n: int, sharded: bool) -> float:
-        rate = card.link if n <= card.node else card.network
+        rate = gpu.link if n <= gpu.node else gpu.network
         return _ring(size, n, sharded) / rate + 2 * (n - 1) * HOP
 
     about = (
-        f"{name}: {card.flops / 1e12:.0f} TFLOP/s in bf16, {card.memory / 1e9:.0f} GB; {card.link / 1e9:.0f} GB/s in "
-        f"a node of {card.node}, {card.network / 1e9:.0f} GB/s between nodes"
+        f"{name}: {gpu.flops / 1e12:.0f} TFLOP/s in bf16, {gpu.memory / 1e9:.0f} GB; {gpu.link / 1e9:.0f} GB/s in "
+        f"a node of {gpu.node}, {gpu.network / 1e9:.0f} GB/s between nodes"
     )
     assumed = (
         f"assumed: {reached:.0%} of that rate is reached ({arg('reached', reached)}), {LAUNCH * 1e6:.0f} µs for each "
         f"of about {(1 + UPDATE) * kernels:.0f} kernels, gradients sent after the pass and not during it"
     )
-    told = (about, f"source: {card.source}", assumed)
+    told = (about, f"source: {gpu.source}", assumed)
     first = 0.0 if config.latent is None else seconds(*work(without_values(config)[1]))
-    return Devices(name, lambda n: seconds(n * flops, kernels), sending, card.memory, told, first)
+    return Devices(name, lambda n: seconds(n * flops, kernels), sending, gpu.memory, told, first)
 
 
 def cpus(config: RunConfig, dataset: Dataset, count: int) -> Devices:

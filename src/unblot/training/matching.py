@@ -68,7 +68,7 @@ class Match(NamedTuple):
 def side_of(config: RunConfig, shapes: Mapping[str, torch.Size]) -> Side:
     """The side of a run whose network has tensors of these shapes."""
     kind, options = parse(networks_for(config.train.network), config.train.network, "network")
-    seen, text = config.seen, config.data.text
+    seen, text = config.x0_facts, config.data.text
     square = options["patch"] ** 2 if kind in ("unet", "dit") else 0
     each = {"ddpm_unet": 1, "mlp": seen.height * seen.width}.get(kind, square)
     rows: dict[str, Sequence[Hashable]] = dict.fromkeys(LABELS, labels_of(config))

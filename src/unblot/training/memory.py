@@ -63,7 +63,7 @@ def run_bytes(config: RunConfig, denoiser: Denoiser, fitting: int) -> int:
     batch = 2 * 4 * train.batch_size * math.prod(config.shape)  # pictures and noise
     in_parts = fitting < train.batch_size
     held += weights if in_parts else 0  # the gradients of the parts before
-    held += held_bytes(train, config.seen) if train.held_out_every else 0
+    held += held_bytes(train, config.x0_facts) if train.held_out_every else 0
     first, stays = (0, 0) if config.latent is None else first_stage_bytes(config)
     stage = stays + held + batch + pass_bytes(config, denoiser, max(1, fitting), not fitting, taken)
     ending = held + first if fine_tunes_decoder(config) else 0  # its decoder learns again, of about as many pictures

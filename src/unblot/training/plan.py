@@ -70,7 +70,7 @@ BUILT = ("augment", "schedule", "objective", "weighting", "coupling", "spacing",
 def check_choices(choices: Mapping[str, Any]) -> None:
     """Checks all choices of a new run that can be checked without its data, before that is read.
 
-    choices: fields of DataConfig and TrainConfig. Raises UnblotError for the first that cannot be.
+    choices: fields of DataConfig, TrainConfig and LatentConfig. Raises UnblotError for the first that cannot be.
     """
     fields = {f.name for config in (DataConfig, TrainConfig, LatentConfig) for f in dataclasses.fields(config)}
     if unknown := sorted(set(choices) - fields):

@@ -49,7 +49,7 @@ class Task(Protocol):
         """The loss of each picture that is measured on held-out data, (B,)."""
 
     def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
-        """Takes note of this process's share of a step's logged losses (B,) at times t (B,); not where `bad`, ()."""
+        """Updates the task's state from this process's logged losses (B,) at times t (B,); skipped where `bad`."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The state that a checkpoint must hold besides weights and optimizers, by name."""
@@ -77,7 +77,7 @@ class DenoisingTask:
         self.schedule = training_schedule(train)
         self.objective = build(OBJECTIVES, train.objective, "objective")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
-        self.decoder = decoder_of(self.batches.seen.values, self.device)
+        self.decoder = decoder_of(self.batches.x0_dataset.values, self.device)
         self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
 
     def autocast(self) -> torch.autocast:

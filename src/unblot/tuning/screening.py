@@ -14,7 +14,7 @@ from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
 from unblot.runs.conditions import condition_as_trained
 from unblot.runs.run import Run
-from unblot.sampling.guidance import bound
+from unblot.sampling.guidance import bind
 from unblot.sampling.loop import pictures_noise
 from unblot.sampling.settings import SamplerConfig, describe_sampler
 from unblot.sampling.solvers import SOLVERS
@@ -72,7 +72,7 @@ class ScreeningSet:
             levels = sampler.levels(self.schedule)
             x_T = denoiser.prior(levels.at(0)).draw(unit)
             solver = build(SOLVERS, sampler.solver, "solver")
-            return end_error(bound(denoiser, condition), x_T, target, solver)(levels)
+            return end_error(bind(denoiser, condition), x_T, target, solver)(levels)
 
         return error
 
@@ -87,7 +87,7 @@ def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSe
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
     top = uniform_log_snr()(schedule, 64).at(0)
     start = time.monotonic()
-    trajectory = solve_trajectory(bound(run.denoiser, condition), run.denoiser.prior(top).draw(unit), schedule)
+    trajectory = solve_trajectory(bind(run.denoiser, condition), run.denoiser.prior(top).draw(unit), schedule)
     return ScreeningSet(run, condition, unit, trajectory, (time.monotonic() - start) / (127 * count))
 
 

@@ -10,10 +10,10 @@ from unblot.runs.ema_profiles import power_exponent
 from unblot.specs import build, parse, several
 from unblot.system.sharding import like
 
-Keep = Callable[[int], float]  # step (1, 2, …) -> decay: the weight of the old average
+Decay = Callable[[int], float]  # step (1, 2, …) -> decay: the weight of the old average
 
 
-def power(*, std: float = 0.05) -> Keep:
+def power(*, std: float = 0.05) -> Decay:
     """The decay of a power-function EMA, whose width grows with the run (Karras et al. 2024, eqs. 121 to 126).
 
     std: standard deviation of the profile relative to the length of the run, in (0, 0.28). It needs no warm-up: the
@@ -23,14 +23,14 @@ def power(*, std: float = 0.05) -> Keep:
     return lambda step: (1 - 1 / step) ** (gamma + 1)
 
 
-def decay(*, rate: float = 0.9999) -> Keep:
+def decay(*, rate: float = 0.9999) -> Decay:
     """A constant decay, as in Ho et al. 2020, held lower during the first steps. rate: in [0, 1)."""
     if not 0 <= rate < 1:
         raise UnblotError(f"ema 'decay' needs a rate from 0 to below 1, not {rate}")
     return lambda step: min(rate, step / (10 + step))
 
 
-EMAS: dict[str, Callable[..., Keep]] = {"power": power, "decay": decay}
+EMAS: dict[str, Callable[..., Decay]] = {"power": power, "decay": decay}
 
 
 def power_std(spec: str) -> float:
@@ -47,7 +47,7 @@ class Ema:
 
     def __init__(self, module: nn.Module, spec: str):
         self.specs = several(spec)
-        self.keeps = [build(EMAS, part, "ema") for part in self.specs]
+        self.decays = [build(EMAS, part, "ema") for part in self.specs]
         self.averages = [{name: p.detach().clone() for name, p in module.named_parameters()} for _ in self.specs]
 
     @property
@@ -59,8 +59,8 @@ class Ema:
     def update(self, module: nn.Module, step: int) -> None:
         """Adds the parameters after step `step` (1, 2, …) to the averages."""
         live: list[Tensor] = list(module.parameters())
-        for keep, average in zip(self.keeps, self.averages, strict=True):
-            torch._foreach_lerp_(list(average.values()), live, 1 - keep(step))
+        for decay_at, average in zip(self.decays, self.averages, strict=True):
+            torch._foreach_lerp_(list(average.values()), live, 1 - decay_at(step))
 
     def tensors(self) -> dict[str, Tensor]:
         """All averages, named as in checkpoints: `ema/name` of the first, `ema1/name` of the second, and so on."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from unblot.config.schema import DataFacts, RunConfig, TrainConfig
 from unblot.process.levels import log_snr
 from unblot.process.randomness import MEASURE, generator
-from unblot.runs.conditions import shown
+from unblot.runs.conditions import pictures_and_condition
 from unblot.runs.metrics import Line
 from unblot.system.distributed import Group, sum_over
 from unblot.training.batches import Batch
@@ -63,7 +63,7 @@ class HeldOutLoss:
     def __init__(self, config: RunConfig, task: Task, group: Group, device: torch.device):
         data = task.batches.dataset
         self.task, self.group, self.device, self.shape = task, group, device, config.shape
-        self.seed, self.n = config.train.seed, pictures_a_side(config.train, config.seen)
+        self.seed, self.n = config.train.seed, pictures_a_side(config.train, config.x0_facts)
         u = torch.stack([self._draw(k)[0] for k in range(self.n)])
         self.t = ((torch.arange(self.n) % LEVELS + u) / LEVELS).clamp(1e-6, 1 - 1e-6)
         middle = (torch.arange(LEVELS).double() + 0.5) / LEVELS
@@ -71,7 +71,7 @@ class HeldOutLoss:
         self.mine = torch.arange(self.n)[group.rank :: group.world]
         sides = {"training": data.train, "held_out": data.held_out}
         self.chosen = {side: self._choose(of) for side, of in sides.items() if len(of)}
-        self.held = self._make(slice(None)) if is_held(config.train, config.seen) else None
+        self.held = self._make(slice(None)) if is_held(config.train, config.x0_facts) else None
 
     def measure(self, step: int, at_a_time: int = AT_A_TIME) -> Line:
         """The line of metrics of the denoiser's present weights, which should be the averaged ones.
@@ -100,7 +100,7 @@ class HeldOutLoss:
         noise = self._on_device(torch.stack([self._noise(k) for k in items.tolist()]))
         made = {}
         for side, chosen in self.chosen.items():
-            x0, condition = shown(self.task.denoiser, self.task.batches.seen, chosen[part])
+            x0, condition = pictures_and_condition(self.task.denoiser, self.task.batches.x0_dataset, chosen[part])
             made[side] = Batch(self._on_device(x0), self.t[items], noise, condition.label, condition.tokens)
         return made
 
