@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import unblot
-from unblot.errors import arg, command_line, escaped, sentence
+from unblot.errors import arg, command_line, counted, escaped, one_line, sentence
 
 ROOT = Path(unblot.__file__).parent
 
@@ -49,3 +49,13 @@ def test_an_error_of_the_system_is_a_sentence() -> None:
 
 def test_what_does_not_print_is_written_as_escapes() -> None:
     assert escaped("a\x1b[31mred\nb\u202e\x07é") == "a\\x1b[31mred\nb\\u202e\\x07é"
+
+
+def test_a_message_of_several_lines_becomes_one() -> None:
+    assert one_line(ValueError("no\n  such\tvalue ")) == "no such value"
+    assert len(one_line("word " * 100)) == 200
+    assert one_line("word " * 100, 7) == "word wo"
+
+
+def test_things_are_counted() -> None:
+    assert [counted(1, "file"), counted(2, "file"), counted(0, "class")] == ["1 file", "2 files", "0 classes"]

@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read, and how its message names a choice: as an argument or as a flag."""
+"""The one error that a user is meant to read, and what its message is made of: choices, numbers and names in words."""
 
 import errno
 import shlex
@@ -77,6 +77,16 @@ def sentence(error: OSError) -> str:
     """An error of the operating system as a sentence: which file, what is wrong, what to do."""
     reason = REASONS.get(error.errno or 0) or (error.strerror or str(error) or type(error).__name__).lower()
     return f"{str(error.filename)!r}: {reason}" if error.filename else reason
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """A text, or the message of an error, on one line of at most `most` characters."""
+    return " ".join(str(text).split())[:most]
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 file", "2 files", "2 classes"."""
+    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def printable(name: str) -> str:

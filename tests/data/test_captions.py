@@ -18,9 +18,10 @@ from small_sets import packed, png, shuffled, write
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.readers import tables
 from unblot.data.readers.captions import clean
-from unblot.data.readers.listing import Listing, hidden, printable
+from unblot.data.readers.listing import Listing, hidden
 from unblot.data.readers.sources import open_source
 from unblot.data.readers.walking import suffix_of
+from unblot.errors import printable
 
 
 def texts(folder: Path, **files: str | bytes) -> None:

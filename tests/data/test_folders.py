@@ -21,9 +21,9 @@ from helpers import printed_by_hash_seed
 from small_sets import packed, png, shuffled, write
 from unblot.data.dataset import open_data
 from unblot.data.readers.labels import SPLITS
-from unblot.data.readers.listing import Listing, hidden, max_bytes, printable, readable
+from unblot.data.readers.listing import Listing, hidden, max_bytes, readable
 from unblot.data.readers.sources import open_source
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 CONFIG = {"source": {}, "data": {}, "train": {}, "version": "0"}
 

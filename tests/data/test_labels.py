@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from helpers import printed_by_hash_seed
 from small_sets import write
 from unblot.data.dataset import Dataset, open_data
-from unblot.data.readers.listing import Item, class_names, printable, readable
+from unblot.data.readers.listing import Item, class_names, readable
 from unblot.data.readers.sources import open_source
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 TIES = ["nan", "NaN", "1", "01", "1.0", "10", "1_0", "1e1", "inf", "-inf", "-0", "0", "cat", "Cat", "", "é", "١"]
 

@@ -13,7 +13,7 @@ def plan_command(args: dict[str, Any]) -> None:
     steps here. Nothing is trained. See docs/scale.md.
     """
     from unblot import api
-    from unblot.data.readers.listing import counted
+    from unblot.errors import counted
     from unblot.runs.describe import latent_words
     from unblot.system.memory import in_words
     from unblot.training.forecast import hours_needed, steps_within

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import printable
 from unblot.data.subset import spread
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, printable
 
 SIDE = 16  # pixels that pictures are averaged down to, so that noise has no weight
 DIMENSIONS = 32  # principal components kept

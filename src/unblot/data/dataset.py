@@ -14,14 +14,14 @@ from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import COLOURS, ImageOptions, colour_of, parse_size
-from unblot.data.readers.listing import Broken, counted, readable
+from unblot.data.readers.listing import Broken, readable
 from unblot.data.readers.sources import kind_of, open_source, split_spec
 from unblot.data.shards.files import ShardFiles
 from unblot.data.shards.index import ShardIndex
 from unblot.data.shards.stream import Stream
 from unblot.data.split import check_choices, parted, split
 from unblot.data.values import ValueMap
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, counted
 from unblot.nn.autoencoder import Autoencoder
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from unblot.data.image_spec import FITS
 from unblot.data.output import as_display
-from unblot.data.readers.listing import printable
 from unblot.data.values import ValueMap
 from unblot.editing import images
 from unblot.editing.inputs import (
@@ -22,7 +21,7 @@ from unblot.editing.inputs import (
     unknown_pixels,
 )
 from unblot.editing.result import EditResult
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, printable
 from unblot.runs.run import Run
 
 PLAIN: dict[str, Callable[..., EditResult]] = {

@@ -11,11 +11,11 @@ import numpy as np
 from unblot.data.image_spec import LUMA, ImageSpec, conform, resize
 from unblot.data.opacity import continued
 from unblot.data.readers.folders import PICTURES
-from unblot.data.readers.listing import Item, Listing, printable
+from unblot.data.readers.listing import Item, Listing
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.readers.sources import open_source
 from unblot.data.values import ValueMap
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, printable
 
 
 class InputImage(NamedTuple):

@@ -12,8 +12,7 @@ from typing import Any
 
 from unblot.config.card import CardConfig
 from unblot.data.output import save_sheet
-from unblot.data.readers.listing import counted
-from unblot.errors import UnblotError, arg, printable
+from unblot.errors import UnblotError, arg, counted, printable
 from unblot.reports.evaluation import JSON, read_report
 from unblot.reports.verdicts import MEANINGS, TITLES, asked, bits_per_dim, find, number
 from unblot.runs.folder import CARD, REPORT, fingerprint

@@ -12,7 +12,7 @@ from unblot.config.options import MOST_STEPS
 from unblot.config.presets import resolve
 from unblot.config.schema import DataConfig, DataFacts, RunConfig
 from unblot.data.image_spec import colour_of
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, one_line
 from unblot.process.schedules import SCHEDULES
 from unblot.specs import parse
 from unblot.training.plan import written_out
@@ -90,4 +90,4 @@ def importing(source: Path) -> Iterator[None]:
     try:
         yield
     except UnblotError as e:
-        raise UnblotError(f"{str(source)!r} cannot be imported: {' '.join(str(e).split())[:400]}") from None
+        raise UnblotError(f"{str(source)!r} cannot be imported: {one_line(e, 400)}") from None

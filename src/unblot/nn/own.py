@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from unblot.errors import UnblotError, flag, printable
+from unblot.errors import UnblotError, flag, one_line, printable
 from unblot.nn import NETWORKS
 from unblot.system.files import checksum
 
@@ -33,7 +33,7 @@ def import_networks(module: str) -> None:
         with _working_directory():
             importlib.import_module(module)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise UnblotError(
             f"the module {module!r} cannot be imported ({reason}); give the name of one in this folder or installed"
         ) from None

@@ -7,7 +7,7 @@ import numpy as np
 from unblot.data.audit.captions import RARE, CaptionAudit, shortened
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import counted, printable
+from unblot.errors import counted, printable
 from unblot.reports.render import Picture, render, sheet, thumbnail
 
 SHEET, SHOWN_GROUPS, SHOWN_IN_GROUP, SHOWN_LINES, SHOWN_COUNTS = 100, 60, 8, 12, 12

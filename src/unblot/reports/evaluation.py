@@ -16,9 +16,8 @@ from unblot.config.sampling import SampleConfig
 from unblot.config.schema import RunConfig
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import printable
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, one_line, printable
 from unblot.evaluation import measure
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import Options
@@ -227,6 +226,6 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         summary(report), compare([report])  # whatever is read of it is there, and of the right type
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise UnblotError(f"{str(path)!r} is damaged ({reason}); {anew}") from None
     return report

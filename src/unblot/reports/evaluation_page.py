@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import counted
+from unblot.errors import counted
 from unblot.process.octaves import GRAINY, SMOOTH
 from unblot.reports import charts
 from unblot.reports.render import Picture, render, sheet, thumbnail

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from unblot.data.output import as_display, grid, scatter
-from unblot.data.readers.listing import printable
 from unblot.data.values import ValueMap
+from unblot.errors import printable
 
 
 class Picture(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unblot.data.readers.listing import printable
+from unblot.errors import printable
 from unblot.reports.charts import candidates_chart
 from unblot.reports.render import render
 from unblot.sampling.settings import (

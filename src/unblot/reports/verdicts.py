@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from unblot.data.readers.listing import counted, printable
+from unblot.errors import counted, printable
 from unblot.process.octaves import FINEST, ratio_in_words
 
 QUESTIONS = {

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from unblot.config.durations import format_seconds
-from unblot.data.readers.listing import counted
+from unblot.errors import counted
 from unblot.system.memory import in_words
 
 

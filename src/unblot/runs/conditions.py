@@ -9,9 +9,8 @@ from torch import Tensor
 
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataFacts, RunConfig, TextFacts
-from unblot.data.readers.listing import counted
 from unblot.denoiser import Condition, Denoiser
-from unblot.errors import UnblotError, arg, note
+from unblot.errors import UnblotError, arg, counted, note
 from unblot.process.randomness import labels_for, training_order
 from unblot.runs.labels import choose_labels, labels_as_trained
 from unblot.text.encoder import TextEncoder

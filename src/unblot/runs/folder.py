@@ -34,7 +34,7 @@ from unblot.config.schema import OTHER_VERSION, RunConfig
 from unblot.data.augment import AUGMENTATIONS
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg, note, typed
+from unblot.errors import UnblotError, arg, note, one_line, typed
 from unblot.latent.latents import build_autoencoder
 from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
@@ -215,7 +215,7 @@ def fitted(config: RunConfig, weights: Mapping[str, Tensor], path: Path) -> Deno
         denoiser = build_model(config)
         denoiser.load_state_dict(weights)
     except (UnblotError, ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, MemoryError) as e:
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(e)
         raise UnblotError(f"{str(path)!r} is damaged: weights and config do not fit ({reason})") from None
     return denoiser.eval()
 

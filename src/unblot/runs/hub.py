@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unblot.errors import UnblotError, note, printable
+from unblot.errors import UnblotError, note, one_line, printable
 from unblot.runs.folder import CONFIG, MODEL, TUNING, load_model
 from unblot.system.files import write_whole
 
@@ -78,7 +78,7 @@ def reaching_hub(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise UnblotError(f"the hub needs the package {error.name}; {INSTALL}") from None
     except Exception as error:
-        kind, reason = type(error).__name__, printable(" ".join(str(error).split()))[:200]
+        kind, reason = type(error).__name__, printable(one_line(error))
         if kind in MISSING:
             why = f"there is no such model, or it has no {MODEL}, or it is not for everybody (then: hf auth login)"
         elif kind == "LocalTokenNotFoundError" or getattr(getattr(error, "response", None), "status_code", 0) == 401:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from unblot.data.readers.listing import counted
+from unblot.errors import counted
 from unblot.runs.folder import METRICS
 
 Line = dict[str, Any]

@@ -20,7 +20,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from unblot.config.schema import TextFacts
-from unblot.errors import UnblotError, arg, printable
+from unblot.errors import UnblotError, arg, one_line, printable
 from unblot.nn.layers import check_sizes
 from unblot.system.files import checksum, write_whole
 from unblot.text.tokenizer import LONGEST, PAD, SPECIAL, START
@@ -255,7 +255,7 @@ def _told(place: str) -> Iterator[None]:
 
 
 def _unusable(place: str, error: Exception, way_out: str) -> UnblotError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     return UnblotError(f"the text encoder {printable(place)!r} cannot be used ({reason}); {way_out}")
 
 

@@ -14,10 +14,9 @@ from unblot.config.schema import DataConfig, RunConfig
 from unblot.config.transfer import AdapterFacts, Origin
 from unblot.data.dataset import Dataset
 from unblot.data.image_spec import colour_of
-from unblot.data.readers.listing import counted
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, counted
 from unblot.runs.folder import MODEL, build_denoiser, create, fingerprint, load_model, save_model
 from unblot.runs.run import Run
 from unblot.runs.run_data import fits, open_dataset, with_values_of

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from unblot.data.readers.listing import counted
-from unblot.errors import arg
+from unblot.errors import arg, counted
 from unblot.runs.conditions import describe_text
 from unblot.runs.origin import describe_origin
 from unblot.system.memory import in_words

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from unblot.data.output import save_sheet, sheet
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, one_line
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
 from unblot.system.distributed import sum_over, wait_for_all
 from unblot.system.files import under, write_json
@@ -235,7 +235,7 @@ class Loop:
         try:
             trainer.restore(tensors, state["step"])
         except (KeyError, RuntimeError) as e:
-            reason = " ".join(str(e).split())[:160]
+            reason = one_line(e, 160)
             raise UnblotError(
                 f"the checkpoints of {str(self.folder)!r} do not fit its {CONFIG}; put that back as it was written "
                 f"({reason})"

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from unblot.data.audit.captions import caption_advice
 from unblot.data.audit.dataset_audit import DatasetAudit
-from unblot.data.readers.listing import counted
-from unblot.errors import arg
+from unblot.errors import arg, counted
 
 # How many distinct pictures are needed depends on their size and variety. For faces of 80x80 pixels a network memorizes
 # a thousand, and two networks trained on disjoint sets of a hundred thousand give the same samples (Kadkhodaie et al.

@@ -12,9 +12,8 @@ from unblot.data.audit.captions import audit_captions, caption_warnings
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.audit.turning import worth_of_turns
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import counted, printable
 from unblot.data.subset import spread
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 QUICK = 512  # pictures that the quick check reads
 PART = 64  # pictures in memory at a time

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from unblot.data.readers.listing import counted, printable
-from unblot.errors import arg
+from unblot.errors import arg, counted, printable
 
 RARE = 5  # pictures: a word in fewer is hardly learned
 READ = 48  # words of a caption that the text encoder surely reads: its 64 tokens are at least as many in most languages

@@ -10,9 +10,10 @@ import numpy as np
 
 from unblot.data.cache.journal import OnDisk
 from unblot.data.image_spec import ImageSpec
-from unblot.data.readers.listing import Broken, Captions, Listing, counted
+from unblot.data.readers.listing import Broken, Captions, Listing
 from unblot.data.readers.metadata import CONVERTED, FIRST_PAGE
 from unblot.data.values import ValueMap
+from unblot.errors import counted
 from unblot.system.files import checksum
 from unblot.system.stored import signed, unsigned
 

@@ -13,10 +13,10 @@ from unblot.data.cache.build import nothing_usable
 from unblot.data.cache.manifest import conversions, name_of
 from unblot.data.cache.worker import part_of_rows
 from unblot.data.pack.job import Job
-from unblot.data.readers.listing import Broken, counted
+from unblot.data.readers.listing import Broken
 from unblot.data.shards.index import FORMAT, INDEX, VERSION, Shard, ShardIndex, array_header, beside, shard_file
 from unblot.data.split import chosen_alone
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, counted
 from unblot.system.files import checksum, write_text, write_whole
 from unblot.system.stored import signed, unsigned
 

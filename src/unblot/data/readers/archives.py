@@ -24,12 +24,11 @@ from unblot.data.readers.listing import (
     hidden,
     naming,
     path_of,
-    printable,
     wants_labels,
 )
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.walking import RECORD_BYTES, Found, ours_among, suffix_of
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 from unblot.system.files import write_whole
 
 COMPRESSIONS: tuple[tuple[bytes, Callable[..., Any]], ...] = (  # a file's first bytes, and what opens it

@@ -12,19 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unblot.data.readers.layouts import as_pictures, captioned, captions_for, choose, labelled, unread
-from unblot.data.readers.listing import (
-    DataSource,
-    Item,
-    Listing,
-    check_expansion,
-    counted,
-    file_origin,
-    naming,
-    printable,
-    wants_labels,
-)
+from unblot.data.readers.listing import DataSource, Item, Listing, check_expansion, file_origin, naming, wants_labels
 from unblot.data.readers.tiff import Stack
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 

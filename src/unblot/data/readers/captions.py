@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from unblot.data.readers.labels import JSON_LABELS, Names
-from unblot.data.readers.listing import Captions, Item, counted, named, path_of, printable, readable
+from unblot.data.readers.listing import Captions, Item, named, path_of, readable
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.readers.tables import (
     CAPTION_COLUMNS,
@@ -25,7 +25,7 @@ from unblot.data.readers.tables import (
     several_columns,
 )
 from unblot.data.readers.walking import suffix_of
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 TEXTS = (".caption", ".txt")  # files of captions, one a line
 JSON = ".json"

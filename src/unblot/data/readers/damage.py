@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from unblot.data.readers.listing import max_bytes
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, one_line
 
 
 def reason_of(error: BaseException, otherwise: str = "it is damaged or cut off") -> str:
@@ -17,7 +17,7 @@ def reason_of(error: BaseException, otherwise: str = "it is damaged or cut off")
         return error.strerror
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    message = " ".join(f"{error}".split())[:200] or type(error).__name__
+    message = one_line(error) or type(error).__name__
     return f"{otherwise} ({message})"
 
 

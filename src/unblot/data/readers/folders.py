@@ -16,21 +16,11 @@ from unblot.data.readers.captions import (
     captions_from_tables,
 )
 from unblot.data.readers.labels import Labelled, labels_from_folders, labels_from_shards, labels_from_table
-from unblot.data.readers.listing import (
-    Captions,
-    DataSource,
-    Item,
-    Listing,
-    counted,
-    file_origin,
-    named,
-    printable,
-    wants_labels,
-)
+from unblot.data.readers.listing import Captions, DataSource, Item, Listing, file_origin, named, wants_labels
 from unblot.data.readers.reading import Reader
 from unblot.data.readers.tables import is_table
 from unblot.data.readers.walking import Found, glance, suffix_of, with_items
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 PICTURES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),

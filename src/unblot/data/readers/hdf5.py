@@ -32,9 +32,8 @@ from unblot.data.readers.listing import (
     check_expansion,
     max_bytes,
     naming,
-    printable,
 )
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 
 def hdf5(path: str, *, images: str = "", labels: str = "", captions: str = "", layout: str = "") -> DataSource:

@@ -9,20 +9,9 @@ import numpy as np
 
 from unblot.data.readers.captions import captions_of_values
 from unblot.data.readers.labels import labelled_part
-from unblot.data.readers.listing import (
-    NO_LABELS,
-    Captions,
-    DataSource,
-    Item,
-    Listing,
-    counted,
-    named,
-    naming,
-    printable,
-    readable,
-)
+from unblot.data.readers.listing import NO_LABELS, Captions, DataSource, Item, Listing, named, naming, readable
 from unblot.data.readers.tables import CAPTION_COLUMNS, label_text
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 PREFIX = "hf:"
 

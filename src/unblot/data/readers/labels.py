@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unblot.data.readers.listing import Broken, Item, class_names, counted, named, path_of, printable, readable
+from unblot.data.readers.listing import Broken, Item, class_names, named, path_of, readable
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.readers.tables import decode, json_object, label_text, priority, read_table
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 SPLITS = {  # folders that are no classes
     *("train", "training", "val", "valid", "validation", "test", "testing"),

@@ -8,19 +8,9 @@ from typing import Any
 import numpy as np
 
 from unblot.data.readers.captions import captions_of_values
-from unblot.data.readers.listing import (
-    NO_LABELS,
-    ArrayPictures,
-    Item,
-    Listing,
-    class_names,
-    counted,
-    named,
-    naming,
-    printable,
-)
+from unblot.data.readers.listing import NO_LABELS, ArrayPictures, Item, Listing, class_names, named, naming
 from unblot.data.readers.tables import CAPTION_COLUMNS
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted, printable
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 LABEL_WORDS = ("label", "target", "class", "y_")

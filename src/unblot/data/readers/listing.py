@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unblot.data.shards.index import ShardIndex
-from unblot.errors import UnblotError, printable
+from unblot.errors import UnblotError, one_line, printable
 
 MAX_BYTES = 2**30  # that one thing may take in memory or unpacked, unless UNBLOT_MAX_BYTES says otherwise
 MAX_RATIO = 20  # a file that expands less than this is a large data set, not an attack
@@ -164,7 +164,7 @@ def naming(path: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:  # decoders raise whatever they like
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = printable(" ".join(reason.split())[:200]) or type(error).__name__
+        reason = printable(one_line(reason)) or type(error).__name__
         raise UnblotError(f"cannot read {printable(path)!r} as {kind}: {reason}") from None
 
 
@@ -195,11 +195,6 @@ def named(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(map(printable, names[:NAMED])) + more
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things: "1 file", "2 files", "2 classes"."""
-    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def readable(name: str) -> str:

@@ -38,11 +38,10 @@ from unblot.data.readers.listing import (
     file_origin,
     hidden,
     naming,
-    printable,
     wants_labels,
 )
 from unblot.data.readers.walking import Found, Wanted, suffix_of, walk
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 NIFTI = (".nii", ".nii.gz")
 MAT_BYTES = {  # by MATLAB's name of a type

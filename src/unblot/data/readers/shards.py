@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unblot.data.readers.listing import ArrayPictures, Captions, DataSource, Listing, counted
+from unblot.data.readers.listing import ArrayPictures, Captions, DataSource, Listing
 from unblot.data.shards import places
 from unblot.data.shards.files import OpenShard, ShardFiles
 from unblot.data.shards.index import INDEX, JOB, ShardIndex
-from unblot.errors import UnblotError, printable
+from unblot.errors import UnblotError, counted, printable
 
 SAMPLE_PICTURES, SAMPLE_BYTES = 20_000, 2**30  # that statistics are made of, and held-out losses and metrics
 

@@ -13,9 +13,9 @@ from typing import Any
 from unblot import specs
 from unblot.data.readers import archives, arrays, builtin, dicom_names, folders, hdf5, hub, medical, shapes
 from unblot.data.readers import shards as in_shards
-from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file, printable
+from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file
 from unblot.data.shards import places
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 SOURCES: dict[str, Callable[..., DataSource]] = {
     "digits": builtin.digits,

@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from unblot.data.readers.listing import Item, naming, printable
+from unblot.data.readers.listing import Item, naming
 from unblot.data.readers.reading import Reader
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, printable
 
 TABLES = (
     *("labels.csv", "labels.tsv", "labels.jsonl", "metadata.csv", "metadata.tsv", "metadata.jsonl"),

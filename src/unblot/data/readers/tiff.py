@@ -9,10 +9,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from unblot.data.readers.damage import check_bytes, check_size, damage_in_one_line
-from unblot.data.readers.listing import counted
 from unblot.data.readers.metadata import CONVERTED
 from unblot.data.readers.tiff_colours import Meaning, for_pillow, meaning_of, orientation_of
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MANY = 1000  # pages: tifffile needs quadratic time to find the series of more, so that they are read page by page

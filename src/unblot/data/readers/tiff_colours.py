@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unblot.data.readers.listing import counted
 from unblot.data.readers.metadata import ORIENTATION, srgb_converter
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, counted
 
 SAMPLES_OF_PILLOW = {"MINISBLACK": (1, 2), "MINISWHITE": (1,), "RGB": (3, 4), "PALETTE": (1,), "SEPARATED": (4,)}
 COLOURS = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "PALETTE": 1, "SEPARATED": 4, "YCBCR": 3}  # samples of a pixel

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from unblot.data.readers.listing import Broken, Item, counted, hidden, named, printable
-from unblot.errors import UnblotError
+from unblot.data.readers.listing import Broken, Item, hidden, named
+from unblot.errors import UnblotError, counted, printable
 from unblot.system.folders import GENERATOR, MANIFEST  # by which a folder of samples is known
 
 CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  # by which a run is known

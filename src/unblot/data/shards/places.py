@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unblot.errors import UnblotError, arg, printable
+from unblot.errors import UnblotError, arg, one_line, printable
 from unblot.system.files import checksum, write_whole
 
 TRIES = 3  # of an address that does not answer
@@ -114,7 +114,7 @@ def _tried(place: str, do: Any) -> Any:
             raise
         except Exception as error:  # each file system has errors of its own
             if attempt == TRIES - 1:
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = one_line(error) or type(error).__name__
                 raise UnblotError(
                     f"{printable(place)!r} cannot be read ({reason}); check the address and the network, then go on "
                     f"with {arg('resume', 'RUN')} where a training was under way"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unblot.config.schema import RunConfig
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, one_line
 from unblot.runs.folder import WANDB_ID
 
 Note = Callable[[str], None]
@@ -76,7 +76,7 @@ class Service:
             return call()
         except Exception as e:  # whatever it is, training continues
             self.module = None
-            self.note(f"note: {self.name} failed and is left out from now on ({' '.join(str(e).split())[:160]})")
+            self.note(f"note: {self.name} failed and is left out from now on ({one_line(e, 160)})")
             return None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
-from unblot.data.readers.listing import printable
+from unblot.errors import printable
 from unblot.runs.folder import BEST, save_model
 from unblot.runs.metrics import HELD_OUT, STEP, Line, MetricsFile, mean_loss, of_kind
 from unblot.system.files import under
