@@ -30,7 +30,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from unblot.evaluation.classifier import train_classifier
-from unblot.evaluation.coverage import class_counts, covering, share_divergence
+from unblot.evaluation.coverage import class_counts, covering
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
@@ -169,6 +169,15 @@ TASKS: dict[str, tuple[Callable[[int, int], Task], int, int]] = {  # how to make
     "digits": (digits, 2500, 32),
     "stacked": (stacked, 5000, 32),
 }
+
+
+def share_divergence(counts: Tensor, reference: Tensor) -> float:
+    """KL divergence of the shares of modes from the reference's, in nats: `sum p·log(p/q)` (Metz et al. 2017).
+
+    counts, reference: (modes,). Infinite where a mode occurs that the reference has not.
+    """
+    p, q = counts.double() / counts.sum(), reference.double() / reference.sum()
+    return max(0.0, float(torch.special.xlogy(p, p).sum() - torch.special.xlogy(p, q).sum()))
 
 
 def failed(metrics: dict[str, Any], real: dict[str, Any]) -> bool:

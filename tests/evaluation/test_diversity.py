@@ -1,5 +1,6 @@
 """The benchmark of diversity judges as it says: real data passes, a collapsed model fails, sizes match."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_real_points_reach_every_mode_and_a_collapsed_model_fails(judge: diversi
     assert diversity.failed(noise, real)
     broken = judge.measure(torch.full((1000, 2, 1, 1), torch.nan))
     assert diversity.failed(broken, real)
+
+
+def test_the_divergence_of_shares_is_that_of_kullback_and_leibler() -> None:
+    counts, truth = torch.tensor([3, 0, 1, 0]), torch.tensor([1, 1, 1, 1])
+    assert diversity.share_divergence(counts, truth) == pytest.approx(0.75 * math.log(3))
+    assert diversity.share_divergence(truth, truth) == 0
+    assert diversity.share_divergence(truth, counts) == math.inf
 
 
 @pytest.mark.parametrize("model", [rivals.gan, rivals.vae])

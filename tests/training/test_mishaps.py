@@ -11,8 +11,9 @@ from PIL import Image
 
 from unblot import UnblotError, api
 from unblot.cli.parser import main
-from unblot.runs.folder import BEST, LOG, METRICS, MODEL, locked
+from unblot.runs.folder import BEST, LOG, METRICS, MODEL
 from unblot.runs.metrics import read_metrics
+from unblot.system.folders import locked
 from unblot.training import checkpoint
 from unblot.training.diagnostics import run_logger
 from unblot.training.diagnostics.held_out import HeldOutLoss

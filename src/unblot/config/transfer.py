@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from unblot.config.options import Checked, option
 from unblot.errors import UnblotError
 
+MOST_RANK = 256  # of an adapter
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(Checked):
@@ -21,7 +23,7 @@ class TransferConfig(Checked):
         "weights",
         "RANK",
         low=0,
-        high=256,
+        high=MOST_RANK,
         default=0,
     )
 
@@ -71,5 +73,5 @@ class AdapterFacts:
     model: str
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rank <= 256:
+        if not 1 <= self.rank <= MOST_RANK:
             raise UnblotError(f"an adapter of rank {self.rank} is impossible")

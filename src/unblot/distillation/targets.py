@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, mix
 from unblot.process.schedules import SIGMA_MAX, SIGMA_MIN, Schedule, karras_ratios
-from unblot.sampling.loop import Denoise, sample
+from unblot.sampling.loop import Denoise, no_noise, sample
 from unblot.sampling.multistep import dpmpp_2m
 from unblot.sampling.spacing import levels_at
 
@@ -27,13 +26,8 @@ def one_step_x0(denoise: Denoise, x_t: Tensor, levels: NoiseLevel) -> Tensor:
     x_t: (B, C, H, W) at levels.at(0). Where the last level is the clean one, this is the value of the consistency
     function (Song et al. 2023), to second order in the length of the steps.
     """
-    x_s = sample(denoise, x_t, levels, dpmpp_2m(), no_noise)
+    x_s = sample(denoise, x_t, levels, dpmpp_2m(), no_noise())
     t, s = levels.at(0), levels.at(-1)
     shrink = s.sigma / t.sigma
     on_x_s = 1 / (s.alpha - shrink * t.alpha)
     return mix(on_x_s, x_s, -shrink * on_x_s, x_t)
-
-
-def no_noise() -> Tensor:
-    """The noise of a deterministic trajectory. Raises UnblotError."""
-    raise UnblotError(f"a distilled model samples without fresh noise; leave out {arg('solver')}, or give euler")

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from unblot.config.schema import RunConfig
-from unblot.data.clusters import clustered
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition, Denoiser
-from unblot.distillation.targets import no_noise, one_step_x0, segment
+from unblot.distillation.targets import one_step_x0, segment
+from unblot.errors import arg
 from unblot.latent.latents import with_latents
 from unblot.losses import WEIGHTINGS, squared_error
 from unblot.process.levels import corrupt
 from unblot.process.schedules import SCHEDULES
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import Guidance, bind, guided
-from unblot.sampling.loop import Denoise, sample
+from unblot.sampling.loop import Denoise, no_noise, sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
 from unblot.system.device import available_device, mixed_precision
@@ -60,8 +60,6 @@ class DistillationTask:
         self.learners: Mapping[str, nn.Module] = {"student": self.denoiser, "critic": self.critic}
         if teacher.autoencoder is not None:
             dataset = with_latents(dataset, teacher.autoencoder)
-        clusters = len(config.data.clusters)
-        dataset = clustered(dataset, clusters) if clusters else dataset
         # The teacher has learned from augmented pictures; its student sees pictures as they are.
         self.batches = BatchMaker(config, dataset, augment="none", second_noise=True)
         self.schedule = training_schedule(train)
@@ -132,10 +130,11 @@ class DistillationTask:
     def reached(self, x_T: Tensor, place: Tensor, condition: Condition) -> Tensor:
         """The points (B, C, H, W) that the student's own steps reach from x_T at the beginning of segments `place`."""
         x = x_T.clone()
+        noise = no_noise(f"a distilled model samples without fresh noise; leave out {arg('solver')}, or give euler")
         for i in range(int(place.max())):
             here = (place > i).to(x.device)
             denoise = bind(self.denoiser, condition.rows(here))
-            x[here] = sample(denoise, x[here], self.levels.at(slice(i, i + 2)), self.solver, no_noise)
+            x[here] = sample(denoise, x[here], self.levels.at(slice(i, i + 2)), self.solver, noise)
         return x
 
     def matching(self, x0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from unblot.editing.operators import Operator, conditioned, imposed_within, mask
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, corrupt
 from unblot.process.prior import Prior
-from unblot.sampling.loop import Denoise, History, Noise, Solver, renoise, sample
+from unblot.sampling.loop import Denoise, History, Noise, Solver, no_noise, renoise, sample
 from unblot.sampling.solvers import SOLVERS
 
 MAX_BORDER = 10_000  # pixels: a mistyped number fails before it takes memory
@@ -120,10 +120,10 @@ def invert(denoise: Denoise, x0: Tensor, levels: NoiseLevel, solver: Solver, ref
     if levels.alpha[0] == 0:
         raise UnblotError(f"inversion needs alpha > 0 at the first level; give {arg('spacing', 'karras')}")
     up = levels.at(torch.arange(len(levels.sigma) - 2, -1, -1))  # x0 stands for x at the last level above 0
-    target, x_T = x0, sample(denoise, x0, up, solver, _no_noise)
+    target, x_T = x0, sample(denoise, x0, up, solver, _no_noise())
     for _ in range(refinements):
-        target = target + x0 - sample(denoise, x_T, levels, solver, _no_noise)
-        x_T = sample(denoise, target, up, solver, _no_noise)
+        target = target + x0 - sample(denoise, x_T, levels, solver, _no_noise())
+        x_T = sample(denoise, target, up, solver, _no_noise())
     return x_T
 
 
@@ -142,7 +142,7 @@ def variations(
     prior: what x_T of independent samples is drawn from.
     """
     found = prior.noise(invert(denoise, x0, levels, solver, refinements))
-    return sample(denoise, prior.draw(spherical(found, noise(), amount)), levels, solver, _no_noise)
+    return sample(denoise, prior.draw(spherical(found, noise(), amount)), levels, solver, _no_noise())
 
 
 def interpolate(
@@ -157,7 +157,7 @@ def interpolate(
 ) -> Tensor:
     """Samples from between the inverted noises of a and b; share: 0 is a, 1 is b; a number or one per picture (B,)."""
     noise_a, noise_b = (prior.noise(invert(denoise, x0, levels, solver, refinements)) for x0 in (a, b))
-    return sample(denoise, prior.draw(spherical(noise_a, noise_b, share)), levels, solver, _no_noise)
+    return sample(denoise, prior.draw(spherical(noise_a, noise_b, share)), levels, solver, _no_noise())
 
 
 def outpaint(x0: Tensor, inpaint: Inpaint, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Tensor:
@@ -214,5 +214,5 @@ def _check_mask(known: Tensor, mask: Tensor) -> None:
         raise UnblotError(f"a mask of shape {tuple(mask.shape)} does not fit pictures of shape {tuple(known.shape)}")
 
 
-def _no_noise() -> Tensor:
-    raise UnblotError(f"inversion needs a deterministic solver; give {arg('solver', 'heun')} or dpmpp_2m")
+def _no_noise() -> Noise:
+    return no_noise(f"inversion needs a deterministic solver; give {arg('solver', 'heun')} or dpmpp_2m")

@@ -67,15 +67,6 @@ def share_distance(counts: Tensor, reference: Tensor) -> float:
     return float((shares - truth).abs().sum() / 2)
 
 
-def share_divergence(counts: Tensor, reference: Tensor) -> float:
-    """KL divergence of the shares of classes from the reference's, in nats: `sum p·log(p/q)` (Metz et al. 2017).
-
-    counts, reference: (classes,). Infinite where a class occurs that the reference has not.
-    """
-    p, q = counts.double() / counts.sum(), reference.double() / reference.sum()
-    return max(0.0, float(torch.special.xlogy(p, p).sum() - torch.special.xlogy(p, q).sum()))
-
-
 def _reach(x: Tensor, ks: list[int]) -> list[Tensor]:
     """Squared distance of each member to its k-th nearest other member, for each k."""
     found = []

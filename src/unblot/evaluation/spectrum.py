@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from unblot.evaluation.distances import Z95
-from unblot.process.octaves import FINEST, GRAINY, SMOOTH, octave_powers
-
-NOTHING = 1e-12  # share of all power up to which an octave of the real pictures counts as empty
+from unblot.process.octaves import EMPTY, FINEST, GRAINY, SMOOTH, octave_powers
 
 
 class OctaveRatio(NamedTuple):
@@ -36,7 +34,7 @@ def power_ratios(samples: Iterable[Tensor], real: Iterable[Tensor]) -> list[Octa
     found = []
     for k in range(x.shape[1]):
         a, b = float(x[:, k].mean()), float(y[:, k].mean())
-        if b <= NOTHING * float(y.sum(1).mean()):
+        if b <= EMPTY * float(y.sum(1).mean()):
             found.append(OctaveRatio(2 ** (k + 1), None, None, None))
             continue
         half = Z95 * math.hypot(_relative_error(x[:, k]), _relative_error(y[:, k]))

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from unblot.config.transfer import MOST_RANK
 from unblot.errors import UnblotError
-
-MOST_RANK = 256
 
 
 class LowRank(nn.Module):

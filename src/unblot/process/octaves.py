@@ -7,6 +7,7 @@ from torch import Tensor
 
 GRAINY, SMOOTH = 1.25, 0.8  # ratios of power from which on fine detail is called too strong, or too weak
 FINEST = 2  # octaves that are called fine detail
+EMPTY = 1e-12  # share of all power up to which an octave of real pictures counts as empty
 
 
 def octave_powers(pictures: Tensor) -> Tensor:

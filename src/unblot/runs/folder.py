@@ -44,12 +44,11 @@ from unblot.process.schedules import INDEX_EMBEDDINGS
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
 from unblot.system.files import read_tensors, write_json, write_tensors
-from unblot.system.folders import LOCK, locked, remove_recorded, shortened, user_path
+from unblot.system.folders import LOCK, remove_recorded, shortened, user_path
 from unblot.system.launch import LAUNCH, note_launch
 from unblot.system.stored import convert_stored, parse_stored, read_stored
 from unblot.text.encoder import TEXT_ENCODERS
 
-__all__ = ["locked"]
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 PLAN = "plan.json"
 CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS = "checkpoints", "samples", "report", "snapshots"

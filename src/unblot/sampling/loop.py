@@ -67,6 +67,15 @@ def pictures_noise(generators: Sequence[torch.Generator], shape: Sequence[int], 
     return lambda: normal(generators, shape).to(device, non_blocking=device.type == "cuda")
 
 
+def no_noise(why: str = "a deterministic trajectory has no noise") -> Noise:
+    """The noise of a deterministic trajectory: asking for it raises UnblotError, which says `why`."""
+
+    def refuse() -> Tensor:
+        raise UnblotError(why)
+
+    return refuse
+
+
 @torch.no_grad()
 def sample(
     denoise: Denoise,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
+from unblot.data.clusters import clustered
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg
@@ -171,7 +172,7 @@ def check_processes(batch_size: int, world: int) -> None:
 
 
 class BatchMaker:
-    """The batches of a run, on the CPU: pictures, augmented, with their times, noise, labels and captions.
+    """The batches of a run, on the CPU: pictures, augmented, with their times, noise, labels or clusters, and captions.
 
     augment: a spec in AUGMENTATIONS. second_noise: whether each picture gets another noise, independent of the first.
     """
@@ -179,6 +180,8 @@ class BatchMaker:
     def __init__(self, config: RunConfig, dataset: Dataset, augment: str, second_noise: bool = False):
         train, text = config.train, config.data.text
         self.tokenizer = None if text is None else tokenizer_of(train.text_encoder, text)
+        if clusters := len(config.data.clusters):
+            dataset = clustered(dataset, clusters)
         self.dataset, self.second_noise = dataset, second_noise
         self.x0_dataset = latents_of(dataset)  # the pictures, or their latents
         stream = self.stream = dataset.stream

@@ -28,7 +28,7 @@ from unblot.specs import several
 from unblot.system import sharding
 from unblot.system.loopback import loopback
 from unblot.training.adversarial import DECODER_SHARE, fine_tunes_decoder
-from unblot.training.batches import RNG_CHUNK
+from unblot.training.batches import RNG_CHUNK, check_processes
 from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
 from unblot.training.counting import pass_bytes, pass_work, work
@@ -122,12 +122,8 @@ def forecast(
 
 def forecast_on(config: RunConfig, devices: Devices, count: int) -> Forecast:
     """The forecast of a run on `count` of these devices. Raises UnblotError where its batch has too few pictures."""
+    check_processes(config.train.batch_size, count)
     chunks = -(-config.train.batch_size // RNG_CHUNK)
-    if count > chunks:
-        raise UnblotError(
-            f"a batch of {config.train.batch_size} pictures cannot be shared out among {count} devices; give "
-            f"{arg('batch_size', RNG_CHUNK * count)} or more"
-        )
     denoiser = build_denoiser(config)
     parameters = sum(p.numel() for p in denoiser.parameters())
     first, stays = (0, 0) if config.latent is None else first_stage_bytes(config, devices.taken)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from unblot.config.schema import RunConfig
-from unblot.data.clusters import clustered
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.losses import OBJECTIVES, WEIGHTINGS, Objective, Weighting, bound_loss, training_loss
@@ -72,8 +71,7 @@ class DenoisingTask:
         remember_captions(self.denoiser, dataset)
         adapter = None if config.adapter is None else nn.ModuleList(additions(self.denoiser.network).values())
         self.learners: Mapping[str, nn.Module] = {"denoiser": self.denoiser if adapter is None else adapter}
-        clusters = len(config.data.clusters)
-        self.batches = BatchMaker(config, clustered(dataset, clusters) if clusters else dataset, train.augment)
+        self.batches = BatchMaker(config, dataset, train.augment)
         self.schedule = training_schedule(train)
         self.objective = build(OBJECTIVES, train.objective, "objective")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")

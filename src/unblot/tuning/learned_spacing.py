@@ -13,7 +13,7 @@ from torch import Tensor
 from unblot.errors import UnblotError
 from unblot.process.levels import NoiseLevel
 from unblot.process.schedules import Schedule
-from unblot.sampling.loop import Denoise, Progress, Solver, sample
+from unblot.sampling.loop import Denoise, Progress, Solver, no_noise, sample
 from unblot.sampling.singlestep import dpmpp_2s
 from unblot.sampling.spacing import levels_at, uniform_log_snr
 
@@ -44,7 +44,7 @@ def solve_trajectory(denoise: Denoise, x_T: Tensor, schedule: Schedule, steps: i
         xs.append(progress.x.flatten().cpu())
         x0s.append(progress.x0.flatten().cpu())
 
-    end = sample(denoise, x_T, levels, dpmpp_2s(), lambda: x_T, record)  # uses no noise
+    end = sample(denoise, x_T, levels, dpmpp_2s(), no_noise(), record)
     return Trajectory(levels, mean_products([*xs, *x0s]), end)
 
 
@@ -126,7 +126,7 @@ def end_error(denoise: Denoise, x_T: Tensor, target: Tensor, solver: Solver) -> 
     """
 
     def error(levels: NoiseLevel) -> float:
-        missed = sample(denoise, x_T, levels, solver, lambda: x_T) - target
+        missed = sample(denoise, x_T, levels, solver, no_noise()) - target
         return float(missed.flatten(1).square().mean(1).sqrt().mean())
 
     return error

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
-from unblot.process.octaves import octave_powers
+from unblot.process.octaves import EMPTY, octave_powers
 from unblot.training.diagnostics.colours import AT_A_TIME, alike, in_parts, split
 
 REFERENCE = 500  # training pictures compared with
 VALUES = 2**25  # values in them, at most
 RESAMPLES = 1000  # sets of real pictures, as many as a preview has, that say what chance does
-NOTHING = 1e-12  # share of all power up to which an octave of the training pictures counts as empty
 
 
 class OctaveStatistics:
@@ -29,7 +28,7 @@ class OctaveStatistics:
         powers = torch.cat([octave_powers(part) for part in in_parts(dataset, chosen)])
         self.values: ValueMap = dataset.values
         self.power = powers.mean(0)
-        self.known = self.power > NOTHING * (1 + self.power.sum())  # a flat picture has rounding errors
+        self.known = self.power > EMPTY * (1 + self.power.sum())  # a flat picture has rounding errors
         self.low, self.high = _by_chance(powers, count)
 
     def compare(self, pictures: Tensor) -> dict[str, list[float]]:
