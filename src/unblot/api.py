@@ -240,7 +240,7 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     stay as they are, so that any other average can be had later. Raises UnblotError for a run without snapshots, and
     where the data to choose by is not what the run was trained on.
     """
-    from unblot.evaluation.ema_std import best, put, save_average
+    from unblot.tuning.ema_std import best_std, load_average, save_average
 
     path, config = user_path(path), EmaConfig(**choices)
     run = load(path, config.device)
@@ -249,8 +249,8 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     std = config.std
     if std is None:
         dataset, _ = data_of_run(run.config, path, config.data, quiet=True)
-        std = best(run.config, run.denoiser, dataset, snapshots, config, cache_folder(), report)
-    put(run.denoiser, snapshots.weights(std))
+        std = best_std(run.config, run.denoiser, dataset, snapshots, config, cache_folder(), report)
+    load_average(run.denoiser, snapshots.weights(std))
     save_average(run, std)
     return load(path, config.device)
 

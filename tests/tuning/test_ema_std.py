@@ -8,12 +8,12 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.cli import parser as cli
-from unblot.evaluation import ema_std
 from unblot.runs.folder import MODEL, read_config
 from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training.averages import posthoc
+from unblot.tuning import ema_std
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
 

@@ -37,7 +37,7 @@ REFERENCE = 10_000
 Judge = Callable[[Denoiser], float]
 
 
-def best(
+def best_std(
     config: RunConfig,
     denoiser: Denoiser,
     dataset: Dataset,
@@ -62,14 +62,14 @@ def best(
     judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
     rows = []
     for std in EMA_STDS:
-        put(denoiser, snapshots.weights(std))
+        load_average(denoiser, snapshots.weights(std))
         rows.append(EmaCandidate(std, judge(denoiser), snapshots.error(std)))
         report(rows[-1])
     return min(rows, key=lambda row: row.metric).std
 
 
 @torch.no_grad()
-def put(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
+def load_average(denoiser: Denoiser, weights: Mapping[str, Tensor]) -> None:
     """Copies the weights into the denoiser; of one with an adapter those of that alone, which are all it learned."""
     learned = {id(p) for addition in additions(denoiser.network).values() for p in addition.parameters()}
     for name, parameter in denoiser.named_parameters():
