@@ -56,10 +56,11 @@ def first_stage(
             FirstStage(config, dataset, device).save(folder, about())  # what a run that is stopped from here on needs
         free = known is not None and known.get("latent_steps") is None
         share = BudgetController(SHARE * budget, before=used) if budget is not None and free else None
-        planned = of_steps(config, planned_steps(config, dataset, device, budget))
-        if kept_about(folder)["step"] < (planned.latent.latent_steps or 0):
-            write_run_config(folder, planned)
-        return str(trained_autoencoder(folder, planned, dataset, device, note, share, about)[1])
+        wanted = planned_steps(config, dataset, device, budget)
+        whole = of_steps(config, wanted)
+        if kept_about(folder)["step"] < wanted:
+            write_run_config(folder, whole)
+        return str(trained_autoencoder(folder, whole, dataset, device, note, share, about)[1])
 
     steps = int(decided(join_group(), trained))
     autoencoder, _ = trained_autoencoder(folder, of_steps(config, steps), dataset, device, note)
