@@ -23,7 +23,7 @@ from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
 from unblot.runs.snapshots import EmaCandidate, Snapshots
-from unblot.runs.start import ANEW, GO_ON, how_to_start
+from unblot.runs.start import how_to_start
 from unblot.runs.tuning_store import Tuning
 from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
@@ -82,12 +82,11 @@ def train(
     budget = budget_of(choices)
     folder, group = None if out is None else user_path(out), join_group()
     how = how_to_start(folder, overwrite, group)
-    if folder is not None and how == GO_ON:
+    if folder is not None and how.resume:
         return resume(folder, quiet=quiet)
-    overwrite = overwrite or how == ANEW
     source, dataset = data_of_choices(data, choices, quiet)
     if start is not None and start.rank:
-        return train_adapter(start, source, dataset, choices, folder=folder, overwrite=overwrite, quiet=quiet)
+        return train_adapter(start, source, dataset, choices, folder=folder, overwrite=how.overwrite, quiet=quiet)
     begun = add_choices(start, dataset, choices)
     add_defaults(dataset, choices, budget, line_printer(quiet or not group.is_main_process))
     controller, latent = BudgetController(budget, shared_clock(group)), bool(choices.get("latent"))
@@ -96,7 +95,7 @@ def train(
     trainer = None if latent else denoising_trainer(config, dataset, start)
     with claimed(folder, Path("runs") / dataset.name, group) as claim:
         if group.is_main_process:
-            create(claim, config, overwrite)
+            create(claim, config, how.overwrite)
             if trainer is not None and start is not None:  # from here on the run needs its source no more
                 save_model(claim / MODEL, config, trainer.denoiser.state_dict())
         if trainer is None:  # the first stage of latents: before trial steps, in a folder to go on from
@@ -192,14 +191,13 @@ def distill(
     if folder is not None and folder.resolve() == place.resolve():
         raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another {arg('out')}")
     how = how_to_start(folder, overwrite, join_group())
-    if folder is not None and how == GO_ON:
+    if folder is not None and how.resume:
         return resume(folder, quiet=quiet)
-    overwrite = overwrite or how == ANEW
     dataset, config = data_of_run(config, path, data, quiet)
     trainer = Trainer(config, DistillationTask(config, dataset, teacher))
     with claimed(folder, place.with_name(f"{place.resolve().name}-distilled"), trainer.group) as claim:
         if trainer.group.is_main_process:
-            create(claim, config, overwrite)
+            create(claim, config, how.overwrite)
             keep_teacher(claim, path)
         return train_to_end(claim, trainer, BudgetController(), None, quiet)
 

@@ -1,6 +1,7 @@
 """How a new run starts: in a folder of its own, or, where torchrun starts its processes again, where it was."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from unblot.runs.folder import CONFIG, MODEL, TEACHER, is_run, refuse_run
 from unblot.system.distributed import Group
@@ -8,15 +9,21 @@ from unblot.system.folders import LOCK
 from unblot.system.launch import LAUNCH, launched_here, need_name
 from unblot.system.turns import decided
 
-NEW, ANEW, GO_ON = "new", "anew", "go on"
+NEW, ANEW, RESUME = "new", "anew", "resume"  # ANEW: over what is there, where it had done nothing
 SET_UP = {CONFIG, MODEL, TEACHER, LAUNCH, LOCK}  # what a run has before it has computed anything
 
 
-def how_to_start(folder: Path | None, overwrite: bool, group: Group) -> str:
-    """NEW, or for a run that this torchrun has begun before GO_ON; ANEW, over what is there, where it had done nothing.
+class Start(NamedTuple):
+    """How a run starts: whether over what is in its folder, and whether it resumes what this torchrun began there."""
 
-    The main process decides for all. Raises UnblotError as `refuse_run` does, and where torchrun would not find the run
-    again.
+    overwrite: bool
+    resume: bool
+
+
+def how_to_start(folder: Path | None, overwrite: bool, group: Group) -> Start:
+    """How a new run starts. The main process decides for all.
+
+    Raises UnblotError as `refuse_run` does, and where torchrun would not find the run again.
     """
 
     def decide() -> str:
@@ -25,8 +32,9 @@ def how_to_start(folder: Path | None, overwrite: bool, group: Group) -> str:
             return NEW
         if launched_here(folder):
             there = {path.name for path in folder.iterdir() if path.is_file() or any(path.iterdir())}
-            return GO_ON if is_run(folder) and there - SET_UP else ANEW
+            return RESUME if is_run(folder) and there - SET_UP else ANEW
         refuse_run(folder, overwrite)
         return NEW
 
-    return decided(group, decide)
+    way = decided(group, decide)
+    return Start(overwrite or way == ANEW, way == RESUME)
