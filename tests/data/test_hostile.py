@@ -109,6 +109,28 @@ def test_what_may_not_be_read_is_named(tmp_path):
         shutil.rmtree(folder)
 
 
+def test_what_may_be_read_since_is_read():
+    outside = Path(tempfile.mkdtemp())
+    folder, cache = outside / "set", outside / "cache"
+    try:
+        outside.chmod(0o777)
+        folder.mkdir()
+        for name in ("a.png", "b.png", "c.png"):
+            (folder / name).write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
+        (folder / "a.txt").write_text("a fox")
+        (folder / "metadata.csv").write_text("file_name,text\nb.png,an owl")
+        read = []
+        for mode in (0, 0o644, 0):
+            for name in ("a.txt", "c.png", "metadata.csv"):
+                (folder / name).chmod(mode)
+            with without_privileges():
+                data = open_data(str(folder), labels=False, on_broken="skip", cache=cache)
+            read.append((len(data), data.captions))
+        assert read == [(2, None), (3, (("a fox",), ("an owl",), ())), (2, None)]
+    finally:
+        shutil.rmtree(outside)
+
+
 def test_nothing_but_broken_files_is_an_error_either_way(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     for on_broken in ("stop", "skip"):

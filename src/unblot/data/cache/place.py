@@ -19,12 +19,14 @@ from typing import Any
 
 from unblot.data.cache.manifest import CachedDataset, load_cached
 from unblot.data.image_spec import ImageOptions
+from unblot.data.readers import tables
 from unblot.data.readers.listing import max_bytes
 from unblot.errors import UnblotError
 
 VERSION = 6  # of what a dataset cache holds: one of another version is built anew
 ALONE = 64  # up to this many files are decoded without worker processes
 KEPT_DAYS = 30
+DECODERS = ("pillow_heif", "gdcm", "libjpeg", "openjpeg", "jpeg_ls")  # of HEIC, and of pydicom for compressed DICOM
 
 
 def cache_folder() -> Path:
@@ -83,7 +85,8 @@ def _begin(origin: list[Any], options: ImageOptions) -> str:
 
     What decides whether a file can be read (the limit, the packages) counts too: a broken file may be whole with it.
     """
-    able = [VERSION, max_bytes(), importlib.util.find_spec("pillow_heif") is not None]
+    packages = [importlib.util.find_spec(name) is not None for name in DECODERS]
+    able = [VERSION, max_bytes(), *packages, tables.can_read_parquet()]
     return hashlib.sha256(json.dumps([able, origin, asdict(options)]).encode()).hexdigest()[:16]
 
 

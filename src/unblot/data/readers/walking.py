@@ -20,14 +20,16 @@ from unblot.system.folders import GENERATOR, MANIFEST  # by which a folder of sa
 CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  # by which a run is known
 KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}  # older samples' manifests
 RECORD_BYTES = 2**24  # a longer file is none of ours
+EVERYBODY = 0o444  # mode of a file that everybody may read
 Wanted = Callable[[str], bool]
-File = tuple[str, int, int]  # base name, size, time
+File = tuple[str, int, int]  # base name, size, time; UNREADABLE for one that this process may not read
+UNREADABLE = -1
 
 
 @dataclass
 class Found:
     """What a walk found: wanted files in order, what cannot be looked at, how many other files of each suffix, folders
-    that unblot wrote, and a hash that changes when a wanted file does."""
+    that unblot wrote, and a hash that changes when a wanted file does, or whether it may be read."""
 
     items: list[Item] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
@@ -121,7 +123,8 @@ def _look_into(
                     if stat.S_ISDIR(status.st_mode):
                         deeper.append(base)
                     elif stat.S_ISREG(status.st_mode):
-                        files.append((base, status.st_size, status.st_mtime_ns))
+                        time = status.st_mtime_ns if _may_read(entry.path, status.st_mode) else UNREADABLE
+                        files.append((base, status.st_size, time))
                     else:
                         raise OSError("it is no regular file")
                 elif entry.is_dir():
@@ -130,6 +133,13 @@ def _look_into(
                     others[suffix_of(base)] += 1
             except OSError as error:
                 failed.append(Broken(below + base, error.strerror or str(error)))
+
+
+def _may_read(path: str, mode: int) -> bool:
+    """Whether this process may read a file: permissions change no time of it, and must change the hash of a walk."""
+    if mode & EVERYBODY == EVERYBODY:  # without asking: there may be a million
+        return True
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_ours(path: str, below: str) -> bool:
