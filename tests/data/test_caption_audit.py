@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unblot.data.audit.advice import COMPARABLE, advise
 from unblot.data.audit.audit import audit_dataset, quick_check
 from unblot.data.audit.captions import READ, audit_captions, words
 from unblot.data.dataset import Dataset, open_data
@@ -64,6 +65,15 @@ def test_advice_follows_from_the_captions(tmp_path: Path) -> None:
     assert json.loads(json.dumps(audit.to_dict()))["captions"]["commonest"] == {"a fox": 6}
     none = audit_dataset(dataclasses.replace(data, captions=None), near=False)
     assert (none.captions, "caption" in pages.text(none)) == (None, False)
+
+
+def test_augmentation_that_captions_may_forbid_is_not_called_safe(tmp_path: Path) -> None:
+    audit = audit_dataset(with_captions([("left",)] * 9, tmp_path), near=False)
+    audit = dataclasses.replace(audit, distinct=COMPARABLE, turning={"flip": 0.9})
+    (turns,) = [line for line in advise(audit) if line.startswith("Augmentation")]
+    assert "safe as pixels; captions may say what is left and right: check them first: augment='plain:flip=" in turns
+    (turns,) = [line for line in advise(dataclasses.replace(audit, captions=None)) if line.startswith("Augmentation")]
+    assert turns.startswith("Augmentation is safe: augment=")
 
 
 def test_one_caption_for_all_is_said_before_training(tmp_path: Path) -> None:

@@ -305,6 +305,16 @@ def test_another_number_of_threads_is_noted_on_resume(tmp_path, monkeypatch):
     assert "now it uses 7" in (folder / LOG).read_text()
 
 
+@pytest.mark.parametrize(
+    ("augment", "noted"), [("plain:flip=true", True), ("plain:shift=1", False), ("non_leaking", False)]
+)
+def test_pictures_that_are_turned_under_their_captions_are_noted(augment, noted, tmp_path):
+    choices = TINY | {"steps": 1, "augment": augment}
+    api.train("shapes:count=60,size=8", out=tmp_path / "run", quiet=True, **choices)
+    note = "pictures are mirrored left to right under their captions, which may say what is left and right"
+    assert (note in (tmp_path / "run" / LOG).read_text()) == noted
+
+
 def test_labels_that_are_never_hidden_are_noted(tmp_path):
     api.train("digits", out=tmp_path / "run", quiet=True, **TINY, label_dropout=0.0)
     assert "so classifier-free guidance will not work" in (tmp_path / "run" / LOG).read_text()

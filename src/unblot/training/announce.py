@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from unblot.data.audit.advice import TURNS
+from unblot.data.augment import AUGMENTATIONS
 from unblot.errors import arg, counted
 from unblot.runs.conditions import describe_text
 from unblot.runs.origin import describe_origin
+from unblot.specs import parse
 from unblot.system.memory import in_words
 from unblot.training.adversarial import decoder_steps, fine_tunes_decoder
 from unblot.training.diagnostics.held_out import is_held
@@ -39,12 +42,24 @@ def announce(trainer: Trainer, folder: Path) -> str:
         lines.append(f"captions of {counted(data.text.pictures, 'picture')}, {describe_text(data.text)}")
     if data.text is None and trainer.task.batches.dataset.captions is not None:
         lines.append(f"note: captions are not read: {arg('network', train.network.partition(':')[0])} reads no text")
+    turns = _turns(train.augment)
+    if turns and data.text is not None and trainer.task.batches.dataset.captions is not None:
+        lines.append(
+            f"note: pictures are {' and '.join(turns)} under their captions, which may say what is left and right: "
+            f"check them first, or train with {arg('augment', 'none')}"
+        )
     if (data.num_labels or data.text) and not train.label_dropout and trainer.config.distill is None:
         lines.append(
             f"note: with {arg('label_dropout', 0.0)} the model is never trained unconditionally, so classifier-free "
             "guidance will not work"
         )
     return "\n".join(lines)
+
+
+def _turns(augment: str) -> list[str]:
+    """How an augmentation mirrors or turns pictures without telling the network, in words."""
+    kind, options = parse(AUGMENTATIONS, augment, "augmentation")
+    return [done for turn, done in TURNS.items() if kind == "plain" and options[turn]]
 
 
 def _memory(trainer: Trainer) -> str:

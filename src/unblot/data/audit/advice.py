@@ -128,7 +128,8 @@ def _turns(found: DatasetAudit) -> str:
     if not safe:
         return f"Do not augment with mirrored or turned pictures. As a share of a new picture each is worth: {worth}."
     way = arg("augment", augmentation_of(safe))
-    return f"Augmentation is safe: {way}. As a share of a new picture each is worth: {worth}."
+    captions = " as pixels; captions may say what is left and right: check them first" if found.captions else ""
+    return f"Augmentation is safe{captions}: {way}. As a share of a new picture each is worth: {worth}."
 
 
 def safe_turns(turning: Mapping[str, float]) -> list[str]:
