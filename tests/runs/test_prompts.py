@@ -87,6 +87,18 @@ def test_no_prompt_and_an_empty_one_are_no_text(run):
     assert np.abs(run.sample(2, steps=3).array.astype(int) - run.sample(2, steps=3, prompt="").array).max() <= 1
 
 
+def test_an_empty_negative_prompt_is_none(run, data):
+    def same(**choices):
+        plain, empty = (run.sample(1, steps=2, **choices, **more) for more in ({}, {"negative": ""}))
+        return np.array_equal(plain.array, empty.array) and plain.provenance == empty.provenance
+
+    assert same()
+    assert same(guidance=1.0)
+    assert same(prompt=PROMPTS[0])
+    about = edit_files(run, "reconstruct", [data / "00.png"], steps=2, negative="").about
+    assert "negative" not in about
+
+
 def test_a_negative_prompt_takes_the_place_of_no_text(run):
     plain = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0)
     away = run.sample(2, steps=3, prompt=PROMPTS[0], guidance=2.0, negative=PROMPTS[1])
@@ -143,7 +155,10 @@ def test_long_prompts_are_noted(run):
     ("choices", "told"),
     [
         ({"prompt": []}, "holds no prompt"),
-        ({"prompt": [3]}, "is no text"),
+        ({"prompt": [3]}, "prompt=3 is no text"),
+        ({"prompt": 3}, "prompt=3 is no text"),
+        ({"negative": PROMPTS}, r"negative=\['a red picture', .*\] is no text"),
+        ({"negative": 3}, "negative=3 is no text"),
         ({"negative": "a dark one", "guidance": 1.0}, "guidance=2.0"),
         ({"guidance": 2.0}, "give one with prompt="),
     ],
@@ -157,8 +172,9 @@ def test_a_run_without_captions_refuses_a_prompt(data, tmp_path):
     plain = api.train(data, out=tmp_path / "plain", uncaptioned=True, **{**TINY, "text_encoder": "none"})
     assert plain.config.data.text is None
     assert plain.denoiser.text_encoder is None
-    with pytest.raises(UnblotError, match="trained without captions"):
-        plain.sample(1, prompt="a red picture")
+    for name in ("prompt", "negative"):
+        with pytest.raises(UnblotError, match=f"{name}='a red picture' asks for words.* without captions"):
+            plain.sample(1, **{name: "a red picture"})
 
 
 @pytest.mark.parametrize("network", ["mlp", "ddpm_unet"])

@@ -1,6 +1,8 @@
 """The choices of a sampling call and of an edit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from unblot.config.options import (
     SPEC,
@@ -14,10 +16,32 @@ from unblot.config.options import (
     spacing_option,
     steps_option,
 )
+from unblot.errors import UnblotError, arg
+
+
+class Worded(Checked):
+    """A configuration with texts: `prompt`, one or a list, and `negative`, of which an empty one is None.
+
+    Raises UnblotError for anything but text.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        prompt, negative = (getattr(self, name) for name in ("prompt", "negative"))
+        if prompt is not None and not isinstance(prompt, str):
+            prompt = [_text("prompt", one) for one in (prompt if isinstance(prompt, Iterable) else [prompt])]
+        object.__setattr__(self, "prompt", prompt)
+        object.__setattr__(self, "negative", None if negative is None else _text("negative", negative) or None)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UnblotError(f"{arg(name, value)} is no text; give words")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(Checked):
+class SampleConfig(Worded):
     """Every choice of a sampling call. Fields that are None are taken from the run."""
 
     n: int = option("number of samples", "samples", "N", low=1, default=16)
@@ -56,7 +80,7 @@ class SampleConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditConfig(Checked):
+class EditConfig(Worded):
     """The choices that all edits share. Fields that are None suit the edit, or are taken from the run."""
 
     n: int = option("number of results for each picture", "results", "N", low=1, default=4)

@@ -46,8 +46,8 @@ def conditions(
             f"this model never saw pictures without a label, and shows all in turns; give {arg('label')} to choose one"
         )
     chosen = choose_labels(label, data.classes, indices)
-    prompts = choose_prompts(config.prompt, data.text, indices)
-    negatives = choose_prompts(config.negative, data.text, indices[:1])
+    prompts = choose_prompts("prompt", config.prompt, data.text, indices)
+    negatives = choose_prompts("negative", config.negative, data.text, indices[:1])
     texts = [""] * len(indices) if prompts is None and negatives else prompts
     note_on_prompts([*(prompts or []), *(negatives or [])], data.text, denoiser.text_encoder)
     return chosen, prompts, denoiser.condition(labels if chosen is None else torch.tensor(chosen), texts)
@@ -85,23 +85,22 @@ def describe_text(text: TextFacts) -> str:
     return f"{known}, up to {text.length} tokens{cut}"
 
 
-def choose_prompts(prompt: Any, text: TextFacts | None, indices: Sequence[int]) -> list[str] | None:
-    """The prompt of each sample numbered `indices`, for a text or several that take turns; None for no prompt.
+def choose_prompts(
+    name: str, prompt: str | Sequence[str] | None, text: TextFacts | None, indices: Sequence[int]
+) -> list[str] | None:
+    """The text of each sample numbered `indices`, for a text or several that take turns; None for none.
 
-    Raises UnblotError where the run reads no captions, and for anything but text.
+    name: of the choice, "prompt" or "negative". Raises UnblotError where the run reads no captions, and for no text.
     """
     if prompt is None:
         return None
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    for one in prompts:
-        if not isinstance(one, str):
-            raise UnblotError(f"{arg('prompt', one)} is no text; give words")
+    prompts = [prompt] if isinstance(prompt, str) else prompt
     if text is None:
         raise UnblotError(
-            f"{arg('prompt', prompts[0] if prompts else '')} asks for words, and this run was trained without captions"
+            f"{arg(name, prompts[0] if prompts else '')} asks for words, and this run was trained without captions"
         )
     if not prompts:
-        raise UnblotError(f"{arg('prompt', [])} holds no prompt; leave it out to sample without a text")
+        raise UnblotError(f"{arg(name, [])} holds no prompt; leave it out to sample without a text")
     return [prompts[i % len(prompts)] for i in indices]
 
 

@@ -156,7 +156,7 @@ class Run:
             weak = weaker_model(sampler.autoguide, self.path, self.config, self.denoiser.autoencoder).to(self.device)
         if scale != 1 and weak is None and condition.is_empty:
             raise UnblotError(f"{arg('guidance', scale)} guides towards {towards(self.config.data)}")
-        if negative is not None and (scale == 1 or weak is not None):
+        if negative and (scale == 1 or weak is not None):
             raise UnblotError(
                 f"{arg('negative', negative)} needs a guidance to lead away from it; give {arg('guidance', 2.0)} or "
                 f"another scale, and no {arg('autoguide')}"
