@@ -184,7 +184,7 @@ def test_a_resumed_run_is_the_run_that_did_not_stop(run, pictures, tmp_path):
 
 
 def test_a_film_shows_pictures(run):
-    frames = shoot(run, 2, steps=2)
+    frames, _ = shoot(run, 2, steps=2)
     assert frames[0].x.shape == frames[0].x0.shape == (2, 3, 10, 12)
 
 

@@ -24,7 +24,9 @@ def run(tmp_path_factory):
 
 
 def test_the_film_has_a_chart_below_and_its_numbers_beside_it(run, tmp_path, capsys):
-    assert main(["film", str(run.path), "-n", "1", "--steps", "6", "--out", str(tmp_path / "film")]) == 0
+    film = ["film", str(run.path), "-n", "1", "--steps", "6", "--label", "3"]
+    assert main([*film, "--out", str(tmp_path / "film")]) == 0
+    assert json.loads((tmp_path / "film" / "manifest.json").read_text())["labels"] == ["3"]
     told = capsys.readouterr().out.splitlines()[-1]
     found = json.loads((tmp_path / "film" / "changes.json").read_text())
     assert f"half of the coarse change of x0_hat is over after step {found['coarse_half_over_after_step']} of 6" in told

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import warnings
 
 import numpy as np
 import pytest
@@ -211,12 +212,43 @@ def test_samples_say_what_was_asked_for(run, tmp_path, capsys):
 
 
 def test_film_and_edits_take_prompts(run, data, tmp_path):
-    film = ["film", run.path, "--prompt", PROMPTS[0], "-n", "2", "--steps", "2", "--out", tmp_path / "film"]
-    assert main([*map(str, film)]) == 0
+    film = ["film", run.path, "--prompt", PROMPTS[0], "--prompt", PROMPTS[1], "-n", "3", "--seed", "7"]
+    for name, steps in (("film", 2), ("compared", [2, 3])):
+        taken = ["--steps", "2"] if name == "film" else ["--compare-steps", "3,2"]
+        assert main([*map(str, film), *taken, "--out", str(tmp_path / name)]) == 0
+        about = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert about["prompts"] == [*PROMPTS, PROMPTS[0]]
+        assert (about["seed"], about["steps"], about["guidance"]) == (7, steps, 2.0)
     edit = ["edit", "img2img", run.path, data / "00.png", "--prompt", PROMPTS[0], "--guidance", "2", "-n", "2"]
     assert main([*map(str, [*edit, "--steps", "3", "--out", tmp_path / "edit"])]) == 0
     files = sorted((tmp_path / "edit").glob("00-*.png"))
     assert [json.loads(Image.open(f).text["unblot"])["prompt"] for f in files] == [PROMPTS[0]] * 2
+
+
+def test_every_prompt_is_drawn_where_no_number_is_given(run, data, tmp_path):
+    prompts, picture = tmp_path / "six.txt", data / "00.png"
+    prompts.write_text("\n".join([*PROMPTS, "a picture", "another one", "a red one", "a dark one"]))
+    often = ["--prompts", str(prompts), "--steps", "1"]
+    assert main(["film", str(run.path), *often, "--out", str(tmp_path / "film")]) == 0
+    assert json.loads((tmp_path / "film" / "changes.json").read_text())["pictures"] == 6
+    assert main(["edit", "img2img", str(run.path), str(picture), *often, "--out", str(tmp_path / "edit")]) == 0
+    assert len(list((tmp_path / "edit").glob("00-*.png"))) == 6
+    assert main(["film", str(run.path), "--steps", "1", "--out", str(tmp_path / "four")]) == 0
+    assert json.loads((tmp_path / "four" / "changes.json").read_text())["pictures"] == 4
+
+
+def test_prompts_that_are_not_drawn_are_noted(run, data, tmp_path):
+    told = "1 picture for 2 prompts: 1 of these is not drawn"
+    with pytest.warns(UnblotNote, match=told):
+        run.sample(1, prompt=PROMPTS, steps=2)
+    with pytest.warns(UnblotNote, match=told):
+        sample_to_folder(tmp_path / "folder", run, 1, prompt=PROMPTS, steps=2)
+    with pytest.warns(UnblotNote, match=told):
+        edit_files(run, "reconstruct", [data / "00.png"], prompt=PROMPTS, steps=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnblotNote)
+        edit_files(run, "reconstruct", [data / "00.png", data / "01.png"], prompt=PROMPTS, steps=2)
+        sample_to_folder(tmp_path / "two", run, 2, prompt=PROMPTS, steps=1, batch_size=1)
 
 
 OPTIONS = {
@@ -244,9 +276,9 @@ def test_the_prompt_changes_every_edit_and_the_same_seed_gives_the_same_bytes(ru
 
 
 def test_the_prompt_changes_films_and_many_samples_and_the_same_seed_gives_the_same_bytes(run, tmp_path):
-    one, other = (shoot(run, 1, prompt=prompt, steps=2)[-1].x0 for prompt in PROMPTS)
+    one, other = (shoot(run, 1, prompt=prompt, steps=2)[0][-1].x0 for prompt in PROMPTS)
     assert not np.array_equal(one, other)
-    assert np.array_equal(one, shoot(run, 1, prompt=PROMPTS[0], steps=2)[-1].x0)
+    assert np.array_equal(one, shoot(run, 1, prompt=PROMPTS[0], steps=2)[0][-1].x0)
     places = [sample_to_folder(tmp_path / f"{i}", run, 2, prompt=PROMPTS[i % 2], steps=2) for i in range(3)]
     one, other, again = ((place / "000001.png").read_bytes() for place in places)
     assert one == again != other

@@ -8,6 +8,8 @@ from typing import Any
 from unblot.cli.commands import say
 from unblot.errors import UnblotError
 
+FILMED = 4  # samples of a film
+
 
 def sample_command(args: dict[str, Any]) -> None:
     """Draw new pictures from a trained model: a grid to look at, and one file a sample with the values of the data.
@@ -22,7 +24,7 @@ def sample_command(args: dict[str, Any]) -> None:
     from unblot.system.progress import progress_bar
 
     asked = _with_prompts(args)
-    args = {**dataclasses.asdict(SampleConfig()), "n": max(SampleConfig.n, len(asked.get("prompt") or ())), **asked}
+    args = {**dataclasses.asdict(SampleConfig()), **_with_count(asked, SampleConfig.n)}
     n, group, run = args.pop("n"), join_group(), _loaded(args)
     out, path = args.pop("out"), args.pop("watch", None)
     on_step = watcher(run, path) if path and group.is_main_process else None
@@ -37,12 +39,14 @@ def sample_command(args: dict[str, Any]) -> None:
 def edit_command(args: dict[str, Any]) -> None:
     """Work on your own pictures with a trained model. Pictures are files, folders or arrays, of the size and colours
     of the run's data; known pixels are kept to the last bit. Writes one file a result, and a grid of all."""
+    from unblot.config.sampling import EditConfig
     from unblot.editing.files import edit_files
     from unblot.editing.result import GRID
     from unblot.system.folders import refuse_foreign
 
     kind, pictures = args.pop("kind"), args.pop("pictures")
     args = _with_prompts(args)
+    args = args if kind == "reconstruct" else _with_count(args, EditConfig.n)
     with _output(kind, args) as (run, folder, overwrite):
 
         def begin(names: list[str]) -> None:
@@ -67,14 +71,14 @@ def film_command(args: dict[str, Any]) -> None:
     if compared is not None and path is not None:
         raise UnblotError("--watch shows one sampling, and --compare-steps draws several; leave one of them out")
     counts = [] if compared is None else step_counts(compared)  # before the work rather than after it
-    args = _with_prompts(args)
+    args = _with_count(_with_prompts(args), FILMED)
     with _output("film", args, film.STEPS_FILES if counts else film.FILES) as (run, folder, overwrite):
         if counts:
             drawn = in_steps(run, counts=counts, **args)
             say(f"{film.save_steps(run, drawn, counts, folder, overwrite)}\n{film.steps_sentence(drawn, counts, run)}")
         else:
-            frames = shoot(run, on_step=film.watcher(run, path) if path else None, **args)
-            paths = film.save_film(run, frames, folder, overwrite)
+            frames, samples = shoot(run, on_step=film.watcher(run, path) if path else None, **args)
+            paths = film.save_film(run, frames, samples, folder, overwrite)
             say("\n".join([*map(str, paths), film.changes_sentence(frame_changes(frames))]))
 
 
@@ -88,6 +92,11 @@ def _with_prompts(args: dict[str, Any]) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UnblotError(f"{str(path)!r} is no text in UTF-8; save it as such") from None
     return {**args, "prompt": [*args.get("prompt", ()), *filter(str.strip, lines)]}
+
+
+def _with_count(args: dict[str, Any], usual: int) -> dict[str, Any]:
+    """The arguments with a number of pictures where none is given: the usual one, or one for each prompt."""
+    return {"n": max(usual, len(args.get("prompt") or ())), **args}
 
 
 def _loaded(args: dict[str, Any]) -> Any:

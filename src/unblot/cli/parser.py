@@ -144,7 +144,8 @@ def _sampling(command: Command) -> None:
     add_adapters(film)
     add_out(film, "film")
     add_prompts(film)
-    film.add_argument("-n", type=int, default=4, metavar="N", help="number of samples (default: 4)")
+    count = f"number of samples (default: {drawing.FILMED}, or one for each prompt)"
+    film.add_argument("-n", type=int, default=argparse.SUPPRESS, metavar="N", help=count)
     film.add_argument("--compare-steps", metavar="N,N,...", help="draw the same samples in these numbers of steps")
     add_path(film, "--watch", metavar="PNG", help=WATCH)
     add_flags(film, SampleConfig, skip=["n", "batch_size"])

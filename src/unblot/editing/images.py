@@ -26,7 +26,7 @@ from unblot.editing.result import EditResult, file_names, tinted
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.choosing import sampler_of_edit
-from unblot.runs.conditions import conditions
+from unblot.runs.conditions import conditions, note_on_turns
 from unblot.runs.run import Run
 from unblot.sampling.batched import SamplingBatch, split_batches
 from unblot.sampling.loop import sample
@@ -191,16 +191,15 @@ def _edited(
     about: dict[str, Any] | None = None,
     rows: Tensor | None = None,
 ) -> EditResult:
-    """n results for each of the pictures. rows: the number of the picture that each result is made from.
-
-    Raises UnblotError for choices that this run cannot use.
-    """
+    """n results for each of the pictures. rows: the number of the picture that each result is made from. Raises
+    UnblotError for choices that this run cannot use."""
     run.need_denoiser("editing")
     names = choices.pop("names", None) or [f"picture-{i}" for i in range(len(pictures))]
     begin, progress = (choices.pop(name, lambda _: None) for name in ("begin", "progress"))
     config = from_choices(EditConfig, choices, without=["fit", "device"])
     data, train, values, count = run.config.data, run.config.train, values_of(run), len(pictures) * config.n
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
+    note_on_turns(config.prompt, count)
     labels, prompts, condition = conditions(run.denoiser, run.config, config, range(count))
     sampler = sampler_of_edit(run.config, config)
     batches = split_batches(

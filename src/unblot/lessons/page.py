@@ -168,7 +168,7 @@ def _training(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
 
 
 def _outline_first(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
-    frames = shoot(run, SHOWN, steps=OUTLINE_STEPS, seed=seed, solver=run.config.train.solver)
+    frames, _ = shoot(run, SHOWN, steps=OUTLINE_STEPS, seed=seed, solver=run.config.train.solver)
     found = frame_changes(frames)
     rows = np.stack([dataset.values.decode(frame.x0) for frame in frames], 1)
     film = grid(rows.reshape(-1, *rows.shape[2:]), dataset.values, columns=len(frames))

@@ -31,10 +31,10 @@ GAP, MARGIN, TEXT = 4, 96, 14  # pixels: between pictures, for the names of rows
 INK = "#1d1f23"
 
 
-def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool = False) -> list[Path]:
+def save_film(run: Run, frames: Sequence[Frame], samples: Samples, folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes `strip.png`, x_t above x0_hat with a chart of the changes below, `film.gif`, x_t beside x0_hat, and the
     changes as `changes.json`; returns their paths."""
-    begin_folder(folder, FILES, {"run": run.path.resolve().name, **run.added}, overwrite)
+    begin_folder(folder, FILES, about(samples), overwrite)
     found = frame_changes(frames)
     strip(run, frames, found).save(folder / STRIP)
     # A film of a thousand steps would take two minutes.
@@ -46,6 +46,12 @@ def save_film(run: Run, frames: Sequence[Frame], folder: Path, overwrite: bool =
     moments[0].save(folder / FILM, save_all=True, append_images=moments[1:], duration=durations, loop=0)
     write_json(folder / CHANGES, changes_as_json(frames, found))
     return [folder / name for name in FILES]
+
+
+def about(samples: Samples) -> dict[str, Any]:
+    """What made the samples of a film, with the label and the prompt of each: they have no files of their own."""
+    labels = {} if samples.labels is None else {"labels": [samples.data.classes[i] for i in samples.labels]}
+    return {**samples.about_all(), **labels}
 
 
 def watcher(run: Run, path: Path) -> Callable[[Progress], None]:
@@ -115,7 +121,7 @@ def changes_sentence(found: Changes) -> str:
 def save_steps(run: Run, drawn: Sequence[Samples], counts: Sequence[int], folder: Path, overwrite: bool) -> Path:
     """Writes `steps.png`, a row for each number of steps and a column for each picture, and `steps.json`, how far each
     row is from the last; returns the path of the sheet."""
-    begin_folder(folder, STEPS_FILES, {"run": run.path.resolve().name, **run.added}, overwrite)
+    begin_folder(folder, STEPS_FILES, {**about(drawn[-1]), "steps": [*counts]}, overwrite)
     values = ValueMap.from_dict(run.config.data.values)
     rows = []
     for samples, steps in zip(drawn, counts, strict=True):

@@ -25,7 +25,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.output import picture_suffix, save_array
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
-from unblot.runs.conditions import label_of
+from unblot.runs.conditions import label_of, note_on_turns
 from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples
 from unblot.sampling.batched import sampling_levels
@@ -109,6 +109,8 @@ def sample_to_folder(
     another process writes into it; nothing is written before the first batch is done.
     """
     config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
+    if (group or Group()).is_main_process:
+        note_on_turns(config.prompt, n)
     need_name(folder)
     overwrite = overwrite and not started_again()  # of torchrun's starts only the first replaces what is there
     job, group = Job(run, config, run.sampler(config), on_step), group or Group()

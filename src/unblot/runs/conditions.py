@@ -104,6 +104,14 @@ def choose_prompts(
     return [prompts[i % len(prompts)] for i in indices]
 
 
+def note_on_turns(prompt: str | Sequence[str] | None, count: int) -> None:
+    """Notes the prompts of a call that are not drawn, where it draws fewer pictures than it has prompts."""
+    prompts = 0 if prompt is None or isinstance(prompt, str) else len(prompt)
+    if prompts > count:
+        left = f"{prompts - count} of these {'is' if prompts - count == 1 else 'are'} not drawn"
+        note(f"{counted(count, 'picture')} for {prompts} prompts: {left}")
+
+
 def note_on_prompts(
     prompts: Iterable[str], text: TextFacts | None, encoder: TextEncoder | FrozenEncoder | None
 ) -> None:

@@ -25,8 +25,10 @@ class Frame(NamedTuple):
     noise_ratio: float
 
 
-def shoot(run: Run, n: int, *, on_step: Callable[[Progress], None] | None = None, **choices: Any) -> list[Frame]:
-    """The frames of sampling n pictures, one for each step; on_step and choices: see `Run.sample`."""
+def shoot(
+    run: Run, n: int, *, on_step: Callable[[Progress], None] | None = None, **choices: Any
+) -> tuple[list[Frame], Samples]:
+    """The frames of sampling n pictures, one for each step, and the samples; on_step and choices: see `Run.sample`."""
     frames: list[Frame] = []
 
     def keep(progress: Progress) -> None:
@@ -34,8 +36,8 @@ def shoot(run: Run, n: int, *, on_step: Callable[[Progress], None] | None = None
         if on_step is not None:
             on_step(progress)
 
-    run.sample(n, batch_size=n, on_step=keep, **choices)
-    return frames
+    samples = run.sample(n, batch_size=n, on_step=keep, **choices)
+    return frames, samples
 
 
 def frame_of(run: Run, progress: Progress, n: int | None = None) -> Frame:

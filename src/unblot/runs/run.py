@@ -19,7 +19,7 @@ from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
 from unblot.runs.autoguide import weaker_model
 from unblot.runs.choosing import sampler_of
-from unblot.runs.conditions import conditions, towards
+from unblot.runs.conditions import conditions, note_on_turns, towards
 from unblot.runs.folder import load_model
 from unblot.runs.hub import local_run
 from unblot.runs.samples import Samples, provenance
@@ -77,6 +77,7 @@ class Run:
         for a value that this run cannot use.
         """
         config = from_choices(SampleConfig, {"n": n, **choices}, without=["device"])
+        note_on_turns(config.prompt, n)
         return self.sample_with(self.sampler(config), config, range(first, first + n), on_step)
 
     def sample_with(

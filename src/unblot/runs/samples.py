@@ -48,6 +48,10 @@ class Samples:
             about["prompt"] = self.prompts[row]
         return about
 
+    def about_all(self) -> dict[str, Any]:
+        """What made the samples, with the prompt of each, as written into the manifest of their folder."""
+        return self.provenance | ({} if self.prompts is None else {"prompts": self.prompts})
+
     def grid(self, columns: int | None = None) -> Image.Image:
         """All samples in one image, each above its prompt where they have several."""
         captions = self.prompts if len(set(self.prompts or ())) > 1 else None
@@ -61,8 +65,7 @@ class Samples:
         folder, points = user_path(folder), self.data.kind == "points"
         suffix = picture_suffix(self.data.channels, self.values)
         names = ["points.npy"] if points else [f"{index:06d}{suffix}" for index in self.indices]
-        about = self.provenance | ({} if self.prompts is None else {"prompts": self.prompts})
-        begin_folder(folder, ["grid.png", *names], about, overwrite)
+        begin_folder(folder, ["grid.png", *names], self.about_all(), overwrite)
         self.grid().save(folder / "grid.png")
         if points:
             np.save(folder / "points.npy", self.array[:, :, 0, 0])
