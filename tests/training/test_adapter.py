@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import unblot
-from helpers import refused, shaken
+from helpers import captioned_folder, refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.export import ExportConfig
@@ -18,7 +18,7 @@ from unblot.interchange.to_diffusers import UNET, WEIGHTS, export_pipeline
 from unblot.nn import NETWORKS
 from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
 from unblot.runs.adapter import adapted, merged, split_weight
-from unblot.runs.folder import CONFIG, MODEL, fingerprint, save_model
+from unblot.runs.folder import CONFIG, LOG, MODEL, fingerprint, save_model
 from unblot.runs.run_data import data_of_run
 from unblot.specs import build
 from unblot.system.files import checksum, read_tensors
@@ -148,6 +148,46 @@ def test_labels_are_learned_where_the_classes_are_the_same(run, trained, folder,
     assert not same.config.source.unlabelled
     assert trained.config.source.unlabelled
     assert same.config.data.classes == trained.config.data.classes == ("a", "b")
+
+
+LONG = "one picture of a blue and green owl"
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory):
+    """Folders of pictures with captions: few short ones, and long ones of other words."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("short", "long")]
+    captioned_folder(folders[0], (8, 8), ["red", "dark"])
+    captioned_folder(folders[1], (8, 8), ["red", LONG])
+    return folders
+
+
+def test_its_words_are_those_of_its_own_captions(captions, tmp_path):
+    reader = {"network": SMALL["unet"], "text_encoder": "transformer:width=32,depth=1"}
+    run = unblot.train(captions[0], out=tmp_path / "run", **reader, **TINY)
+    added = unblot.train(captions[1], from_=run.path, adapter=1, out=tmp_path / "added", **TRAINED)
+    own, text = run.config.data.text, added.config.data.text
+    assert {*text.words.split()} == {"red", *LONG.split()}
+    assert (text.merges, text.length) == (own.merges, own.length)
+    dataset = data_of_run(added.config, added.path, None, quiet=True)[0]
+    assert 0 < text.cut == sum(dataset.captions[i] == (LONG,) for i in dataset.train)
+    assert text.pictures == len(dataset.train)
+    log = (added.path / LOG).read_text()
+    assert (
+        f"captions of {text.pictures} pictures, 9 words, up to {own.length} tokens; {text.cut} longer captions" in log
+    )
+    bare = unblot.plan(captions[1], from_=run.path, adapter=1, uncaptioned=True, quiet=True).data.text
+    assert (bare.pictures, bare.cut, bare.words) == (0, 0, own.words)
+
+
+def test_what_its_run_cannot_read_is_said(run, captions, folder, tmp_path, capsys):
+    plain = unblot.train(captions[0], out=tmp_path / "run", network=SMALL["unet"], uncaptioned=True, **TINY)
+    unblot.plan(captions[1], from_=plain.path, adapter=1)
+    assert f"note: captions are not read: '{plain.path}' learned from none" in capsys.readouterr().err
+    unblot.plan(captions[1], from_=plain.path, adapter=1, uncaptioned=True)
+    assert "not read" not in capsys.readouterr().err
+    unblot.plan(folder / "second.npz", from_=run.path, adapter=1)
+    assert f"note: labels are not read: their classes are not those of '{run.path}'" in capsys.readouterr().err
 
 
 def test_what_it_cannot_be_is_one_line(run, folder, tmp_path, capsys):

@@ -10,7 +10,7 @@ from typing import Any
 
 from unblot._version import __version__
 from unblot.config.presets import resolve
-from unblot.config.schema import DataConfig, RunConfig
+from unblot.config.schema import DataConfig, RunConfig, TextFacts
 from unblot.config.transfer import AdapterFacts, Origin
 from unblot.data.dataset import Dataset
 from unblot.data.image_spec import colour_of
@@ -19,8 +19,10 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg, counted
 from unblot.runs.folder import MODEL, build_denoiser, create, fingerprint, load_model, save_model
 from unblot.runs.run import Run
-from unblot.runs.run_data import fits, open_dataset, with_values_of
+from unblot.runs.run_data import fits, line_printer, open_dataset, with_values_of
+from unblot.system.distributed import join_group
 from unblot.system.folders import claimed
+from unblot.text.words import commonest
 from unblot.training.budget_controller import BudgetController
 from unblot.training.session import train_to_end
 from unblot.training.task import DenoisingTask
@@ -77,6 +79,11 @@ def fitting_data(source: Source, data: DataConfig, dataset: Dataset, quiet: bool
             f"{source.path!r} learned clusters of its own pictures as labels, which others do not have; give a run "
             f"with classes, with captions, or one that was trained with {arg('clusters', 0)}"
         )
+    report = line_printer(quiet or not join_group().is_main_process)
+    if dataset.classes and dataset.classes != own.classes:
+        report(f"note: labels are not read: their classes are not those of {source.path!r}")
+    if dataset.captions is not None and own.text is None:
+        report(f"note: captions are not read: {source.path!r} learned from none")
     unlabelled = data.unlabelled or dataset.classes != own.classes
     data = dataclasses.replace(data, unlabelled=unlabelled, uncaptioned=data.uncaptioned or own.text is None)
     return data, with_values_of(open_dataset(data, quiet), own)
@@ -113,11 +120,15 @@ def adapter_config(
     taken = {n: v for n, v in dataclasses.asdict(train).items() if n not in OWN or n == "batch_size"}
     decided = {"steps": max(1, train.steps // 2), "learning_rate": RATE, "optimizer": "adamw", "shard": "off"}
     given = {name: value for name, value in choices.items() if value is not None}
-    facts = dataclasses.replace(
-        source.config.data, name=dataset.name, count=dataset.training_count, fingerprint=dataset.fingerprint
-    )
     model = build_denoiser(source.config)
     model.load_state_dict(source.weights)
+    facts = dataclasses.replace(
+        source.config.data,
+        name=dataset.name,
+        count=dataset.training_count,
+        fingerprint=dataset.fingerprint,
+        text=text_of(source.config.data.text, model, dataset),
+    )
     config = dataclasses.replace(
         source.config,
         source=data,
@@ -128,6 +139,18 @@ def adapter_config(
         adapter=AdapterFacts(source.rank, fingerprint(model)),
     )
     return config, dataset
+
+
+def text_of(text: TextFacts | None, denoiser: Denoiser, dataset: Dataset) -> TextFacts | None:
+    """What the run of an adapter must know of its captions, which are read as the source's were; its words and numbers
+    are those of the new data. Where that has no captions the words are the source's."""
+    if text is None or denoiser.text_encoder is None:
+        return text
+    captions = [] if dataset.captions is None else [dataset.captions[i] for i in dataset.train.tolist()]
+    texts = [one for several in captions for one in several]
+    cut = sum(size > text.length for size in denoiser.text_encoder.tokenizer.sizes(texts))
+    words = " ".join(commonest(texts)) if texts else text.words
+    return dataclasses.replace(text, words=words, pictures=sum(map(bool, captions)), cut=cut)
 
 
 def put_below(denoiser: Denoiser, source: Source) -> None:

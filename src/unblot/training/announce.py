@@ -38,7 +38,7 @@ def announce(trainer: Trainer, folder: Path) -> str:
         lines.append(f"at the end its decoder is fine-tuned against a discriminator, {how_long}")
     if trainer.config.origin is not None:
         lines.append(describe_origin(trainer.config.origin))
-    if data.text is not None:
+    if data.text is not None and data.text.pictures:  # an adapter may add to a run that reads them, without any
         lines.append(f"captions of {counted(data.text.pictures, 'picture')}, {describe_text(data.text)}")
     if data.text is None and trainer.task.batches.dataset.captions is not None:
         lines.append(f"note: captions are not read: {arg('network', train.network.partition(':')[0])} reads no text")
