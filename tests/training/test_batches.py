@@ -1,13 +1,16 @@
 """What a training step is made of: every picture once a pass, levels spread evenly, all a function of the seed."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import unblot
+from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
-from unblot.training.batches import COUPLINGS, RNG_CHUNK, BatchSampler
+from unblot.training.batches import COUPLINGS, RNG_CHUNK, BatchMaker, BatchSampler
 
 
 def batch_sampler(**changes):
@@ -76,6 +79,28 @@ def test_noise_is_normal_and_labels_are_hidden_as_often_as_asked():
     draw = d.at(0)
     assert stats.kstest(draw.eps.flatten().numpy(), "norm").pvalue > 0.01
     assert stats.binomtest(int(draw.hidden.sum()), 5000, 0.25).pvalue > 0.01
+
+
+def hidden_shares(texts, tmp_path):
+    """Shares of labels and of captions that are hidden, of pictures with a caption and of those without."""
+    rng = np.random.default_rng(0)
+    pictures, labels = rng.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 2
+    np.savez(tmp_path / "x.npz", x=pictures, y=labels, captions=np.array(texts))
+    config = unblot.plan(tmp_path / "x.npz", batch_size=4000, label_dropout=0.2, clusters=0, quiet=True)
+    dataset = open_data(str(tmp_path / "x.npz"))
+    maker = BatchMaker(config, dataset, "none")
+    order = dataset.train[maker.sampler.at(0).pictures.numpy()]
+    batch = maker.at(0)
+    captioned = torch.tensor([dataset.captions[i] != () for i in order])
+    unlabelled, silent = batch.label == 2, (batch.tokens == maker.tokenizer([""])).all(1)
+    return [float(gone[of].float().mean()) for of in (captioned, ~captioned) for gone in (unlabelled, silent)]
+
+
+def test_labels_of_pictures_without_a_caption_are_hidden_as_often_as_asked(tmp_path):
+    some = hidden_shares(["a fox", "an owl", ""] * 20, tmp_path)
+    assert some == pytest.approx([0.4, 0.4, 0.2, 1.0], abs=0.04)
+    whole = hidden_shares(["a fox", "an owl", "a bee"] * 20, tmp_path)
+    assert whole[:2] == pytest.approx([0.4, 0.4], abs=0.04)
 
 
 def test_assigned_noise_is_the_same_noise_nearer_by_and_stays_in_its_chunk():

@@ -210,7 +210,7 @@ class BatchMaker:
             x0 = encoded(self.encode, x0)
         eps = self.coupling(x0, draw.eps)
         tokens = None if self.tokenizer is None or captions is None else self.tokenizer(captions)
-        label, tokens = self._hidden(draw, label, tokens)
+        label, tokens = self._hidden(draw, label, tokens, captions or [])
         second_noise = None
         if self.second_noise:
             pairs = zip(x0.split(RNG_CHUNK), draw.generators, strict=True)
@@ -229,10 +229,12 @@ class BatchMaker:
         return x0, label, captions_of(self.dataset.captions, indices.tolist(), turns)
 
     def _hidden(
-        self, draw: BatchDraw, label: Tensor | None, tokens: Tensor | None
+        self, draw: BatchDraw, label: Tensor | None, tokens: Tensor | None, captions: list[str]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The labels and tokens without those that this step hides."""
-        both = label is not None and tokens is not None
+        """The labels and tokens without those that this step hides; a picture with caption "" has a label alone."""
+        both = torch.zeros_like(draw.hidden)
+        if label is not None and tokens is not None:
+            both = torch.tensor([text != "" for text in captions])
         if label is not None:
             label = torch.where(draw.hidden | (draw.kept == CAPTION) & both, self.no_label, label)
         if tokens is not None and self.tokenizer is not None:
