@@ -29,7 +29,7 @@ from unblot.training.diagnostics.held_out import HeldOutLoss
 from unblot.training.plan import plan_run
 from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer, denoising_trainer
-from unblot.training.transfer import Source, add_choices, matched, opened, with_origin
+from unblot.training.transfer import Pretrained, inherit_choices, matched, pretrained_of, with_origin
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 
@@ -47,7 +47,7 @@ def main() -> None:
         change = dict(part.split(":", 1) for part in changes.split(";") if part)
         curve = {}
         for steps in (max(1, round(args.steps * share)) for share in SHARES):
-            start = opened({"from_": args.source})
+            start = pretrained_of({"from_": args.source})
             curve[steps] = trained(source_data, dataset, args, start, steps, dict(change))
             if curve[steps]["loss"] <= scratch["loss"]:
                 break
@@ -74,7 +74,7 @@ def trained(
     data: DataConfig,
     dataset: Dataset,
     args: argparse.Namespace,
-    start: Source | None,
+    start: Pretrained | None,
     steps: int,
     change: dict[str, str],
 ) -> dict[str, float]:
@@ -82,10 +82,10 @@ def trained(
     if "adapter" in change and start is not None:
         return trained_adapter(data, dataset, args, start._replace(rank=int(change.pop("adapter"))), steps, change)
     rate, old = (float(change.pop(name, 1)) for name in ("rate", "old"))
-    like = start or opened({"from_": args.source})
+    like = start or pretrained_of({"from_": args.source})
     choices: dict[str, Any] = {"steps": steps, "batch_size": args.batch_size, "seed": args.seed, **change}
     choices |= dict(choice.split(":", 1) for choice in args.all)
-    begun = add_choices(like, dataset, choices)  # from scratch with the same network and recipe
+    begun = inherit_choices(like, dataset, choices)  # from scratch with the same network and recipe
     config = plan_run(data, dataset, choices)
     config = plan_run(data, dataset, {**choices, "learning_rate": config.train.learning_rate * rate})
     trainer = denoising_trainer(with_origin(config, start, begun), dataset, start)
@@ -95,7 +95,7 @@ def trained(
 
 
 def trained_adapter(
-    data: DataConfig, dataset: Dataset, args: argparse.Namespace, start: Source, steps: int, change: dict[str, str]
+    data: DataConfig, dataset: Dataset, args: argparse.Namespace, start: Pretrained, steps: int, change: dict[str, str]
 ) -> dict[str, float]:
     """The same of an adapter, and its numbers."""
     choices: dict[str, Any] = {"steps": steps, "batch_size": args.batch_size, "seed": args.seed}
@@ -127,7 +127,7 @@ def measured(trainer: Trainer, held_out: HeldOutLoss) -> float:
     return loss
 
 
-def hold_back(trainer: Trainer, start: Source, share: float) -> None:
+def hold_back(trainer: Trainer, start: Pretrained, share: float) -> None:
     """Lets the layers that were taken whole go only this share of each step: as a lower learning rate does.
 
     The update of AdamW and of Muon is in proportion to the learning rate.

@@ -39,7 +39,7 @@ from unblot.training.latents import first_stage, planned_on, used_before, with_f
 from unblot.training.plan import SPECS, check_choices, plan_run
 from unblot.training.session import resumed_config, train_to_end
 from unblot.training.trainer import Trainer, denoising_trainer
-from unblot.training.transfer import add_choices, opened, own_source, with_origin
+from unblot.training.transfer import inherit_choices, own_pretrained, pretrained_of, with_origin
 
 __all__ = [
     "SPECS",
@@ -77,7 +77,7 @@ def train(
     given time instead of a number of steps. Raises UnblotError for bad input, before anything is written.
     """
     import_named(choices.get("network"))
-    start = opened(choices)
+    pretrained = pretrained_of(choices)
     check_choices(choices)
     budget = budget_of(choices)
     folder, group = None if out is None else user_path(out), join_group()
@@ -85,18 +85,18 @@ def train(
     if folder is not None and how.resume:
         return resume(folder, quiet=quiet)
     source, dataset = data_of_choices(data, choices, quiet)
-    if start is not None and start.rank:
-        return train_adapter(start, source, dataset, choices, folder=folder, overwrite=how.overwrite, quiet=quiet)
-    begun = add_choices(start, dataset, choices)
+    if pretrained is not None and pretrained.rank:
+        return train_adapter(pretrained, source, dataset, choices, folder=folder, overwrite=how.overwrite, quiet=quiet)
+    begun = inherit_choices(pretrained, dataset, choices)
     add_defaults(dataset, choices, budget, line_printer(quiet or not group.is_main_process))
     controller, latent = BudgetController(budget, shared_clock(group)), bool(choices.get("latent"))
     config, budget_plan = planned(source, dataset, choices, None if latent else budget, controller)
-    config = with_origin(config, start, begun)
-    trainer = None if latent else denoising_trainer(config, dataset, start)
+    config = with_origin(config, pretrained, begun)
+    trainer = None if latent else denoising_trainer(config, dataset, pretrained)
     with claimed(folder, Path("runs") / dataset.name, group) as claim:
         if group.is_main_process:
             create(claim, config, how.overwrite)
-            if trainer is not None and start is not None:  # from here on the run needs its source no more
+            if trainer is not None and pretrained is not None:  # from here on the run needs its source no more
                 save_model(claim / MODEL, config, trainer.denoiser.state_dict())
         if trainer is None:  # the first stage of latents: before trial steps, in a folder to go on from
             stage = first_stage(claim, config, dataset, controller, line_printer(quiet), choices)
@@ -113,15 +113,15 @@ def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) ->
     them.
     """
     import_named(choices.get("network"))
-    start = opened(choices)
+    pretrained = pretrained_of(choices)
     check_choices(choices)
     budget = budget_of(choices)
     source, dataset = data_of_choices(data, choices, quiet)
-    if start is not None and start.rank:
-        return adapter_config(start, source, dataset, choices, quiet)[0]
-    begun = add_choices(start, dataset, choices)
+    if pretrained is not None and pretrained.rank:
+        return adapter_config(pretrained, source, dataset, choices, quiet)[0]
+    begun = inherit_choices(pretrained, dataset, choices)
     add_defaults(dataset, choices, budget, line_printer(quiet))
-    return with_origin(plan_run(source, dataset, choices), start, begun)
+    return with_origin(plan_run(source, dataset, choices), pretrained, begun)
 
 
 def resume(
@@ -157,7 +157,7 @@ def resume(
         if config.adapter is not None:
             trainer = resumed_adapter(folder, config, dataset)
         elif config.distill is None:
-            trainer = denoising_trainer(config, dataset, None if state else own_source(folder, config))
+            trainer = denoising_trainer(config, dataset, None if state else own_pretrained(folder, config))
         else:
             trainer = Trainer(config, DistillationTask(config, dataset, teacher_of(folder, config.distill)))
         if group.is_main_process:

@@ -17,7 +17,7 @@ from unblot.process.levels import NoiseLevel
 from unblot.runs.folder import CONFIG, MODEL, build_denoiser, load_model, read_config, save_model
 from unblot.system.files import checksum
 from unblot.training.matching import fill, match, side_of
-from unblot.training.transfer import Source, take, with_origin
+from unblot.training.transfer import Pretrained, load_pretrained, with_origin
 
 SMALL = "unet:width=8,multipliers=1-2,blocks=1,patch=2,attention=1"
 TINY = {"steps": 2, "batch_size": 4, "sampling_steps": 2, "held_out_every": 0, "clusters": 0, "quiet": True}
@@ -52,12 +52,12 @@ def source_of(config, seed=1):
     denoiser = build_denoiser(config)
     torch.manual_seed(seed)
     weights = {name: torch.randn_like(p) for name, p in denoiser.named_parameters()}
-    return Source("there", "0" * 64, config, weights)
+    return Pretrained("there", "0" * 64, config, weights)
 
 
 def started(config, source):
     denoiser = build_denoiser(config)
-    take(denoiser, source, config)
+    load_pretrained(denoiser, source, config)
     return denoiser.eval()
 
 
@@ -90,7 +90,7 @@ def test_without_labels_it_does_what_the_source_did_without_one(run, folder):
     config = config_of(folder / "first.npz", unlabelled=True)
     new, x = started(config, source), torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(new(x, LEVEL).x0, old(x, LEVEL).x0, rtol=1e-4, atol=1e-4)
-    back = started(run.config, Source("there", "", config, dict(new.named_parameters())))
+    back = started(run.config, Pretrained("there", "", config, dict(new.named_parameters())))
     torch.testing.assert_close(back(x, LEVEL).x0, old(x, LEVEL).x0, rtol=1e-4, atol=1e-4)
     left = [row.why for row in with_origin(config, source).origin.parts if row.taken == "left"]
     assert left == ["added to a bias"]
@@ -110,7 +110,7 @@ def test_without_labels_it_does_what_the_source_did_without_one(run, folder):
 def test_a_wider_network_with_more_channels_contains_a_narrow_one(folder, narrow, wide, channels):
     small, large = config_of(folder / "first.npz", narrow), config_of(folder / f"{channels}.npz", wide)
     source = source_of(small)
-    big = Source("big", "", large, dict(started(large, source).named_parameters()))
+    big = Pretrained("big", "", large, dict(started(large, source).named_parameters()))
     back = dict(started(small, big).named_parameters())
     for name, weight in source.weights.items():
         if "time_embedding.linear_1.weight" not in name:  # frequencies that follow from the width
@@ -181,7 +181,7 @@ def test_it_resumes_without_its_source_also_before_its_first_checkpoint(run, fol
     whole = unblot.train(folder / "second.npz", out=out, **choices)
     shutil.copytree(out, tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints")
-    begun = started(whole.config, Source("", "", run.config, dict(run.denoiser.named_parameters())))
+    begun = started(whole.config, Pretrained("", "", run.config, dict(run.denoiser.named_parameters())))
     save_model(tmp_path / "killed" / MODEL, whole.config, begun.state_dict())  # as it is before the first step
     shutil.rmtree(source)
     again = unblot.resume(tmp_path / "killed", quiet=True)

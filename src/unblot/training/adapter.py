@@ -27,13 +27,13 @@ from unblot.training.budget_controller import BudgetController
 from unblot.training.session import train_to_end
 from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer
-from unblot.training.transfer import OWN, Source
+from unblot.training.transfer import OWN, Pretrained
 
 RATE = 4e-3
 
 
 def train_adapter(
-    source: Source,
+    pretrained: Pretrained,
     data: DataConfig,
     dataset: Dataset,
     choices: dict[str, Any],
@@ -42,15 +42,15 @@ def train_adapter(
     overwrite: bool,
     quiet: bool,
 ) -> Run:
-    """Trains an adapter of the rank that the source asks for, on this data, and returns its run."""
-    config, dataset = adapter_config(source, data, dataset, choices, quiet)
+    """Trains an adapter of the rank that is asked for, on this data, and returns its run."""
+    config, dataset = adapter_config(pretrained, data, dataset, choices, quiet)
     task = DenoisingTask(config, dataset)
-    put_below(task.denoiser, source)
+    put_below(task.denoiser, pretrained)
     trainer = Trainer(config, task)
     with claimed(folder, Path("runs") / dataset.name, trainer.group) as claim:
         if trainer.group.is_main_process:
             create(claim, config, overwrite)
-            save_model(claim / MODEL, config, trainer.denoiser.state_dict())  # a resume needs no source
+            save_model(claim / MODEL, config, trainer.denoiser.state_dict())  # a resume needs no other run
         return train_to_end(claim, trainer, BudgetController(), None, quiet)
 
 
@@ -61,29 +61,29 @@ def resumed_adapter(folder: Path, config: RunConfig, dataset: Dataset) -> Traine
     return Trainer(config, task)
 
 
-def fitting_data(source: Source, data: DataConfig, dataset: Dataset, quiet: bool) -> tuple[DataConfig, Dataset]:
-    """The data as the run of the adapter sees it: without labels or captions that the source does not know, its values
-    mapped as the source's are.
+def fitting_data(pretrained: Pretrained, data: DataConfig, dataset: Dataset, quiet: bool) -> tuple[DataConfig, Dataset]:
+    """The data as the run of the adapter sees it: without labels or captions that the pretrained run does not know, its
+    values mapped as in that run.
 
-    Raises UnblotError for pictures of another shape or type than the source's.
+    Raises UnblotError for pictures of another shape or type than that run's.
     """
-    own = source.config.data
+    own = pretrained.config.data
     if not fits(dataset, own):
         there, here = ValueMap.from_dict(own.values), dataset.values
         raise UnblotError(
-            f"pictures {_kind(dataset.shape, here)} do not fit {source.path!r}, which is of pictures "
+            f"pictures {_kind(dataset.shape, here)} do not fit {pretrained.path!r}, which is of pictures "
             f"{_kind(own.shape, there)}; bring them there with {' and '.join(_ways(dataset, own.shape, there))}"
         )
     if own.clusters:
         raise UnblotError(
-            f"{source.path!r} learned clusters of its own pictures as labels, which others do not have; give a run "
+            f"{pretrained.path!r} learned clusters of its own pictures as labels, which others do not have; give a run "
             f"with classes, with captions, or one that was trained with {arg('clusters', 0)}"
         )
     report = line_printer(quiet or not join_group().is_main_process)
     if dataset.classes and dataset.classes != own.classes:
-        report(f"note: labels are not read: their classes are not those of {source.path!r}")
+        report(f"note: labels are not read: their classes are not those of {pretrained.path!r}")
     if dataset.captions is not None and own.text is None:
-        report(f"note: captions are not read: {source.path!r} learned from none")
+        report(f"note: captions are not read: {pretrained.path!r} learned from none")
     unlabelled = data.unlabelled or dataset.classes != own.classes
     data = dataclasses.replace(data, unlabelled=unlabelled, uncaptioned=data.uncaptioned or own.text is None)
     return data, with_values_of(open_dataset(data, quiet), own)
@@ -112,38 +112,38 @@ def _channels(shape: tuple[int, int, int], values: ValueMap) -> str:
 
 
 def adapter_config(
-    source: Source, data: DataConfig, dataset: Dataset, choices: dict[str, Any], quiet: bool
+    pretrained: Pretrained, data: DataConfig, dataset: Dataset, choices: dict[str, Any], quiet: bool
 ) -> tuple[RunConfig, Dataset]:
     """The configuration of an adapter's run, and its data. Raises UnblotError for data that does not fit."""
-    data, dataset = fitting_data(source, data, dataset, quiet)
-    train = source.config.train
+    data, dataset = fitting_data(pretrained, data, dataset, quiet)
+    train = pretrained.config.train
     taken = {n: v for n, v in dataclasses.asdict(train).items() if n not in OWN or n == "batch_size"}
     decided = {"steps": max(1, train.steps // 2), "learning_rate": RATE, "optimizer": "adamw", "shard": "off"}
     given = {name: value for name, value in choices.items() if value is not None}
-    model = build_denoiser(source.config)
-    model.load_state_dict(source.weights)
+    model = build_denoiser(pretrained.config)
+    model.load_state_dict(pretrained.weights)
     facts = dataclasses.replace(
-        source.config.data,
+        pretrained.config.data,
         name=dataset.name,
         count=dataset.training_count,
         fingerprint=dataset.fingerprint,
-        text=text_of(source.config.data.text, model, dataset),
+        text=text_of(pretrained.config.data.text, model, dataset),
     )
     config = dataclasses.replace(
-        source.config,
+        pretrained.config,
         source=data,
         data=facts,
         train=resolve(facts, {**taken, **decided, **given}),
         version=__version__,
-        origin=Origin(source.path, source.sha256, 1.0, (), ()),
-        adapter=AdapterFacts(source.rank, fingerprint(model)),
+        origin=Origin(pretrained.path, pretrained.sha256, 1.0, (), ()),
+        adapter=AdapterFacts(pretrained.rank, fingerprint(model)),
     )
     return config, dataset
 
 
 def text_of(text: TextFacts | None, denoiser: Denoiser, dataset: Dataset) -> TextFacts | None:
-    """What the run of an adapter must know of its captions, which are read as the source's were; its words and numbers
-    are those of the new data. Where that has no captions the words are the source's."""
+    """What the run of an adapter must know of its captions, which are read as the pretrained run's were; its words
+    and numbers are those of the new data, but the words of that run where the data has no captions."""
     if text is None or denoiser.text_encoder is None:
         return text
     captions = [] if dataset.captions is None else [dataset.captions[i] for i in dataset.train.tolist()]
@@ -153,10 +153,10 @@ def text_of(text: TextFacts | None, denoiser: Denoiser, dataset: Dataset) -> Tex
     return dataclasses.replace(text, words=words, pictures=sum(map(bool, captions)), cut=cut)
 
 
-def put_below(denoiser: Denoiser, source: Source) -> None:
-    """Puts the source's weights below the additions of a denoiser."""
+def put_below(denoiser: Denoiser, pretrained: Pretrained) -> None:
+    """Puts the pretrained weights below the additions of a denoiser."""
     marked = {
         name.replace(".parametrizations.weight.original", ".weight"): p for name, p in denoiser.named_parameters()
     }
-    for name, weight in source.weights.items():
+    for name, weight in pretrained.weights.items():
         marked[name].data.copy_(weight)

@@ -26,7 +26,7 @@ from unblot.training.memory import pictures_at_a_time
 from unblot.training.optim import Optimizer
 from unblot.training.prefetch import Prefetcher
 from unblot.training.task import DenoisingTask, Task
-from unblot.training.transfer import Source, take
+from unblot.training.transfer import Pretrained, load_pretrained
 
 
 class StepResult(NamedTuple):
@@ -242,11 +242,11 @@ class Trainer:
         self.skipped_steps = torch.zeros_like(self.skipped_steps)
 
 
-def denoising_trainer(config: RunConfig, dataset: Dataset, source: Source | None = None) -> Trainer:
+def denoising_trainer(config: RunConfig, dataset: Dataset, pretrained: Pretrained | None = None) -> Trainer:
     """The trainer of an ordinary run, before its first step, with the weights that the run begins with."""
     task = DenoisingTask(config, dataset)
-    if source is not None:
-        take(task.denoiser, source, config)
+    if pretrained is not None:
+        load_pretrained(task.denoiser, pretrained, config)
     return Trainer(config, task)
 
 

@@ -31,7 +31,7 @@ RECIPE = (  # what gives input and output of a network their meaning; taken toge
     *("parameterization", "objective", "weighting", "schedule", "times", "spectrum"),
     *("spacing", "solver", "sampling_steps"),
 )
-OWN = {  # choices that the training of an adapter has of its own: the recipe is the source's
+OWN = {  # choices that the training of an adapter has of its own: the recipe is that of the pretrained run
     f.name for f in dataclasses.fields(TrainConfig) if f.metadata["group"] in ("optimisation", "run")
 }
 CLOSED = ("budget", "optimizer", "shard")  # ... but these
@@ -42,7 +42,7 @@ PLACES = {
 LAST_BIAS = re.compile(r"network\.(embed_noise|time_embedding)\..*bias")  # the last of these adds to every label
 
 
-class Source(NamedTuple):
+class Pretrained(NamedTuple):
     """Weights to begin with: as they were named, the file's checksum, the run's configuration, and the weights.
 
     rank: of an adapter to train on them, 0 where they are trained themselves.
@@ -55,8 +55,8 @@ class Source(NamedTuple):
     rank: int = 0
 
 
-def opened(choices: dict[str, Any]) -> Source | None:
-    """The source that the choices name, which is taken out of them; None where they name none.
+def pretrained_of(choices: dict[str, Any]) -> Pretrained | None:
+    """The pretrained weights that the choices name, which are taken out of them; None where they name none.
 
     Raises UnblotError for weights that cannot be read, or that cannot begin such a training.
     """
@@ -71,23 +71,23 @@ def opened(choices: dict[str, Any]) -> Source | None:
             raise UnblotError(
                 f"an adapter has the recipe of the run that it adds to; leave out {arg(name, choices[name])}"
             )
-    source = read_source(path)._replace(rank=config.adapter)
-    if source.config.latent is not None or choices.get("latent"):
+    pretrained = read_pretrained(path)._replace(rank=config.adapter)
+    if pretrained.config.latent is not None or choices.get("latent"):
         raise UnblotError(
             f"{arg('from_', path)} and latents do not go together: the latents of one autoencoder mean nothing to "
             f"another; leave out {arg('from_')}, or begin with a run of pixels without {arg('latent')}"
         )
-    if source.config.distill is not None:
+    if pretrained.config.distill is not None:
         raise UnblotError(
             f"{path!r} was distilled and knows its own noise levels alone; begin with its teacher, "
-            f"{arg('from_', source.config.distill.teacher)}"
+            f"{arg('from_', pretrained.config.distill.teacher)}"
         )
     if choices.get("network"):
-        check_network(source, choices["network"])
-    return source
+        check_network(pretrained, choices["network"])
+    return pretrained
 
 
-def read_source(path: str) -> Source:
+def read_pretrained(path: str) -> Pretrained:
     """The averaged weights of a run, of a model file, or of a snapshot in a run. Raises UnblotError for others."""
     place = local_run(user_path(path))
     if place.parent.name == SNAPSHOTS and (place.parent.parent / CONFIG).is_file():
@@ -98,10 +98,10 @@ def read_source(path: str) -> Source:
         config, denoiser = load_model(place)
     if config.adapter is not None:
         config, denoiser = dataclasses.replace(config, adapter=None), without_adapter(denoiser)
-    return Source(path, checksum(file), config, {n: p.detach() for n, p in denoiser.named_parameters()})
+    return Pretrained(path, checksum(file), config, {n: p.detach() for n, p in denoiser.named_parameters()})
 
 
-def own_source(folder: Path, config: RunConfig) -> Source | None:
+def own_pretrained(folder: Path, config: RunConfig) -> Pretrained | None:
     """The weights that a run began with, from its own folder: for one that has no checkpoint yet.
 
     None for a run that began with new weights. Raises UnblotError where it was stopped before it had taken them.
@@ -113,39 +113,39 @@ def own_source(folder: Path, config: RunConfig) -> Source | None:
             f"run {str(folder)!r} was stopped before it had the weights of {config.origin.path!r}; train it again with "
             f"{arg('from_', config.origin.path)} and {arg('overwrite', True)}"
         )
-    return read_source(str(folder))
+    return read_pretrained(str(folder))
 
 
-def check_network(source: Source, network: str) -> None:
-    """Raises UnblotError for a network in which the source's layers have no place."""
+def check_network(pretrained: Pretrained, network: str) -> None:
+    """Raises UnblotError for a network in which the pretrained layers have no place."""
     (there, own), (here, options) = (
-        parse(networks_for(spec), spec, "network") for spec in (source.config.train.network, network)
+        parse(networks_for(spec), spec, "network") for spec in (pretrained.config.train.network, network)
     )
     way_out = f"leave out {arg('network')} to take the source's, or leave out {arg('from_')}"
     if here != there:
         raise UnblotError(
-            f"{arg('network', network)} is another kind of network than that of {source.path!r}, which is {there}; "
+            f"{arg('network', network)} is another kind of network than that of {pretrained.path!r}, which is {there}; "
             f"{way_out}"
         )
     for name in PLACES.get(here, ()):
         if options[name] != own[name]:
             raise UnblotError(
-                f"{arg('network', network)} has {name}={options[name]}, and that of {source.path!r} {own[name]}, so "
-                f"that its layers stand in other places; {way_out}"
+                f"{arg('network', network)} has {name}={options[name]}, and that of {pretrained.path!r} {own[name]}, "
+                f"so that its layers stand in other places; {way_out}"
             )
 
 
-def add_choices(source: Source | None, dataset: Dataset, choices: dict[str, Any]) -> tuple[str, ...]:
-    """Adds to the choices of a training on this data those that the source decides; returns their names.
+def inherit_choices(pretrained: Pretrained | None, dataset: Dataset, choices: dict[str, Any]) -> tuple[str, ...]:
+    """Adds to the choices of a training on this data those that the pretrained run decides; returns their names.
 
     The network, so that the most fits, and with captions the text encoder. Where no recipe is given, that of the
-    source too, since a network's output means what it was trained to predict.
+    pretrained run too, since a network's output means what it was trained to predict.
     """
-    if source is None:
+    if pretrained is None:
         return ()
-    train = source.config.train
+    train = pretrained.config.train
     names = ["network"]
-    if dataset.captions is not None and source.config.data.text is not None:
+    if dataset.captions is not None and pretrained.config.data.text is not None:
         names.append("text_encoder")
     if not {"preset", *RECIPE} & {name for name, value in choices.items() if value is not None}:
         names += ["preset", *RECIPE]
@@ -156,46 +156,46 @@ def add_choices(source: Source | None, dataset: Dataset, choices: dict[str, Any]
     return tuple(taken)
 
 
-def with_origin(config: RunConfig, source: Source | None, choices: tuple[str, ...] = ()) -> RunConfig:
-    """The configuration with what is taken from the source in its record; as it is without one."""
-    if source is None:
+def with_origin(config: RunConfig, pretrained: Pretrained | None, choices: tuple[str, ...] = ()) -> RunConfig:
+    """The configuration with what is taken from the pretrained run in its record; as it is without one."""
+    if pretrained is None:
         return config
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in build_denoiser(config).named_parameters()}
-    weights = adapted(source, config, shapes)
-    matches = matched(source, weights, config, shapes)
+    weights = converted_weights(pretrained, config, shapes)
+    matches = matched(pretrained, weights, config, shapes)
     parts, share = _table(matches, shapes, {name: w.shape for name, w in weights.items()})
-    return dataclasses.replace(config, origin=Origin(source.path, source.sha256, share, choices, parts))
+    return dataclasses.replace(config, origin=Origin(pretrained.path, pretrained.sha256, share, choices, parts))
 
 
 @torch.no_grad()
-def take(denoiser: Denoiser, source: Source, config: RunConfig) -> None:
-    """Puts the weights of the source into the denoiser of a run, as far as they fit."""
+def load_pretrained(denoiser: Denoiser, pretrained: Pretrained, config: RunConfig) -> None:
+    """Puts the pretrained weights into the denoiser of a run, as far as they fit."""
     new = dict(denoiser.named_parameters())
     shapes = {name: p.shape for name, p in new.items()}
-    weights = adapted(source, config, shapes)
-    for name, found in matched(source, weights, config, shapes).items():
+    weights = converted_weights(pretrained, config, shapes)
+    for name, found in matched(pretrained, weights, config, shapes).items():
         if found.axes is not None:
             fill(new[name], weights[name], found.axes)
 
 
 def matched(
-    source: Source, weights: Mapping[str, Tensor], config: RunConfig, shapes: Mapping[str, torch.Size]
+    pretrained: Pretrained, weights: Mapping[str, Tensor], config: RunConfig, shapes: Mapping[str, torch.Size]
 ) -> dict[str, Match]:
-    """What each tensor of the run's network, of these shapes, takes from the source's weights."""
-    there = side_of(source.config, {name: w.shape for name, w in weights.items()})
+    """What each tensor of the run's network, of these shapes, takes from the pretrained weights."""
+    there = side_of(pretrained.config, {name: w.shape for name, w in weights.items()})
     here = side_of(config, shapes)
     return {name: match(name, there, here) for name in shapes}
 
 
-def adapted(source: Source, config: RunConfig, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """The source's weights for a network with labels or without, which the source need not be; it does the same.
+def converted_weights(pretrained: Pretrained, config: RunConfig, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """The pretrained weights for a network with labels or without, whichever they are of; it does the same.
 
     Without labels the row for "no label" becomes part of the bias that it was added to. With labels "no label" is 0
-    where the source had no labels. Weights of another text encoder are left out.
+    where the pretrained network had no labels. Weights of another text encoder are left out.
     """
-    weights = dict(source.weights)
-    if _reader(source.config) != _reader(config):
+    weights = dict(pretrained.weights)
+    if _reader(pretrained.config) != _reader(config):
         weights = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
     bias = max((name for name in weights if LAST_BIAS.fullmatch(name)), default="")
     for name in LABELS:
