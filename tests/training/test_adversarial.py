@@ -24,6 +24,7 @@ from unblot.training.adversarial import (
     DecoderTuning,
     Detail,
     Discriminator,
+    decoder_seconds,
     decoder_steps,
     fine_tunes_decoder,
     reserved_seconds,
@@ -178,6 +179,10 @@ def test_steps_are_those_given_or_of_the_run_or_decided_by_its_budget(pictures, 
     assert fine_tunes_decoder(config) == (steps != 0)
     assert reserved_seconds(config, 1800, 900) == (0 if steps == 0 else 180)
     assert reserved_seconds(config, 1800, 400) == (0 if steps == 0 else 100)
+
+
+def test_short_budgets_give_more_of_their_time_to_the_decoder():
+    assert [decoder_seconds(60 * minutes) for minutes in (1, 10, 15, 25, 60)] == [12, 120, 150, 150, 360]
 
 
 def test_pictures_without_room_for_detail_are_not_fine_tuned(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import build_denoiser
-from unblot.training.adversarial import DECODER_SHARE
+from unblot.training.adversarial import SHARE as DECODER_SHARE
 from unblot.training.counting import pass_work, work
 from unblot.training.first_stage import SHARE, without_values
 from unblot.training.forecast import LAUNCH, UPDATE, Devices, forecast_on, gpus, hours_needed, steps_within

@@ -31,7 +31,8 @@ class LatentConfig(Checked):
         default=None,
     )
     adversarial_steps: int | None = option(
-        "steps of its decoder at the end, for fine detail (default: a tenth of the budget, or at most 1,000)",
+        "steps of its decoder at the end, for fine detail (default: a tenth of the budget, more of a short one, or at "
+        "most 1,000)",
         "latent",
         "N",
         low=0,

@@ -25,7 +25,8 @@ from unblot.training.first_stage import OPTIMIZER, reconstruction_loss
 from unblot.training.learning_rate import warmup_cosine
 from unblot.training.optim import Optimizer
 
-DECODER_SHARE, MOST_OF_REST = 0.1, 0.25  # of a time budget; at most of what is left of it when a run goes on
+SHARE, SHORT, SHORT_SHARE = 0.1, 150.0, 0.2  # of a time budget; where that is short, up to these seconds, more
+MOST_OF_REST = 0.25  # at most of what is left of a budget when a run is resumed
 STEPS = 1000  # at most without a budget
 FEWEST, PIXELS = 8, 2**23  # pictures that the model draws for it, at least, and pixels of all of them
 LATENTS = 2  # drawn, and as many of real pictures, in a step: together as many as in a step of the first stage
@@ -59,9 +60,15 @@ def affordable_count(config: RunConfig, count: int) -> int:
     return min(count, max(FEWEST, PIXELS // math.prod(config.data.shape[1:])))
 
 
+def decoder_seconds(budget: float) -> float:
+    """The seconds of a budget that fine-tuning takes: a tenth, and up to SHORT seconds twice as much: detail needs many
+    steps, in fewer of which flat areas come out with a faint lattice."""
+    return max(SHARE * budget, min(SHORT, SHORT_SHARE * budget))
+
+
 def reserved_seconds(config: RunConfig, budget: float, left: float) -> float:
     """The seconds of a run's budget that are kept for fine-tuning: its share, at most a part of what is left."""
-    return max(0.0, min(DECODER_SHARE * budget, MOST_OF_REST * left)) if fine_tunes_decoder(config) else 0.0
+    return max(0.0, min(decoder_seconds(budget), MOST_OF_REST * left)) if fine_tunes_decoder(config) else 0.0
 
 
 class Detail(NamedTuple):

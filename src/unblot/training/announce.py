@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unblot.config.durations import format_seconds, parse_budget
 from unblot.data.audit.advice import TURNS
 from unblot.data.augment import AUGMENTATIONS
 from unblot.errors import arg, counted
@@ -9,7 +10,7 @@ from unblot.runs.conditions import describe_text
 from unblot.runs.origin import describe_origin
 from unblot.specs import parse
 from unblot.system.memory import in_words
-from unblot.training.adversarial import decoder_steps, fine_tunes_decoder
+from unblot.training.adversarial import decoder_seconds, decoder_steps, fine_tunes_decoder
 from unblot.training.diagnostics.held_out import is_held
 from unblot.training.memory import expected_bytes
 from unblot.training.previews import PREVIEW_PICTURES, preview_count
@@ -34,7 +35,7 @@ def announce(trainer: Trainer, folder: Path) -> str:
     ]
     if fine_tunes_decoder(trainer.config):
         steps = decoder_steps(trainer.config)
-        how_long = "in a tenth of the budget" if steps is None else f"in {counted(steps, 'step')}"
+        how_long = _decoder_time(train.budget) if steps is None else f"in {counted(steps, 'step')}"
         lines.append(f"at the end its decoder is fine-tuned against a discriminator, {how_long}")
     if trainer.config.origin is not None:
         lines.append(describe_origin(trainer.config.origin))
@@ -86,3 +87,7 @@ def _savings(trainer: Trainer) -> list[str]:
         measured = "the pictures that the held-out loss is measured on are read anew each time"
         found.append(f"note: pictures are large, so {' and '.join([shown] * few + [measured] * bool(anew))}")
     return found
+
+
+def _decoder_time(budget: str) -> str:
+    return f"for the last {format_seconds(decoder_seconds(parse_budget(budget)[0]))} of the budget"

@@ -27,7 +27,7 @@ from unblot.runs.run_data import data_of_choices
 from unblot.specs import several
 from unblot.system import sharding
 from unblot.system.loopback import loopback
-from unblot.training.adversarial import DECODER_SHARE, fine_tunes_decoder
+from unblot.training.adversarial import decoder_seconds, fine_tunes_decoder
 from unblot.training.batches import RNG_CHUNK, check_processes
 from unblot.training.budget import try_out
 from unblot.training.budget_controller import BudgetController
@@ -231,5 +231,6 @@ def steps_within(found: Forecast, hours: float) -> tuple[int, int]:
     latent, each, first = found.config.latent, found.devices.first, 0
     if latent is not None:
         first = latent.latent_steps or steps_in(3600 * hours, each)
-    left = 3600 * hours * (1 - DECODER_SHARE if fine_tunes_decoder(found.config) else 1) - first * each
+    end = decoder_seconds(3600 * hours) if fine_tunes_decoder(found.config) else 0.0
+    left = 3600 * hours - end - first * each
     return first, max(0, math.floor(left / found.wanted.seconds))
