@@ -86,6 +86,22 @@ def test_captions_in_archives(suffix: str, tmp_path: Path) -> None:
     assert data.captions == (("one",) if suffix == ".tar" else (), ("two",))
 
 
+@pytest.mark.parametrize("table", ["captions.csv", "x/captions.csv"])
+def test_a_table_in_a_shard_speaks_of_that_shard_alone(table: str, tmp_path: Path) -> None:
+    below, words = table.rpartition("/")[0], ["a fox", "an owl", "a hen"]
+    (tmp_path / "set").mkdir()
+    for i, word in enumerate(words):
+        rows = f"file_name,caption\na.png,{word}\nb.png,{word if i else ''}\nonly-{1 - i}.png,no such picture\n"
+        members = {f"{name}.png": png(9 * i + k) for k, name in enumerate(("a", "b", f"only-{i}"))}
+        packed(
+            tmp_path / "set" / f"{i}.tar",
+            {f"{below}/{n}".strip("/"): d for n, d in members.items()} | {table: rows.encode()},
+        )
+    data, said = opened(tmp_path / "set")
+    assert data.captions == ((words[0],), (), (), *((words[1],), (words[1],), ()), *((words[2],), (words[2],), ()))
+    assert f"3 captions of {table} for what is not there: only-1.png, only-0.png, only--1.png" in said
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

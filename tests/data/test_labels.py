@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import printed_by_hash_seed
-from small_sets import write
+from small_sets import packed, png, write
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.readers.listing import Item, class_names, readable
 from unblot.data.readers.sources import open_source
@@ -110,6 +110,21 @@ def test_tables_of_every_common_kind(kind: str, encoding: str, tmp_path: Path) -
     assert [listing.classes[i] for i in listing.labels] == ["ant", "bee"]
     assert [item.name for item in listing.items] == ["a/1.png", "b/2.png"]
     assert listing.broken == ()
+
+
+def test_every_shard_has_a_table_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for i, (first, second) in enumerate([("ant", "bee"), ("bee", "cow"), ("", "ant")]):
+        rows = f"file,label\nb.png,{second}\na.png,{first}\n".encode()
+        members = {"a.png": png(9 * i), "b.png": png(9 * i + 1), "c.png": png(9 * i + 2)}
+        packed(tmp_path / "set" / f"{i}.tar", members | {f"{'metadata' if i == 1 else 'labels'}.csv": rows})
+    said: list[str] = []
+    data = open_data(str(tmp_path / "set"), report=said.append)
+    assert data.labels is not None
+    assert [data.classes[i] for i in data.labels] == ["bee", "ant", "cow", "bee", "ant"]
+    assert "3 classes from 'labels.csv' and 'metadata.csv'" in said
+    assert "3 pictures that labels.csv or metadata.csv does not name left out: c.png" in said
+    assert "1 picture to which labels.csv or metadata.csv gives no label left out: a.png" in said
 
 
 def test_a_table_in_latin_1_gives_readable_classes(tmp_path: Path) -> None:

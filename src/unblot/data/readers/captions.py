@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from unblot.data.readers.labels import JSON_LABELS, Names
+from unblot.data.readers.labels import JSON_LABELS, Names, by_place
 from unblot.data.readers.listing import Captions, Item, named, path_of, readable
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.readers.tables import (
@@ -131,11 +131,13 @@ def _has_odd_bytes(value: Any) -> bool:
 def captions_from_tables(reader: Reader, tables: Sequence[Item], pictures: list[Item], gathered: Gathered) -> None:
     """Gives pictures the captions of every table with columns for a file and a caption; a file may have several rows.
 
-    pictures: all that a table may name, also those that were left out for want of a label.
+    pictures: all that a table may name, also those that were left out for want of a label; one in a shard names those
+    of that shard alone.
     """
-    rows: dict[str, list[int]] = {}
+    rows: dict[tuple[str, str], list[int]] = {}
     for row, item in enumerate(gathered.pictures):
-        rows.setdefault(item.name, []).append(row)
+        rows.setdefault((item.place, item.name), []).append(row)
+    pictures_in = by_place(pictures)
     for table in sorted(tables, key=lambda item: (path_of(item), item)):
         try:
             cells = read_captions(reader, table, gathered.tell)
@@ -146,13 +148,13 @@ def captions_from_tables(reader: Reader, tables: Sequence[Item], pictures: list[
             continue
         name = printable(table.name)
         gathered.expect(name)
-        known = Names(pictures, posixpath.dirname(path_of(table)))
+        known = Names(pictures_in.get(table.place, []), posixpath.dirname(path_of(table)))
         for file, value in cells:
             found = known.find(file)
             if found is None:
                 gathered.tell(f"of {name} for what is not there", file, "caption")
             else:
-                gathered.add_value(rows.get(found, ()), value, file, name, f"of {name} ")
+                gathered.add_value(rows.get((table.place, found), ()), value, file, name, f"of {name} ")
 
 
 def captions_from_json(reader: Reader, files: Sequence[Item], gathered: Gathered) -> None:

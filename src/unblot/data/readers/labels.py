@@ -2,8 +2,9 @@
 
 import posixpath
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,15 +71,45 @@ def labelled_part(pictures: Sequence[Item], raw: Sequence[str], source: str, mis
 def labels_from_table(reader: Reader, tables: Sequence[Item], pictures: list[Item]) -> Labelled | None:
     """Pictures and classes from the topmost table with columns `file` and `label`; None without such a table.
 
-    Pictures that the table does not name, or to which it gives no label, are left out; files that it names and that
-    are not there are broken. Raises UnblotError for a file with two labels, and for a labels.csv without the columns.
+    Each shard has a table of its own, which names the pictures of that shard alone. Pictures that no table names, or to
+    which it gives no label, are left out; files that it names and that are not there are broken. Raises UnblotError for
+    a file with two labels, and for a labels.csv without the columns.
     """
-    for table in sorted(tables, key=priority):
+    if not tables:  # a million pictures need no second list
+        return None
+    tables_in, pictures_in = by_place(sorted(tables, key=priority)), by_place(pictures)
+    places = dict.fromkeys((*pictures_in, *tables_in))
+    parts = [_topmost(reader, tables_in.get(place, []), pictures_in.get(place, [])) for place in places]
+    return _by_tables(parts) if any(part.table for part in parts) else None
+
+
+def by_place(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """Items by what they lie in: "" for a folder, else the path of their archive, such as one of several shards."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.place, []).append(item)
+    return found
+
+
+class _Part(NamedTuple):
+    """The pictures of a folder, an archive or a shard, and what its table says of them: a label, "" for none, by name.
+
+    table: its name, "" where there is none. broken: what it names and what is not there.
+    """
+
+    pictures: list[Item]
+    table: str
+    label_of: dict[str, str]
+    broken: list[Broken]
+
+
+def _topmost(reader: Reader, tables: Sequence[Item], pictures: list[Item]) -> _Part:
+    """What the first of these tables that has labels says of these pictures."""
+    for table in tables:
         rows = read_table(reader, table)
         if rows is None:
             continue
-        below = posixpath.dirname(path_of(table))
-        named_so = Names(pictures, below)
+        named_so = Names(pictures, posixpath.dirname(path_of(table)))
         label_of: dict[str, str] = {}
         broken: dict[str, Broken] = {}
         for file, label in rows:
@@ -90,25 +121,33 @@ def labels_from_table(reader: Reader, tables: Sequence[Item], pictures: list[Ite
                     f"{printable(table.name)!r} gives {printable(found)!r} two labels, {printable(label_of[found])!r} "
                     f"and {printable(label)!r}; a picture has one class"
                 )
-        return _by_table(printable(table.name), pictures, label_of, list(broken.values()))
-    return None
+        return _Part(pictures, printable(table.name), label_of, list(broken.values()))
+    return _Part(pictures, "", {}, [])
 
 
-def _by_table(table: str, pictures: list[Item], label_of: dict[str, str], broken: list[Broken]) -> Labelled:
-    """The pictures that have a label, in the order of the table, with notes about the others."""
-    by_name: dict[str, list[Item]] = {}  # a file of several pages is several pictures
-    for item in pictures:
-        by_name.setdefault(item.name, []).append(item)
-    chosen = [(item, label) for name, label in label_of.items() if label for item in by_name[name]]
-    unnamed = [name for name in by_name if name not in label_of]
-    empty = [name for name, label in label_of.items() if not label]
+def _by_tables(parts: Sequence[_Part]) -> Labelled:
+    """The pictures that have a label, in the order of the tables, with notes about the others."""
+    tables = list(dict.fromkeys(part.table for part in parts if part.table))
+    chosen: list[tuple[Item, str]] = []
+    unnamed: list[Item] = []
+    empty: list[Item] = []
+    for part in parts:
+        by_name: dict[str, list[Item]] = {}  # a file of several pages is several pictures
+        for item in part.pictures:
+            by_name.setdefault(item.name, []).append(item)
+        chosen += [(item, label) for name, label in part.label_of.items() if label for item in by_name[name]]
+        unnamed += [item for item in part.pictures if item.name not in part.label_of]
+        empty += [item for name, label in part.label_of.items() if not label for item in by_name[name]]
+    broken = [one for part in parts for one in part.broken]
     if not chosen and not broken:
-        return Labelled(pictures, notes=[f"no classes: {table!r} gives no picture a label"])
+        pictures = [item for part in parts for item in part.pictures]
+        return Labelled(pictures, notes=[f"no classes: {' or '.join(map(repr, tables))} gives no picture a label"])
     labels, classes = class_names([label for _, label in chosen])
-    notes = [f"{counted(len(classes), 'class')} from {table!r}"]
-    for names, why in ((unnamed, f"that {table} does not name"), (empty, f"to which {table} gives no label")):
-        count = sum(len(by_name[name]) for name in names)
-        notes += [f"{counted(count, 'picture')} {why} left out: {named(names)}"] if names else []
+    notes = [f"{counted(len(classes), 'class')} from {' and '.join(map(repr, tables))}"]
+    told = " or ".join(tables)
+    for items, why in ((unnamed, f"that {told} does not name"), (empty, f"to which {told} gives no label")):
+        names = list(dict.fromkeys(item.name for item in items))
+        notes += [f"{counted(len(items), 'picture')} {why} left out: {named(names)}"] if names else []
     return Labelled([item for item, _ in chosen], labels, classes, broken, notes)
 
 
