@@ -3,6 +3,8 @@
 import json
 import shutil
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from safetensors import safe_open
 from unblot import api
 from unblot.errors import UnblotError
 from unblot.runs.folder import MODEL
-from unblot.text.frozen import Frozen, FrozenEncoder, FrozenStates
+from unblot.text import frozen
+from unblot.text.frozen import Frozen, FrozenEncoder, FrozenStates, FrozenTokenizer
 from unblot.text.tokenizer import PAD, START
 
 transformers = pytest.importorskip("transformers")
@@ -128,6 +131,42 @@ def test_remembered_states_are_a_file_of_half_precision(run: api.Run, tmp_path: 
     path.write_bytes(path.read_bytes()[:-4])  # a damaged one is written again
     FrozenStates(frozen, 5).remember(CAPTIONS, tmp_path, torch.device("cpu"))
     assert np.load(path).shape == (2, 5, 16)
+
+
+def test_states_computed_while_drawing_are_kept_for_as_long_as_they_fit(run: api.Run, monkeypatch) -> None:
+    states, computed = FrozenStates(run.denoiser.text_encoder.states.frozen, 5), []
+    plain = states.compute
+    monkeypatch.setattr(states, "compute", lambda rows, device: computed.append(rows) or plain(rows, device))
+    monkeypatch.setattr(frozen, "RECENT_BYTES", 3 * 5 * 16 * 2)  # of three texts
+    rows = torch.arange(2, 8)[:, None].repeat(1, 5)
+    every = states(rows)
+    assert torch.equal(states(rows), every)  # all of one call are kept, however many
+    assert len(computed) == 6
+    for i in (0, 1, 2, 0, 3, 0, 4, 0):
+        assert torch.equal(states(rows[[i]])[0], every[i])
+    assert len(states.recent) == 3
+    assert not states.known
+    assert len(computed) == 6 + 4  # 1, 2, 3 and 4 again, and 0 never: it was always among the last three
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_texts_are_cut_and_counted_at_once(length: int) -> None:
+    class Tokenizer:
+        """Cuts as it was last told to, as the library's own does, and slowly."""
+
+        def __call__(self, texts: list[str], truncation: bool, max_length: int = 0, **_: object) -> dict[str, list]:
+            self.most = max_length if truncation else None
+            time.sleep(0.002)
+            return {"input_ids": [list(range(9))[: self.most] for _ in texts]}
+
+    encoder = Frozen("x")
+    encoder.tokenizer = Tokenizer()
+    tokenizer = FrozenTokenizer(encoder, length)
+    with ThreadPoolExecutor(2) as pool:
+        sizes = pool.map(lambda _: tokenizer.sizes(["a"]), range(20))
+        rows = [tokenizer(["a"]) for _ in range(20)]
+        assert [*sizes] == [[10]] * 20
+    assert all(row.tolist() == [[START, *range(2, 1 + length)]] for row in rows)
 
 
 def test_an_encoder_that_is_gone_or_another_is_told(run: api.Run) -> None:

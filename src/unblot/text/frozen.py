@@ -7,6 +7,7 @@ of a model's author runs.
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -27,6 +28,7 @@ from unblot.text.tokenizer import LONGEST, PAD, SPECIAL, START
 from unblot.text.words import spaced
 
 MOST_STATES = 2**16  # channels of hidden states
+RECENT_BYTES = 2**27  # of hidden states computed while drawing that are kept: of some hundred texts or more
 AT_A_TIME = 32  # captions that are encoded together, for the dataset cache
 FILES = "*.json", "*.safetensors", "*.txt", "*.model"  # of an encoder and its tokenizer
 INSTALL = "pip install 'unblot[transformers]'"
@@ -65,14 +67,15 @@ class Frozen:
     """An encoder and its tokenizer as they are on the disk, read when they are first needed.
 
     place: a folder, or a name on the hub. sha256: of its files, "" for whatever is there. size: channels of its hidden
-    states, 0 for whatever they are.
+    states, 0 for whatever they are. lock: to be held while the tokenizer is used, which keeps how it cuts.
     """
 
     def __init__(self, place: str, sha256: str = "", size: int = 0):
         self.place, self.sha256, self.size = place, sha256, size
+        self.lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
-        return self  # nothing changes it
+        return self  # it stands for the same files
 
     @cached_property
     def folder(self) -> Path:
@@ -134,8 +137,9 @@ class FrozenTokenizer:
         """Tokens (n, length) int64."""
         rows = torch.full((len(texts), self.length), PAD)
         rows[:, 0] = START
-        for row, ids in zip(rows, self._ids(texts, self.length - 1), strict=True):
-            row[1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.int64) + len(SPECIAL)
+        most = self.length - 1
+        for row, ids in zip(rows, self._ids(texts, most), strict=True):
+            row[1 : 1 + len(ids)] = torch.tensor(ids[:most], dtype=torch.int64) + len(SPECIAL)
         return rows
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
@@ -147,16 +151,19 @@ class FrozenTokenizer:
             return []
         cut = {"truncation": False} if most is None else {"truncation": True, "max_length": max(1, most)}
         plain = [spaced(text) for text in texts]
-        return self.frozen.tokenizer(plain, **cut, verbose=False)["input_ids"]
+        with self.frozen.lock:
+            return self.frozen.tokenizer(plain, **cut, verbose=False)["input_ids"]
 
 
 class FrozenStates:
-    """Hidden states of the last layer for rows of tokens; each is computed once, and kept in float16."""
+    """Hidden states of the last layer for rows of tokens, kept in float16: those of the training's captions in files,
+    of others those that were needed last, in RECENT_BYTES."""
 
     def __init__(self, frozen: Frozen, length: int):
         self.frozen, self.length = frozen, length
         self.tokenizer = FrozenTokenizer(frozen, length)
-        self.known: dict[bytes, np.ndarray] = {}  # tokens as bytes -> states (L, D) float16, perhaps memory-mapped
+        self.known: dict[bytes, np.ndarray] = {}  # tokens as bytes -> states (L, D) float16, memory-mapped
+        self.recent: dict[bytes, np.ndarray] = {}  # the same of other tokens, in memory, the last used at the end
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenStates":
         return self  # what it remembers is true for every copy
@@ -170,10 +177,19 @@ class FrozenStates:
             return torch.empty(*tokens.shape, self.frozen.size, dtype=torch.float16, device="meta")
         rows = tokens.cpu().contiguous()
         keys = [row.numpy().tobytes() for row in rows]
-        for key, row in zip(keys, rows):
-            if key not in self.known:
-                self.known[key] = self.compute(row[None], tokens.device)[0]
-        return torch.from_numpy(np.stack([self.known[key] for key in keys])).to(tokens.device)
+        states = {key: self._state(key, row, tokens.device) for key, row in dict(zip(keys, rows)).items()}
+        most = RECENT_BYTES // (2 * self.length * self.frozen.size)
+        for key in list(self.recent)[: -max(most, len(states))]:
+            self.recent.pop(key, None)
+        return torch.from_numpy(np.stack([states[key] for key in keys])).to(tokens.device)
+
+    def _state(self, key: bytes, row: Tensor, device: torch.device) -> np.ndarray:
+        """The states (L, D) float16 of one row of tokens (L,), whose bytes are the key."""
+        if key in self.known:
+            return self.known[key]
+        state = self.recent.pop(key, None)
+        self.recent[key] = self.compute(row[None], device)[0] if state is None else state
+        return self.recent[key]
 
     def remember(self, texts: Sequence[str], folder: Path, device: torch.device) -> None:
         """Knows the states of these texts, from a file in the folder, or computed and written there."""
