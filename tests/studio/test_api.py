@@ -11,10 +11,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unblot
-from helpers import TINY_RUN
+from helpers import TINY_LATENT_RUN, TINY_RUN
 from unblot.studio import jobs, runs
 from unblot.studio.api import Folders, NewJob, job_arguments
 from unblot.studio.app import TOKEN, make_app, stored_token
+from unblot.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,23 @@ def test_a_run_is_what_lies_in_its_folder(app: TestClient, root: Path) -> None:
     page = app.get(f"/runs/first/picture?path={gallery['pictures'][1]}").text
     assert "<dt>seed</dt><dd>5</dd>" in page
     assert "<dt>index</dt><dd>0</dd>" in page
+
+
+def test_a_run_whose_decoder_is_still_to_be_fine_tuned_was_stopped(
+    app: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(root / "pictures.npy", np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), np.uint8))
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "fine_tune", lambda *_: False)  # as an interrupted one does
+        unblot.train(root / "pictures.npy", out=root / "latents", quiet=True, adversarial_steps=3, **TINY_LATENT_RUN)
+    found = app.get("/api/runs/latents").json()
+    assert (found["state"], found["step"], found["steps"]) == ("stopped", 4, 4)
+    page = app.get("/runs/latents").text
+    assert "stopped while its decoder was fine-tuned" in page
+    assert 'id="go-on" open' in page
+    unblot.resume(root / "latents", quiet=True)
+    assert app.get("/api/runs/latents").json()["state"] == "finished"
+    assert "was stopped" not in app.get("/runs/latents").text
 
 
 @pytest.mark.parametrize("page", ["/", "/train?data=digits", "/data", "/jobs", "/learn", "/runs/first", "/style.css",

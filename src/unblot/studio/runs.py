@@ -5,18 +5,21 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from unblot.config.schema import RunConfig
 from unblot.data.output import PROVENANCE
 from unblot.errors import UnblotError
 from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind, parse_metrics
 from unblot.system.folders import MANIFEST, in_use
+from unblot.training.adversarial import steps_of
+from unblot.training.checkpoint import newest_state
 
 WHOLE_BYTES = 16 * 2**20  # of a metrics file that is read whole
 LINES = 2000  # of it that a curve is made of, besides those of held-out losses
@@ -92,7 +95,7 @@ def card(folder: Path) -> Card:
     return Card(
         folder.name,
         kind,
-        state(folder, last, steps),
+        state(folder, last, config),
         last,
         steps,
         losses[-1]["loss"] if losses else None,
@@ -103,13 +106,23 @@ def card(folder: Path) -> Card:
     )
 
 
-def state(folder: Path, step: int, steps: int) -> str:
-    """Whether a run is training, finished, stopped before its end, or has no model yet."""
+def state(folder: Path, step: int, config: Mapping[str, Any]) -> str:
+    """Whether a run is training, finished, stopped before its end, or has no model yet. config: as it is stored."""
     if in_use(folder):
         return "training"
     if not (folder / MODEL).exists():
         return "no model yet"
-    return "finished" if step >= steps or not step else "stopped"
+    return "stopped" if 0 < step < int(config["train"]["steps"]) or _lacks_fine_tuning(folder, config) else "finished"
+
+
+def _lacks_fine_tuning(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the newest checkpoint of a run in latents is from before its decoder was fine-tuned, as it is to be."""
+    if config.get("latent") is None:
+        return False
+    try:
+        return newest_state(folder).get("fine_tuned") is False and steps_of(RunConfig.from_dict(config)) != 0
+    except UnblotError:  # a configuration of another version
+        return False
 
 
 def previews(folder: Path) -> list[str]:
