@@ -1,5 +1,6 @@
 """The whole way in a real browser: data, training, drawing, editing, with reloads, and no request to another host."""
 
+import json
 import re
 import shutil
 import threading
@@ -13,7 +14,7 @@ import uvicorn
 from PIL import Image
 
 import unblot
-from helpers import TINY_RUN
+from helpers import TINY_RUN, captioned_folder
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
 
@@ -175,6 +176,27 @@ def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
     page.click("button:has-text('Edit')")
     page.wait_for_selector("section[aria-label=interpolate] img", timeout=WAIT)
     assert len([path for path in (root / "first/samples/interpolate").glob("*.png") if "grid" not in path.name]) == 3
+
+
+def test_several_prompts_are_given_a_line_each_and_come_back_so(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, root = studio
+    unblot.train(captioned_folder(tmp_path, (8, 8), ["a fox", "an owl"]), out=root / "words", quiet=True, **TINY_RUN)
+    page.goto(address + "runs/words/draw")
+    low = page.locator("#sample-prompt").bounding_box()["height"]
+    assert low == page.locator("#sample-negative").bounding_box()["height"]
+    page.fill("#sample-prompt", "an owl\n \n a fox\n")
+    assert page.locator("#sample-prompt").bounding_box()["height"] > 2 * low
+    page.fill("#sample-n", "2")
+    page.fill("#sample-steps", "1")
+    page.click("button:has-text('Draw')")
+    page.wait_for_selector(".gallery img", timeout=WAIT)
+    kept = json.loads((root / "words/samples/sample/manifest.json").read_text())
+    assert kept["prompt"] == ["an owl", " a fox"]
+    page.fill("#sample-prompt", "words typed since")
+    page.click("text=Again with these settings")
+    playwright.expect(page.locator("#sample-prompt")).to_have_value("an owl\n a fox")
 
 
 def test_a_picture_is_continued_by_dragging_its_frame_and_sliders_move_numbers(

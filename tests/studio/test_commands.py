@@ -8,7 +8,7 @@ from unblot.errors import UnblotError
 from unblot.studio import commands
 
 BEFORE = {"train": ["digits"], "doctor": ["digits"], "edit": ["inpaint", "run", "a.png"]}
-VALUES = {"number": "1", "text": "x"}
+VALUES = {"number": "1", "text": "x", "lines": ["x", "y"]}
 LEAST = {"n": "100", "latent_factor": "4", "latent_width": "32", "held_out": "0.5"}  # of what 1 is no value for
 
 

@@ -48,7 +48,8 @@ SLIDERS = {"steps": (1, 100), "guidance": (1, 8), "strength": (0, 1), "amount": 
 
 
 class Field(NamedTuple):
-    """A choice in a form. kind: switch, number or text. suggestions: the entries of its table. ends: of its slider."""
+    """A choice in a form. kind: switch, number, text, or lines, each of which is a value. suggestions: the entries of
+    its table. ends: of its slider."""
 
     name: str
     label: str
@@ -121,6 +122,7 @@ def _options(command: str) -> list[dataclasses.Field]:
 
 def _field(f: dataclasses.Field) -> Field:
     kind = {bool: "switch", int: "number", float: "number"}.get(field_type(f), "text")
+    kind = "lines" if f.metadata["repeats"] else kind
     table = f.metadata["table"]
     default = f.default
     known = default is not dataclasses.MISSING and default not in (None, "", False)

@@ -27,7 +27,7 @@ const jobOf = (form, submitter) => {
     const value = input.type === "checkbox" ? input.checked : input.value.trim();
     if (["data", "out", "run", "kind", "command"].includes(input.name)) job[input.name] = value || null;
     else if (value !== "" && value !== false && !input.closest("[hidden]")) {
-      job.values[input.name] = input.name === "prompt" ? value.split("\n") : value;
+      job.values[input.name] = input.matches("textarea") ? value.split("\n").filter((line) => line.trim()) : value;
     }
   }
   job.command ??= form.dataset.job;
