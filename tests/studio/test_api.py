@@ -12,9 +12,12 @@ from starlette.testclient import TestClient
 
 import unblot
 from helpers import TINY_LATENT_RUN, TINY_RUN
+from unblot.errors import UnblotError
+from unblot.runs.bulk import sample_to_folder
 from unblot.studio import jobs, runs
 from unblot.studio.api import Folders, NewJob, job_arguments
 from unblot.studio.app import TOKEN, make_app, stored_token
+from unblot.studio.pages import settings_of
 from unblot.training import loop
 
 
@@ -114,7 +117,10 @@ def test_what_is_not_there_is_said(app: TestClient) -> None:
     ({"command": "edit", "run": "first"}, "choose a picture"),
     ({"command": "evaluate", "run": "first", "values": {"data": "/etc"}}, "outside of the folders"),
     ({"command": "sample", "run": "first", "values": {"autoguide": "/etc"}}, "outside of the folders"),
+    ({"command": "sample", "run": "first", "values": {"autoguide": "../../etc"}}, "outside of the folders"),
+    ({"command": "sample", "run": "first", "values": {"autoguide": "snapshots/9.safetensors"}}, "no such file"),
     ({"command": "edit", "run": "first", "pictures": ["/etc/passwd"]}, "outside of the folders"),
+    *(({"command": "train", "data": name}, "no such file") for name in ("a\0b", "~nobody-of-this-name/a", "a" * 5000)),
 ])  # fmt: skip
 def test_a_job_that_cannot_run_is_refused_in_one_line(app: TestClient, root: Path, job: dict, words: str) -> None:
     answer = app.post("/api/jobs", json=job)
@@ -133,6 +139,41 @@ def test_a_job_is_the_command_that_one_would_type(root: Path) -> None:
     )
     more = NewJob(command="train", run="first", values={"steps": "9", "size": ""})
     assert job_arguments(folders, more)[0] == ["--resume", str(root / "first"), "--quiet", "--steps=9"]
+
+
+def test_a_weaker_model_is_looked_for_in_the_run_first_and_nowhere_outside(root: Path, tmp_path: Path) -> None:
+    def guided_by(path: str) -> str:
+        job = NewJob(command="sample", run="first", values={"autoguide": path})
+        return job_arguments(Folders(root, (tmp_path,)), job)[0][1]
+
+    kept = root / "first" / "snapshots"
+    kept.mkdir(exist_ok=True)
+    (kept / "9.safetensors").touch()
+    (tmp_path / "9.safetensors").touch()
+    assert guided_by("snapshots/9.safetensors") == "--autoguide=snapshots/9.safetensors"
+    assert guided_by(f"{kept}/../snapshots/9.safetensors") == "--autoguide=snapshots/9.safetensors"
+    assert guided_by("9.safetensors") == f"--autoguide={tmp_path / '9.safetensors'}"
+    (kept / "8.safetensors").symlink_to("/etc/passwd")
+    for path in ("snapshots/8.safetensors", "../../../../etc/passwd", "/etc/passwd"):
+        with pytest.raises(UnblotError, match=r"outside of the folders|no such file"):
+            guided_by(path)
+    for path in kept.iterdir():
+        path.unlink()
+
+
+def test_what_draws_pictures_again_is_all_that_is_recorded_of_them(app: TestClient, root: Path) -> None:
+    choices = {"guidance": 1.5, "guidance_low": 0.1, "guidance_high": 9.0, "guidance_rescale": 0.5}
+    choices |= {"threshold": "static", "autoguide": "model.safetensors", "label": "3"}
+    drawn = unblot.load(root / "first").sample(2, steps=2, seed=5, **choices)
+    again = {name: value for name, value in settings_of(drawn.about(1)).items() if name not in ("solver", "spacing")}
+    assert again == {**{name: str(value) for name, value in choices.items()}, "steps": "2", "seed": "5"}
+    sample_to_folder(root / "first/samples/bulk", unblot.load(root / "first"), 2, steps=2, seed=5, **choices)
+    manifest = json.loads((root / "first/samples/bulk/manifest.json").read_text())
+    assert settings_of(manifest) == settings_of(drawn.about(1)) | {"n": "2"}
+    assert settings_of({"prompts": ["a", "b", "b"]}) == {"prompt": "a\nb\nb"}
+    known = {"prompts": ["a fox", "an\nowl", "a fox"], "label": [1, 2], "negative": None, "threshold": "none"}
+    assert settings_of(known) == {"prompt": "a fox\nan owl", "label": "1,2"}
+    assert 'data-autoguide="model.safetensors"' in app.get("/runs/first/draw").text
 
 
 def test_uploads_are_kept_in_a_folder_of_their_own(app: TestClient, root: Path) -> None:

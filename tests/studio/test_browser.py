@@ -178,6 +178,32 @@ def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
     assert len([path for path in (root / "first/samples/interpolate").glob("*.png") if "grid" not in path.name]) == 3
 
 
+def test_again_draws_the_very_picture_whatever_was_typed_before(
+    page: "playwright.Page", studio: tuple[str, Path]
+) -> None:
+    address, root = studio
+    choices = {"guidance": 1.5, "guidance_low": 0.5, "autoguide": "model.safetensors", "threshold": "static"}
+    drawn = unblot.load(root / "first").sample(2, steps=2, seed=7, **choices)
+    drawn.save(root / "first/samples/guided")
+    page.goto(address + "runs/first/draw")
+    page.click("summary")
+    typed = {"label": "3", "n": "3", "quality": "draft", "nfe": "9", "guidance_high": "7", "batch_size": "2"}
+    for name, value in typed.items():
+        page.fill(f"#sample-{name}", value)
+    page.goto(address + "runs/first/picture?path=samples/guided/000001.png")
+    page.click("text=Again with its settings")
+    expected = dict.fromkeys(typed, "") | {"batch_size": "2", "seed": "7", "autoguide": "model.safetensors"}
+    for name, value in expected.items():
+        playwright.expect(page.locator(f"#sample-{name}")).to_have_value(value)
+    page.fill("#sample-n", "2")
+    page.reload()  # what is typed from then on stays
+    playwright.expect(page.locator("#sample-n")).to_have_value("2")
+    page.click("button:has-text('Draw')")
+    page.wait_for_selector("section[aria-label=sample] img", timeout=WAIT)
+    again = np.array(Image.open(root / "first/samples/sample/000001.png"))
+    assert np.array_equal(again, drawn.array[1, 0])
+
+
 def test_several_prompts_are_given_a_line_each_and_come_back_so(
     page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The REST service of the studio: runs, jobs, uploads and files. The pages use nothing else."""
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
@@ -35,11 +36,10 @@ class Folders:
 
     def inside(self, path: str) -> Path:
         """An existing path inside the folders. Raises UnblotError for any other."""
-        found = Path(path).expanduser()
-        real = (found if found.is_absolute() else self.allowed[0] / found).resolve()
+        real = runs.resolved(self.allowed[0] / os.path.expanduser(path))
         if not any(real.is_relative_to(folder.resolve()) for folder in (self.root, *self.allowed)):
             raise UnblotError(f"{path!r} is outside of the folders of this studio; start it with {arg('allow', path)}")
-        if not real.exists():
+        if not os.path.exists(real):
             raise UnblotError(f"{path!r}: no such file or folder")
         return real
 
@@ -214,7 +214,18 @@ def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]
 def _held_inside(folders: Folders, job: NewJob) -> dict[str, Any]:
     """The choices of a job, its paths inside the folders. Raises UnblotError for one that is not."""
     known = commands.paths(job.command) if job.command in commands.COMMANDS else ()
-    return {name: str(folders.inside(str(v))) if v and name in known else v for name, v in job.values.items()}
+    given = {name: str(value) for name, value in job.values.items() if value and name in known}
+    return job.values | {name: _path_inside(folders, job, name, path) for name, path in given.items()}
+
+
+def _path_inside(folders: Folders, job: NewJob, name: str, path: str) -> str:
+    """A path inside the folders. A weaker model is looked for in the run's own folder first, as by the commands."""
+    if name == "autoguide" and job.run is not None:
+        folder = runs.run_folder(folders.root, job.run).resolve()
+        real = runs.resolved(folder / path)
+        if real.is_relative_to(folder) and os.path.exists(real):
+            return real.relative_to(folder).as_posix()
+    return str(folders.inside(path))
 
 
 def data_of(folders: Folders, data: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unblot._version import __version__
 from unblot.config.edits import EDITS
+from unblot.config.sampling import SampleConfig
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError
+from unblot.runs.samples import GUIDANCE_OPTIONS
 from unblot.studio import commands, jobs, runs
 from unblot.studio.api import Folders, stream
 
@@ -24,16 +27,10 @@ MEASURES = {
     "ema": "Which average of the weights is best?",
     "distill": "Make a model that draws in one to four steps.",
 }
-SETTINGS = [
-    "seed",
-    "steps",
-    "solver",
-    "spacing",
-    "guidance",
-    "label",
-    "prompt",
-    "negative",
-]  # that draw one again
+SETTINGS = [  # that draw pictures again; what files do not record of them is as by default
+    *("n", "seed", "steps", "solver", "spacing", "label", "prompt", "guidance", *GUIDANCE_OPTIONS),
+]
+CHOOSERS = ["quality", "nfe"]  # which choose some of the settings, and do not go with them
 NOTES = ("note:", "warning:")  # how lines of a training's output begin that a user should see
 WIDTH, HEIGHT, EDGE, LABEL = 640, 220, 48, 12  # of the chart of losses
 
@@ -99,10 +96,7 @@ def _add_run_pages(app: FastAPI, root: Path) -> None:
     def picture_page(name: str, path: str) -> HTMLResponse:
         file = runs.file_below(runs.run_folder(root, name), path)
         frames, about = runs.picture_facts(file)
-        again = [(key, about[key]) for key in SETTINGS if about.get(key) not in (None, "")]
-        return page(
-            "picture.html", name=name, path=path, frames=frames, about=about, again=again, single="index" in about
-        )
+        return page("picture.html", name=name, path=path, frames=frames, about=about, single="index" in about)
 
     @app.get("/runs/{name}", include_in_schema=False)
     def run_page(name: str) -> HTMLResponse:
@@ -188,6 +182,25 @@ def chart(curves: dict[str, runs.Curve]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def settings_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """What draws pictures again, from what is recorded of them: the values of SETTINGS that are not the default ones,
+    as a form holds them."""
+    found = {}
+    for name in SETTINGS:
+        value = about.get(name, _turns(about.get("prompts", [])) if name == "prompt" else None)
+        if value in (None, "", []) or (name in GUIDANCE_OPTIONS and value == getattr(SampleConfig, name)):
+            continue
+        several = value if isinstance(value, list) else [value]
+        found[name] = ("\n" if name == "prompt" else ",").join(" ".join(str(one).splitlines()) for one in several)
+    return found
+
+
+def _turns(prompts: list[str]) -> list[str]:
+    """The prompts that took turns, from the one of each picture."""
+    turns = list(dict.fromkeys(prompts))
+    return turns if all(one == turns[i % len(turns)] for i, one in enumerate(prompts)) else prompts
+
+
 def grouped(fields: list[commands.Field]) -> dict[str, list[commands.Field]]:
     """Choices by their group, in the order in which the groups come."""
     found: dict[str, list[commands.Field]] = {}
@@ -212,7 +225,8 @@ def _environment() -> Environment:
         loader=PackageLoader("unblot.studio"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"version": __version__, "settings": SETTINGS}
+    environment.globals |= {"version": __version__, "settings": " ".join([*SETTINGS, *CHOOSERS])}
+    environment.filters["settings_of"] = settings_of
     environment.filters["command_line"] = lambda job: shlex.join(["unblot", job.command, *job.arguments])
     return environment
 

@@ -147,10 +147,18 @@ def galleries(folder: Path) -> list[dict[str, Any]]:
 
 def file_below(folder: Path, path: str) -> Path:
     """The file at a path below a folder. Raises UnblotError where there is none."""
-    real = (folder / path).resolve()
-    if not real.is_relative_to(folder.resolve()) or not real.is_file():
+    real = resolved(folder / path)
+    if not real.is_relative_to(folder.resolve()) or not os.path.isfile(real):
         raise UnblotError(f"there is no file {path!r}")
     return real
+
+
+def resolved(path: Path) -> Path:
+    """A path with its links followed. Raises UnblotError for one that no file can have, such as with a zero byte."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise UnblotError(f"{str(path)!r}: no such file or folder") from None
 
 
 def picture_facts(path: Path) -> tuple[int, dict[str, Any]]:

@@ -102,24 +102,32 @@ for (const form of document.querySelectorAll("form[data-job]")) {
   });
 }
 
-// What the address says goes into the form: the settings of a picture, or the kind of an edit.
-for (const [name, value] of new URLSearchParams(location.search)) {
+// Settings of pictures that were drawn before, into the form that draws; those that they do not record are empty.
+const settings = document.querySelector("form[data-settings]")?.dataset.settings.split(" ") || [];
+const fillAgain = (recorded) => {
+  const form = document.querySelector("form[data-settings]");
+  for (const name of settings) form.querySelector(`[name="${name}"]`).value = recorded[name] ?? "";
+  form.dispatchEvent(new Event("input"));
+};
+
+// What the address says goes into the form: the settings of a picture, which may be changed from then on, or the kind
+// of an edit.
+const asked = new URLSearchParams(location.search);
+if (settings.some((name) => asked.has(name))) {
+  fillAgain(Object.fromEntries(asked));
+  history.replaceState(null, "", location.pathname);
+} else for (const [name, value] of asked) {
   for (const input of document.querySelectorAll(`form[data-job] [name="${CSS.escape(name)}"]`)) {
     if (input.type === "radio") input.checked = input.value === value;
     else input.value = value;
   }
 }
 
-// Settings of pictures that were drawn before, into the form.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-again]");
   if (!button) return;
-  const form = document.querySelector("form[data-job=sample]");
-  for (const input of form.querySelectorAll("[name]")) {
-    if (input.name in button.dataset) input.value = button.dataset[input.name];
-  }
-  form.dispatchEvent(new Event("input"));
-  form.scrollIntoView();
+  fillAgain(button.dataset);
+  document.querySelector("form[data-settings]").scrollIntoView();
 });
 
 // A slider over pictures: the previews of a run.
