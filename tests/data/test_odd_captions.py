@@ -198,9 +198,12 @@ def test_an_array_asked_for_as_captions_is_none_of_labels(tmp_path: Path) -> Non
 
 
 def test_other_columns_of_text_of_the_hub_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, large, number = (types.SimpleNamespace(dtype=kind) for kind in ("string", "large_string", "int64"))
+    columns = {"image": "picture", "Text": text, "title": text, "story": large, "age": number}
+    columns |= {"tags": types.SimpleNamespace(feature=text), "words": [large], "sizes": [number]}
+
     class Table(list[Any]):
-        text = types.SimpleNamespace(dtype="string")
-        features = {"image": "picture", "text": text, "title": text}  # noqa: RUF012
+        features = columns
 
         def cast_column(self, name: str, kind: Any) -> "Table":
             return self
@@ -208,13 +211,13 @@ def test_other_columns_of_text_of_the_hub_are_named(tmp_path: Path, monkeypatch:
         def __getitem__(self, at: Any) -> Any:
             return [row[at] for row in self] if isinstance(at, str) else super().__getitem__(at)
 
-    rows = Table({"image": {"bytes": png(i), "path": None}, "text": "fox", "title": "Fox"} for i in range(2))
+    rows = Table({"image": {"bytes": png(i), "path": None}, "Text": "fox", "title": "Fox"} for i in range(2))
     kinds = {"Image": type("Image", (), {"__init__": lambda self, decode: None}), "ClassLabel": int}
     stand_in = types.SimpleNamespace(load_dataset=lambda name, config: rows, **kinds)
     monkeypatch.setitem(sys.modules, "datasets", stand_in)
     captions, said = read(Path("hf:titled"), options={"image": "image"})
     assert captions == (("fox",), ("fox",))
-    assert "other columns of text left out: title; caption=NAME reads another one" in said
+    assert "other columns of text left out: title, story, tags, words; caption=NAME reads another one" in said
 
 
 def test_of_several_columns_of_captions_the_one_that_is_read_is_named(tmp_path: Path) -> None:

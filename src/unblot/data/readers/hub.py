@@ -10,7 +10,7 @@ import numpy as np
 from unblot.data.readers.captions import captions_of_values
 from unblot.data.readers.labels import labelled_part
 from unblot.data.readers.listing import NO_LABELS, Captions, DataSource, Item, Listing, named, naming, readable
-from unblot.data.readers.tables import CAPTION_COLUMNS, label_text
+from unblot.data.readers.tables import CAPTION_COLUMNS, column_of, label_text
 from unblot.errors import UnblotError, counted, printable
 
 PREFIX = "hf:"
@@ -39,7 +39,8 @@ def huggingface(
     image = image or next((n for n, f in features.items() if isinstance(f, datasets.Image)), "")
     if image not in features:
         raise UnblotError(f"no column of pictures in {printable(name)!r}; it has {named(list(features))}")
-    caption = caption or next((name for name in CAPTION_COLUMNS if name in features), "")
+    column = column_of(list(features), CAPTION_COLUMNS)
+    caption = caption or ("" if column is None else list(features)[column])
     if caption and caption not in features:
         raise UnblotError(f"no column {printable(caption)!r} in {printable(name)!r}; it has {named(list(features))}")
     if label == NO_LABELS:
@@ -65,12 +66,19 @@ def _captioned(table: Any, image: str, label: str, caption: str) -> Listing:
         cells = table[caption]
         texts = (cells[item.offset] for item in listing.items)
         captions = captions_of_values(listing.items, texts, f"column {printable(caption)!r}")
-    others = [n for n, f in table.features.items() if getattr(f, "dtype", "") == "string" and n not in (label, caption)]
+    others = [n for n, f in table.features.items() if _holds_text(f) and n not in (label, caption)]
     if others:
         note = f"other columns of text left out: {named(others)}; caption=NAME reads another one"
         captions = captions or Captions()
         captions = replace(captions, notes=(*captions.notes, note))
     return replace(listing, captions=captions)
+
+
+def _holds_text(feature: Any) -> bool:
+    """Whether a column is of text, or of lists of it: `Value("string")`, `List(…)`, or `[…]`, as older versions write
+    a list."""
+    inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return getattr(feature, "dtype", "") in ("string", "large_string") or (inner is not None and _holds_text(inner))
 
 
 def _listing(table: Any, image: str, label: str) -> Listing:
