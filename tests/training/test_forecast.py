@@ -7,7 +7,7 @@ import pytest
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import build_denoiser
-from unblot.training.adversarial import SHARE as DECODER_SHARE
+from unblot.training.adversarial import decoder_seconds
 from unblot.training.counting import pass_work, work
 from unblot.training.first_stage import SHARE, without_values
 from unblot.training.forecast import LAUNCH, UPDATE, Devices, forecast_on, gpus, hours_needed, steps_within
@@ -95,17 +95,17 @@ def test_the_autoencoder_of_latents_is_trained_first_on_one_device(latent_config
 
 
 @pytest.mark.parametrize(
-    ("choices", "share"),
+    ("choices", "seconds"),
     [
-        ({"budget": "1h"}, DECODER_SHARE),  # how many steps it takes is not known before
-        ({"steps": 300}, DECODER_SHARE),
+        ({"budget": "1h"}, decoder_seconds(3600)),  # how many steps it takes is not known before
+        ({"steps": 300}, decoder_seconds(3600)),
         ({"budget": "1h", "adversarial_steps": 0}, 0),
     ],
 )
-def test_time_is_kept_for_fine_tuning_of_the_decoder(choices, share):
+def test_time_is_kept_for_fine_tuning_of_the_decoder(choices, seconds):
     latent = {"latent": True, "latent_steps": 100, "network": "unet:width=16"}
     found = api.forecast("shapes:count=20,size=16", devices="1xH100", quiet=True, **latent, **choices)
-    left = 3600 * (1 - share) - 100 * found.devices.first
+    left = 3600 - seconds - 100 * found.devices.first
     assert steps_within(found, 1.0) == (100, int(left / found.wanted.seconds))
 
 

@@ -18,7 +18,7 @@ from unblot.errors import UnblotError
 from unblot.runs.folder import CONFIG, METRICS, MODEL, SAMPLES, is_run
 from unblot.runs.metrics import HELD_OUT, STEP, Line, mean_loss, of_kind, parse_metrics
 from unblot.system.folders import MANIFEST, in_use
-from unblot.training.adversarial import steps_of
+from unblot.training.adversarial import fine_tunes_decoder
 from unblot.training.checkpoint import newest_state
 
 WHOLE_BYTES = 16 * 2**20  # of a metrics file that is read whole
@@ -120,7 +120,7 @@ def _lacks_fine_tuning(folder: Path, config: Mapping[str, Any]) -> bool:
     if config.get("latent") is None:
         return False
     try:
-        return newest_state(folder).get("fine_tuned") is False and steps_of(RunConfig.from_dict(config)) != 0
+        return newest_state(folder).get("fine_tuned") is False and fine_tunes_decoder(RunConfig.from_dict(config))
     except UnblotError:  # a configuration of another version
         return False
 

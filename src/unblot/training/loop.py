@@ -174,10 +174,8 @@ class Loop:
             self.monitor.note(f"preview: {path}")
 
     def end(self, interrupted: Callable[[], bool]) -> bool:
-        """What comes after the last step: fine-tuning of the decoder of a run in latents, a last preview, saving.
-
-        False where it was interrupted; then it is begun again when the run goes on.
-        """
+        """What comes after the last step: fine-tuning of the decoder of a run in latents, a last preview, saving. False
+        where it was interrupted; then it is begun again when the run is resumed."""
         if self.fine_tunes:
             with self.controller.overhead(FINE_TUNING):
                 self.fine_tuned = run_decoder_stage(self.trainer, self.controller, self.monitor.note, interrupted)
