@@ -61,7 +61,7 @@ def test_a_run_whose_decoder_is_still_to_be_fine_tuned_was_stopped(
 ) -> None:
     np.save(root / "pictures.npy", np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), np.uint8))
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "fine_tune", lambda *_: False)  # as an interrupted one does
+        patched.setattr(loop, "run_decoder_stage", lambda *_: False)  # as an interrupted one does
         unblot.train(root / "pictures.npy", out=root / "latents", quiet=True, adversarial_steps=3, **TINY_LATENT_RUN)
     found = app.get("/api/runs/latents").json()
     assert (found["state"], found["step"], found["steps"]) == ("stopped", 4, 4)
