@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,23 @@ from unblot.errors import UnblotError, sentence
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its header's metadata. Raises UnblotError where it is damaged."""
+    with _opened(path) as f:
+        return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The header's metadata of a safetensors file, without its tensors. Raises UnblotError where it is damaged."""
+    with _opened(path) as f:
+        return f.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what goes wrong with it within is an UnblotError."""
     try:
         path.open("rb").close()  # whose errors say what is wrong; the library's have no number
         with safe_open(path, framework="pt") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
+            yield f
     except OSError as e:
         raise UnblotError(sentence(OSError(e.errno, e.strerror, str(path)))) from None
     except (SafetensorError, ValueError) as e:

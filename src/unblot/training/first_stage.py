@@ -30,7 +30,7 @@ from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
 from unblot.runs.folder import write_run_config
 from unblot.specs import build
-from unblot.system.files import read_tensors, under, write_tensors
+from unblot.system.files import read_metadata, read_tensors, under, write_tensors
 from unblot.system.interrupts import interruptible
 from unblot.training.budget_controller import BudgetController
 from unblot.training.counting import shapes_of
@@ -269,7 +269,7 @@ def _fitting(controller: BudgetController, config: RunConfig, step: int, steps: 
 def kept_about(folder: Path) -> dict[str, Any]:
     """What `FirstStage.save` kept beside the state, with the step; empty where nothing was saved."""
     path = folder / FILE
-    return json.loads(read_tensors(path)[1].get(HEADER, "{}")) if path.exists() else {}
+    return json.loads(read_metadata(path).get(HEADER, "{}")) if path.exists() else {}
 
 
 def of_steps(config: RunConfig, steps: int) -> RunConfig:
