@@ -26,7 +26,7 @@ demo: $(READY) ## learns handwritten digits and draws new ones, in a few minutes
 	@echo "while it learned:   $(DEMO)/samples/step_*.png"
 	@echo
 	@echo "with your own pictures:"
-	@echo "  $(BIN)/unblot train PICTURES/ --out runs/mine"
+	@echo "  $(BIN)/unblot train PICTURES/ --budget 30m --out runs/mine"
 	@echo "  $(BIN)/unblot sample runs/mine"
 
 test: $(READY) ## runs the tests

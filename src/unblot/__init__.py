@@ -1,6 +1,6 @@
 """Train a diffusion model from scratch on your own pictures, and sample new ones from it.
 
-run = unblot.train("pictures/")
+run = unblot.train("pictures/", budget="30m")
 unblot.load("runs/pictures").sample(16, steps=20, seed=0).grid().save("new.png")
 """
 

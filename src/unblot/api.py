@@ -1,4 +1,4 @@
-"""unblot from Python: `run = unblot.train("pictures/")`, `unblot.load("runs/pictures").sample(16, seed=0)`."""
+"""unblot from Python: `run = unblot.train("pictures/", budget="30m")`, `unblot.load("runs/pictures").sample(16)`."""
 
 import dataclasses
 import time

@@ -36,8 +36,8 @@ from unblot.errors import UnblotError, UnblotNote, command_line, escaped, senten
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
-  unblot train PICTURES/        learn from a folder of pictures (or: unblot train digits)
-  unblot sample runs/PICTURES   draw new ones
+  unblot train PICTURES/ --budget 30m   learn from a folder (or: digits)
+  unblot sample runs/PICTURES           draw new ones
 
 The model, and everything about how it was made, is in the run folder."""
 

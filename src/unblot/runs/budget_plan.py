@@ -10,7 +10,8 @@ from unblot.system.memory import in_words
 
 @dataclass(frozen=True)
 class BudgetPlan:
-    """What a run with a budget is going to be, as predicted by trial steps. Times in seconds, memory in bytes.
+    """What a run with a budget is going to be, as predicted by trial steps. Times in seconds, memory in bytes, None
+    where the system does not say it.
 
     used: before this session's first step, trials included. steps, pictures, passes: from step `first` on.
     overhead_share: of the time left, for previews, saving and measuring, in [0, 1]. step_seconds: of the trial steps,
@@ -27,7 +28,7 @@ class BudgetPlan:
     pictures: int
     passes: float
     pictures_per_second: float
-    memory: int
+    memory: int | None
     overhead_share: float
     step_seconds: float
     trial_steps: int
@@ -43,12 +44,12 @@ class BudgetPlan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run with a budget came to. seconds and steps since the plan was made; memory in bytes."""
+    """What a run with a budget came to. seconds and steps since the plan was made; memory in bytes or None."""
 
     seconds: float
     steps: int
     pictures: int
-    memory: int
+    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ def describe_plan(plan: dict[str, Any]) -> str:
     else:
         first = "no step fits into the time that is left; the run takes the few that its learning rate needs to end"
         overhead = f"all of the time is for the last preview and saving ({budget})"
+    memory = "" if plan["memory"] is None else f", {in_words(plan['memory'])} of memory"
     return (
         f"{first}\n"
         f"{plan['network']}, {plan['parameters'] / 1e6:.2f} M parameters, "
-        f"{plan['pictures_per_second']:.0f} pictures/s, {in_words(plan['memory'])} of memory\n"
+        f"{plan['pictures_per_second']:.0f} pictures/s{memory}\n"
         f"ends at {plan['ends'][11:]}, {overhead}\n"
         f"assumes that the machine stays as idle as during {counted(plan['trial_steps'], 'trial step')} of "
         f"{plan['step_seconds']:.3g} s; if it gets slower, the run takes fewer steps"

@@ -68,8 +68,10 @@ def serve(
     """Runs the studio until it is interrupted. Trainings that it started go on.
 
     root: the folder of the runs, made where it is missing. allow: more folders that data may be read from, besides the
-    present one. Raises UnblotError where the port is taken.
+    present one. Raises UnblotError where the port is taken, and on Windows.
     """
+    if not hasattr(os, "killpg"):
+        raise UnblotError("the studio stops its jobs with signals that this system lacks; on Windows use WSL")
     folders = Folders(Path(root).expanduser().resolve(), (Path.cwd(), *(Path(p).expanduser() for p in allow)))
     folders.root.mkdir(parents=True, exist_ok=True)
     token = stored_token(folders.root)

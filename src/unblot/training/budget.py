@@ -6,8 +6,6 @@ of the rule, and the networks that it chooses among, are in `config/presets.py`.
 
 import dataclasses
 import math
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +23,7 @@ from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
 from unblot.system.distributed import join_group
 from unblot.system.files import write_json
+from unblot.system.memory import peak_of_process
 from unblot.training.adversarial import reserved_seconds
 from unblot.training.batches import check_processes
 from unblot.training.budget_controller import FINE_TUNING, BudgetController, occasions
@@ -44,7 +43,7 @@ OVERHEAD_SHARE = 0.05  # share of the budget that previews take at most; the sam
 
 
 class Trial(NamedTuple):
-    """The measurements of a few steps of a configuration. Times in seconds, memory in bytes."""
+    """The measurements of a few steps of a configuration. Times in seconds, memory in bytes, None where unknown."""
 
     config: RunConfig
     parameters: int
@@ -53,7 +52,7 @@ class Trial(NamedTuple):
     steps: int
     preview: float
     checkpoint: float
-    memory: int
+    memory: int | None
     fine_tuning: float = 0.0
 
     @property
@@ -110,12 +109,11 @@ def try_out(
     )
 
 
-def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of a GPU since the last reset, else of this process."""
+def peak_memory(device: torch.device) -> int | None:
+    """Peak memory in bytes: of a GPU since the last reset, else of this process; None where it is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return peak_of_process()
 
 
 def training_seconds(trial: Trial) -> float:
