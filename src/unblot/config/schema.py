@@ -64,7 +64,9 @@ class TrainConfig(Checked):
     """Every choice of a training run. The preset decides the fields without a default, from the data."""
 
     preset: str = option("recipe for all that is not given", "recipe", "NAME", table="PRESETS", default="default")
-    network: str = option("network", "recipe", SPEC, table="NETWORKS")
+    network: str = option(
+        "network (options left out have its own defaults, not those of the recipe)", "recipe", SPEC, table="NETWORKS"
+    )
     parameterization: str = option("what the network predicts", "recipe", "NAME", table="PARAMETERIZATIONS")
     schedule: str = option("noise levels to train on", "recipe", SPEC, table="SCHEDULES")
     times: str = option("how the noise level of a picture is chosen", "recipe", "NAME", table="TIMES")

@@ -132,7 +132,7 @@ def detail(*ratios, low=0.8, high=1.2):
 def test_grain_and_blur_that_stay_are_found():
     grainy = fine_detail(detail(9.0, 5.0, 3.0, 2.9))
     assert grainy.startswith("grainy: details of 2 to 4 pixels have 2.9 times")
-    assert "network='unet:patch=2'" in grainy
+    assert "without preset=, network=, parameterization=, spectrum= of your own" in grainy
     assert fine_detail(detail(0.5, 0.4, 0.4, 0.4)).startswith("too smooth")
     second = [{**line, "preview": {**line["preview"], "octaves": [1.0, 2.0]}} for line in detail(1, 1, 1, 1)]
     assert "details of 4 to 8 pixels" in fine_detail(second)
@@ -146,6 +146,15 @@ def test_grain_and_blur_that_stay_are_found():
         [preview(0.0, 0.0)] * 4,  # written before there were octaves
     ):
         assert fine_detail(healthy) is None
+
+
+def test_no_warning_advises_what_the_default_recipe_has_without_saying_so():
+    """Nor a network by some of its options: the others would be those of the network, not of the recipe."""
+    drift = colour_drift([preview(0.0, 0.0)] * 2 + [preview(0.3, 9.0)] * 2)
+    assert "parameterization='edm' where another was given" in drift
+    for told in (drift, *(fine_detail(detail(*[ratio] * 4)) for ratio in (9.0, 0.4))):
+        assert "unet:" not in told
+        assert "'edm'" not in told.replace("'edm' where another", "")
 
 
 def test_a_warning_is_said_once_also_after_a_resume():

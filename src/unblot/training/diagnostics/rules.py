@@ -149,8 +149,8 @@ def colour_drift(lines: Sequence[Line]) -> str | None:
                 return (
                     f"colour drift: previews are {words[shift > 0]} than the training pictures{which} ({off} "
                     f"{now[off][channel]:.3g}, off by {abs(shift):.2g} standard deviations); if it stays, try a "
-                    f"shorter average ({arg('ema', 'power:std=0.02')}), {arg('parameterization', 'edm')}, or a "
-                    "schedule with more noise"
+                    f"shorter average ({arg('ema', 'power:std=0.02')}), a schedule with more noise, or "
+                    f"{arg('parameterization', 'edm')} where another was given"
                 )
     return None
 
@@ -171,7 +171,8 @@ def fine_detail(lines: Sequence[Line]) -> str | None:
     k = max(stays, key=lambda k: abs(now[k]))
     grainy, ratio = now[k] > 0, math.exp(now[k])
     low, high = (previews[-1][f"octaves_{end}"][k] for end in ("low", "high"))
-    way_out = f"{arg('parameterization', 'edm')}, or smaller patches ({arg('network', 'unet:patch=2')})"
+    given = ", ".join(arg(name) for name in ("preset", "network", "parameterization", "spectrum"))
+    way_out = f"or the default recipe, without {given} of your own"
     if not grainy:
         average = f"a shorter average ({arg('ema', 'power:std=0.02')})"
         way_out = f"{average}, a larger {arg('network')}, or in latents less {arg('latent_noise')}"
