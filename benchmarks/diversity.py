@@ -1,4 +1,4 @@
-"""Is a diffusion model more varied and more dependable than a GAN and a VAE? The founding claim, tested.
+"""Is a diffusion model more varied and more dependable than a GAN and a VAE? Stability and mode coverage beside both.
 
     python benchmarks/diversity.py --seconds 60 --seeds 5 --out diversity.json
 
