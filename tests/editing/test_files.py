@@ -1,6 +1,8 @@
 """Working on pictures from the command line: what is known stays to the last bit, what is wrong is one line."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,3 +293,24 @@ def test_pictures_that_are_not_finite_are_refused_before_sampling(kinds):
         edit.inpaint(run, holes, np.isnan(holes).any(axis=1, keepdims=True), steps=2)
     with pytest.raises(UnblotError, match="values to edit are NaN"):
         edit.colorize(run, holes[:, :1], steps=2)
+
+
+def test_the_page_names_the_samplers_that_edits_take(kinds, monkeypatch):
+    (run, one), given = kinds["colorize"], {}
+    masked, small, two = np.ones((1, 1, 8, 8), bool), one[:, :, :4, :4], np.concatenate([one, one])
+    arguments = {"inpaint": (one, masked), "upscale": (small,), "colorize": (one[:, :1],), "interpolate": (two,)}
+
+    def seen(run, kind, pictures, work, choices, *args, **more):
+        given[kind] = choices
+        raise StopIteration
+
+    monkeypatch.setattr(edit, "_edited", seen)
+    for kind in EDITS:
+        with pytest.raises(StopIteration):
+            getattr(edit, kind)(run, *arguments.get(kind, (one,)), **({"left": 1} if kind == "outpaint" else {}))
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
+    rows = re.findall(r"^\| (`.*`) \| (.*) \| (.*) \| (\d+|of the run) \| (.*) \|$", page, re.MULTILINE)
+    told = {kind: [cell.strip("`") for cell in cells] for names, *cells in rows for kind in re.findall(r"\w+", names)}
+    for kind, choices in given.items():
+        asked = [str(choices.get(name, "of the run")) for name in ("solver", "spacing", "steps")]
+        assert [*asked, "1" if choices.get("guidance") == 1 else "2 with a prompt, else 1"] == told[kind], kind

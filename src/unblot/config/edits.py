@@ -43,14 +43,28 @@ class UpscaleChoices(Checked):
 class Img2imgChoices(Checked):
     """How much of a picture is drawn anew."""
 
-    strength: float = option("share of the steps, 0 to 1", "img2img", "SHARE", low=0, high=1, default=0.5)
+    strength: float = option(
+        "share of the steps, above 0: near 0 the picture itself, 1 a new one",
+        "img2img",
+        "SHARE",
+        low=0,
+        high=1,
+        default=0.5,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariationsChoices(Checked):
     """How far variations are from a picture."""
 
-    amount: float = option("0 none, 1 another picture", "variations", "SHARE", low=0, high=1, default=0.3)
+    amount: float = option(
+        "how far from the picture, above 0: near 0 the picture itself, 1 another one",
+        "variations",
+        "SHARE",
+        low=0,
+        high=1,
+        default=0.3,
+    )
 
 
 class Edit(NamedTuple):

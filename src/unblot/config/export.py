@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from unblot.config.options import SPEC, Checked, option, spacing_option, steps_option
+from unblot.config.options import AS_THE_RUN, SPEC, Checked, option, spacing_option, steps_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class ExportConfig(Checked):
     )
     raw: bool = option("the weights of the last step instead of their average", "export", default=False)
     half: bool = option("keep the weights in float16: half the size", "export", default=False)
-    steps: int | None = steps_option("sampler beside it")
-    spacing: str | None = spacing_option("sampler beside it")
+    steps: int | None = steps_option("sampler beside it", AS_THE_RUN)
+    spacing: str | None = spacing_option("sampler beside it", AS_THE_RUN)
 
 
 @dataclass(frozen=True, kw_only=True)

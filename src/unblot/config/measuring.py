@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from unblot.config.options import SPEC, Checked, device_option, moved_data_option, option, steps_option
+from unblot.config.options import AS_TUNED, SPEC, Checked, device_option, moved_data_option, option, steps_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class EvaluateConfig(Checked):
     guidance: float | None = option(
         "strength of guidance (default: as tuned, or 2 with captions, else 1)", "sampling", "X", default=None
     )
-    steps: int | None = steps_option("sampling")
+    steps: int | None = steps_option("sampling", AS_TUNED)
     seed: int = option("seed of the samples", "sampling", "N", low=0, default=0)
     device: str = device_option("sampling")
 

@@ -104,20 +104,22 @@ def moved_data_option(group: str) -> Any:
     return option("where the training data is now, if it was moved", group, "PATH", default=None)
 
 
-def steps_option(group: str) -> Any:
-    return option(
-        "steps from noise to picture (default: those of the run)", group, "N", low=1, high=MOST_STEPS, default=None
-    )
+# What decides how a call samples that does not say it:
+AS_THE_RUN = "those of the run"
+AS_TUNED = "as tuned, else those of the run"
+BY_THE_EDIT = "suits the edit, see docs/sampling.md"
 
 
-def solver_option(group: str) -> Any:
-    return option("solver (default: that of the run)", group, SPEC, table="SOLVERS", default=None)
+def steps_option(group: str, by: str) -> Any:
+    return option(f"steps from noise to picture (default: {by})", group, "N", low=1, high=MOST_STEPS, default=None)
 
 
-def spacing_option(group: str) -> Any:
-    return option(
-        "noise levels that the steps visit (default: those of the run)", group, SPEC, table="SPACINGS", default=None
-    )
+def solver_option(group: str, by: str) -> Any:
+    return option(f"solver (default: {by})", group, SPEC, table="SOLVERS", default=None)
+
+
+def spacing_option(group: str, by: str) -> Any:
+    return option(f"noise levels that the steps visit (default: {by})", group, SPEC, table="SPACINGS", default=None)
 
 
 def label_option(group: str) -> Any:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unblot.config.options import (
+    AS_TUNED,
+    BY_THE_EDIT,
     SPEC,
     Checked,
     device_option,
@@ -56,9 +58,9 @@ class SampleConfig(Worded):
         default=None,
     )
     nfe: int | None = option("network calls that a sample may take", "sampling", "N", low=1, default=None)
-    steps: int | None = steps_option("sampling")
-    solver: str | None = solver_option("sampling")
-    spacing: str | None = spacing_option("sampling")
+    steps: int | None = steps_option("sampling", AS_TUNED)
+    solver: str | None = solver_option("sampling", AS_TUNED)
+    spacing: str | None = spacing_option("sampling", AS_TUNED)
     guidance: float | None = option(
         "strength of guidance towards label and prompt; 1 is none (default: as tuned, or 2 with a prompt, else 1)",
         "guidance",
@@ -69,7 +71,12 @@ class SampleConfig(Worded):
     guidance_low: float = option("no guidance where sigma/alpha is below", "guidance", "X", low=0, default=0.0)
     guidance_high: float | None = option("no guidance where sigma/alpha is above", "guidance", "X", low=0, default=None)
     guidance_rescale: float = option(
-        "share of the contrast that is restored", "guidance", "SHARE", low=0, high=1, default=0.0
+        "CFG rescale (Lin et al. 2024): share of the contrast that is restored",
+        "guidance",
+        "SHARE",
+        low=0,
+        high=1,
+        default=0.0,
     )
     autoguide: str | None = option(
         "guide away from this weaker run, model file or snapshot instead", "guidance", "PATH", default=None
@@ -93,11 +100,12 @@ class EditConfig(Worded):
         "HOW",
         default="",
     )
-    steps: int | None = steps_option("sampling")
-    solver: str | None = solver_option("sampling")
-    spacing: str | None = spacing_option("sampling")
+    steps: int | None = steps_option("sampling", BY_THE_EDIT)
+    solver: str | None = solver_option("sampling", BY_THE_EDIT)
+    spacing: str | None = spacing_option("sampling", BY_THE_EDIT)
     guidance: float | None = option(
-        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else 1)",
+        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else 1; 1 for variations, "
+        "interpolate and reconstruct)",
         "sampling",
         "X",
         default=None,

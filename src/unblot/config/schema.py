@@ -48,7 +48,12 @@ class DataConfig(Checked):
     pages: str = option("what the pages of a TIFF are: pictures or channels", "data", "WHAT", default="")
     on_broken: str = option("pictures that cannot be read: stop, or skip them", "data", "WHAT", default="stop")
     held_out: float = option(
-        "share of the pictures that is not trained on, to measure on", "data", "SHARE", low=0, high=0.9, default=0.05
+        "share of the pictures that is not trained on, to measure on; at least 48, of a small set at most a fifth",
+        "data",
+        "SHARE",
+        low=0,
+        high=0.9,
+        default=0.05,
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +85,11 @@ class TrainConfig(Checked):
         "preconditioning by the power of each frequency in the data", "recipe", "NAME", table="SPECTRA", default="none"
     )
     augment: str = option(
-        "augmentation; non_leaking suits small data sets", "recipe", SPEC, table="AUGMENTATIONS", default="none"
+        "augmentation (`unblot doctor` says which turns are safe; non_leaking suits small data sets)",
+        "recipe",
+        SPEC,
+        table="AUGMENTATIONS",
+        default="none",
     )
     clusters: int = option("clusters to learn as labels, for data without labels", "recipe", "N", low=0)
     text_encoder: str = option(
