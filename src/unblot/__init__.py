@@ -11,7 +11,7 @@ from unblot.errors import UnblotError
 from unblot.system.lazy import names_from
 
 if TYPE_CHECKING:
-    from unblot.api import audit, choose_ema, distill, evaluate, plan, resume, train, tune
+    from unblot.api import audit, choose_ema, distill, evaluate, forecast, plan, resume, train, tune
     from unblot.interchange.card import write_card
     from unblot.interchange.publish import publish
     from unblot.lessons.page import explain
@@ -29,6 +29,7 @@ __all__ = [
     "distill",
     "evaluate",
     "explain",
+    "forecast",
     "import_networks",
     "load",
     "pack_data",
@@ -45,7 +46,7 @@ __all__ = [
 __getattr__ = names_from(
     __name__,
     {
-        "unblot.api": ("audit", "choose_ema", "distill", "evaluate", "plan", "resume", "train", "tune"),
+        "unblot.api": ("audit", "choose_ema", "distill", "evaluate", "forecast", "plan", "resume", "train", "tune"),
         "unblot.interchange.card": ("write_card",),
         "unblot.interchange.publish": ("publish",),
         "unblot.lessons.page": ("explain",),

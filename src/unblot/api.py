@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from unblot.config.choices import from_choices
 from unblot.config.durations import budget_of, parse_budget
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.schema import DataConfig, DistillConfig, RunConfig
@@ -108,6 +109,7 @@ def train(
 
 def plan(data: str | Path = "digits", *, quiet: bool = False, **choices: Any) -> RunConfig:
     """The configuration that `train` would use for this data and these choices, without training: no run is written.
+    The command line prints it for `unblot train --dry-run`; what `unblot plan` says is `forecast`.
 
     With a budget the network, batch size and number of steps are those of a run without one, since trial steps decide
     them.
@@ -213,7 +215,7 @@ def evaluate(
     from unblot.evaluation.measure import Options
     from unblot.reports.evaluation import sampled_and_evaluated
 
-    config = EvaluateConfig(**choices)
+    config = from_choices(EvaluateConfig, choices)
     features = tuple(several(config.features)) if config.features else ()
     cache = cache_folder() / "features"
     options = Options(features, config.flip, config.shift, config.likelihood, config.ode, cache)
@@ -240,7 +242,7 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     """
     from unblot.tuning.ema_std import best_std, load_average, save_average
 
-    path, config = user_path(path), EmaConfig(**choices)
+    path, config = user_path(path), from_choices(EmaConfig, choices)
     run = load(path, config.device)
     snapshots = Snapshots(path)
     must_be_writable(path)
@@ -261,7 +263,7 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
     """
     from unblot.tuning.search import tune_run
 
-    config, path = TuneConfig(**choices), user_path(path)
+    config, path = from_choices(TuneConfig, choices), user_path(path)
     run_config = read_config(path)  # a folder: this is where the result goes
     for folder in (path, path / REPORT):
         must_be_writable(folder)
@@ -278,7 +280,8 @@ def audit(
 
     near, flipped: look for near copies, and for mirrored ones. Broken pictures are reported, not refused.
     """
-    source = DataConfig(data=str(data), **{**choices, "on_broken": "skip"})
+    source = from_choices(DataConfig, choices, without=["data", "on_broken"])
+    source = dataclasses.replace(source, data=str(data), on_broken="skip")
     dataset = open_dataset(source, quiet=True)
 
     def seconds(dataset: Dataset) -> float:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+import unblot
 from unblot import UnblotError, api
 from unblot.errors import command_line
 from unblot.training.averages.ema import EMAS
@@ -66,3 +67,24 @@ def test_every_default_is_accepted():
         check_choices({"ema": name})
     for spec in ("adamw", "muon"):
         check_optimizer(spec)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: unblot.evaluate("no-run", solver="heun"),
+        lambda: unblot.tune("no-run", solver="heun"),
+        lambda: unblot.choose_ema("no-run", solver="heun"),
+        lambda: unblot.audit("digits", solver="heun"),
+        lambda: unblot.pack_data("digits", "shards", solver="heun"),
+        lambda: unblot.forecast("digits", devices="1xH100", solvers="heun"),
+    ],
+)
+def test_a_keyword_that_a_function_does_not_have_is_named_with_those_that_it_has(call):
+    with pytest.raises(UnblotError, match=r"unknown choice 'solvers?'; choose among .*, "):
+        call()
+
+
+def test_the_doctor_skips_broken_pictures_and_takes_no_other_choice():
+    with pytest.raises(UnblotError, match="unknown choice 'on_broken'"):
+        unblot.audit("digits", on_broken="stop")

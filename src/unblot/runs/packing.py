@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from unblot.config.choices import from_choices
 from unblot.config.pack import PackConfig
 from unblot.config.schema import DataConfig
 from unblot.data.image_spec import ImageOptions, parse_size
@@ -24,7 +25,7 @@ def pack_data(data: str | Path, shards: str | Path, *, quiet: bool = False, **ch
     was stopped goes on. Raises UnblotError for bad input, and for a folder that holds something else.
     """
     how = PackConfig(**{f.name: choices.pop(f.name) for f in dataclasses.fields(PackConfig) if f.name in choices})
-    source = DataConfig(data=str(data), **choices)
+    source = from_choices(DataConfig, {"data": str(data), **choices})
     folder = user_path(shards)
     if Path(source.data).is_dir() and folder.resolve().is_relative_to(Path(source.data).resolve()):
         raise UnblotError(f"{str(folder)!r} is inside of the pictures {source.data!r}; choose a folder beside them")
