@@ -12,9 +12,11 @@ import unblot
 from helpers import refused
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.losses import WEIGHTINGS
 from unblot.nn import own
 from unblot.nn.own import module_of
 from unblot.runs.folder import CONFIG, MODEL, load_model, save_model
+from unblot.sampling import SOLVERS
 from unblot.specs import canonical, parse
 from unblot.studio import commands
 from unblot.system.files import checksum
@@ -129,3 +131,22 @@ def test_specs_of_own_networks():
     table = {"a.b:Net": made}
     assert parse(table, "a.b:Net,width=3", "network") == ("a.b:Net", {"width": 3, "deep": False})
     assert canonical(table, "a.b:Net", "network") == "a.b:Net,width=8,deep=False"
+
+
+def test_a_module_adds_solvers_and_weightings_of_its_own(module, monkeypatch, capsys):
+    for table, name in ((SOLVERS, "quieter"), (WEIGHTINGS, "halved")):
+        monkeypatch.setitem(table, name, None)  # what the module adds goes with the test
+        del table[name]
+    Path(f"{module}.py").write_text(
+        "from unblot.losses import WEIGHTINGS\n"
+        "from unblot.sampling import SOLVERS\n"
+        "def quieter(*, keep: float = 0.9):\n"
+        "    return SOLVERS['ddim'](eta=1 - keep)\n"
+        "SOLVERS['quieter'] = quieter\n"
+        "WEIGHTINGS['halved'] = lambda: lambda level, denoiser: 0.5 * level.alpha**0\n"
+    )
+    training = ["train", "digits", "--out", "r", "--network", "mlp:width=8,depth=1", "--quiet", *TINY]
+    assert "unknown weighting 'halved'" in refused(capsys, *training, "--weighting", "halved")
+    assert main(["--import", module, *training, "--weighting", "halved"]) == 0
+    assert main(["sample", "r", "-n", "1", "--solver", "quieter:keep=0.8", "--out", "drawn"]) == 0
+    assert json.loads(Path("drawn", "manifest.json").read_text())["solver"] == "quieter:keep=0.8"
