@@ -129,7 +129,7 @@ def test_drawing_a_picture_imports_nothing_of_training(tmp_path: Path) -> None:
 
 
 def test_the_table_of_rooms_in_contributing_is_this_list() -> None:
-    table = (ROOT.parents[1] / "CONTRIBUTING.md").read_text().partition("## The rooms")[2].partition("\n## ")[0]
+    table = (ROOT.parents[1] / "CONTRIBUTING.md").read_text().partition("## Package layout")[2].partition("\n## ")[0]
     assert tuple(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)) == ROOMS[::-1]
 
 

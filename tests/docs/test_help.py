@@ -10,6 +10,7 @@ import pytest
 import unblot
 from unblot.cli.parser import main, make_parser
 from unblot.config.edits import EDITS
+from unblot.config.tables import entries
 from unblot.data.split import AT_LEAST, AT_MOST
 
 EVERY_EDIT = [("edit", kind) for kind in EDITS]
@@ -57,3 +58,11 @@ def test_python_has_a_function_for_every_command_that_its_page_promises_one_for(
     for name in (name for cell in rows.values() for name in re.findall(r"`([\w.]+)`", cell)):
         place = f"unblot.{name.removeprefix('unblot.')}"
         assert place.endswith(".KIND") or pydoc.locate(place) is not None, name
+
+
+def test_the_page_on_training_has_every_option_of_every_network() -> None:
+    page = (Path(unblot.__file__).parents[2] / "docs" / "training.md").read_text()
+    section = page.partition("## Networks\n")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", section, re.MULTILINE)) == entries("NETWORKS")["unet"]
+    for network, options in entries("NETWORKS").items():
+        assert {f"`{name}`" for name in (network, *options)} <= set(re.findall(r"`\w+`", section)), network
