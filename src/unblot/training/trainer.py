@@ -156,7 +156,8 @@ class Trainer:
                 return self._passes(batch)
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
-                    raise UnblotError(f"one picture does not fit into memory; use a smaller {arg('network')}") from None
+                    way_out = f"use a smaller {arg('size')}, {arg('latent', True)}, or less width in {arg('network')}"
+                    raise UnblotError(f"one picture does not fit into memory; {way_out}") from None
                 if self.sharded:  # the other processes are in the middle of this pass
                     raise UnblotError(f"out of memory; use a smaller {arg('batch_size')}, or more processes") from None
             # Outside of the except clause the error, and with it the memory of the failed pass, has been freed.
