@@ -57,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="MODULE",
-        help="import this Python module, of the working directory or installed: its networks may be used, and solvers and"
-        " schedules that it adds to their tables",
+        help="import this Python module, of the working directory or installed: its networks may be used, and the"
+        " solvers and schedules that it adds to their tables",
     )
     parser.add_argument(
         "--print-completion",
