@@ -13,6 +13,7 @@ from unblot.process.parameterizations import PARAMETERIZATIONS
 from unblot.process.prior import Prior
 from unblot.process.schedules import INDEX_EMBEDDINGS, Index, ddpm_index
 from unblot.process.spectrum import Spectrum
+from unblot.system.device import own_precision
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
 from unblot.text.tokenizer import PAD
@@ -97,13 +98,19 @@ class Denoiser(nn.Module):
         return Prior(level, self.data_std, self.spectrum)
 
     def latents(self, pictures: Tensor) -> Tensor:
-        """The x0 of pictures (B, C, H, W) in the network's range: they themselves, or their latents."""
-        with torch.no_grad():
+        """The x0 of pictures (B, C, H, W) in the network's range: they themselves, or their latents.
+
+        An autoencoder computes in the precision of what it is given, also in mixed precision.
+        """
+        with torch.no_grad(), own_precision(pictures):
             return pictures if self.autoencoder is None else self.autoencoder.encode(pictures)
 
     def pictures(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
-        """The pictures of x0, of this height and width, in the network's range: x0 itself, or its latents decoded."""
-        with torch.no_grad():
+        """The pictures of x0, of this height and width, in the network's range: x0 itself, or its latents decoded.
+
+        Computed in the precision of x0, as in `latents`.
+        """
+        with torch.no_grad(), own_precision(x0):
             return x0 if self.autoencoder is None else self.autoencoder.decode(x0, *size)
 
     def condition(self, label: Tensor | None = None, captions: Sequence[str] | None = None) -> Condition:

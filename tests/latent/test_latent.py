@@ -188,6 +188,18 @@ def test_a_film_shows_pictures(run):
     assert frames[0].x.shape == frames[0].x0.shape == (2, 3, 10, 12)
 
 
+def test_pictures_and_latents_are_those_of_float32_also_in_mixed_precision(run, monkeypatch):
+    x = torch.linspace(-1, 1, 2 * 3 * 10 * 12).view(2, 3, 10, 12)
+    z = run.denoiser.latents(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run.denoiser.latents(x), run.pictures(z)
+    assert {part.dtype for part in found} == {torch.float32}
+    assert all(torch.equal(*pair) for pair in zip(found, (z, run.pictures(z)), strict=True))
+    monkeypatch.setattr("unblot.runs.run.mixed_precision", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    frames, samples = shoot(run, 2, steps=1)
+    assert (frames[0].x0.dtype, samples.array.dtype) == (np.float32, np.uint8)
+
+
 def test_known_pixels_are_exact_after_inpainting(run):
     known = np.random.default_rng(0).integers(0, 256, (1, 3, 10, 12)).astype(np.uint8)
     unknown = np.zeros((1, 1, 10, 12), bool)

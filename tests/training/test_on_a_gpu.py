@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import TINY_LATENT_RUN
 from unblot import api
+from unblot.config.sampling import SampleConfig
+from unblot.editing.images import img2img
+from unblot.runs.film import shoot
+from unblot.runs.together import checked_call, sample_together
 from unblot.training import trainer as engine
 from unblot.training.task import DenoisingTask
 
@@ -71,3 +76,13 @@ def test_out_of_memory_halves_the_micro_batch_and_the_step_is_whole(monkeypatch)
     monkeypatch.setattr(trainer, "losses", short)
     torch.testing.assert_close(trainer.take_step().loss, plain.take_step().loss)
     assert trainer.micro_batch == 16
+
+
+def test_a_run_in_latents_draws_films_and_edits_in_mixed_precision(tmp_path):
+    run = api.train("digits", out=tmp_path / "run", device="cuda", quiet=True, **TINY_LATENT_RUN)
+    frames, samples = shoot(run, 2, steps=2)
+    assert (frames[0].x0.dtype, samples.array.shape) == (np.float32, (2, 1, 8, 8))
+    call = checked_call(run, run.sampler(SampleConfig(n=2, steps=2)), SampleConfig(n=2, steps=2))
+    (together,) = sample_together(run, [call])
+    assert together.array.shape == samples.array.shape
+    assert img2img(run, samples.array, n=1, steps=2).array.shape == (2, 1, 1, 8, 8)

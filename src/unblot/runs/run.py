@@ -17,17 +17,19 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import labels_for
+from unblot.process.schedules import SCHEDULES
 from unblot.runs.autoguide import weaker_model
 from unblot.runs.choosing import sampler_of
 from unblot.runs.conditions import conditions, note_on_turns, towards
 from unblot.runs.folder import load_model
 from unblot.runs.hub import local_run
 from unblot.runs.samples import Samples, provenance
-from unblot.sampling.batched import sample_batches
+from unblot.sampling.batched import SamplingBatch, split_batches
 from unblot.sampling.guidance import Guidance
-from unblot.sampling.loop import Progress
+from unblot.sampling.loop import Progress, sample
 from unblot.sampling.settings import SamplerConfig
-from unblot.specs import several
+from unblot.sampling.solvers import SOLVERS
+from unblot.specs import build, several
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.folders import user_path
 
@@ -98,29 +100,28 @@ class Run:
         guidance = self.guidance(
             sampler, condition, indices, config.guidance_rescale, config.threshold, config.negative
         )
-        choices: dict[str, Any] = {
-            "solver": sampler.solver,
-            "spacing": sampler.spacing,
-            "steps": sampler.steps,
-            "schedule": self.config.train.schedule,
-            "seed": config.seed,
-        }
-        batches = sample_batches(
+        train, values = self.config.train, ValueMap.from_dict(data.values)
+        batches = split_batches(
             self.denoiser,
             self.config.shape,
             indices,
+            sampler.levels(build(SCHEDULES, train.schedule, "schedule")),
+            build(SOLVERS, sampler.solver, "solver"),
+            seed=config.seed,
             condition=condition,
             guidance=guidance,
             batch_size=config.batch_size,
-            on_step=on_step,
-            **choices,
         )
-        values = ValueMap.from_dict(data.values)
-        precision = self.config.train.precision if self.device.type == "cuda" else "fp32"  # that of training, on a GPU
-        with mixed_precision(precision, self.device):
-            array = np.concatenate([values.decode(self.pictures(batch).cpu().numpy()) for batch in batches])
+        array = np.concatenate([values.decode(self.drawn(batch, on_step)) for batch in batches])
         about = provenance_of(self, sampler, config)
         return Samples(array, chosen, data, indices, about, prompts)
+
+    def drawn(self, batch: SamplingBatch, on_step: Callable[[Progress], None] | None = None) -> np.ndarray:
+        """The pictures (B, C, H, W) of a batch, in the network's range; on a GPU in the precision of the training."""
+        precision = self.config.train.precision if self.device.type == "cuda" else "fp32"
+        with mixed_precision(precision, self.device):
+            x0 = sample(batch.denoise, batch.x_T(), batch.levels, batch.solver, batch.noise, on_step)
+        return self.pictures(x0).cpu().numpy()
 
     def pictures(self, x0: Tensor) -> Tensor:
         """The pictures (B, C, H, W) in the network's range that an x0 of the denoiser stands for."""

@@ -17,11 +17,10 @@ from unblot.runs.conditions import conditions
 from unblot.runs.run import Run, provenance_of
 from unblot.runs.samples import Samples
 from unblot.sampling.batched import batch_of
-from unblot.sampling.loop import Progress, sample
+from unblot.sampling.loop import Progress
 from unblot.sampling.settings import SamplerConfig
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build
-from unblot.system.device import mixed_precision
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,7 @@ def sample_together(
     condition, indices = _joined(run.denoiser, calls), [i for call in calls for i in call.indices]
     guidance = _guidance(run, first, condition, indices)
     batch = batch_of(run.denoiser, run.config.shape, generators, levels, solver, condition, guidance)
-    with mixed_precision(run.config.train.precision if run.device.type == "cuda" else "fp32", run.device):
-        x0 = sample(batch.denoise, batch.x_T(), levels, solver, batch.noise, on_step)
-        pictures = run.pictures(x0).cpu().numpy()
+    pictures = run.drawn(batch, on_step)
     drawn: list[Samples | UnblotError] = []
     for call, end in zip(calls, torch.tensor([len(call.indices) for call in calls]).cumsum(0).tolist()):
         try:
