@@ -12,6 +12,7 @@ from unblot.denoiser import Denoised
 from unblot.errors import UnblotError, arg
 from unblot.process.levels import NoiseLevel, broadcast, posterior, transition
 from unblot.process.schedules import Schedule
+from unblot.system.device import to_float64
 
 Variance = Callable[[NoiseLevel, NoiseLevel, Tensor, Denoised], Tensor]
 Decoder = Callable[[Tensor, Tensor, Tensor], Tensor]  # x0, mean, variance -> -log p(x0) of each value, nats
@@ -71,15 +72,15 @@ def density(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
 
 
 def discretised(width: Tensor | float) -> Decoder:
-    """-log of the normal probability of each value's bin, nats, (B, C, H, W) (Ho et al. 2020, eq. 13).
+    """-log of the normal probability of each value's bin, nats, (B, C, H, W), float64 (Ho et al. 2020, eq. 13).
 
     width: of a bin in the network's range [-1, 1], where stored values differ by 1, a number or (C, 1, 1). The bins at
     -1 and 1 extend to infinity.
     """
 
     def decoder(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        x0, mean, std = x0.double(), mean.double(), var.double().sqrt()
-        half = torch.as_tensor(width, dtype=torch.float64, device=x0.device) / 2
+        x0, mean, std = to_float64(x0), to_float64(mean), to_float64(var).sqrt()
+        half = (torch.as_tensor(width, dtype=torch.float64) / 2).to(x0.device, non_blocking=x0.is_cuda)
         above = torch.where(x0 + half >= 1, torch.inf, (x0 + half - mean) / std)
         below = torch.where(x0 - half <= -1, -torch.inf, (x0 - half - mean) / std)
         # By symmetry computed in the lower tail, where nothing cancels: log(Phi(b) - Phi(a)) with b <= 0 if possible.
@@ -130,13 +131,13 @@ def bound_terms(denoised: Denoised, x0: Tensor, reverse_step: ReverseStep, decod
     steps = divergence(x0, denoised.x0, upper, lower, reverse).flatten(1).mean(1)
     if not bool(last.any()):
         return steps
-    ends = decoder(x0, denoised.x0, reverse).flatten(1).mean(1).to(steps.dtype)
+    ends = decoder(x0, denoised.x0, reverse).flatten(1).mean(1).to(steps.dtype).to(steps.device)
     return torch.where(last.to(steps.device), ends, steps)
 
 
-def decoder_of(values: ValueMap, device: torch.device) -> Decoder:
+def decoder_of(values: ValueMap) -> Decoder:
     """The decoder of these values: the probability of stored whole numbers, or a density of other values."""
-    return discretised(bin_width(values).to(device)) if values.bounded else density
+    return discretised(bin_width(values)) if values.bounded else density
 
 
 def bin_width(values: ValueMap) -> Tensor:

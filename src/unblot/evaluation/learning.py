@@ -88,7 +88,7 @@ def _losses(
             level = schedule((i + u).clamp_min(1e-6) / BINS)
             eps = normal(generators, x0.shape[1:]).to(x0)
             losses = training_loss(denoiser, x0, level, eps, condition, weighting(level, denoiser))
-            columns.append(losses.double().cpu())
+            columns.append(losses.cpu().double())
         rows.append(torch.stack(columns, 1))
     return torch.cat(rows)
 

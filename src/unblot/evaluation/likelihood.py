@@ -14,6 +14,7 @@ from unblot.process.levels import NoiseLevel, corrupt, log_noise_ratio, posterio
 from unblot.process.prior import Prior
 from unblot.process.randomness import normal
 from unblot.sampling.loop import Denoise
+from unblot.system.device import to_float64
 from unblot.vlb import Decoder, Variance, divergence
 
 
@@ -116,30 +117,33 @@ def ode_log_likelihood(
     used = NoiseLevel(used.alpha.flip(0), used.sigma.flip(0))
     u = used.sigma / used.alpha
     signs = None if generators is None else _noise(generators, x0).sign()
-    y = x0.double()
+    y = to_float64(x0)
     divergence = torch.zeros(len(x0), dtype=torch.float64)
-    x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, used.at(0), signs)
+    x0_hat, kept = _x0_and_trace(denoise, y, x0, used.at(0), signs)
     for i in range(1, len(u)):
         slope = (y - x0_hat) / u[i - 1]
         ahead = y + (u[i] - u[i - 1]) * slope
-        guess, _ = _x0_and_trace(denoise, ahead, x0.dtype, used.at(i), None, trace=False)
+        guess, _ = _x0_and_trace(denoise, ahead, x0, used.at(i), None, trace=False)
         y = y + (u[i] - u[i - 1]) * (slope + (ahead - guess) / u[i]) / 2
         before = kept
-        x0_hat, kept = _x0_and_trace(denoise, y, x0.dtype, used.at(i), signs)
+        x0_hat, kept = _x0_and_trace(denoise, y, x0, used.at(i), signs)
         divergence += (u[i].log() - u[i - 1].log()) * (1 - (before + kept) / 2)
     prior, alpha = prior or Prior(used.at(-1), 1.0), used.alpha[-1]
     return prior.log_density(alpha * y).cpu() + alpha.log() + divergence
 
 
 def _x0_and_trace(
-    denoise: Denoise, y: Tensor, dtype: torch.dtype, level: NoiseLevel, signs: Tensor | None, trace: bool = True
+    denoise: Denoise, y: Tensor, like: Tensor, level: NoiseLevel, signs: Tensor | None, trace: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """x0_hat at x = alpha·y in float64, and the trace of its derivative by y over the number of dimensions (B,)."""
+    """x0_hat at x = alpha·y in float64, and the trace of its derivative by y over the number of dimensions (B,).
+
+    like: what x is like for the denoiser, in device and dtype.
+    """
     with torch.set_grad_enabled(trace):
-        given = (level.alpha * y).to(dtype).requires_grad_(trace)
+        given = (level.alpha * y).to(like).requires_grad_(trace)
         x0_hat = denoise(given, level).x0
         if not trace:
-            return x0_hat.double(), torch.zeros(len(y))
+            return to_float64(x0_hat), torch.zeros(len(y))
         if signs is not None:
             (gradient,) = torch.autograd.grad((x0_hat * signs).sum(), given)
             mean = _per_picture(gradient * signs)
@@ -148,13 +152,13 @@ def _x0_and_trace(
             mean = torch.zeros(len(y), dtype=torch.float64)
             for i in range(flat.shape[1]):
                 (gradient,) = torch.autograd.grad(flat[:, i].sum(), given, retain_graph=True)
-                mean += gradient.flatten(1)[:, i].double().cpu() / flat.shape[1]
-    return x0_hat.detach().double(), level.alpha * mean
+                mean += gradient.flatten(1)[:, i].cpu().double() / flat.shape[1]
+    return to_float64(x0_hat.detach()), level.alpha * mean
 
 
 def _per_picture(values: Tensor) -> Tensor:
     """Means over each picture (B,), float64, on the CPU."""
-    return values.double().flatten(1).mean(1).cpu()
+    return to_float64(values).flatten(1).mean(1).cpu()
 
 
 def _uniform(g: torch.Generator) -> float:

@@ -262,7 +262,7 @@ def _bound(
     levels = _levels(train, BOUND_STEPS)
     with torch.no_grad():
         learned = denoise(x0, levels.at(0)).variance_interpolation is not None
-    decoder = decoder_of(values, x0.device)
+    decoder = decoder_of(values)
     variance = VARIANCES["learned" if learned else "beta"]
     found = variational_bound(denoise, x0, levels, variance, decoder, generators, BOUND_NFE, prior(levels.at(0)))
     return {**found._asdict(), "total": found.total}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unblot.process.levels import NoiseLevel, broadcast, norm
 from unblot.process.spectrum import Spectrum
+from unblot.system.device import to_float64
 
 
 class Prior(NamedTuple):
@@ -38,12 +39,12 @@ class Prior(NamedTuple):
 
     def log_density(self, x_T: Tensor) -> Tensor:
         """log p(x_T) in nats per dimension, (B,), float64."""
-        standard, std = self.standardised(x_T.double())
+        standard, std = self.standardised(to_float64(x_T))
         return (-0.5 * standard.square() - (std * math.sqrt(2 * math.pi)).log()).flatten(1).mean(1)
 
     def kl(self, x0: Tensor) -> Tensor:
         """KL(q(x_T | x0) || this) in nats per dimension, (B,), float64 (Ho et al. 2020, eq. 5, L_T)."""
-        x = x0.double()
+        x = to_float64(x0)
         standard, std = self.standardised(broadcast(self.level.alpha, x) * x)
         excess = (broadcast(self.level.sigma, x) / std) ** 2 - 1
         return 0.5 * (standard.square() + excess - excess.log1p()).flatten(1).mean(1)

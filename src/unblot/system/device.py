@@ -5,6 +5,8 @@ from torch import Tensor
 
 from unblot.errors import UnblotError, arg
 
+WITHOUT_FLOAT64 = ("mps",)  # Apple's GPUs
+
 
 def available_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the best that is available. Raises UnblotError where it is not available."""
@@ -35,3 +37,13 @@ def own_precision(x: Tensor) -> torch.autocast:
     """A context in which what is computed from x keeps its precision."""
     device = "cpu" if x.is_meta else x.device.type  # shapes alone, for a count of memory, have no autocast
     return torch.autocast(device, enabled=False)
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64."""
+    return device.type not in WITHOUT_FLOAT64
+
+
+def to_float64(x: Tensor) -> Tensor:
+    """x in float64, on its device or, where that has no float64, on the CPU."""
+    return (x if has_float64(x.device) else x.cpu()).double()

@@ -30,6 +30,7 @@ from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.randomness import LATENT, epoch_order, generator
 from unblot.runs.folder import write_run_config
 from unblot.specs import build
+from unblot.system.device import to_float64
 from unblot.system.files import read_metadata, read_tensors, under, write_tensors
 from unblot.system.interrupts import interruptible
 from unblot.training.budget_controller import BudgetController
@@ -166,7 +167,8 @@ class FirstStage:
         chosen = spread(self.dataset.train, MEASURED)
         moments: list[Tensor] = []  # of a few pictures at a time, so that large ones need not all be held
         for first in range(0, len(chosen), BATCH):
-            raw = self.autoencoder.raw(self.dataset.batch(chosen[first : first + BATCH])[0].to(self.device)).double()
+            x = self.dataset.batch(chosen[first : first + BATCH])[0].to(self.device)
+            raw = to_float64(self.autoencoder.raw(x))
             moments.append(torch.stack([raw.sum((0, 2, 3)), raw.square().sum((0, 2, 3))]))
         mean, square = torch.stack(moments).sum(0) / (len(chosen) * math.prod(self.config.shape[1:]))
         self.autoencoder.mean.copy_(mean)

@@ -75,7 +75,7 @@ class DenoisingTask:
         self.schedule = training_schedule(train)
         self.objective = build(OBJECTIVES, train.objective, "objective")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
-        self.decoder = decoder_of(self.batches.x0_dataset.values, self.device)
+        self.decoder = decoder_of(self.batches.x0_dataset.values)
         self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
 
     def autocast(self) -> torch.autocast:

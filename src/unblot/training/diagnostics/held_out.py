@@ -15,6 +15,7 @@ from unblot.process.levels import log_snr
 from unblot.process.randomness import MEASURE, generator
 from unblot.runs.conditions import pictures_and_condition
 from unblot.runs.metrics import Line
+from unblot.system.device import has_float64
 from unblot.system.distributed import Group, sum_over
 from unblot.training.batches import Batch
 from unblot.training.task import Task
@@ -83,7 +84,7 @@ class HeldOutLoss:
         for side, losses in self._losses(min(AT_A_TIME, at_a_time)).items():
             sums = torch.zeros(PARTS, LEVELS, dtype=torch.float64)
             sums.index_put_((self.mine // LEVELS % PARTS, self.mine % LEVELS), losses, accumulate=True)
-            sums = sums.to(self.device, sums.dtype if self.device.type != "mps" else torch.float32)
+            sums = sums.to(self.device, sums.dtype if has_float64(self.device) else torch.float32)
             sum_over(self.group, sums)
             means = sums.cpu() / (self.n / BLOCK)
             line |= {side: means.mean(0), f"{side}_parts": means.mean(1)}
@@ -128,5 +129,5 @@ class HeldOutLoss:
         found: dict[str, list[Tensor]] = {side: [] for side in self.chosen}
         for a, b in itertools.pairwise(ends):
             for side, batch in self.batches(slice(a, b)).items():
-                found[side].append(self.task.measured(batch).double().cpu())
+                found[side].append(self.task.measured(batch).cpu().double())
         return {side: torch.cat(losses) for side, losses in found.items()}
