@@ -99,6 +99,13 @@ def test_shifting_flow_scales_the_noise_ratio(shift: float, t: float) -> None:
     assert float(shifted.sigma / shifted.alpha) == pytest.approx(shift * float(plain.sigma / plain.alpha), rel=1e-9)
 
 
+@given(st.floats(1e-9, 1e9), st.floats(0, 1))
+def test_flow_ends_exactly_on_noise_whatever_its_shift(shift: float, t: float) -> None:
+    sequence = flow(shift=shift)(torch.tensor([0.0, t, 1.0], dtype=F64))
+    assert (sequence.alpha[[0, 2]].tolist(), sequence.sigma[[0, 2]].tolist()) == ([1, 0], [0, 1])
+    assert 0 <= float(sequence.alpha[1]) <= 1
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
 @pytest.mark.parametrize("name", [name for name, made in SCHEDULES.items() if "steps" in options_of(made)])
 def test_the_index_of_each_level_of_a_table(name: str, steps: int) -> None:

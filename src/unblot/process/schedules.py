@@ -154,7 +154,7 @@ def karras_ratios(first: float, last: float, share: Tensor, rho: float = 7.0) ->
 
 
 def flow(*, shift: float = 1.0) -> Schedule:
-    """`alpha = 1 − t', sigma = t'`, `t' = shift·t/(1 + (shift − 1)·t)` (Lipman et al. 2023; Liu et al. 2023).
+    """`alpha = 1 − t', sigma = t'`, `t' = shift·t/(shift·t + 1 − t)` (Lipman et al. 2023; Liu et al. 2023).
 
     shift: more than 1 moves the levels to higher noise (Esser et al. 2024, eq. 23).
     """
@@ -162,8 +162,8 @@ def flow(*, shift: float = 1.0) -> Schedule:
         raise UnblotError(f"schedule 'flow' needs shift > 0, not {shift}")
 
     def schedule(t: Tensor) -> NoiseLevel:
-        time = t.double()
-        return _straight(shift * time / (1 + (shift - 1) * time))
+        noise, picture = shift * t.double(), 1 - t.double()
+        return _straight(noise / (noise + picture))  # exactly 1 at t = 1
 
     return schedule
 
