@@ -228,6 +228,52 @@ def test_a_mask_that_the_fit_cuts_away_is_refused():
         transparent_pixels(holes, (1, 8, 8), "crop")
 
 
+def test_the_brightness_of_a_picture_in_colour_is_the_same_in_any_depth(kinds, tmp_path):
+    run, pictures = kinds["colorize"]
+    for name, array in (("a.npy", pictures[0]), ("b.npy", pictures[0].astype(np.uint16) * 257)):
+        np.save(tmp_path / name, array)
+    a, b = (edit_files(run, "colorize", [tmp_path / name], n=1, steps=2) for name in ("a.npy", "b.npy"))
+    for one, other in ((a.before[0], b.before[0]), (a.array, b.array)):
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+
+
+def test_upscaling_takes_pictures_that_fit_brings_to_the_runs_colours_and_of_one_size_alone(digits, tmp_path):
+    for name, side in (("a.png", 4), ("b.png", 4), ("c.png", 2)):
+        Image.fromarray(np.full((side, side, 3), (90, 60, 30), np.uint8)).save(tmp_path / name)
+    a, b, c = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
+    with pytest.raises(UnblotError, match="convert it with fit='crop'"):
+        edit_files(digits, "upscale", [a], n=1, steps=2)
+    assert edit_files(digits, "upscale", [a, b], fit="crop", n=1, steps=2).array.shape == (2, 1, 1, 8, 8)
+    with pytest.raises(UnblotError, match=r"c.png is 2x2, .*a.png 4x4: give pictures of one size"):
+        edit_files(digits, "upscale", [a, c], fit="crop", n=1, steps=2)
+
+
+def test_holes_are_filled_by_a_run_that_knows_opacity(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 4), np.uint8)).save(tmp_path / "data" / f"{i}.png")
+    run = unblot.train(tmp_path / "data", out=tmp_path / "run", colour="rgba", **SMALL)
+    picture = np.concatenate([rng.integers(0, 256, (8, 8, 3), np.uint8), np.full((8, 8, 1), 255, np.uint8)], -1)
+    picture[:, 4:, 3] = 0
+    Image.fromarray(picture).save(tmp_path / "holes.png")
+    edited = edit_files(run, "inpaint", [tmp_path / "holes.png"], n=2, steps=2)
+    known = picture[:, :4].transpose(2, 0, 1)
+    assert np.array_equal(edited.array[0, :, :, :, :4], np.stack([known, known]))
+
+
+def test_a_tilde_is_the_users_folder(digits, files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files))
+    edited = edit_files(digits, "inpaint", ["~/a.png"], mask="~/mask.png", n=1, steps=2)
+    assert edited.save("~/out") == files / "out"
+    assert (files / "out" / "grid.png").exists()
+
+
+def test_the_files_of_an_edit_say_which_average_made_them(digits):
+    edited = edit.img2img(digits, SEVENS[None, None], n=1, steps=2)
+    assert edited.about["ema"] == digits.sample(1, steps=1).provenance["ema"]
+
+
 # --- what is refused
 
 
@@ -252,6 +298,7 @@ def test_a_mask_that_the_fit_cuts_away_is_refused():
         (["img2img", "a.png", "--strength", "1.5"], "strength"),
         (["variations", "a.png", "--amount", "2"], "--amount"),
         (["variations", "a.png", "--solver", "ddpm"], "deterministic solver"),
+        (["reconstruct", "a.png", "--steps", "1"], "inversion needs --steps 2 or more"),
         (["interpolate", "a.png"], "PICTURES"),
         (["outpaint", "a.png"], "needs 1 to 10000 pixels on some side"),
         (["outpaint", "a.png", "--left", "-2"], "none below 0, not --left -2"),
@@ -314,3 +361,11 @@ def test_the_page_names_the_samplers_that_edits_take(kinds, monkeypatch):
     for kind, choices in given.items():
         asked = [str(choices.get(name, "of the run")) for name in ("solver", "spacing", "steps")]
         assert [*asked, "1" if choices.get("guidance") == 1 else "2 with a prompt, else 1"] == told[kind], kind
+
+
+def test_a_mask_of_several_channels_and_several_reconstructions_are_refused(kinds, digits):
+    run, pictures = kinds["colorize"]
+    with pytest.raises(UnblotError, match=r"a mask of shape \(1, 3, 8, 8\) does not fit .*; give \(1, 1, 8, 8\)"):
+        edit.inpaint(run, pictures, np.zeros((1, 3, 8, 8), bool), steps=2)
+    with pytest.raises(UnblotError, match="one reconstruction; leave out n=4"):
+        edit.reconstruct(digits, SEVENS[None, None], n=4)

@@ -177,6 +177,18 @@ def test_conditioning_works_inside_no_grad_and_keeps_no_graph() -> None:
 
 
 @pytest.mark.parametrize("conditioning", [conditioned, tilted])
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_learned_variance_stays_that_of_the_denoiser(conditioning, learned: bool) -> None:
+    def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
+        return Denoised(0.5 * x, torch.sigmoid(x) if learned else None)
+
+    y = masking(LEFT).measure(DATA)
+    found = conditioning(denoise, masking(LEFT), y)(DATA, level(0.8, 0.6)).variance_interpolation
+    assert (found is not None) == learned
+    assert found is None or (found.shape == DATA.shape and not found.requires_grad)
+
+
+@pytest.mark.parametrize("conditioning", [conditioned, tilted])
 def test_pure_noise_is_no_guide(conditioning) -> None:
     """At alpha = 0 the gradient is all error: only the measurement itself goes in."""
     start = NoiseLevel(torch.zeros((), dtype=F64), torch.ones((), dtype=F64))
@@ -324,6 +336,8 @@ def test_inversion_refuses_what_cannot_be_inverted() -> None:
         invert(gaussian(0.3, 0.5), DATA, GRID, ANCESTRAL)
     with pytest.raises(UnblotError, match="alpha > 0"):
         invert(gaussian(0.3, 0.5), DATA, flow()(torch.linspace(1, 0, 5, dtype=F64)), HEUN)
+    with pytest.raises(UnblotError, match="steps=2 or more"):
+        invert(gaussian(0.3, 0.5), DATA, karras(high=50)(linear(), 1), HEUN)
 
 
 # --- extending

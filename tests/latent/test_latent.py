@@ -23,7 +23,7 @@ from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
 from unblot.errors import UnblotError
-from unblot.latent.latents import latents_of, with_latents
+from unblot.latent.latents import AT_A_TIME, latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
@@ -236,6 +236,14 @@ def test_other_edits_work_or_are_refused_with_the_reason(run):
             edit(run, small, n=1)
     with pytest.raises(UnblotError, match="latent"):
         run.sample(1, steps=2, threshold="static")
+
+
+def test_pictures_to_edit_are_encoded_a_few_at_a_time(run, monkeypatch):
+    encode, sizes = Autoencoder.encode, []
+    monkeypatch.setattr(Autoencoder, "encode", lambda self, x: sizes.append(len(x)) or encode(self, x))
+    given = run.sample(2 * AT_A_TIME + 1, steps=1).array
+    assert img2img(run, given, n=1, steps=2, strength=0.5).array.shape == (len(given), 1, 3, 10, 12)
+    assert sizes == [AT_A_TIME, AT_A_TIME, 1]
 
 
 def test_autoguidance_is_among_latents_of_one_autoencoder(run, tmp_path):

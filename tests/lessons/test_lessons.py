@@ -130,3 +130,19 @@ def test_points_have_no_lessons(tmp_path) -> None:
     with pytest.raises(UnblotError, match="try digits"):
         page.explain(run.path, tmp_path / "lessons.html")
     assert not (tmp_path / "lessons.html").exists()
+
+
+def test_a_tilde_in_the_target_is_the_users_folder(tmp_path, monkeypatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"source": {}, "data": {}, "train": {}, "version": "1"}')
+    loaded = []
+
+    def load(target):
+        loaded.append(target)
+        raise UnblotError("as far as it goes")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(page.api, "load", load)
+    with pytest.raises(UnblotError, match="as far as it goes"):
+        page.explain("~/run", "~/lessons.html")
+    assert loaded == ["~/run"]

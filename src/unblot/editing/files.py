@@ -13,6 +13,7 @@ from unblot.data.values import ValueMap
 from unblot.editing import images
 from unblot.editing.inputs import (
     InputImage,
+    full_value,
     gray_of,
     read_inputs,
     size_name,
@@ -61,22 +62,21 @@ def edit_files(
         return to_spec(picture, values, data.shape, fit)
 
     if kind == "inpaint":
-        shown = given if mask else [_without_alpha(picture) for picture in given]
+        shown = given if mask or values.alpha else [_without_alpha(picture) for picture in given]
         pictures = np.stack([bring(picture) for picture in shown])
         return images.inpaint(run, pictures, _masks(run, given, mask, fit), **choices)
     if kind == "upscale":
         if factor is None:
-            return images.upscale(run, np.stack([_small(run, picture, values) for picture in given]), **choices)
+            small = [_small(run, picture, values, fit) for picture in given]
+            return images.upscale(run, _of_one_size(small, given), **choices)
         whole = np.stack([bring(picture) for picture in given])
         edited = images.upscale(run, _shrunk(whole, factor), **choices)
         return replace(edited, before=[as_display(whole, values), *edited.before])
     if kind == "colorize":
         shape = (1, *data.shape[1:])
-        gray = [InputImage(picture.name, gray_of(picture), False) for picture in given]
+        gray = [InputImage(picture.name, gray_of(_as_float(picture, values)), False) for picture in given]
         plain = ValueMap("float32", (0.0,), (1.0,))
-        return images.colorize(
-            run, np.stack([to_spec(_as_float(g, values), plain, shape, fit) for g in gray]), **choices
-        )
+        return images.colorize(run, np.stack([to_spec(g, plain, shape, fit) for g in gray]), **choices)
     return PLAIN[kind](run, np.stack([bring(picture) for picture in given]), **choices)
 
 
@@ -96,15 +96,26 @@ def _without_alpha(picture: InputImage) -> InputImage:
     return InputImage(picture.name, picture.array[:-1], False) if picture.alpha else picture
 
 
-def _small(run: Run, picture: InputImage, values: ValueMap) -> np.ndarray:
-    """A picture of another size than the run's in its channels and dtype."""
+def _small(run: Run, picture: InputImage, values: ValueMap, fit: str) -> np.ndarray:
+    """A picture of another size than the run's in its channels and dtype; fit: whether these are converted."""
     channels, height, width = run.config.data.shape
     if picture.array.shape[1:] == (height, width):
         raise UnblotError(
             f"{printable(picture.name)} is as large as this run's pictures, {size_name(picture.array.shape)}; give a "
             f"smaller one, or {arg('factor', 2)} to upscale a smaller version of it"
         )
-    return to_spec(picture, values, (channels, *picture.array.shape[1:]))
+    return to_spec(picture, values, (channels, *picture.array.shape[1:]), fit)
+
+
+def _of_one_size(pictures: Sequence[np.ndarray], given: Sequence[InputImage]) -> np.ndarray:
+    """The pictures of files as one array. Raises UnblotError, naming two, where their sizes differ."""
+    for picture, file in zip(pictures, given, strict=True):
+        if picture.shape != pictures[0].shape:
+            raise UnblotError(
+                f"{printable(file.name)} is {size_name(picture.shape)}, {printable(given[0].name)} "
+                f"{size_name(pictures[0].shape)}: give pictures of one size to upscale together"
+            )
+    return np.stack(pictures)
 
 
 def _shrunk(pictures: np.ndarray, factor: int) -> np.ndarray:
@@ -117,8 +128,7 @@ def _shrunk(pictures: np.ndarray, factor: int) -> np.ndarray:
     return (np.rint(means) if pictures.dtype.kind in "iu" else means).astype(pictures.dtype)
 
 
-def _as_float(gray: InputImage, values: ValueMap) -> InputImage:
-    """Gray values as float32 in the run's units; integer types are converted by their full scale."""
-    full = [float(np.iinfo(d).max) if np.dtype(d).kind in "iu" else 1.0 for d in (values.dtype, gray.array.dtype)]
-    scale = full[0] / full[1] if gray.array.dtype.kind in "iu" else 1.0
-    return InputImage(gray.name, gray.array.astype(np.float32) * scale, False)
+def _as_float(given: InputImage, values: ValueMap) -> InputImage:
+    """The picture as float32 in the run's units; integer types are converted by their full scale."""
+    scale = full_value(values.dtype) / full_value(given.array.dtype) if given.array.dtype.kind in "iu" else 1.0
+    return given._replace(array=given.array.astype(np.float32) * scale)

@@ -20,10 +20,11 @@ from unblot.data.opacity import filled
 from unblot.data.output import as_display
 from unblot.data.values import ValueMap
 from unblot.editing import methods
-from unblot.editing.inputs import gray_weights, size_name
+from unblot.editing.inputs import check_finite, checked_mask, gray_weights, size_name
 from unblot.editing.operators import Operator, averaging, graying
 from unblot.editing.result import EditResult, file_names, tinted
 from unblot.errors import UnblotError, arg
+from unblot.latent.latents import AT_A_TIME
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.choosing import sampler_of_edit
 from unblot.runs.conditions import conditions, note_on_turns
@@ -31,7 +32,7 @@ from unblot.runs.run import Run
 from unblot.sampling.batched import SamplingBatch, split_batches
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
-from unblot.specs import build
+from unblot.specs import build, several
 
 # Samplers of edits whose call names none.
 CONDITIONING = {"solver": "dpmpp_2m_sde", "spacing": "karras", "steps": 20}  # fresh noise corrects earlier errors
@@ -50,7 +51,7 @@ def inpaint(run: Run, pictures: np.ndarray, unknown: np.ndarray, *, n: int = 4, 
     batch_size); names of the pictures; progress, called with the number of results just made; begin, called before
     the first of them with the names of the files that `EditResult.save` will write.
     """
-    unknown = _checked_mask(pictures, unknown)
+    unknown = checked_mask(pictures, unknown)
     known = _encoded(run, pictures, unknown=unknown)
 
     def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def colorize(run: Run, gray: np.ndarray, *, n: int = 4, **choices: Any) -> EditR
     weights = gray_weights(channels - values.alpha)
     if len(weights) == 1:
         raise UnblotError("this run's pictures are gray; colorize needs a run that was trained on colour")
-    _check_finite(gray)
+    check_finite(gray)
     weights = np.append(weights, 0.0) if values.alpha else weights
     scales, offsets = np.array(values.scale), np.array(values.offset)
     # gray = Σ w·stored and stored = scale·x + offset, so that Σ (w·scale)·x is known
@@ -169,8 +170,10 @@ def interpolate(run: Run, pictures: np.ndarray, *, n: int = 4, **choices: Any) -
     return replace(edited, after=[as_display(pictures[1:], edited.values)])
 
 
-def reconstruct(run: Run, pictures: np.ndarray, **choices: Any) -> EditResult:
+def reconstruct(run: Run, pictures: np.ndarray, *, n: int = 1, **choices: Any) -> EditResult:
     """Each picture inverted to its noise and sampled from there; `errors` is the root mean square difference."""
+    if n != 1:
+        raise UnblotError(f"a picture has one reconstruction; leave out {arg('n', n)}")
     x0 = _encoded(run, pictures)
 
     def work(batch: SamplingBatch, rows: Tensor) -> Tensor:
@@ -219,7 +222,8 @@ def _edited(
         results.append(run.pictures(work(batch, rows[batch.part])).cpu().numpy())
         progress(len(results[-1]))
     array = values.decode(np.concatenate(results)).reshape(len(pictures), config.n, *results[0].shape[1:])
-    origin = {"generator": f"unblot {__version__}", "run": run.path.resolve().name, "edit": kind, **(about or {})}
+    origin = {"generator": f"unblot {__version__}", "run": run.path.resolve().name, "ema": several(train.ema)[0]}
+    origin |= {"edit": kind, **(about or {})}
     chosen = {"steps": sampler.steps, "solver": sampler.solver, "schedule": train.schedule, "spacing": sampler.spacing}
     chosen |= {} if config.negative is None else {"negative": config.negative}
     return EditResult(
@@ -256,13 +260,14 @@ def _encoded(run: Run, pictures: np.ndarray, fixed_size: bool = True, unknown: n
         raise UnblotError(
             f"pictures of shape {pictures.shape} do not fit this run; give (P, {', '.join(map(str, wanted))})"
         )
-    _check_finite(pictures)
+    check_finite(pictures)
     x = values_of(run).encode(pictures, np.float32)
     if unknown is not None:
         x = np.stack(
             [filled(picture, 1 - mask[0].astype(np.float32)) for picture, mask in zip(x, unknown, strict=True)]
         )
-    return run.denoiser.latents(torch.from_numpy(x).to(run.device))
+    parts = torch.from_numpy(x).split(AT_A_TIME)
+    return torch.cat([run.denoiser.latents(part.to(run.device)) for part in parts])
 
 
 def known_x0(run: Run, known: Tensor) -> Tensor:
@@ -277,19 +282,6 @@ def known_x0(run: Run, known: Tensor) -> Tensor:
     bottom, right = -known.shape[2] % factor, -known.shape[3] % factor
     unknown = F.pad((~known).float(), (0, right, 0, bottom))
     return F.max_pool2d(unknown, factor) == 0
-
-
-def _check_finite(pictures: np.ndarray) -> None:
-    """Raises UnblotError for pictures with NaN or infinity, which would spread to every result."""
-    if wrong := pictures.size - int(np.isfinite(pictures).sum()):
-        raise UnblotError(f"{wrong} of {pictures.size} values to edit are NaN or infinite; fill them first")
-
-
-def _checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """The mask of each picture, bool (P, 1, H, W). Raises UnblotError where it does not fit the pictures."""
-    if unknown.ndim != 4 or unknown.shape[2:] != pictures.shape[2:] or unknown.shape[0] not in (1, len(pictures)):
-        raise UnblotError(f"a mask of shape {unknown.shape} does not fit pictures of shape {pictures.shape}")
-    return np.broadcast_to(unknown.astype(bool), (len(pictures), 1, *pictures.shape[2:])).copy()
 
 
 def values_of(run: Run) -> ValueMap:

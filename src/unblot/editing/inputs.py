@@ -1,4 +1,4 @@
-"""Pictures and masks to edit, read from files and converted to a run's `ImageSpec`."""
+"""Pictures and masks to edit, read from files, converted to a run's `ImageSpec` and checked."""
 
 import os
 import tempfile
@@ -16,6 +16,7 @@ from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.readers.sources import open_source
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg, printable
+from unblot.system.folders import user_path
 
 
 class InputImage(NamedTuple):
@@ -30,7 +31,7 @@ class InputImage(NamedTuple):
 
     def opaque(self) -> "InputImage":
         """The picture without its opacity, where it is fully opaque."""
-        if not self.alpha or (self.array[-1] < _full(self.array)).any():
+        if not self.alpha or (self.array[-1] < full_value(self.array.dtype)).any():
             return self
         return InputImage(self.name, self.array[:-1], False)
 
@@ -47,7 +48,7 @@ def read_inputs(paths: Sequence[str | Path], shape: Sequence[int], pages: str = 
     shape: (C, H, W) of the run, which distinguishes an array of one picture from one of several. pages: "pictures" (of
     a TIFF the first page is read) or "channels". Raises UnblotError, naming the file, for what cannot be read.
     """
-    return [given for path in paths for given in _read(str(path), shape, pages)]
+    return [given for path in paths for given in _read(str(user_path(path)), shape, pages)]
 
 
 def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str = "") -> np.ndarray:
@@ -85,7 +86,7 @@ def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], 
             f"{size_name(picture.array.shape)}: give a mask of the picture's size"
         )
     bright = mask.array.astype(np.float32)
-    bright = (bright[:-1] * (bright[-1:] / _full(mask.array)) if mask.alpha else bright).mean(axis=0)
+    bright = (bright[:-1] * (bright[-1:] / full_value(mask.array.dtype)) if mask.alpha else bright).mean(axis=0)
     if not bright.max() > 0:
         raise UnblotError(f"the mask {printable(mask.name)} is black: paint white what to inpaint")
     return _sized(bright > bright.max() / 2, shape, fit, f"the mask {printable(mask.name)} has no white")
@@ -100,8 +101,24 @@ def transparent_pixels(picture: InputImage, shape: Sequence[int], fit: str = "")
         raise UnblotError(
             f"{printable(picture.name)} has no transparent pixels: give {arg('mask')}, white where to inpaint"
         )
-    clear = picture.array[-1] < _full(picture.array)
+    clear = picture.array[-1] < full_value(picture.array.dtype)
     return _sized(clear, shape, fit, f"{printable(picture.name)} has no transparent pixels")
+
+
+def check_finite(pictures: np.ndarray) -> None:
+    """Raises UnblotError for pictures with NaN or infinity, which would spread to every result."""
+    if wrong := pictures.size - int(np.isfinite(pictures).sum()):
+        raise UnblotError(f"{wrong} of {pictures.size} values to edit are NaN or infinite; fill them first")
+
+
+def checked_mask(pictures: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """The mask of each picture, bool (P, 1, H, W). Raises UnblotError where it does not fit the pictures."""
+    wanted = (len(pictures), 1, *pictures.shape[2:])
+    if unknown.shape not in (wanted, (1, *wanted[1:])):
+        raise UnblotError(
+            f"a mask of shape {unknown.shape} does not fit pictures of shape {pictures.shape}; give {wanted}"
+        )
+    return np.broadcast_to(unknown.astype(bool), wanted).copy()
 
 
 def gray_of(given: InputImage) -> np.ndarray:
@@ -194,6 +211,7 @@ def _sized(mask: np.ndarray, shape: Sequence[int], fit: str, nothing: str) -> np
     return sized
 
 
-def _full(array: np.ndarray) -> float:
-    """The value of full opacity."""
-    return float(np.iinfo(array.dtype).max) if array.dtype.kind in "iu" else 1.0
+def full_value(dtype: np.dtype | str) -> float:
+    """The value of a type that stands for white and for full opacity."""
+    dtype = np.dtype(dtype)
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0

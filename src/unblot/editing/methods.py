@@ -115,8 +115,11 @@ def invert(denoise: Denoise, x0: Tensor, levels: NoiseLevel, solver: Solver, ref
     """DDIM inversion: the x_T from which deterministic sampling leads to x0 (Song et al. 2021, section 4.3).
 
     The ODE is integrated from picture to noise. Each refinement samples, and inverts x0 plus the reconstruction error,
-    at twice the denoiser calls. Raises UnblotError for a stochastic solver, and where alpha = 0 at the first level.
+    at twice the denoiser calls. Raises UnblotError for a stochastic solver, for a single step, and where alpha = 0 at
+    the first level.
     """
+    if len(levels.sigma) < 3:  # the last step, to the clean picture, has no way back
+        raise UnblotError(f"inversion needs {arg('steps', 2)} or more")
     if levels.alpha[0] == 0:
         raise UnblotError(f"inversion needs alpha > 0 at the first level; give {arg('spacing', 'karras')}")
     up = levels.at(torch.arange(len(levels.sigma) - 2, -1, -1))  # x0 stands for x at the last level above 0

@@ -97,7 +97,7 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
     @torch.enable_grad()
     def guided(x: Tensor, level: NoiseLevel) -> Denoised:
         x = x.detach().requires_grad_()
-        x0 = denoise(x, level).x0
+        x0, variance = denoise(x, level)
         measured = operator.measure(x0)
         far = level.sigma > FAR * level.alpha  # the Jacobian has no correct digit there
         spread = broadcast(torch.where(far, 0.0, level.sigma**2 / level.alpha), x)
@@ -112,7 +112,7 @@ def conditioned(denoise: Denoise, operator: Operator, y: Tensor, iterations: int
             length = smallest if k > 0 else torch.minimum(_dot(residual, residual) / along, 4 * smallest)
             length = torch.where(along > 0, length, 0)
             shift, residual = shift + length * moved, residual - length * image
-        return Denoised(operator.impose(x0.detach() + shift, y))
+        return Denoised(operator.impose(x0.detach() + shift, y), None if variance is None else variance.detach())
 
     return guided
 
@@ -138,7 +138,7 @@ def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = LOW, hi
         spread = broadcast(torch.where(ratio > FAR, 0.0, ratio**2), x)
         # y is imposed on x_t without noise: the noise would only blur it
         x = torch.where(spread > 0, alpha * (operator.impose(x / alpha, y) + spread * p), x)
-        x0 = denoise(x, level).x0
+        x0, variance = denoise(x, level)
         left = operator.impose(x0, y) - x0  # for normal data a step of this length does not overshoot
         if bool(twice.any()):
             response = denoise(x + alpha * left, level).x0 - x0
@@ -146,7 +146,7 @@ def tilted(denoise: Denoise, operator: Operator, y: Tensor, low: float = LOW, hi
             left = torch.where(broadcast(twice.double(), x) > 0, length * left, left)
             x0 = x0 + broadcast(twice.double(), x) * length * response
         p = p + torch.where(spread > 0, left / spread, 0)
-        return Denoised(operator.impose(x0, y))
+        return Denoised(operator.impose(x0, y), variance)
 
     return guided
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unblot.data.output import as_display, picture_suffix, save_picture, tile
 from unblot.data.values import ValueMap
-from unblot.system.folders import begin_folder
+from unblot.system.folders import begin_folder, user_path
 
 GRID = "grid.png"
 TINT = (226, 120, 60)  # of unknown pixels, RGB
@@ -64,7 +64,7 @@ class EditResult:
 
         Raises UnblotError where the folder holds files already and `overwrite` is False.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         count, n, channels, height, width = self.array.shape
         texts = {} if self.prompts is None else {"prompts": [*self.prompts]}
         begin_folder(

@@ -22,7 +22,7 @@ from unblot.runs.folder import is_run
 from unblot.runs.run import Run
 from unblot.runs.run_data import data_of_run
 from unblot.system.files import write_text
-from unblot.system.folders import must_be_page
+from unblot.system.folders import must_be_page, user_path
 from unblot.system.plots import COLOURS, chart, log_axis
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def explain(
     target: a run folder, or data as in `train`, on which a small model is trained for BUDGET. Raises UnblotError for
     what is neither, for points in the plane, and for a distilled run.
     """
-    path = Path(out)
+    path = user_path(out)
     must_be_page(path)
     with tempfile.TemporaryDirectory() as scratch:
-        run = api.load(target) if is_run(Path(target)) else None
+        run = api.load(target) if is_run(user_path(target)) else None
         if run is not None:
             run.need_denoiser("explaining")
         else:

@@ -34,7 +34,7 @@ class StepBack(NamedTuple):
     by_mean_x0: float
 
 
-def points(seed: int = 0) -> Tensor:
+def points() -> Tensor:
     """Data (POINTS, 2): places on two circles."""
     angle = torch.arange(POINTS) * (2 * torch.pi / (POINTS // 2))
     radius = torch.where(torch.arange(POINTS) < POINTS // 2, 1.2, 0.5)
