@@ -16,6 +16,7 @@ import unblot
 from unblot import UnblotError
 from unblot.api import Run
 from unblot.runs import bulk
+from unblot.runs.folder import save_model
 from unblot.sampling.batched import sampling_levels
 from unblot.system.distributed import Group
 
@@ -155,6 +156,17 @@ def test_other_choices_do_not_mix_with_what_is_there(run, tmp_path):
     bulk.sample_to_folder(tmp_path / "a", run, 3, overwrite=True, **CHOICES)
     assert sorted(contents(tmp_path / "a")) == ["000000.png", "000001.png", "000002.png", "grid.png", "manifest.json"]
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["n"] == 3
+
+
+def test_another_weaker_model_in_the_same_place_does_not_mix_with_what_is_there(run, tmp_path):
+    weights, weak = run.denoiser.state_dict(), tmp_path / "weak.safetensors"
+    save_model(weak, run.config, {name: 0.9 * w for name, w in weights.items()})
+    choices = {**CHOICES, "autoguide": weak, "guidance": 2.0}
+    for _ in range(2):
+        bulk.sample_to_folder(tmp_path / "a", run, 2, **choices)
+    save_model(weak, run.config, {name: 0.8 * w for name, w in weights.items()})
+    with pytest.raises(UnblotError, match="samples of another model"):
+        bulk.sample_to_folder(tmp_path / "a", run, 2, **choices)
 
 
 def test_overwriting_leaves_other_peoples_files(run, tmp_path):

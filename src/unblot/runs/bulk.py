@@ -66,9 +66,11 @@ class Job:
         """Everything that the samples depend on, as plain JSON values."""
         asked = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ASKED}
         asked = {k: v for k, v in asked.items() if v is not None or k not in ("prompt", "negative")}
-        model = fingerprint(self.run.denoiser)
         chosen = {**asked, **dataclasses.asdict(self.sampler)}
-        return {"n": self.config.n, "shards": self.shards, "model": model, **chosen, **self.run.added}
+        about: dict[str, Any] = {"n": self.config.n, "shards": self.shards, "model": fingerprint(self.run.denoiser)}
+        if self.sampler.autoguide is not None:
+            about["weaker_model"] = fingerprint(self.run.weaker_model(self.sampler.autoguide))
+        return {**about, **chosen, **self.run.added}
 
     def file_names(self) -> list[str]:
         """The names of all files, in the order in which they are written."""

@@ -155,7 +155,7 @@ class Run:
         scale = sampler.guidance
         weak = None
         if sampler.autoguide is not None:
-            weak = weaker_model(sampler.autoguide, self.path, self.config, self.denoiser.autoencoder).to(self.device)
+            weak = self.weaker_model(sampler.autoguide)
         if scale != 1 and weak is None and condition.is_empty:
             raise UnblotError(f"{arg('guidance', scale)} guides towards {towards(self.config.data)}")
         if negative and (scale == 1 or weak is not None):
@@ -180,6 +180,10 @@ class Run:
         scales = scale if isinstance(scale, int | float) else torch.tensor([scale[i % len(scale)] for i in indices])
         high = math.inf if sampler.guidance_high is None else sampler.guidance_high
         return Guidance(scales, rescale, sampler.guidance_low, high, weak, negative or "", threshold)
+
+    def weaker_model(self, path: str) -> Denoiser:
+        """The model that autoguidance leads away from, on the run's device, see `autoguide.weaker_model`."""
+        return weaker_model(path, self.path, self.config, self.denoiser.autoencoder).to(self.device)
 
     def _knows_no_label(self) -> bool:
         """Whether the model was trained without a label too, as classifier-free guidance needs."""
