@@ -32,6 +32,7 @@ from unblot.evaluation.metrics import PAIRWISE, class_metrics, compare_features
 from unblot.evaluation.spectrum import power_ratios, texture
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
+from unblot.runs.conditions import needs_clusters
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.guidance import bind
 from unblot.sampling.loop import Denoise
@@ -210,10 +211,12 @@ def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options:
     """Bits per dimension of held-out and of training pictures, given what they show: means, intervals, each picture's.
 
     `bound` with its terms; `ode` along the probability-flow ODE, for whole numbers with uniform noise of one step.
-    None for a distilled run, which is no denoiser, for one in latents, whose density is not that of pictures, and where
-    none is asked for.
+    None for a distilled run, which is no denoiser, for one in latents, whose density is not that of pictures, for one
+    that needs clusters, and where none is asked for.
     """
-    if config.distill is not None or config.latent is not None or not (options.likelihood or options.ode):
+    if config.distill is not None or config.latent is not None or needs_clusters(config):
+        return None
+    if not (options.likelihood or options.ode):
         return None
     discrete = dataset.values.bounded
     result: dict[str, Any] = {"discrete": discrete, "steps": BOUND_STEPS, "nfe": BOUND_NFE, "ode_steps": ODE_STEPS}

@@ -17,7 +17,7 @@ from unblot.config.schema import RunConfig
 from unblot.data.cache.build import cache_folder
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, one_line, printable
+from unblot.errors import UnblotError, arg, one_line, printable
 from unblot.evaluation import measure
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import Options
@@ -26,7 +26,7 @@ from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.reports.evaluation_page import page
 from unblot.reports.verdicts import compare, summary, verdicts
-from unblot.runs.conditions import as_trained
+from unblot.runs.conditions import as_trained, needs_clusters
 from unblot.runs.folder import REPORT, fingerprint
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.runs.run import Run
@@ -180,6 +180,12 @@ def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Not
     """The loss by noise level; None, and a note, where it cannot be measured."""
     if config.distill is not None:
         note("a distilled run is no denoiser: it has no likelihood and no loss by noise level; its teacher has")
+        return None
+    if needs_clusters(config):
+        note(
+            f"this run never saw pictures without a cluster ({arg('label_dropout', 0.0)}), and those that are measured "
+            f"have none: it has no likelihood and no loss by noise level"
+        )
         return None
     if config.latent is not None:
         note("a run in latents has no likelihood of pictures: the density of latents is not theirs")

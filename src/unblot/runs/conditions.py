@@ -37,9 +37,11 @@ def conditions(
     cannot use, and for an edit that would need pictures without a label of a model that never saw any.
     """
     data, label = run.data, label_of(run, config)
-    if label != config.label and isinstance(config, EditConfig):
+    if isinstance(config, EditConfig) and config.label is None and never_unlabelled(run):
+        way = f"give {arg('label')}" if data.classes else f"train with {arg('label_dropout', 0.15)}"
         raise UnblotError(
-            f"this model never saw pictures without a label, as an edit without one needs it; give {arg('label')}"
+            f"this model never saw pictures without a {'label' if data.classes else 'cluster'}, as an edit without one "
+            f"needs it; {way}"
         )
     if label != config.label and config.prompt is not None:
         note(
@@ -55,8 +57,18 @@ def conditions(
 
 def label_of(run: RunConfig, config: SampleConfig | EditConfig) -> str | None:
     """The label that a call asks for; all, in turns, where it names none and the model never saw pictures without."""
-    untaught = config.label is None and bool(run.data.classes) and not run.train.label_dropout
+    untaught = config.label is None and bool(run.data.classes) and never_unlabelled(run)
     return "all" if untaught else config.label
+
+
+def never_unlabelled(run: RunConfig) -> bool:
+    """Whether the model knows labels or clusters, and never saw pictures without one."""
+    return bool(run.data.num_labels) and not run.train.label_dropout
+
+
+def needs_clusters(run: RunConfig) -> bool:
+    """Whether the model never saw pictures without their cluster, which is known of training pictures alone."""
+    return bool(run.data.clusters) and never_unlabelled(run)
 
 
 def towards(data: DataFacts) -> str:

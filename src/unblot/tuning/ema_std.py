@@ -20,7 +20,7 @@ from unblot.losses import WEIGHTINGS
 from unblot.nn.low_rank import additions
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.adapter import save_adapter
-from unblot.runs.conditions import condition_as_trained
+from unblot.runs.conditions import condition_as_trained, needs_clusters
 from unblot.runs.folder import MODEL, save_model
 from unblot.runs.run import Run
 from unblot.runs.snapshots import EmaCandidate, Snapshots
@@ -48,7 +48,8 @@ def best_std(
 ) -> float:
     """The EMA std of EMA_STDS with the lowest loss or distance; `report` gets each. Changes the denoiser's weights.
 
-    Raises UnblotError for an unknown criterion, and for a loss where the run was distilled or has no held-out pictures.
+    Raises UnblotError for an unknown criterion, and for a loss where the run was distilled, needs
+    clusters, or has no held-out pictures.
     """
     if choices.by not in ("loss", "distance"):
         raise UnblotError(f"unknown criterion {choices.by!r}; give {arg('by', 'loss')} or {arg('by', 'distance')}")
@@ -57,6 +58,11 @@ def best_std(
         raise UnblotError(
             f"this run was distilled and knows few noise levels, so that {arg('by', 'loss')}, of all levels, takes the "
             f"average that learned least; give {arg('by', 'distance')}"
+        )
+    if by_loss and needs_clusters(config):
+        raise UnblotError(
+            f"this run never saw pictures without a cluster, and held-out pictures are measured without one; give "
+            f"{arg('by', 'distance')}"
         )
     seed = choices.seed
     judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
