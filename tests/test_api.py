@@ -62,6 +62,18 @@ def test_labels_by_name_by_index_and_in_turns():
         api.choose_labels("cat", (), range(1))
 
 
+def test_labels_of_numpy_and_pytorch_and_names_with_commas():
+    classes = ("cat", "dog", "tench, Tinca tinca")
+    for label in (np.int64(1), np.array(1), torch.tensor(1), [np.int64(1)], np.array(["dog"])):
+        assert api.choose_labels(label, classes, range(2)) == [1, 1]
+    assert api.choose_labels(torch.tensor([1, 0]), classes, range(3)) == [1, 0, 1]
+    assert api.choose_labels("tench, Tinca tinca", classes, range(1)) == [2]
+    assert api.choose_labels("dog, cat", classes, range(2)) == [1, 0]
+    for wrong in (3.0, np.float32(1), True, [[1]], b"cat"):
+        with pytest.raises(UnblotError, match="no class"):
+            api.choose_labels(wrong, classes, range(1))
+
+
 def test_a_later_part_of_a_draw_is_that_part(run):
     whole = run.sample(9, label="3,5", seed=2)
     part = run.sample(4, first=5, label="3,5", seed=2)

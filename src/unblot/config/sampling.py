@@ -22,18 +22,26 @@ from unblot.errors import UnblotError, arg
 
 
 class Worded(Checked):
-    """A configuration with texts: `prompt`, one or a list, and `negative`, of which an empty one is None.
+    """A configuration with texts: `prompt`, one or a list, and `negative`, of which an empty one is None; and `label`,
+    of which one of NumPy or PyTorch becomes Python's own.
 
-    Raises UnblotError for anything but text.
+    Raises UnblotError for a prompt that is no text.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        prompt, negative = (getattr(self, name) for name in ("prompt", "negative"))
+        label, prompt, negative = (getattr(self, name) for name in ("label", "prompt", "negative"))
         if prompt is not None and not isinstance(prompt, str):
             prompt = [_text("prompt", one) for one in (prompt if isinstance(prompt, Iterable) else [prompt])]
+        object.__setattr__(self, "label", plain_label(label))
         object.__setattr__(self, "prompt", prompt)
         object.__setattr__(self, "negative", None if negative is None else _text("negative", negative) or None)
+
+
+def plain_label(label: Any) -> Any:
+    """A label, or a list of several: those of NumPy and PyTorch as Python's own, as a file holds them."""
+    label = label.tolist() if hasattr(label, "tolist") else label
+    return [plain_label(one) for one in label] if isinstance(label, Iterable) and not isinstance(label, str) else label
 
 
 def _text(name: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from unblot.config.sampling import plain_label
 from unblot.config.schema import DataFacts
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import training_labels
@@ -16,6 +17,7 @@ def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) ->
 
     Raises UnblotError for a class that is not known.
     """
+    label = plain_label(label)
     if label is None:
         return None
     if not classes:
@@ -23,14 +25,20 @@ def choose_labels(label: Any, classes: Sequence[str], indices: Sequence[int]) ->
     if label == "all":
         chosen = list(range(len(classes)))
     else:
-        wanted = label.split(",") if isinstance(label, str) else [label] if isinstance(label, int) else label
-        chosen = [_class_index(w, classes) for w in wanted]
+        chosen = [_class_index(w, classes) for w in _several(label, classes)]
         if not chosen:
             raise UnblotError(f"{arg('label', label)} names no class; leave it out to sample without a label")
     return [chosen[i % len(chosen)] for i in indices]
 
 
-def _class_index(wanted: str | int, classes: Sequence[str]) -> int:
+def _several(label: Any, classes: Sequence[str]) -> list[Any]:
+    """The classes that a label names: one, or several in a list or in a text with commas."""
+    if isinstance(label, str) and label not in classes:  # a name may hold a comma itself
+        return [part.strip() for part in label.split(",")]
+    return label if isinstance(label, list) else [label]
+
+
+def _class_index(wanted: Any, classes: Sequence[str]) -> int:
     if isinstance(wanted, str) and wanted in classes:
         return classes.index(wanted)
     if str(wanted).isdecimal() and int(wanted) < len(classes):
