@@ -1,5 +1,6 @@
 """What sampling accepts and refuses: choices by name, guidance, bounds, and samples that are not finite."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -12,21 +13,25 @@ from PIL import Image
 import unblot
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.config.measuring import EmaConfig
 from unblot.config.sampling import SampleConfig
 from unblot.data.dataset import open_data
 from unblot.data.values import ValueMap
 from unblot.editing import images
+from unblot.evaluation import measure
 from unblot.process.randomness import training_labels
 from unblot.process.schedules import SCHEDULES, karras
+from unblot.reports import evaluation
 from unblot.runs import bulk
 from unblot.runs.bulk import sample_to_folder
-from unblot.runs.conditions import condition_as_trained
+from unblot.runs.conditions import condition_as_trained, needs_clusters
 from unblot.runs.describe import describe
 from unblot.runs.folder import METRICS, MODEL, SAMPLES, save_model
 from unblot.runs.run import Run
 from unblot.sampling.settings import SamplerConfig, sampler_for
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import MOST_STEPS
+from unblot.tuning.ema_std import best_std
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
 
@@ -101,6 +106,37 @@ def test_a_model_that_never_saw_pictures_without_a_label_draws_all_classes_in_tu
     monkeypatch.setattr(bulk, "MANY", 3)
     sample_to_folder(tmp_path / "s", told, 3, steps=1)
     assert np.load(tmp_path / "s" / "labels-000000.npy").tolist() == [0, 1, 2]
+
+
+def test_labels_may_be_those_of_numpy_and_pytorch(run, tmp_path):
+    picture = run.sample(1, steps=1, label=np.int64(3))
+    assert picture.labels == [3]
+    assert run.sample(2, steps=1, label=torch.tensor([1, 2])).labels == [1, 2]
+    assert images.img2img(run, picture.array, n=2, steps=1, label=np.array([1, 2])).labels == ["1", "2"]
+    sample_to_folder(tmp_path, run, 2, steps=1, label=np.array([1, 2]))
+    assert json.loads((tmp_path / "manifest.json").read_text())["label"] == [1, 2]
+
+
+def test_a_rescaling_without_a_guidance_is_refused(run):
+    with pytest.raises(UnblotError, match=r"guidance_rescale=0\.5 rescales a guidance; give guidance=2\.0"):
+        run.sample(1, steps=1, label="3", guidance_rescale=0.5)
+    assert run.sample(1, steps=1, label="3", guidance_rescale=0.5, guidance=2.0).array.shape == (1, 1, 8, 8)
+
+
+def test_a_model_that_never_saw_pictures_without_a_cluster_has_no_edits_and_no_likelihood(tmp_path):
+    choices = {**TINY, "unlabelled": True, "clusters": 3, "label_dropout": 0.0}
+    run = unblot.train("digits", out=tmp_path / "r", **choices)
+    drawn = run.sample(2, steps=1).array
+    with pytest.raises(UnblotError, match=r"never saw pictures without a cluster.*train with label_dropout"):
+        images.img2img(run, drawn, n=1, steps=1)
+    dataset, notes = open_data("digits", labels=False), []
+    assert measure.likelihood(run.config, run.denoiser, dataset, measure.Options(likelihood=4)) is None
+    assert evaluation._learning(run.config, run.denoiser, dataset, notes.append) is None
+    assert "never saw pictures without a cluster" in notes[0]
+    with pytest.raises(UnblotError, match="give by='distance'"):
+        best_std(run.config, run.denoiser, dataset, None, EmaConfig(by="loss"), tmp_path, print)
+    with_dropout = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, label_dropout=0.1))
+    assert not needs_clusters(with_dropout)
 
 
 def test_samples_as_in_training_have_labels_and_captions_of_the_same_pictures(tmp_path):

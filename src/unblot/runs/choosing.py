@@ -23,6 +23,16 @@ def sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleC
 
     Raises UnblotError for choices that do not go together, and for a distilled run that is asked for other steps.
     """
+    found = _sampler_of(folder, run, denoiser, config)
+    if config.guidance_rescale > 0 and config.guidance is None and config.autoguide is None and not found.guided:
+        raise UnblotError(
+            f"{arg('guidance_rescale', config.guidance_rescale)} rescales a guidance; give {arg('guidance', 2.0)} or "
+            f"another scale with it"
+        )
+    return found
+
+
+def _sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleConfig) -> SamplerConfig:
     scale = config.guidance
     if scale is None:
         scale = usual_guidance(run, config) if config.autoguide is None else 1.0
