@@ -1,5 +1,6 @@
 """DICOM, NIfTI and MATLAB: one slice or frame a picture, values and units kept."""
 
+import itertools
 from pathlib import Path
 
 import h5py
@@ -48,6 +49,41 @@ def test_the_frames_of_a_dicom_file_are_pictures_of_the_stored_type(tmp_path: Pa
     np.testing.assert_array_equal(data.pictures[:, 0], SLICES)
 
 
+def test_the_palette_of_a_dicom_file_gives_colours(tmp_path: Path) -> None:
+    colours = RNG.integers(0, 65536, (3, 256)).astype("<u2")
+    palette: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, table in zip(("Red", "Green", "Blue"), colours):
+        palette[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        palette[f"{name}PaletteColorLookupTableData"] = table.tobytes()
+    for frames in (RNG.integers(0, 256, (2, 6, 9), np.uint8), RNG.integers(0, 256, (6, 9), np.uint8)):
+        dicom_file(tmp_path / "x.dcm", frames, **palette)
+        wanted = colours[:, frames.reshape(-1, 6, 9)].transpose(1, 0, 2, 3)
+        np.testing.assert_array_equal(open_data(str(tmp_path / "x.dcm")).pictures, wanted)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_slope_and_intercept_of_a_frame_are_in_its_functional_group_or_the_shared_one(
+    own: bool, tmp_path: Path
+) -> None:
+    pydicom = pytest.importorskip("pydicom")
+
+    def group(slope: float, intercept: float) -> object:
+        inner, outer = pydicom.Dataset(), pydicom.Dataset()
+        inner.RescaleSlope, inner.RescaleIntercept, inner.RescaleType = slope, intercept, "HU"
+        outer.PixelValueTransformationSequence = [inner]
+        return outer
+
+    groups: dict[str, object] = {"SharedFunctionalGroupsSequence": [group(2, -1024)]}
+    if own:
+        groups["PerFrameFunctionalGroupsSequence"] = [group(1 + i, 10 * i) for i in range(3)]
+    dicom_file(tmp_path / "x.dcm", SLICES, **groups)
+    said: list[str] = []
+    data = open_data(str(tmp_path / "x.dcm"), report=said.append)
+    wanted = [SLICES[i] * (1.0 + i) + 10 * i for i in range(3)] if own else SLICES * 2.0 - 1024
+    np.testing.assert_array_equal(data.pictures[:, 0], wanted)
+    assert "slope and intercept applied, values in HU" in said
+
+
 def test_one_scaled_file_makes_all_values_float(tmp_path: Path) -> None:
     dicom_file(tmp_path / "1.dcm", SLICES[0])
     dicom_file(tmp_path / "2.dcm", SLICES[1], RescaleSlope=0.5, RescaleIntercept=0)
@@ -84,6 +120,17 @@ def test_a_nifti_volume_is_turned_to_the_axes_of_the_body(tmp_path: Path) -> Non
     pictures = open_data(str(tmp_path / "x.nii")).pictures[:, 0]
     np.testing.assert_array_equal(pictures, wanted[:, ::-1].transpose(2, 1, 0))
     assert pictures.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+def test_all_axial_slices_are_read_whatever_the_order_of_the_stored_axes(axes: tuple[int, ...], tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    volume = np.arange(9 * 6 * 3 * 2, dtype=np.int16).reshape(9, 6, 3, 2)  # right, front, up, time
+    affine = np.eye(4)[:, [*axes, 3]]
+    nibabel.Nifti1Image(volume.transpose(*axes, 3), affine).to_filename(tmp_path / "x.nii")
+    data = open_data(str(tmp_path / "x.nii"))
+    slices = volume[:, ::-1].transpose(3, 2, 1, 0).reshape(6, 6, 9)
+    np.testing.assert_array_equal(data.pictures[:, 0], slices)
 
 
 @pytest.mark.parametrize("version", ["5", "7.3"])

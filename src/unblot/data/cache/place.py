@@ -23,7 +23,7 @@ from unblot.data.readers import tables
 from unblot.data.readers.listing import max_bytes
 from unblot.errors import UnblotError
 
-VERSION = 7  # of what a dataset cache holds: one of another version is built anew
+VERSION = 8  # of what a dataset cache holds: one of another version is built anew
 ALONE = 64  # up to this many files are decoded without worker processes
 KEPT_DAYS = 30
 DECODERS = ("pillow_heif", "gdcm", "libjpeg", "openjpeg", "jpeg_ls")  # of HEIC, and of pydicom for compressed DICOM

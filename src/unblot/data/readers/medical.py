@@ -10,7 +10,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from unblot.data.readers.arrays import file_source
+from unblot.data.readers.dicom import Slices, dicom_slices
 from unblot.data.readers.dicom_names import is_dicom, may_be_dicom
 from unblot.data.readers.folders import PICTURES
 from unblot.data.readers.labels import Labelled, labels_from_folders
@@ -48,25 +48,13 @@ MAT_BYTES = {  # by MATLAB's name of a type
     **{"double": 8, "single": 4, "logical": 1, "char": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2},
     **{"int32": 4, "uint32": 4, "int64": 8, "uint64": 8},
 }
-DEFLATED = "1.2.840.10008.1.2.1.99"  # a transfer syntax that is unpacked as a whole, however large
 PEEKED = 64  # files that decide what a folder holds
-
-
-@dataclass(frozen=True)
-class Slices:
-    """The pictures of one file. count: how many. scaled: whether slope and intercept change the values. unit: of the
-    values, "" if unknown. read(float): (n, H, W) or (n, H, W, 3), float32 with slope and intercept if asked."""
-
-    count: int
-    scaled: bool
-    unit: str
-    read: Callable[[bool], np.ndarray]
 
 
 def dicom(path: str, *, labels: str = "") -> DataSource:
     """A DICOM file, or a folder of them: each frame is a picture, classes from the subfolders."""
     _require("pydicom")
-    return _source(path, may_be_dicom, is_dicom, _dicom_slices, labels)
+    return _source(path, may_be_dicom, is_dicom, dicom_slices, labels)
 
 
 def nifti(path: str, *, labels: str = "") -> DataSource:
@@ -128,9 +116,9 @@ def _source(
     place = os.path.abspath(path)
     if os.path.isdir(path):
         found, root = walk(path, wanted), path
-        others = [item for item in found.items if not is_one(os.path.join(path, item.name))]
-        found.others.update(suffix_of(item.name) for item in others)
-        found.items = [item for item in found.items if item not in others] if others else found.items
+        others = {item.name for item in found.items if not is_one(os.path.join(path, item.name))}
+        found.others.update(map(suffix_of, others))
+        found.items = [item for item in found.items if item.name not in others]
         origin: list[Any] = [place, found.digest]
     else:
         origin, root = file_origin(path), os.path.dirname(path)
@@ -196,41 +184,6 @@ def _require(module: str) -> None:
         raise UnblotError(f"such files need the package {module}; pip install 'unblot[medical]'")
 
 
-def _dicom_slices(path: str) -> Slices:
-    """The frames of a DICOM file; slope and intercept of the modality, PS3.3 C.11.1."""
-    import pydicom
-
-    size = file_origin(path)[1]
-    if str(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID", "")) == DEFLATED:
-        raise UnblotError("it is deflated; save it with another transfer syntax")
-    header = pydicom.dcmread(path, stop_before_pixels=True)
-    slope, intercept = float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
-    count, channels = int(header.get("NumberOfFrames", 1) or 1), int(header.SamplesPerPixel)
-    values = count * channels * int(header.Rows) * int(header.Columns)
-    check_expansion(values * int(header.BitsAllocated) // 8, size, printable(path))
-    unit = str(header.get("RescaleType", "") or ("HU" if header.get("Modality") == "CT" else ""))
-
-    def read(scaled: bool) -> np.ndarray:
-        with naming(path, "DICOM"):
-            array = _colours(pydicom.dcmread(path))
-        array = array.reshape(count, *array.shape[-2 - (channels > 1) :])
-        return (array * np.float64(slope) + intercept).astype(np.float32) if scaled else array
-
-    return Slices(count, (slope, intercept) != (1, 0), printable(unit), read)
-
-
-def _colours(header: Any) -> np.ndarray:
-    """The pixels of a DICOM file, palettes and luminance with chrominance as RGB."""
-    from pydicom.pixels import apply_color_lut, convert_color_space
-
-    array, kind = header.pixel_array, header.PhotometricInterpretation
-    if kind == "PALETTE COLOR":
-        return apply_color_lut(array, header)
-    if kind.startswith("YBR_FULL"):
-        return convert_color_space(array, kind, "RGB", per_frame=True)
-    return array
-
-
 def _nifti_slices(path: str) -> Slices:
     """The axial slices of a NIfTI file in the nearest orientation along the body's axes, over time last."""
     import nibabel
@@ -240,7 +193,10 @@ def _nifti_slices(path: str) -> Slices:
     shape = image.shape + (1,) * (3 - len(image.shape))
     check_expansion(math.prod(shape) * image.get_data_dtype().itemsize, size, printable(path))
     slope, intercept = image.dataobj.slope, image.dataobj.inter
-    count = math.prod(shape[2:])
+    toward = nibabel.io_orientation(image.affine)[:, 0]  # the axis of the body that is nearest to each stored one
+    if np.isnan(toward).any():
+        raise UnblotError("its affine does not say which way its axes point; save it with a whole sform or qform")
+    count = shape[toward.tolist().index(2)] * math.prod(shape[3:])
 
     def read(scaled: bool) -> np.ndarray:
         with naming(path, "NIfTI"):
