@@ -1,9 +1,11 @@
 """One picture file: every format and mode gives its own values, the right way up; nothing broken gets through."""
 
 import io
+import shutil
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from data_files import BROKEN, encoded, tiff_of
 from unblot.data.dataset import open_data
-from unblot.data.readers import formats, tiff
+from unblot.data.readers import formats, reading, tiff
 from unblot.data.readers.metadata import ORIENTATION, PNG_START
 from unblot.errors import UnblotError
 
@@ -108,8 +110,8 @@ def test_pages_of_a_tiff_are_pictures_or_channels():
     array = RNG.integers(0, 65536, (4, 7, 9), np.uint16)
     for compression in (None, "zlib"):
         data = tiff_of(array, photometric="minisblack", compression=compression)
-        assert tiff.contents(data) == (4, 0)
         stack = tiff.Stack(io.BytesIO(data))
+        assert (stack.count, stack.left_out) == (4, 0)
         np.testing.assert_array_equal(np.stack([stack.picture(i) for i in range(4)])[:, 0], array)
         np.testing.assert_array_equal(formats.open_picture(data, pages="channels").values(), array)
     coloured = RNG.integers(0, 256, (4, 7, 9, 3), np.uint8)
@@ -206,6 +208,41 @@ def test_every_series_of_a_microscopes_file_is_read():
     assert stack.count == 5
     for i, array in enumerate(arrays):
         np.testing.assert_array_equal(stack.picture(i), array)
+
+
+def ome_of(files: int, planes: int) -> str:
+    """OME-XML of one series of pictures 7x9, so many planes of it in each file."""
+    parts = "".join(
+        f'<TiffData IFD="{i % planes}" FirstZ="{i}" PlaneCount="1"><UUID FileName="{i // planes}.tif">'
+        f"urn:uuid:{i // planes}</UUID></TiffData>"
+        for i in range(files * planes)
+    )
+    size = f'SizeX="9" SizeY="7" SizeZ="{files * planes}" SizeC="1" SizeT="1"'
+    pixels = f'<Pixels ID="P:0" DimensionOrder="XYZCT" Type="uint16" {size}><Channel ID="C:0"/>{parts}</Pixels>'
+    return f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="I:0">{pixels}</Image></OME>'
+
+
+@pytest.mark.parametrize("place", ["folder", "zip"])
+def test_a_file_of_a_series_in_several_files_gives_its_own_pages_alone(place, tmp_path):
+    array = RNG.integers(0, 65536, (3, 2, 7, 9), np.uint16)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i, pages in enumerate(array):
+        tifffile.imwrite(folder / f"{i}.tif", pages, photometric="minisblack", description=ome_of(3, 2), metadata=None)
+    with tifffile.TiffFile(folder / "0.tif") as file:
+        assert len(file.series[0].pages) == 6  # which names the others
+    if place == "zip":
+        folder = Path(shutil.make_archive(str(folder), "zip", folder))
+    np.testing.assert_array_equal(open_data(str(folder)).pictures[:, 0], array.reshape(6, 7, 9))
+
+
+def test_a_tiff_of_a_folder_is_never_held_whole(tmp_path, monkeypatch):
+    pages, single = RNG.integers(0, 65536, (3, 7, 9), np.uint16), RNG.integers(0, 65536, (7, 9), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "b.TIFF", single, photometric="minisblack")
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
+    np.testing.assert_array_equal(open_data(str(tmp_path)).pictures[:, 0], [*pages, single])
+    assert open_data(str(tmp_path / "b.TIFF")).shape == (1, 7, 9)
 
 
 def test_axes_that_repeat_a_letter_count_pictures():

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,6 @@ PICTURES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif"),
 )
-PAGED = (".tif", ".tiff")
 SIDECARS = (".cls", JSON)  # label files beside pictures, as in WebDataset
 WANTED = frozenset((*PICTURES, *SIDECARS, *TEXTS))
 
@@ -145,10 +145,10 @@ def _pages_apart(reader: Reader, pictures: list[Item]) -> tuple[list[Item], int]
     apart, copies = [], 0
     for item in pictures:
         count = 1
-        if suffix_of(item.name) in PAGED:
+        if suffix_of(item.name) in tiff.SUFFIXES:
             try:
-                count, left_out = tiff.contents(reader.read(item))
-                copies += left_out
+                with closing(reader.stack(item)) as stack:
+                    count, copies = stack.count, copies + stack.left_out
             except Exception:  # it is reported when it is decoded
                 count = 1
         apart += [item] if count == 1 else [item._replace(page=page) for page in range(count)]

@@ -45,6 +45,11 @@ class Reader:
         with damage_in_one_line():
             return self._read(item)
 
+    def beginning(self, item: Item, count: int) -> bytes:
+        """The first `count` bytes of an item, or all where it has fewer. Raises UnblotError as `read` does."""
+        packed = item.place and item.offset < 0
+        return self.read(item if packed else item._replace(size=min(item.size, count)))[:count]
+
     def _read(self, item: Item) -> bytes:
         """The bytes of an item. Raises whatever its archive's reader raises."""
         if self._row:
@@ -62,15 +67,28 @@ class Reader:
 
     def open(self, item: Item, at_least: int = 0) -> Picture:
         """The picture of an item, its header read. Raises UnblotError with the reason where it cannot be used."""
-        if item.page < 0:
+        if item.page < 0 and not self._only_as_it_goes(item):
             return open_picture(self.read(item), self.pages, at_least)
         file = item._replace(page=0)
         if self._stack is None or self._stack[0] != file:  # the pages of a file come one after another
-            path = self._below + item.name
             if self._stack:
                 self._stack[1].close()
-            self._stack = file, tiff.Stack(io.BytesIO(self.read(item)) if item.place else path, self.pages)
-        return tiff_picture(self._stack[1], item.page)
+            self._stack = file, self.stack(item)
+        return tiff_picture(self._stack[1], max(item.page, 0))
+
+    def stack(self, item: Item) -> tiff.Stack:
+        """The pictures of a TIFF, read as they are asked for where it is a file of its own, whatever its size.
+
+        Raises UnblotError with the reason where it cannot be read.
+        """
+        with damage_in_one_line():
+            if item.place or self._row:
+                return tiff.Stack(io.BytesIO(self.read(item)), self.pages)
+            return tiff.Stack(open(self._below + item.name, "rb", opener=_opened_at_once), self.pages)
+
+    def _only_as_it_goes(self, item: Item) -> bool:
+        """Whether an item is a TIFF that is too large to be read whole, in a file of its own."""
+        return item.size > MAX_BYTES and not item.place and item.name.lower().endswith(tiff.SUFFIXES)
 
     def _archive(self, place: str, opener: Callable[[], Any]) -> Any:
         """An open archive, opened the first time."""
@@ -86,3 +104,8 @@ class Reader:
             return os.read(file, size if size >= 0 else os.fstat(file).st_size)
         finally:
             os.close(file)
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """The descriptor of a file, opened without waiting for what it may have become."""
+    return os.open(path, OPEN)

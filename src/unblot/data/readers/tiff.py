@@ -1,6 +1,5 @@
 """TIFF beyond one picture of 8-bit colour: deep, of many channels, of several pages or series, by tifffile."""
 
-import io
 import json
 import logging
 import math
@@ -13,6 +12,7 @@ from unblot.data.readers.metadata import CONVERTED
 from unblot.data.readers.tiff_colours import Meaning, for_pillow, meaning_of, orientation_of
 from unblot.errors import UnblotError, counted
 
+SUFFIXES = (".tif", ".tiff")
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MANY = 1000  # pages: tifffile needs quadratic time to find the series of more, so that they are read page by page
 
@@ -45,7 +45,8 @@ class Stack:
 
     Axes that tifffile calls samples or channels are channels. The others (pages, time, depth) count pictures, or
     channels too if pages="channels". Reduced copies and masks among the pages are no pictures (`left_out` of them),
-    unless there is nothing else. Raises UnblotError for a file that cannot be read, each method for a broken page.
+    unless there is nothing else. An open file is closed with the stack. Raises UnblotError for a file that cannot be
+    read, each method for a broken page. Pages in other files, which OME-TIFF and Micro-Manager name, are not read.
     """
 
     def __init__(self, file: str | BinaryIO, pages: str = "pictures"):
@@ -54,12 +55,17 @@ class Stack:
         if pages not in ("pictures", "channels"):
             raise UnblotError(f"unknown meaning of pages {pages!r}; choose pictures or channels")
         logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else Python prints what it complains of
-        with damage_in_one_line("it is no TIFF that can be read"):
-            self.tif: Any = tifffile.TiffFile(file)
-            self.left_out = 0
-            self._runs = self._found(pages == "channels")
-            self.joined = pages == "channels" and sum(run.length for run in self._runs) > 1
-            self.count = 1 if self.joined else sum(run.length for run in self._runs)
+        self.tif: Any = None
+        self._file, self.left_out = file, 0
+        try:
+            with damage_in_one_line("it is no TIFF that can be read"):
+                self.tif = tifffile.TiffFile(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
+                self._runs = self._found(pages == "channels")
+        except UnblotError:
+            self.close()
+            raise
+        self.joined = pages == "channels" and sum(run.length for run in self._runs) > 1
+        self.count = 1 if self.joined else sum(run.length for run in self._runs)
         self._last: tuple[tuple[int, int], Any] | None = None
         self._whole: tuple[int, np.ndarray] | None = None
 
@@ -90,7 +96,9 @@ class Stack:
 
     def close(self) -> None:
         """Closes the file."""
-        self.tif.close()
+        for opened in (self.tif, self._file):
+            if opened is not None and not isinstance(opened, str):
+                opened.close()
 
     def _found(self, channels: bool) -> list[Run]:
         """The runs of pictures in the file."""
@@ -196,12 +204,3 @@ def _samples(page: Any) -> np.ndarray:
     array, axes = page.asarray(), page.keyframe.axes
     order = [i for i, a in enumerate(axes) if a not in "YX"] + [axes.index("Y"), axes.index("X")]
     return array.transpose(order).reshape(-1, page.keyframe.imagelength, page.keyframe.imagewidth)
-
-
-def contents(data: bytes) -> tuple[int, int]:
-    """How many pictures a TIFF holds and how many reduced copies and masks are left out; 1 and 0 if it is broken."""
-    try:
-        stack = Stack(io.BytesIO(data))
-    except UnblotError:  # reported when it is decoded
-        return 1, 0
-    return stack.count, stack.left_out
