@@ -96,7 +96,32 @@ def test_groups_are_the_connected_components(count, pairs):
     for _ in range(count):
         reached = reached @ reached
     wanted = {tuple(np.flatnonzero(row)) for row in reached if row.sum() > 1}
-    assert {tuple(group) for group in copies.groups(count, pairs)} == wanted
+    groups = copies.Groups(count)
+    for a, b in pairs:
+        groups.join(a, np.array([b]))
+    assert {tuple(group) for group in groups.found()} == wanted
+    assert all(len(set(groups.of[group].tolist())) == 1 for group in groups.found())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_figures_do_not_depend_on_how_much_is_held_in_memory(dtype, tmp_path, monkeypatch):
+    pictures = (RNG.random((30, 3, 8, 9)) * 200).astype(dtype)
+    pictures[[4, 9]] = 7
+    np.save(tmp_path / "x.npy", pictures)
+    data = open_data(str(tmp_path / "x.npy"))
+    found = doctor._values(data), doctor._glance(data)
+    sizes, encode = [], values.ValueMap.encode
+    monkeypatch.setattr(values.ValueMap, "encode", lambda self, x, *how: sizes.append(x.size) or encode(self, x, *how))
+    monkeypatch.setattr(values, "CHUNK_VALUES", 3 * 8 * 9 * 7)
+    assert (doctor._values(data), doctor._glance(data)) == found
+    assert max(sizes) == 3 * 8 * 9 * 7
+    (first, *_), flat = found[0]
+    assert flat == [4, 9]
+    assert first["mean"] == pytest.approx(pictures[:, 0].mean(), rel=1e-5)
+    assert first["deviation"] == pytest.approx(pictures[:, 0].std(), rel=1e-5)
+    distinct, _, constant, deviation = found[1]
+    assert (distinct, constant) == (29, 2 / 30)
+    assert deviation == pytest.approx(data.batch(np.arange(30))[0].numpy().std(), rel=1e-4)
 
 
 def worth_of(x: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from unblot.data import values
 from unblot.data.clusters import clustered, shares
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
@@ -26,6 +27,17 @@ def test_every_picture_belongs_to_one_of_them(digits: Dataset) -> None:
 def test_they_are_the_same_each_time(digits: Dataset) -> None:
     again = open_data("digits", labels=False)
     assert np.array_equal(clustered(digits, 9).labels, clustered(again, 9).labels)
+
+
+@pytest.mark.parametrize("step", [1, 64 * 1000])
+def test_they_do_not_depend_on_how_much_is_held_in_memory(step: int, digits: Dataset, monkeypatch) -> None:
+    whole = clustered(digits, 7).labels
+    monkeypatch.setattr(values, "CHUNK_VALUES", step)
+    sizes: list[int] = []
+    was = Dataset.batch
+    monkeypatch.setattr(Dataset, "batch", lambda self, index: sizes.append(len(index)) or was(self, index))
+    assert np.array_equal(clustered(open_data("digits", labels=False), 7).labels, whole)
+    assert max(sizes) == max(1, step // 64)
 
 
 def test_they_know_more_of_the_classes_than_chance() -> None:

@@ -7,6 +7,7 @@ labels (Bao et al. 2022, "Why are conditional generative models better than unco
 """
 
 import dataclasses
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -15,12 +16,12 @@ import torch.nn.functional as F
 
 from unblot.data.dataset import Dataset
 from unblot.data.subset import spread
+from unblot.data.values import in_parts
 from unblot.errors import UnblotError, arg, printable
 
 SIDE = 16  # pixels that pictures are averaged down to, so that noise has no weight
 DIMENSIONS = 32  # principal components kept
 FITTED_TO = 20_000  # pictures: more do not move the centres
-CHUNK = 4096  # pictures in memory at a time
 
 
 @lru_cache(maxsize=1)  # planning a run and training it need the same
@@ -43,8 +44,7 @@ def clustered(dataset: Dataset, count: int) -> Dataset:
     def labels_of(x: torch.Tensor) -> np.ndarray:
         return centres.predict((_averaged(x) - mean) @ axes).astype(np.int64)
 
-    parts = np.array_split(np.arange(len(dataset)), -(-len(dataset) // CHUNK))
-    labels = np.concatenate([labels_of(dataset.batch(part)[0]) for part in parts])
+    labels = np.concatenate([labels_of(x) for x in _batches(dataset, np.arange(len(dataset)))])
     stream = None if dataset.stream is None else dataclasses.replace(dataset.stream, labels_of=labels_of)
     return dataclasses.replace(dataset, labels=labels, stream=stream)
 
@@ -71,8 +71,12 @@ def shares(dataset: Dataset, count: int) -> tuple[float, ...]:
 
 def _features(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
     """Pictures averaged down, flattened to (n, C·h·w) float64."""
-    parts = np.array_split(indices, -(-len(indices) // CHUNK))
-    return np.concatenate([_averaged(dataset.batch(part)[0]) for part in parts])
+    return np.concatenate([_averaged(x) for x in _batches(dataset, indices)])
+
+
+def _batches(dataset: Dataset, indices: np.ndarray) -> Iterator[torch.Tensor]:
+    """The pictures (n, C, H, W) of these indices in the network's range, in parts that fit into memory."""
+    return (dataset.batch(indices[part])[0] for part in in_parts(len(indices), dataset.shape))
 
 
 def _averaged(x: torch.Tensor) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Copies in a data set: exact, near (recompressed, rescaled) and mirrored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from unblot.data.subset import spread
-from unblot.data.values import ValueMap
+from unblot.data.values import ValueMap, in_parts
 
 SIDE = 8  # pixels of the thumbnails that are compared: compression and scaling leave no trace in so small ones
 FARTHEST = 0.018  # cosine distance: nearly all copies shrunk to a half and enlarged again are nearer
@@ -17,7 +17,6 @@ COLOUR = 0.12  # greatest root mean square difference of colours, in the network
 FLAT = 0.01  # standard deviation in the network's range below which a picture counts as constant
 AT_MOST = 100_000  # pictures of which all pairs are compared
 FAMILIES = 20_000  # pictures up to which near copies are kept on one side of the held-out split
-VALUES = 4_000_000  # pixel values in memory at a time
 BLOCK = 1024  # rows of the distance matrix in memory at a time
 
 
@@ -38,12 +37,11 @@ def thumbnails(pictures: np.ndarray, values: ValueMap, indices: np.ndarray) -> T
     _, channels, height, width = pictures.shape
     colour = np.empty((len(indices), channels, SIDE, SIDE), np.float32)
     deviation = np.empty(len(indices), np.float32)
-    step = max(1, VALUES // (channels * height * width))
-    for start in range(0, len(indices), step):
-        x = values.encode(np.asarray(pictures[indices[start : start + step]]), np.float32)
-        colour[start : start + step] = _means(height) @ x @ _means(width).T
+    for part in in_parts(len(indices), pictures.shape[1:]):
+        x = values.encode(np.asarray(pictures[indices[part]]), np.float32)
+        colour[part] = _means(height) @ x @ _means(width).T
         spread = x - x.mean(axis=(2, 3), keepdims=True)
-        deviation[start : start + step] = np.sqrt(np.square(spread).mean(axis=(1, 2, 3)))
+        deviation[part] = np.sqrt(np.square(spread).mean(axis=(1, 2, 3)))
     gray = colour[:, : channels - values.alpha or 1].mean(axis=1).reshape(len(indices), -1)
     gray = gray - gray.mean(axis=1, keepdims=True)
     length = np.linalg.norm(gray, axis=1, keepdims=True)
@@ -86,25 +84,35 @@ def near_copies(found: Thumbnails, flipped: bool = False) -> list[list[int]]:
     usual = _usual_distance(found.shape)
     limit = float(np.clip(SHARE * usual, NEAREST, FARTHEST))
     mirrors: Sequence[tuple[int, ...]] = ((-1,), (-2,)) if flipped else ((),)
-    pairs = [pair for axes in mirrors for pair in _pairs(found, axes, limit)]
-    return groups(len(found.shape), pairs)
+    groups = Groups(len(found.shape))
+    for axes in mirrors:
+        _join_near(groups, found, axes, limit)
+    return groups.found()
 
 
-def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The connected components of more than one member of the graph on 0…count−1 with these edges."""
-    parent = list(range(count))
+class Groups:
+    """The connected components of a graph on 0…count−1, whose edges are told one after another.
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
+    of: (count,) int64, the name of the group that each one is in.
+    """
 
-    for a, b in pairs:
-        parent[max(root(a), root(b))] = min(root(a), root(b))
-    members: dict[int, list[int]] = {}
-    for i in range(count):
-        members.setdefault(root(i), []).append(i)
-    return [group for group in members.values() if len(group) > 1]
+    def __init__(self, count: int):
+        self.of = np.arange(count)
+        self._members = {i: [i] for i in range(count)}
+
+    def join(self, one: int, others: np.ndarray) -> None:
+        """Tells of edges between one and others (n,)."""
+        for other in np.unique(self.of[others]).tolist():
+            mine = int(self.of[one])
+            if other != mine:
+                small, large = sorted((other, mine), key=lambda name: len(self._members[name]))
+                moved = self._members.pop(small)
+                self.of[moved] = large
+                self._members[large] += moved
+
+    def found(self) -> list[list[int]]:
+        """The groups of more than one member, each ascending, by their first."""
+        return sorted(sorted(group) for group in self._members.values() if len(group) > 1)
 
 
 def _usual_distance(shape: np.ndarray, sample: int = 512) -> float:
@@ -115,13 +123,20 @@ def _usual_distance(shape: np.ndarray, sample: int = 512) -> float:
     return 1 - float(np.median(np.partition(similar, -1 - NEIGHBOUR, axis=1)[:, -1 - NEIGHBOUR]))
 
 
-def _pairs(found: Thumbnails, axes: tuple[int, ...], limit: float) -> Iterable[tuple[int, int]]:
-    """Pairs (i < j) of rows of similar colours whose shapes, the second mirrored on `axes`, are nearer than `limit`."""
+def _join_near(groups: Groups, found: Thumbnails, axes: tuple[int, ...], limit: float) -> None:
+    """Joins rows of similar colours whose shapes, the second mirrored on `axes`, are nearer than `limit`.
+
+    Pairs in one group already are not compared again: of a scene that hardly changes, all pairs are near.
+    """
     n = len(found.shape)
     mirrored = np.flip(found.shape.reshape(n, SIDE, SIDE), axes).reshape(n, -1) if axes else found.shape
     colour = np.flip(found.colour, axes) if axes else found.colour
     for start in range(0, n, BLOCK):
-        near = found.shape[start : start + BLOCK] @ mirrored[start:].T > 1 - limit
-        for a, b in np.argwhere(np.triu(near, 1)) + start:
-            if np.sqrt(np.square(found.colour[a] - colour[b]).mean()) < COLOUR:
-                yield int(a), int(b)
+        near = np.triu(found.shape[start : start + BLOCK] @ mirrored[start:].T > 1 - limit, 1)
+        for row in np.flatnonzero(near.any(axis=1)).tolist():
+            others = start + np.flatnonzero(near[row])
+            others = others[groups.of[others] != groups.of[start + row]]
+            for part in in_parts(len(others), colour.shape[1:]):
+                some = others[part]
+                distance = np.square(found.colour[start + row] - colour[some]).reshape(len(some), -1).mean(axis=1)
+                groups.join(start + row, some[np.sqrt(distance) < COLOUR])

@@ -1,7 +1,7 @@
 """The map from stored values to the network's range, and its exact inverse."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -170,10 +170,15 @@ def _errors_in_ulp(values: ValueMap, stored: np.ndarray) -> np.ndarray:
     return (error / np.abs(np.spacing(np.clip(stored, -below, below))).astype(np.float64)).max(axis=(0, 2, 3))
 
 
+def in_parts(count: int, shape: Sequence[int]) -> Iterator[slice]:
+    """Slices of `count` things of a shape, one after another, each of at most CHUNK_VALUES values or one thing."""
+    step = max(1, CHUNK_VALUES // max(1, math.prod(shape)))
+    return (slice(i, min(i + step, count)) for i in range(0, count, step))
+
+
 def _parts(pictures: Rows) -> Iterator[np.ndarray]:
-    """The pictures in consecutive parts of at most CHUNK_VALUES values or one picture."""
-    step = max(1, CHUNK_VALUES // max(1, int(np.prod(pictures.shape[1:]))))
-    return (pictures[i : i + step] for i in range(0, pictures.shape[0], step))
+    """The pictures in consecutive parts."""
+    return (pictures[part] for part in in_parts(pictures.shape[0], pictures.shape[1:]))
 
 
 def _limits(dtype: str) -> tuple[int, int]:

@@ -13,10 +13,10 @@ from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.audit.turning import worth_of_turns
 from unblot.data.dataset import Dataset
 from unblot.data.subset import spread
+from unblot.data.values import in_parts
 from unblot.errors import UnblotError, counted, printable
 
 QUICK = 512  # pictures that the quick check reads
-PART = 64  # pictures in memory at a time
 
 
 def audit_dataset(
@@ -82,11 +82,13 @@ def _glance(data: Dataset) -> tuple[int, int, float, float]:
     """Number of distinct and of all pictures; of a sample of QUICK the share of constant ones and the standard
     deviation of all values, in the network's range."""
     rows = spread(np.arange(len(data)), QUICK)
-    x = data.values.encode(np.asarray(data.pictures[rows]), np.float32)
     digests = data.cached.digests if data.cached else rows
-    constant = int((x.reshape(len(x), -1).std(axis=1) < copies.FLAT).sum()) / len(x)
-    points = data.shape[1:] == (1, 1)
-    return len(np.unique(digests)), len(data), 0.0 if points else constant, float(x.std())
+    means, deviations = np.empty(len(rows)), np.empty(len(rows))
+    for part in in_parts(len(rows), data.shape):
+        x = data.values.encode(np.asarray(data.pictures[rows[part]])).reshape(len(rows[part]), -1)
+        means[part], deviations[part] = x.mean(axis=1), x.std(axis=1)
+    constant = 0.0 if data.shape[1:] == (1, 1) else float((deviations < copies.FLAT).mean())
+    return len(np.unique(digests)), len(data), constant, float(np.sqrt(np.square(deviations).mean() + means.var()))
 
 
 class _Near:
@@ -115,19 +117,18 @@ class _Near:
 def _values(data: Dataset) -> tuple[tuple[dict[str, float], ...], list[int]]:
     """Smallest, largest and mean stored value and standard deviation of each channel; indices of constant pictures."""
     low, high = np.full(data.shape[0], np.inf), np.full(data.shape[0], -np.inf)
-    sums, squares = np.zeros(data.shape[0]), np.zeros(data.shape[0])
-    flat: list[int] = []
+    means, squares = np.empty((2, len(data), data.shape[0]))  # of each picture, so that parts of any size give the same
     offset, scale = np.array(data.values.offset), np.array(data.values.scale)
-    for start in range(0, len(data), PART):
-        stored = np.asarray(data.pictures[start : start + PART])
-        x = data.values.encode(stored)
+    for part in in_parts(len(data), data.shape):
+        stored = np.asarray(data.pictures[part])
+        x = data.values.encode(stored).reshape(*stored.shape[:2], -1)
         low, high = np.minimum(low, stored.min(axis=(0, 2, 3))), np.maximum(high, stored.max(axis=(0, 2, 3)))
-        sums, squares = sums + x.sum(axis=(0, 2, 3)), squares + np.square(x).sum(axis=(0, 2, 3))
-        deviation = (x - x.mean(axis=(2, 3), keepdims=True)).reshape(len(x), -1).std(axis=1)
-        flat += [] if data.shape[1:] == (1, 1) else (start + np.flatnonzero(deviation < copies.FLAT)).tolist()
-    number = len(data) * data.shape[1] * data.shape[2]
-    mean = sums / number
-    deviation = np.sqrt(np.maximum(squares / number - mean**2, 0)) * scale
+        means[part] = x.mean(axis=2)
+        squares[part] = np.square(x - means[part][..., None]).mean(axis=2)
+    points = data.shape[1:] == (1, 1)
+    flat = [] if points else np.flatnonzero(np.sqrt(squares.mean(axis=1)) < copies.FLAT).tolist()
+    mean = means.mean(axis=0)
+    deviation = np.sqrt(squares.mean(axis=0) + means.var(axis=0)) * scale
     rows = zip(low.tolist(), high.tolist(), (mean * scale + offset).tolist(), deviation.tolist())
     return tuple({"low": a, "high": b, "mean": c, "deviation": d} for a, b, c, d in rows), flat
 
