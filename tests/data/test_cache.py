@@ -1,5 +1,6 @@
 """The dataset cache: found again, continued after any kind of death, the same array whatever happened."""
 
+import errno
 import os
 import queue
 import random
@@ -283,6 +284,58 @@ def test_a_decoder_that_crashes_breaks_only_its_picture(folder, tmp_path):
         sys.path.remove(str(killer.parent))
     assert made.broken[0] == ("p0077.png", "its decoder crashed or hung")
     assert len(made.pictures) == COUNT - 2
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_what_fails_in_passing_is_tried_again_and_nothing_else(error, tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i in range(5):
+        (folder / f"{i}.png").write_bytes(encoded(RNG.integers(0, 256, (8, 8), np.uint8), "PNG"))
+    (folder / "2.png").write_bytes(b"broken")
+    fails, read, was = ["3.png"], [], reading.Reader._read_file
+
+    def failing(path, size):
+        read.append(Path(path).name)
+        if read[-1] in fails:
+            raise error
+        return was(path, size)
+
+    monkeypatch.setattr(reading.Reader, "_read_file", staticmethod(failing))
+    reason = "Input/output error" if isinstance(error, OSError) else "it needs more memory than there is"
+    for _ in range(2):
+        with pytest.raises(UnblotError, match=r"^2 pictures cannot be used; try again, repair") as told:
+            open_data(str(folder))
+        assert "2.png: it is text" in str(told.value)
+        assert f"3.png: {reason}" in str(told.value)
+    without = open_data(str(folder), on_broken="skip", cache=tmp_path / "other")
+    assert [broken.name for broken in without.cached.broken] == ["2.png", "3.png"]
+    fails.clear()
+    read.clear()
+    with pytest.raises(UnblotError, match=r"^1 picture cannot be used; repair"):
+        open_data(str(folder))
+    assert read == ["3.png"]
+    assert len(open_data(str(folder), on_broken="skip")) == 4
+    again = open_data(str(folder), on_broken="skip", cache=tmp_path / "other")
+    assert again.fingerprint == without.fingerprint  # a run finds the pictures that it was trained on
+    assert read == ["3.png"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_a_cache_that_cannot_be_read_now_is_not_removed(error, tmp_path, monkeypatch):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "0.png").write_bytes(encoded(RNG.integers(0, 256, (8, 8), np.uint8), "PNG"))
+    first = cached(tmp_path / "few", tmp_path / "cache")
+
+    def unreadable(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest.np, "load", unreadable)
+        with pytest.raises(UnblotError, match=r"cannot read the dataset cache in .*; try again"):
+            cached(tmp_path / "few", tmp_path / "cache")
+    monkeypatch.setattr(build, "_build", decoded_nothing)
+    assert same(cached(tmp_path / "few", tmp_path / "cache"), first)
 
 
 def test_a_full_disk_is_told_and_no_reason_to_call_pictures_broken(folder, tmp_path, monkeypatch):

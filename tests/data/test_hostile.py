@@ -141,5 +141,6 @@ def test_nothing_but_broken_files_is_an_error_either_way(tmp_path):
 def test_a_cache_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(RNG.integers(0, 256, (9, 9), np.uint8), "PNG"))
     (tmp_path / "file").write_text("")
+    assert len(open_data("digits", cache=tmp_path / "file")) == 1797  # which is small enough to need none
     with pytest.raises(UnblotError, match=r"cannot write the dataset cache.*UNBLOT_CACHE"):
         open_data(str(tmp_path), cache=tmp_path / "file")

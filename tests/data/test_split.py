@@ -10,6 +10,7 @@ from data_files import encoded, scenes
 from unblot.data import copies
 from unblot.data.dataset import open_data
 from unblot.data.split import AT_LEAST, AT_MOST, digest, split
+from unblot.data.values import fit
 from unblot.errors import UnblotError
 
 
@@ -79,6 +80,30 @@ def test_recompressed_and_rescaled_copies_are_on_one_side_too(tmp_path, monkeypa
     monkeypatch.setattr(copies, "FAMILIES", 10)
     other = open_data(str(folder), held_out=0.2, cache=tmp_path / "other")
     np.testing.assert_array_equal(other.cached.families, other.cached.digests)
+
+
+@pytest.mark.parametrize("kind", ["few", "copies", "enough"])
+def test_a_split_that_holds_out_nothing_is_said(kind, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 6, 6), np.uint8)
+    np.save(tmp_path / "x.npy", {"few": pictures[:4], "copies": pictures[:1].repeat(60, 0), "enough": pictures}[kind])
+    said = []
+    data = open_data(str(tmp_path / "x.npy"), report=said.append)
+    assert any("no picture is held out: they are too few, or copies" in line for line in said) == (kind != "enough")
+    assert (len(data.held_out) == 0) == (kind != "enough")
+    said.clear()
+    open_data(str(tmp_path / "x.npy"), held_out=0, report=said.append)
+    assert not any("held out" in line for line in said)
+
+
+def test_pictures_of_one_scene_are_one_family_without_all_pairs(monkeypatch):
+    scene = scenes(1)[0].transpose(2, 0, 1)
+    few = np.random.default_rng(3).integers(-1, 2, (600, 1, 1, 1))
+    pictures = np.clip(scene + few, 0, 255).astype(np.uint8)
+    found = copies.thumbnails(pictures, fit(pictures), np.arange(600))
+    told, was = [], copies.Groups.join
+    monkeypatch.setattr(copies.Groups, "join", lambda *args: told.append(len(args[2])) or was(*args))
+    assert copies.near_copies(found) == [list(range(600))]
+    assert sum(told) < 600
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import COLOURS, ImageOptions, colour_of, parse_size
-from unblot.data.readers.listing import Broken, readable
+from unblot.data.readers.listing import cannot_be_used, readable
 from unblot.data.readers.sources import kind_of, open_source, split_spec
 from unblot.data.shards.files import ShardFiles
 from unblot.data.shards.index import ShardIndex
 from unblot.data.shards.stream import Stream
 from unblot.data.split import check_choices, parted, split
 from unblot.data.values import ValueMap
-from unblot.errors import UnblotError, arg, counted
+from unblot.errors import UnblotError, arg
 from unblot.nn.autoencoder import Autoencoder
+
+NONE_HELD_OUT = "they are too few, or copies of one another; nothing will tell whether a model learns them by heart"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: comparing arrays would take long
@@ -106,9 +108,8 @@ def open_data(
     labels: False reads all pictures without labels. captions: False leaves the captions out. on_broken: "stop" or
     "skip". held_out: the share that is not trained on, 0 to 1. pages: whether a TIFF's pages are pictures or channels.
     options: of the source, in place of the spec's. cache: the folder of dataset caches. workers: decoding processes, 0
-    for one a core. report receives lines for the user, progress the counts (done, all) while the cache is built.
-
-    Raises UnblotError where nothing is usable or, with on_broken="stop", anything is broken, and names it.
+    for one a core. report receives lines for the user, progress the counts (done, all) while the cache is built. Raises
+    UnblotError where nothing is usable or, with on_broken="stop", anything is broken, and names it.
     """
     check_choices(on_broken, held_out)
     image_options = ImageOptions(parse_size(size), fit, colour, background)
@@ -119,10 +120,11 @@ def open_data(
         source, stamp = open_source(spec, source_options, labels=labels)
         if source.index is not None:
             image_options = _as_packed(source.index, image_options, held_out)
-        cached = cached_dataset(source, stamp, image_options, caches, report, progress, workers, idle)
+        how = (report, progress, workers, idle, on_broken == "stop")
+        cached = cached_dataset(source, stamp, image_options, caches, *how)
     cached, texts = _captioned(cached, captions)
     _report(cached, on_broken, report)
-    train, out = split(cached.families, held_out) if cached.held_out is None else parted(cached.held_out)
+    train, out = _parts(cached, held_out, report)
     used = (cached.labels, cached.classes) if labels else (None, ())
     stream = None
     if source.index is not None:
@@ -131,6 +133,14 @@ def open_data(
     fingerprint = stream.fingerprint if stream else _fingerprint(cached, labels, texts)
     name = readable(source.name) or "data"
     return Dataset(name, cached.pictures, *used, cached.values, fingerprint, train, out, cached, texts, stream=stream)
+
+
+def _parts(cached: CachedDataset, share: float, report: Report) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (n,) of training and of held-out pictures; reports where none are held out although a share is asked."""
+    train, held_out = split(cached.families, share) if cached.held_out is None else parted(cached.held_out)
+    if share and not len(held_out):
+        report(f"no picture is held out: {NONE_HELD_OUT}")
+    return train, held_out
 
 
 def _as_packed(index: ShardIndex, options: ImageOptions, held_out: float) -> ImageOptions:
@@ -162,14 +172,10 @@ def _report(cached: CachedDataset, on_broken: str, report: Report) -> None:
     for note in cached.notes:
         report(note)
     if cached.broken and on_broken == "stop":
-        raise UnblotError(_list(cached.broken, f"repair them, or leave them out with {arg('on_broken', 'skip')}"))
+        way_out = f"repair them, or leave them out with {arg('on_broken', 'skip')}"
+        raise UnblotError(cannot_be_used(cached.broken, way_out))
     if cached.broken:
-        report(_list(cached.broken, "left out"))
-
-
-def _list(broken: Sequence[Broken], way_out: str) -> str:
-    """Every broken picture and the reason, a line each, below what to do."""
-    return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
+        report(cannot_be_used(cached.broken, "left out"))
 
 
 def _fingerprint(cached: CachedDataset, labels: bool, captions: tuple[tuple[str, ...], ...] | None) -> str:

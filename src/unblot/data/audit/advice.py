@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from unblot.data.audit.captions import caption_advice
 from unblot.data.audit.dataset_audit import DatasetAudit
+from unblot.data.readers.listing import named
 from unblot.errors import arg, counted
 
 # How many distinct pictures are needed depends on their size and variety. For faces of 80x80 pixels a network memorizes
@@ -155,7 +156,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{'Classes' if len(names) > 1 else 'Class'} {', '.join(names[:most])}{more}"
+def _some(names: list[str]) -> str:
+    """The first names of classes, and how many more there are."""
+    return f"{'Classes' if len(names) > 1 else 'Class'} {named(names, 5)}"

@@ -26,10 +26,10 @@ from unblot.data.cache.place import cache_folder, cannot_write, is_new
 from unblot.data.cache.worker import write_rows
 from unblot.data.image_spec import Colourful, ImageOptions, ImageSpec, choose_spec
 from unblot.data.readers.formats import Picture
-from unblot.data.readers.listing import Broken, DataSource, Item, Listing
+from unblot.data.readers.listing import Broken, DataSource, Item, Listing, cannot_be_used
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.subset import spread
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 
 __all__ = ["cache_folder", "cached_dataset", "is_new"]
 SAMPLE = 512  # headers read to choose the image spec
@@ -49,12 +49,14 @@ def cached_dataset(
     progress: Progress,
     workers: int = 0,
     idle: list[pool.Worker] | None = None,
+    stop: bool = False,
 ) -> CachedDataset:
     """The pictures of a source with these options: from its dataset cache, or decoded into one.
 
     stamp: from `open_source`. progress(done, count) is called as pictures are decoded. workers: decoding processes,
-    0 for one a core. idle: workers that are started already. Small arrays are decoded into memory. Raises UnblotError
-    where nothing is usable and where the cache cannot be written.
+    0 for one a core. idle: workers that are started already. stop: whether pictures that may be read another time are
+    an error, after which the next call tries them again; else the cache is made without them. Small arrays are decoded
+    into memory. Raises UnblotError where nothing is usable and where the cache cannot be written or read.
     """
     final = place.folder_of(cache, source.origin, stamp, options)
     part = final.with_name(f"{final.name}.part")
@@ -62,20 +64,17 @@ def cached_dataset(
         return found
     try:
         part.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(final.with_name(f"{final.name}.lock"))
     except OSError as error:
-        raise cannot_write(part, error) from None
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        report("another process is decoding the same pictures; waiting for it")
-        lock.acquire()
-    with lock:
+        listing = _small(source, part)
+        if listing is None:
+            raise cannot_write(part, error) from None
+        return _in_memory(listing, options, progress)
+    with _alone(final.with_name(f"{final.name}.lock"), report):
         if (found := place.opened(final)) is not None:
             return found
         decode_all = partial(pool.decode_all, count=workers or pool.cores(), idle=[] if idle is None else idle)
         with _without_empty(part):
-            built = _build(source, options, part, report, progress, decode_all)
+            built = _build(source, options, part, report, progress, decode_all, stop)
         if built is not None:
             shutil.rmtree(part, ignore_errors=True)
             return built
@@ -90,6 +89,21 @@ def cached_dataset(
 
 
 @contextlib.contextmanager
+def _alone(path: Path, report: Report) -> Iterator[None]:
+    """Within it this process alone has the lock file at a path; it waits for others, and reports that."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        report("another process is decoding the same pictures; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
 def _without_empty(part: Path) -> Iterator[None]:
     """Within it an error removes the folder of a cache in which there is nothing that the next call can use."""
     try:
@@ -101,8 +115,29 @@ def _without_empty(part: Path) -> Iterator[None]:
         raise
 
 
+def _small(source: DataSource, part: Path) -> Listing | None:
+    """The listing of a small array, which needs no folder to be written; None for all else, or what needs one."""
+    try:
+        listing = source.load(part / "work")
+    except (UnblotError, OSError):
+        return None
+    return listing if _fits_into_memory(listing) else None
+
+
+def _fits_into_memory(listing: Listing) -> bool:
+    """Whether the pictures are a small array, which is not cached on disk."""
+    array = listing.array
+    return array is not None and math.prod(array.shape) * array.dtype.itemsize <= IN_MEMORY
+
+
 def _build(
-    source: DataSource, options: ImageOptions, part: Path, report: Report, progress: Progress, decode_all: DecodeAll
+    source: DataSource,
+    options: ImageOptions,
+    part: Path,
+    report: Report,
+    progress: Progress,
+    decode_all: DecodeAll,
+    stop: bool,
 ) -> CachedDataset | None:
     """Builds the cache in the folder `part`; a small array is decoded into memory instead and returned."""
     if (part / "pictures.npy").exists():  # moved there last: only the part's name is missing
@@ -111,7 +146,7 @@ def _build(
     listing = source.load(work)
     if not len(listing):
         raise nothing_usable(listing.broken)
-    if listing.array and math.prod(listing.array.shape) * listing.array.dtype.itemsize <= IN_MEMORY:
+    if _fits_into_memory(listing):
         return _in_memory(listing, options, progress)
     try:
         journal = Journal.resume(work, len(listing)) or Journal.start(work, len(listing), spec_of(listing, options))
@@ -122,6 +157,9 @@ def _build(
             spec = journal.spec._replace(channels=3 + journal.spec.alpha)
             journal = Journal.start(work, len(listing), spec)
             _fill(listing, journal, progress, decode_all)
+        if stop and journal.passing:
+            way_out = f"try again, repair them, or leave them out with {arg('on_broken', 'skip')}"
+            raise UnblotError(cannot_be_used((*listing.broken, *_broken(listing, journal)), way_out))
         _finish(listing, journal, part)
     except OSError as error:
         raise cannot_write(part, error) from None
@@ -217,7 +255,7 @@ def _in_memory(listing: Listing, options: ImageOptions, progress: Progress) -> C
     kept = np.flatnonzero(result.digests)
     if not len(kept):
         raise nothing_usable([Broken(f"picture {i}", why) for i, why in result.broken])
-    pictures = rows if len(kept) == count else rows[kept]
+    pictures = np.array(rows, order="C") if len(kept) == count else rows[kept]  # no view of a file
     digests = np.array(result.digests, np.int64)
     about = describe(listing, spec, digests, dict(result.broken), Counter(result.kinds))
     fitted = values.fit(pictures, spec.alpha)
@@ -225,12 +263,17 @@ def _in_memory(listing: Listing, options: ImageOptions, progress: Progress) -> C
     return CachedDataset(pictures, digests[kept], families, values=fitted, **about)
 
 
+def _broken(listing: Listing, journal: Journal) -> list[Broken]:
+    """What could not be decoded, for whatever reason."""
+    return [Broken(name_of(listing, i), why) for i, why in sorted((journal.broken | journal.passing).items())]
+
+
 def _finish(listing: Listing, journal: Journal, part: Path) -> None:
     """Writes what belongs to the cache; the pictures are moved to their place last."""
     kept = journal.kept()
     if not len(kept):
-        raise nothing_usable([Broken(name_of(listing, i), why) for i, why in sorted(journal.broken.items())])
-    about = describe(listing, journal.spec, journal.digests, journal.broken, journal.kinds)
+        raise nothing_usable(_broken(listing, journal))
+    about = describe(listing, journal.spec, journal.digests, journal.broken | journal.passing, journal.kinds)
     ready = journal.ready()
     fitted = values.fit(OnDisk(ready), journal.spec.alpha)
     digests = journal.digests[kept]

@@ -10,6 +10,7 @@ import numpy as np
 
 from unblot.data.cache.decoding import Decoded
 from unblot.data.image_spec import ImageSpec
+from unblot.data.readers.listing import is_passing
 from unblot.data.split import digest
 from unblot.errors import UnblotError, arg
 from unblot.system.stored import signed, unsigned
@@ -36,7 +37,8 @@ class Journal:
     """The rows of a dataset cache that is being built, and a file with a line for every few of them that are written.
 
     work: the folder of both. spec: of the pictures. digests: (count,) int64, 0 where a picture is broken or not
-    done. done: (count,) bool. broken: reasons by index. kinds: counts of the originals' kinds and sizes.
+    done. done: (count,) bool. broken: reasons by index. kinds: counts of the originals' kinds and sizes. passing:
+    reasons by index, of those that are to be tried again.
     """
 
     work: Path
@@ -45,6 +47,7 @@ class Journal:
     done: np.ndarray
     broken: dict[int, str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
+    passing: dict[int, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> Path:
@@ -72,14 +75,17 @@ class Journal:
     def resume(cls, work: Path, count: int) -> Self | None:
         """The journal that a killed process left, without the lines that are damaged or do not agree with the rows.
 
-        None if there is none, or none for `count` pictures of the spec that its rows have.
+        None if there is none, or none for `count` pictures of the spec that its rows have. Raises OSError and
+        MemoryError where the system cannot read it now.
         """
         try:
             lines = (work / "journal.jsonl").read_text().splitlines()
             lines_count, spec = unsigned(lines[0])
             journal = cls(work, ImageSpec(*spec), np.zeros(count, np.int64), np.zeros(count, bool))
             rows, spec = OnDisk(journal.rows), journal.spec
-        except Exception:  # whatever was done to the files: the cache is built from the start
+        except Exception as error:  # whatever was done to the files: the cache is built from the start
+            if is_passing(error) and not isinstance(error, FileNotFoundError):
+                raise
             return None
         if lines_count != count or rows.shape != (count, spec.channels, spec.height, spec.width):
             return None
@@ -134,7 +140,11 @@ class Journal:
         stop = result.start + len(result.digests)
         broken = {int(index): str(reason) for index, reason in result.broken}
         kinds = {kind: int(number) for kind, number in result.kinds.items()}
+        passing = {int(index): str(reason) for index, reason in result.passing}
         self.digests[result.start : stop] = result.digests
-        self.done[result.start : stop] = True
+        self.done[result.start : stop] = [index not in passing for index in range(result.start, stop)]
         self.broken.update(broken)
         self.kinds.update(kinds)
+        for index in range(result.start, stop):
+            self.passing.pop(index, None)
+        self.passing.update(passing)

@@ -10,10 +10,11 @@ import numpy as np
 
 from unblot.data.cache.journal import OnDisk
 from unblot.data.image_spec import ImageSpec
-from unblot.data.readers.listing import Broken, Captions, Listing
+from unblot.data.readers.damage import reason_of
+from unblot.data.readers.listing import Broken, Captions, Listing, is_passing
 from unblot.data.readers.metadata import CONVERTED, FIRST_PAGE
 from unblot.data.values import ValueMap
-from unblot.errors import counted
+from unblot.errors import UnblotError, counted
 from unblot.system.files import checksum
 from unblot.system.stored import signed, unsigned
 
@@ -46,7 +47,10 @@ class CachedDataset:
 
 
 def load_cached(folder: Path) -> CachedDataset | None:
-    """The dataset cache in a folder; None where there is none, or where it is damaged or edited and was removed."""
+    """The dataset cache in a folder; None where there is none, or where it is damaged or edited and was removed.
+
+    Raises UnblotError where the system cannot read it now: it stays as it is.
+    """
     try:
         manifest = _manifest(folder)
         pictures = np.load(folder / "pictures.npy", mmap_mode="r", allow_pickle=False)
@@ -67,7 +71,10 @@ def load_cached(folder: Path) -> CachedDataset | None:
             None if manifest["captions"] is None else _captions(*manifest["captions"]),
             None if manifest.get("held_out") is None else np.array(manifest["held_out"], bool),
         )
-    except Exception:  # whatever was done to the files: the cache is built again
+    except Exception as error:  # whatever was done to the files: the cache is built again
+        if is_passing(error) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            reason = f"cannot read the dataset cache in {str(folder)!r}: {reason_of(error)}"
+            raise UnblotError(f"{reason}; try again, or set UNBLOT_CACHE to another folder") from None
         shutil.rmtree(folder, ignore_errors=True)
         return None
     shutil.rmtree(folder / "work", ignore_errors=True)

@@ -42,12 +42,10 @@ class Worker:
             raise _cannot_start("it ended at once")
 
     def ask(self, task: Task) -> Decoded | None:
-        """The result of a task; None if the process died of it or was ended."""
+        """The result of a task; None if the process died of it or was ended. Raises OSError if it could not write."""
         answer = self._ask(task)
         if isinstance(answer, dict):
-            raise UnblotError(
-                f"cannot write the dataset cache: {answer['cannot write']}; set UNBLOT_CACHE to another folder"
-            )
+            raise OSError(*answer["cannot write"])
         return None if answer is None else Decoded(*answer)
 
     def close(self) -> None:
@@ -87,8 +85,8 @@ def decode_all(
 
     missing: how many pictures the tasks have together. idle: workers that are started already, taken from the list.
     A task that kills its worker, or that keeps it busy when nobody has answered for PATIENCE seconds, is tried again
-    picture by picture, so that only the picture at fault is broken. Raises UnblotError when workers cannot be started
-    or cannot write. No worker outlives the iteration.
+    picture by picture, so that only the picture at fault is left out. Raises UnblotError when workers cannot be
+    started, OSError when they cannot write. No worker outlives the iteration.
     """
     crew = _Crew(job, tasks, idle)
     for _ in range(count):
@@ -156,7 +154,7 @@ class _Crew:
         worker = self._begin()
         start, items = task
         if len(items) == 1:
-            self.done.put(Decoded(start, [0], [(start, "its decoder crashed or hung")], {}))
+            self.done.put(Decoded(start, [0], [], {}, passing=[(start, "its decoder crashed or hung")]))
             return worker
         for i, item in enumerate(items):
             worker = self._have_done((start + i, [item]), worker)

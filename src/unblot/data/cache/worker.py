@@ -14,7 +14,7 @@ import numpy as np
 from unblot.data.cache.decoding import decode_items
 from unblot.data.image_spec import ImageSpec
 from unblot.data.readers.listing import Item
-from unblot.data.readers.reading import Reader, reason_of
+from unblot.data.readers.reading import Reader
 
 
 def write_rows(path: str, offset: int, start: int, rows: np.ndarray) -> None:
@@ -50,7 +50,7 @@ def _answer(reader: Reader, job: dict[str, Any], spec: ImageSpec, start: int, it
     try:
         write_rows(path, job["offset"], start, rows)
     except OSError as error:
-        return {"cannot write": reason_of(error)}
+        return {"cannot write": [error.errno, error.strerror or str(error)]}
     return result
 
 

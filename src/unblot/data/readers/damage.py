@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from unblot.data.readers.listing import max_bytes
+from unblot.data.readers.listing import failure, max_bytes
 from unblot.errors import UnblotError, one_line
 
 
@@ -23,7 +23,7 @@ def reason_of(error: BaseException, otherwise: str = "it is damaged or cut off")
 
 @contextmanager
 def damage_in_one_line(otherwise: str = "it is damaged or cut off") -> Iterator[None]:
-    """Within it every exception of a decoder becomes an UnblotError with the reason.
+    """Within it every exception of a decoder becomes an UnblotError with the reason, or its kind PassingFailure.
 
     Decoders raise whatever they like: RuntimeError, struct.error, MemoryError, RecursionError, their own classes.
     """
@@ -32,7 +32,7 @@ def damage_in_one_line(otherwise: str = "it is damaged or cut off") -> Iterator[
     except UnblotError:
         raise
     except Exception as error:
-        raise UnblotError(reason_of(error, otherwise)) from None
+        raise failure(error, reason_of(error, otherwise)) from None
 
 
 def check_size(channels: int, height: int, width: int, dtype: str) -> None:

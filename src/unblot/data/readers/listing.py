@@ -4,7 +4,7 @@ import contextlib
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unblot.data.shards.index import ShardIndex
-from unblot.errors import UnblotError, one_line, printable
+from unblot.errors import UnblotError, counted, one_line, printable
 
 MAX_BYTES = 2**30  # that one thing may take in memory or unpacked, unless UNBLOT_MAX_BYTES says otherwise
 MAX_RATIO = 20  # a file that expands less than this is a large data set, not an attack
@@ -34,6 +34,10 @@ class Broken(NamedTuple):
         return f"{printable(self.name)}: {self.reason}"
 
 
+class PassingFailure(UnblotError):
+    """A picture could not be had, for a reason that is not in its file: another try may go well."""
+
+
 class Item(NamedTuple):
     """Where the bytes of one picture are: a file below the root, or a member of an archive.
 
@@ -50,11 +54,15 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class ArrayPictures:
-    """Pictures that are already numbers: rows(start, stop) reads some of them as (n, C, H, W)."""
+    """Pictures that are already numbers: rows(start, stop) reads some of them as (n, C, H, W).
+
+    alpha: whether the last channel is opacity; None where nothing says so.
+    """
 
     shape: tuple[int, int, int, int]
     dtype: np.dtype
     rows: Callable[[int, int], np.ndarray]
+    alpha: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,17 @@ def naming(path: str, kind: str) -> Iterator[None]:
     except Exception as error:  # decoders raise whatever they like
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = printable(one_line(reason)) or type(error).__name__
-        raise UnblotError(f"cannot read {printable(path)!r} as {kind}: {reason}") from None
+        raise failure(error, f"cannot read {printable(path)!r} as {kind}: {reason}") from None
+
+
+def failure(error: BaseException, message: str) -> UnblotError:
+    """The error with a message: a PassingFailure where it says nothing of a file's content."""
+    return (PassingFailure if is_passing(error) else UnblotError)(message)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the system had no bytes or no memory to give; decoders' own errors of type OSError have no number."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def path_of(item: Item) -> str:
@@ -191,10 +209,15 @@ def wants_labels(labels: str) -> bool:
     return not labels
 
 
-def named(names: list[str]) -> str:
+def cannot_be_used(broken: Sequence[Broken], way_out: str) -> str:
+    """Every broken picture and the reason, a line each, below what to do."""
+    return "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
+
+
+def named(names: list[str], most: int = NAMED) -> str:
     """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(printable, names[:NAMED])) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
 
 
 def readable(name: str) -> str:
