@@ -145,6 +145,40 @@ def test_what_claims_to_expand_without_measure_is_refused(tmp_path: Path, monkey
             open_data(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(("channels", "alone"), [(2, "gray"), (4, "rgb")])
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5"])
+def test_the_last_channel_is_opacity_only_where_the_options_speak_of_colours(
+    name: str, channels: int, alone: str, tmp_path: Path
+) -> None:
+    path, array = tmp_path / name, RNG.integers(1, 256, (6, channels, 8, 10), np.uint8)
+    array[:, -1, :4] = 0
+    if name == "x.h5":
+        with h5py.File(path, "w") as file:
+            file["a"] = array
+    else:
+        np.save(path, array) if name == "x.npy" else np.savez(path, array)
+    said: list[str] = []
+    plain = open_data(str(path), report=said.append)
+    np.testing.assert_array_equal(plain.pictures, array)
+    assert not plain.values.alpha
+    assert any("as a channel like the others; if it is opacity, give the option colour" in line for line in said)
+    seen = open_data(str(path), colour="rgba", report=said.append)
+    assert seen.values.alpha
+    assert any("as opacity; without the options colour and background" in line for line in said)
+    np.testing.assert_array_equal(seen.pictures[:, -1], array[:, -1])
+    np.testing.assert_array_equal(seen.pictures[:, 0, 4:], array[:, 0, 4:])
+    assert (seen.pictures[:, 0, :4] != array[:, 0, :4]).any()
+    below = open_data(str(path), background="white", colour=alone)
+    assert (below.pictures[:, :, :4] == 255).all()
+
+
+def test_a_small_array_does_not_follow_its_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", GRAY)
+    data = open_data(str(tmp_path / "x.npy"))
+    np.load(tmp_path / "x.npy", mmap_mode="r+")[:] = 0
+    np.testing.assert_array_equal(data.pictures[:, 0], GRAY)
+
+
 def test_arrays_of_objects_are_refused_without_a_hint_at_danger(tmp_path: Path) -> None:
     objects = np.array([{}, {}], object)
     np.save(tmp_path / "x.npy", objects, allow_pickle=True)

@@ -67,6 +67,6 @@ def test_pictures_that_look_alike_are_learned_alike(kind, tmp_path):
         else:
             place = place / "all.npy"
             np.save(place, given_.transpose(0, 2, 3, 1))
-        found.append(np.asarray(open_data(str(place)).pictures[:]))
+        found.append(np.asarray(open_data(str(place), colour="rgba").pictures[:]))
     np.testing.assert_array_equal(*found)
     assert (found[0] != pictures).any()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import http.server
 import json
@@ -9,8 +10,10 @@ import signal
 import threading
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import unblot
@@ -18,7 +21,10 @@ from helpers import TINY, TINY_RUN, captioned_folder
 from small_sets import png
 from unblot.cli.parser import main
 from unblot.config.schema import DataConfig
+from unblot.data.cache import pool
 from unblot.data.dataset import open_data
+from unblot.data.pack import decode, job
+from unblot.data.readers.listing import Item, Listing
 from unblot.data.shards import places
 from unblot.data.shards.order import WINDOW, WindowedOrder
 from unblot.errors import UnblotError
@@ -157,6 +163,89 @@ def test_packing_goes_on_with_the_shards_that_are_missing(packed, copied, monkey
     assert len(same) == len(before) - 4 - 1  # files of two shards, and the index
     with pytest.raises(UnblotError, match="another way"):
         unblot.pack_data(packed.parent / "all.npz", copied, per_shard=EACH + 1, quiet=True)
+
+
+def test_processes_on_one_folder_never_mix_their_rows(packed, tmp_path, monkeypatch):
+    source, folder = packed.parent / "all.npz", tmp_path / "s"
+    was = decode.write_rows
+
+    def write(*args):
+        monkeypatch.setattr(decode, "write_rows", was)
+        with pytest.raises(UnblotError, match=r"in use by another process.*another part="):
+            unblot.pack_data(source, folder, per_shard=EACH, quiet=True)
+        unblot.pack_data(source, folder, per_shard=EACH, part="1/2", quiet=True)  # has the same first shard
+        was(*args)
+
+    monkeypatch.setattr(decode, "write_rows", write)
+    unblot.pack_data(source, folder, per_shard=EACH, quiet=True)
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == {f.name: f.read_bytes() for f in packed.iterdir()}
+
+
+def test_packing_again_after_the_data_changed_is_refused(packed, copied, tmp_path):
+    np.savez(tmp_path / "all.npz", images=255 - PICTURES, labels=LABELS)
+    with pytest.raises(UnblotError, match="shards of other pictures than"):
+        unblot.pack_data(tmp_path / "all.npz", copied, per_shard=EACH, quiet=True)
+
+
+def test_pictures_of_one_name_and_size_are_told_apart_by_what_they_hold(tmp_path):
+    for name, picture in (("a", png(1)), ("b", png(1)[:-1] + b"?"), ("c", png(1))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(picture)
+    items = [Item("0.png", "", -1, len(png(1)))]
+    a, b, c = (job.sampled(Listing(str(tmp_path / name), items)) for name in "abc")
+    assert a == c != b
+    rows = [Item("row 0", offset=0)]
+    told = [job.sampled(Listing(items=rows, read=lambda i, content=content: content)) for content in (b"1", b"2", b"1")]
+    assert told[0] == told[2] != told[1]
+    assert job.sampled(Listing(str(tmp_path), [Item("missing.png")])) == [0]
+
+
+@pytest.mark.parametrize("kind", ["four bands", "gray with alpha", "8-bit RGBA", "16-bit RGBA"])
+def test_whether_the_last_channel_is_opacity_is_packed_too(kind, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    channels = 2 if kind == "gray with alpha" else 4
+    made = RNG.integers(0, 256, (4, 6, 7, channels)).astype(np.uint16 if kind == "16-bit RGBA" else np.uint8)
+    made[:, :3, :3, -1] = 0
+    for i, picture in enumerate(made):
+        if kind == "four bands":
+            tifffile.imwrite(folder / f"{i}.tif", picture, photometric="rgb", extrasamples=["unspecified"])
+        else:
+            (folder / f"{i}.png").write_bytes(imagecodecs.png_encode(picture))
+    unblot.pack_data(folder, tmp_path / "s", held_out=0, quiet=True)
+    whole, shards = open_data(str(folder), held_out=0), open_data(str(tmp_path / "s"), held_out=0)
+    assert shards.values.alpha == whole.values.alpha == (kind != "four bands")
+    assert {p.tobytes() for p in shards.pictures} == {p.tobytes() for p in whole.pictures}
+    if kind == "four bands":
+        assert {p.tobytes() for p in shards.pictures} == {p.tobytes() for p in made.transpose(0, 3, 1, 2)}
+        with pytest.raises(UnblotError, match="with 4 channels"):
+            open_data(str(tmp_path / "s"), held_out=0, colour="rgba")
+
+
+def test_a_full_disk_is_said_of_the_shards_also_where_workers_write(tmp_path, monkeypatch):
+    (tmp_path / "p").mkdir()
+    for i in range(3):
+        (tmp_path / "p" / f"{i}.png").write_bytes(png(i))
+    full = {"cannot write": [errno.ENOSPC, "No space left on device"]}
+    monkeypatch.setattr(decode, "ALONE", 0)
+    monkeypatch.setattr(pool.Worker, "_ask", lambda self, message: "ready" if isinstance(message, dict) else full)
+    with pytest.raises(UnblotError, match=r"cannot write shards into .*s': No space left on device") as error:
+        unblot.pack_data(tmp_path / "p", tmp_path / "s", workers=1, quiet=True)
+    assert "UNBLOT_CACHE" not in str(error.value)
+
+
+def test_colour_after_gray_has_a_way_out_that_works(tmp_path, monkeypatch):
+    from unblot.data.cache import build
+
+    monkeypatch.setattr(build, "SAMPLE", 1)
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(imagecodecs.png_encode(PICTURES[0]))
+    (folder / "1.png").write_bytes(imagecodecs.png_encode(np.stack([*PICTURES[:3]], 2)))
+    with pytest.raises(UnblotError, match=r"in colour after all.*remove .*, or choose another folder, and give colour"):
+        unblot.pack_data(folder, tmp_path / "s", quiet=True)
+    unblot.pack_data(folder, tmp_path / "other", colour="rgb", held_out=0, quiet=True)
+    assert open_data(str(tmp_path / "other"), held_out=0).shape == (3, 6, 6)
 
 
 def test_a_folder_of_files_is_packed_by_workers_with_captions_and_without_broken_files(tmp_path, capsys):
@@ -300,7 +389,7 @@ def test_what_is_no_index_of_shards_is_refused(copied):
     path = copied / "index.json"
     good = json.loads(path.read_text())
     for change in (
-        {"version": 2},
+        {"version": good["version"] + 1},
         {"dtype": "object"},
         {"shape": [0, 6, 6]},
         {"shards": []},

@@ -13,7 +13,7 @@ import torch
 from unblot.data.cache import pool
 from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
 from unblot.data.cache.manifest import CachedDataset
-from unblot.data.image_spec import COLOURS, ImageOptions, colour_of, parse_size
+from unblot.data.image_spec import ImageOptions, colour_of, parse_size
 from unblot.data.readers.listing import cannot_be_used, readable
 from unblot.data.readers.sources import kind_of, open_source, split_spec
 from unblot.data.shards.files import ShardFiles
@@ -146,9 +146,10 @@ def _parts(cached: CachedDataset, share: float, report: Report) -> tuple[np.ndar
 def _as_packed(index: ShardIndex, options: ImageOptions, held_out: float) -> ImageOptions:
     """The options by which a sample of shards is what was packed. Raises UnblotError for choices of another kind."""
     channels, height, width = index.shape
+    colour = (colour_of(channels) if index.alpha == (channels == 4) else "") or f"{channels} channels"
     given = {
         "size": options.size not in (None, (height, width)) and f"{height}x{width}",
-        "colour": COLOURS.get(options.colour, channels) != channels and (colour_of(channels) or f"{channels} channels"),
+        "colour": options.colour not in ("", colour) and colour,
         "background": options.background and "what was chosen then",
         "held_out": held_out != index.held_out and f"{index.held_out:g}",
     }

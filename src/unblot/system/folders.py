@@ -125,10 +125,11 @@ def claimed(folder: Path | None, default: Path, group: Group | None = None) -> I
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, choice: str = "out") -> Iterator[None]:
     """Within it this process alone writes into the folder, which is made where it is missing.
 
-    The lock ends with the process, however that ends. Raises UnblotError where another process has it.
+    The lock ends with the process, however that ends. Raises UnblotError where another process has it. choice: by which
+    the user takes another folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK, timeout=0)
@@ -137,7 +138,7 @@ def locked(folder: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise UnblotError(
             f"{str(folder)!r} is in use by another process that writes into it; wait until it ends, stop it, or "
-            f"choose another {arg('out')}"
+            f"choose another {arg(choice)}"
         ) from None
     try:
         yield

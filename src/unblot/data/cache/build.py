@@ -19,7 +19,7 @@ import numpy as np
 
 from unblot.data import copies, values
 from unblot.data.cache import place, pool
-from unblot.data.cache.decoding import Decoded, decode_array, decode_items
+from unblot.data.cache.decoding import Decoded, decode_array, decode_items, opacity_settled
 from unblot.data.cache.journal import Journal, OnDisk
 from unblot.data.cache.manifest import CachedDataset, describe, name_of, write_manifest
 from unblot.data.cache.place import cache_folder, cannot_write, is_new
@@ -65,7 +65,7 @@ def cached_dataset(
     try:
         part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        listing = _small(source, part)
+        listing = _small(source, options, part)
         if listing is None:
             raise cannot_write(part, error) from None
         return _in_memory(listing, options, progress)
@@ -115,10 +115,10 @@ def _without_empty(part: Path) -> Iterator[None]:
         raise
 
 
-def _small(source: DataSource, part: Path) -> Listing | None:
+def _small(source: DataSource, options: ImageOptions, part: Path) -> Listing | None:
     """The listing of a small array, which needs no folder to be written; None for all else, or what needs one."""
     try:
-        listing = source.load(part / "work")
+        listing = opacity_settled(source.load(part / "work"), options)
     except (UnblotError, OSError):
         return None
     return listing if _fits_into_memory(listing) else None
@@ -143,7 +143,7 @@ def _build(
     if (part / "pictures.npy").exists():  # moved there last: only the part's name is missing
         return None
     work = part / "work"
-    listing = source.load(work)
+    listing = opacity_settled(source.load(work), options)
     if not len(listing):
         raise nothing_usable(listing.broken)
     if _fits_into_memory(listing):
@@ -185,7 +185,7 @@ def _results(listing: Listing, journal: Journal, missing: np.ndarray, decode_all
         array = listing.array
         step = max(1, TASK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
         for start, stop in _runs(missing, lambda i: 1 / step):
-            yield _written(journal, *decode_array(start, array.rows(start, stop), journal.spec))
+            yield _written(journal, *decode_array(start, array.rows(start, stop), array.alpha, journal.spec))
         return
     items, offset = listing.items, OnDisk(journal.rows).offset
     tasks = ((a, items[a:b]) for a, b in _runs(missing, lambda i: cost_of(items[i])))
@@ -230,8 +230,7 @@ def spec_of(listing: Listing, options: ImageOptions) -> ImageSpec:
     """The image spec for the pictures of a listing, from its array or from a sample of its files."""
     if listing.array:
         _, channels, height, width = listing.array.shape
-        name = listing.array.dtype.name
-        alpha = channels == 4 and name == "uint8"
+        name, alpha = listing.array.dtype.name, bool(listing.array.alpha)
         return choose_spec([Picture(channels, height, width, name, alpha, "", None)], options)
     sample, broken = [], [*listing.broken]
     with Reader(listing.root, listing.pages, listing.read) as reader:
@@ -250,7 +249,7 @@ def _in_memory(listing: Listing, options: ImageOptions, progress: Progress) -> C
     assert listing.array
     count = len(listing)
     spec = spec_of(listing, options)
-    rows, result = decode_array(0, listing.array.rows(0, count), spec)
+    rows, result = decode_array(0, listing.array.rows(0, count), listing.array.alpha, spec)
     progress(count, count)
     kept = np.flatnonzero(result.digests)
     if not len(kept):

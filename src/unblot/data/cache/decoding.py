@@ -1,12 +1,13 @@
 """Pictures decoded into the rows of a dataset cache, with a result for each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from unblot.data.image_spec import Colourful, ImageSpec, conform
-from unblot.data.readers.listing import Item, PassingFailure, failure
+from unblot.data.image_spec import Colourful, ImageOptions, ImageSpec, conform
+from unblot.data.readers.listing import Item, Listing, PassingFailure, failure
 from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.split import digest
 from unblot.errors import UnblotError
@@ -51,16 +52,39 @@ def decode_items(reader: Reader, start: int, items: list[Item], spec: ImageSpec)
     return rows, result._replace(colourful=colourful, passing=passing)
 
 
-def decode_array(start: int, array: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, Decoded]:
-    """Pictures (n, C, H, W) from an array, brought to the spec, zeros for broken ones; and their result."""
+def opacity_settled(listing: Listing, options: ImageOptions) -> Listing:
+    """The listing, of whose array it is settled whether its last channel is opacity, with a note.
+
+    An array of two or four channels does not say whether the last one is opacity, near infrared or a mask. Read as
+    opacity it would change the colours where it is 0, so that it is so only where the options speak of colours.
+    """
+    array = listing.array
+    if array is None or array.alpha is not None:
+        return listing
+    possible = array.shape[1] in (2, 4) and array.dtype.kind == "u"
+    alpha = possible and bool(options.colour or options.background)
+    last = f"the last of {array.shape[1]} channels is read"
+    note = (
+        f"{last} as opacity; without the options colour and background it is a channel like the others"
+        if alpha
+        else f"{last} as a channel like the others; if it is opacity, give the option colour the value rgba"
+    )
+    notes = (*listing.notes, note) if possible else listing.notes
+    return replace(listing, array=replace(array, alpha=alpha), notes=notes)
+
+
+def decode_array(start: int, array: np.ndarray, alpha: bool | None, spec: ImageSpec) -> tuple[np.ndarray, Decoded]:
+    """Pictures (n, C, H, W) from an array, brought to the spec, zeros for broken ones; and their result.
+
+    alpha: whether the last channel is opacity.
+    """
     if array.shape[1:] == (spec.channels, spec.height, spec.width) and array.dtype.kind in "biu" and not spec.alpha:
         return array, Decoded(start, [digest(row) for row in array], [], {})
     rows = np.zeros((len(array), spec.channels, spec.height, spec.width), spec.dtype)
     result = Decoded(start, [0] * len(array), [], {})
-    alpha = array.shape[1] == 4 and array.dtype == np.uint8
     for i, picture in enumerate(array):
         try:
-            rows[i] = conform(picture, alpha, spec)
+            rows[i] = conform(picture, bool(alpha), spec)
             result.digests[i] = digest(rows[i])
         except UnblotError as error:
             result.broken.append((start + i, str(error)))

@@ -1,7 +1,5 @@
 """The pictures of shards, decoded by worker processes, shard after shard."""
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -29,12 +27,13 @@ def fill(
             number, first = divmod(result.start, job.rows_each)
             if result.colourful:
                 raise UnblotError(
-                    "some pictures are in colour after all, and the first ones were gray; give "
-                    f"{arg('colour', 'rgb')} or {arg('colour', 'gray')}"
+                    "some pictures are in colour after all, and the first ones were gray; remove "
+                    f"{str(job.folder)!r}, or choose another folder, and give {arg('colour', 'rgb')} or "
+                    f"{arg('colour', 'gray')}"
                 )
             shard = opened.setdefault(number, Decoding(np.zeros(len(job.shards[number]), np.int64)))
             shard.digests[first : first + len(result.digests)] = result.digests
-            shard.broken.update({i - result.start + first: why for i, why in result.broken})
+            shard.broken.update({i - result.start + first: why for i, why in (*result.broken, *result.passing)})
             shard.kinds.update(result.kinds)
             shard.done += len(result.digests)
             if shard.done == len(shard.digests):
@@ -43,22 +42,18 @@ def fill(
             progress(done, count)
     except OSError as error:
         raise UnblotError(f"cannot write shards into {str(job.folder)!r}: {error.strerror or error}") from None
-    finally:
-        for number in missing:
-            with contextlib.suppress(OSError):
-                os.unlink(part_of_rows(str(job.folder), number))
 
 
 def _results(
     job: Job, missing: Sequence[int], count: int, decode_all: Callable[..., Iterator[Decoded]]
 ) -> Iterator[Decoded]:
     """The results of decoding the pictures of some shards, in parts, their rows written to one file a shard."""
-    listing, spec = job.listing, job.spec
-    if listing.array:
+    listing, spec, array = job.listing, job.spec, job.listing.array
+    if array:
         for number in missing:
             for first, some in _parts(job, number, lambda i: 1 / 256):
-                rows = np.concatenate([listing.array.rows(i, i + 1) for i in some])
-                yield _written(job, number, *decode_array(number * job.rows_each + first, rows, spec))
+                rows = np.concatenate([array.rows(i, i + 1) for i in some])
+                yield _written(job, number, *decode_array(number * job.rows_each + first, rows, array.alpha, spec))
         return
 
     def tasks() -> Iterator[pool.Task]:
@@ -67,8 +62,8 @@ def _results(
                 yield number * job.rows_each + first, [listing.items[i] for i in some]
 
     if not listing.read and count > ALONE:
-        how = {"root": listing.root, "pages": listing.pages, "spec": spec}
-        yield from decode_all(how | {"path": str(job.folder), "offset": 0, "rows_each": job.rows_each}, tasks(), count)
+        how = {"root": listing.root, "pages": listing.pages, "spec": spec, "path": str(job.scratch)}
+        yield from decode_all(how | {"offset": 0, "rows_each": job.rows_each}, tasks(), count)
         return
     with Reader(listing.root, listing.pages, listing.read) as reader:
         for start, items in tasks():
@@ -78,7 +73,7 @@ def _results(
 def _parts(job: Job, number: int, cost: Callable[[int], float]) -> Iterator[tuple[int, list[int]]]:
     """The pictures of a shard in parts that cost about 1: the place of the first in the shard, and their indices. A
     file with room for its rows is made first."""
-    with open(part_of_rows(str(job.folder), number), "wb"):
+    with open(part_of_rows(str(job.scratch), number), "wb"):
         pass
     some: list[int] = []
     total, first = 0.0, 0
@@ -93,5 +88,5 @@ def _parts(job: Job, number: int, cost: Callable[[int], float]) -> Iterator[tupl
 
 def _written(job: Job, number: int, rows: np.ndarray, result: Decoded) -> Decoded:
     """The result, after its rows were written."""
-    write_rows(part_of_rows(str(job.folder), number), 0, result.start % job.rows_each, rows)
+    write_rows(part_of_rows(str(job.scratch), number), 0, result.start % job.rows_each, rows)
     return result

@@ -13,12 +13,16 @@ import numpy as np
 from unblot.data.cache.build import spec_of
 from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers.listing import Listing
+from unblot.data.readers.reading import Reader
 from unblot.data.shards.index import JOB, VERSION
-from unblot.errors import UnblotError, arg, printable
+from unblot.data.split import digest
+from unblot.data.subset import spread
+from unblot.errors import UnblotError, printable
 from unblot.process.randomness import epoch_order
 from unblot.system.files import write_text
 
 SHARD_BYTES = 64 * 10**6  # of a shard, unless another number of pictures is asked for
+SAMPLE, BEGINNING = 512, 2**16  # pictures whose content tells one data set from another, and bytes of each file
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,14 @@ class Reading:
 class Job:
     """What is packed: the listing, the kind of its pictures, and where to.
 
-    held_out: the share that is held out. caption_notes: what is to be said of the captions. shards: for each shard the
-    indices of its pictures in the listing, ascending.
+    scratch: a folder for shards that are not finished. held_out: the share that is held out. caption_notes: what is to
+    be said of the captions. shards: for each shard the indices of its pictures in the listing, ascending.
     """
 
     listing: Listing
     spec: ImageSpec
     folder: Path
+    scratch: Path
     held_out: float
     labels: bool
     captions: bool
@@ -64,17 +69,28 @@ class Job:
         labels = None if self.listing.labels is None else self.listing.labels.tolist()
         told = None if self.listing.captions is None else self.listing.captions.texts
         how = [VERSION, self.spec, self.held_out, self.labels, self.captions, len(self.shards), self.listing.classes]
-        return hashlib.sha256(json.dumps([what, labels, told, how]).encode()).hexdigest()[:32]
+        about = [what, sampled(self.listing), labels, told, how]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
-def make_job(listing: Listing, folder: Path, reading: Reading, each: int | None) -> Job:
-    """What is to be packed. Raises UnblotError for pictures that shards cannot describe."""
+def sampled(listing: Listing) -> list[int]:
+    """Hashes of what SAMPLE pictures hold, spread over the listing; 0 for one that cannot be read."""
+    chosen = spread(np.arange(len(listing)), SAMPLE).tolist()
+    if listing.array:
+        return [digest(listing.array.rows(i, i + 1)) for i in chosen]
+    found = []
+    with Reader(listing.root, listing.pages, listing.read) as reader:
+        for i in chosen:
+            try:
+                found.append(digest(np.frombuffer(reader.beginning(listing.items[i], BEGINNING), np.uint8)))
+            except UnblotError:  # it is reported when it is decoded
+                found.append(0)
+    return found
+
+
+def make_job(listing: Listing, folder: Path, scratch: Path, reading: Reading, each: int | None) -> Job:
+    """What is to be packed. Raises UnblotError where not one picture can be used."""
     spec = spec_of(listing, reading.options)
-    if spec.alpha and spec.dtype != "uint8":
-        raise UnblotError(
-            f"pictures of {spec.dtype} with opacity cannot be packed; give a colour behind them with "
-            f"{arg('background', 'white')}"
-        )
     size = spec.channels * spec.height * spec.width * np.dtype(spec.dtype).itemsize
     count = -(-len(listing) // (each or max(1, SHARD_BYTES // size)))
     order = epoch_order(0, 0, len(listing)).numpy()
@@ -82,7 +98,7 @@ def make_job(listing: Listing, folder: Path, reading: Reading, each: int | None)
     labels = reading.labels and listing.labels is not None
     captions = reading.captions and listing.captions is not None and bool(listing.captions.texts)
     notes = listing.captions.notes if reading.captions and listing.captions is not None else ()
-    return Job(listing, spec, folder, reading.held_out, labels, captions, notes, shards)
+    return Job(listing, spec, folder, scratch, reading.held_out, labels, captions, notes, shards)
 
 
 def claim(job: Job, spec: str) -> None:

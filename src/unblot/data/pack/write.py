@@ -13,10 +13,10 @@ from unblot.data.cache.build import nothing_usable
 from unblot.data.cache.manifest import conversions, name_of
 from unblot.data.cache.worker import part_of_rows
 from unblot.data.pack.job import Job
-from unblot.data.readers.listing import Broken
+from unblot.data.readers.listing import Broken, cannot_be_used
 from unblot.data.shards.index import FORMAT, INDEX, VERSION, Shard, ShardIndex, array_header, beside, shard_file
 from unblot.data.split import chosen_alone
-from unblot.errors import UnblotError, arg, counted
+from unblot.errors import UnblotError, arg
 from unblot.system.files import checksum, write_text, write_whole
 from unblot.system.stored import signed, unsigned
 
@@ -36,7 +36,7 @@ def write_shard(job: Job, number: int, shard: Decoding) -> None:
     beside it, last."""
     spec = job.spec
     shape = (spec.channels, spec.height, spec.width)
-    path = part_of_rows(str(job.folder), number)
+    path = part_of_rows(str(job.scratch), number)
     rows = np.fromfile(path, spec.dtype).reshape(-1, *shape)
     held_out = chosen_alone(shard.digests, job.held_out, len(job.listing))
     kept = np.concatenate([np.flatnonzero(held_out), np.flatnonzero(~held_out & (shard.digests != 0))])
@@ -84,7 +84,7 @@ def write_index(job: Job, on_broken: str, report: Callable[[str], None]) -> Shar
         way_out = (
             "left out" if on_broken == "skip" else f"repair them, or leave them out with {arg('on_broken', 'skip')}"
         )
-        lines = "\n  ".join([f"{counted(len(broken), 'picture')} cannot be used; {way_out}:", *map(str, broken)])
+        lines = cannot_be_used(broken, way_out)
         if on_broken != "skip":
             raise UnblotError(lines)
         report(lines)
@@ -103,7 +103,7 @@ def write_index(job: Job, on_broken: str, report: Callable[[str], None]) -> Shar
     spec = job.spec
     shape = (spec.channels, spec.height, spec.width)
     index = ShardIndex(
-        *(FORMAT, VERSION, spec.dtype, shape, job.held_out, job.listing.classes if job.labels else ()),
+        *(FORMAT, VERSION, spec.dtype, shape, spec.alpha, job.held_out, job.listing.classes if job.labels else ()),
         *(job.labels, job.captions, (*job.listing.notes, *notes), tuple(shards)),
         caption_notes=job.caption_notes,
     )

@@ -91,7 +91,7 @@ def _sample(index: ShardIndex, files: ShardFiles) -> Listing:
     texts = tuple(part.shard.captions[row] for part in parts if part.shard.captions for row in part.rows)
     labels = [part.shard.labels[part.rows] for part in parts if part.shard.labels is not None]
     return Listing(
-        array=ArrayPictures((count, *index.shape), np.dtype(index.dtype), rows),
+        array=ArrayPictures((count, *index.shape), np.dtype(index.dtype), rows, index.alpha),
         labels=np.concatenate(labels) if labels else None,
         classes=index.classes,
         notes=(*index.notes, *([note] if count < index.count else [])),

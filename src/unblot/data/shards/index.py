@@ -17,7 +17,7 @@ import numpy as np
 from unblot.errors import UnblotError, printable
 from unblot.system.stored import parse_stored
 
-INDEX, JOB, FORMAT, VERSION = "index.json", "packing.json", "unblot shards", 1
+INDEX, JOB, FORMAT, VERSION = "index.json", "packing.json", "unblot shards", 2
 DAMAGED = "it is damaged, or another version of unblot wrote it"
 
 
@@ -51,8 +51,8 @@ class Shard:
 class ShardIndex:
     """What index.json holds: the kind of the pictures, how they were packed, and every shard.
 
-    dtype, shape: of a picture (C, H, W) in the stored type. held_out: the share that packing held out. labelled,
-    captioned: whether labels and captions stand beside the shards. notes,
+    dtype, shape: of a picture (C, H, W) in the stored type. alpha: whether its last channel is opacity. held_out: the
+    share that packing held out. labelled, captioned: whether labels and captions stand beside the shards. notes,
     caption_notes: how the source and its captions were read.
     """
 
@@ -60,6 +60,7 @@ class ShardIndex:
     version: int
     dtype: str
     shape: tuple[int, int, int]
+    alpha: bool
     held_out: float
     classes: tuple[str, ...]
     labelled: bool
@@ -83,7 +84,7 @@ class ShardIndex:
         told = (labels and self.labelled) or (captions and self.captioned)
         used = [labels and self.labelled, captions and self.captioned, self.classes if labels else ()]
         files = [[s.held_out, s.sha256, s.beside if told else ""] for s in self.shards]
-        return hashlib.sha256(json.dumps([used, self.dtype, self.shape, files]).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps([used, self.dtype, self.shape, self.alpha, files]).encode()).hexdigest()[:32]
 
     def to_json(self) -> str:
         """The text of index.json."""
