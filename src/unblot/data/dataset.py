@@ -19,12 +19,10 @@ from unblot.data.readers.sources import kind_of, open_source, split_spec
 from unblot.data.shards.files import ShardFiles
 from unblot.data.shards.index import ShardIndex
 from unblot.data.shards.stream import Stream
-from unblot.data.split import check_choices, parted, split
+from unblot.data.split import AT_MOST, check_choices, parted, split
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
 from unblot.nn.autoencoder import Autoencoder
-
-NONE_HELD_OUT = "they are too few, or copies of one another; nothing will tell whether a model learns them by heart"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: comparing arrays would take long
@@ -136,10 +134,11 @@ def open_data(
 
 
 def _parts(cached: CachedDataset, share: float, report: Report) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (n,) of training and of held-out pictures; reports where none are held out although a share is asked."""
+    """Indices (n,) of training and of held-out pictures; reports where none are held out although there are enough."""
     train, held_out = split(cached.families, share) if cached.held_out is None else parted(cached.held_out)
-    if share and not len(held_out):
-        report(f"no picture is held out: {NONE_HELD_OUT}")
+    if share and not len(held_out) and len(train) * AT_MOST >= 1:
+        reason = "all are copies of one another" if cached.held_out is None else "packing held out none of them"
+        report(f"no picture is held out, as {reason}: nothing will tell whether a model learns them by heart")
     return train, held_out
 
 
