@@ -6,6 +6,7 @@ from torch import Tensor
 
 from unblot import UnblotError, api
 from unblot.training import trainer as engine
+from unblot.training.batches import Batch
 from unblot.training.prefetch import AHEAD, Prefetcher
 from unblot.training.task import DenoisingTask
 
@@ -66,3 +67,18 @@ def test_every_part_of_a_batch_is_pinned_and_moved():
     assert all(x.device.type == "meta" for x in tensors)
     assert batch._each(lambda x: x)[:1][0] is batch.x0
     assert batch.x0.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_only_cuda_is_given_a_batch_without_a_wait(device, ahead):
+    """Elsewhere a copy may be read before it is there."""
+    asked = []
+
+    class Pictures:
+        def to(self, device, non_blocking=False):
+            asked.append((device.type, non_blocking))
+            return self
+
+    pictures = Pictures()
+    Batch(pictures, torch.zeros(1), pictures).to(torch.device(device))
+    assert asked == [(device, ahead)] * 2
