@@ -95,3 +95,13 @@ def test_state_taken_up_goes_on_to_the_last_bit(spec):
         if seed >= 2:
             other.step(0.01, GOOD)
     assert all(map(torch.equal, module.parameters(), copy.parameters()))
+
+
+def test_muon_makes_its_moments_once(monkeypatch):
+    module = network()
+    optimizer = Optimizer(module, "muon", 0.0)
+    give_gradients(module, 1)
+    optimizer.step(0.01, GOOD)
+    monkeypatch.setattr(torch, "zeros_like", lambda *_: pytest.fail("made anew"))
+    give_gradients(module, 2)
+    optimizer.step(0.01, GOOD)

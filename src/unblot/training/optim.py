@@ -34,7 +34,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             alike = defaultdict(list)
             for p in (p for p in group["params"] if p.grad is not None):
-                self.state[p].setdefault("momentum", torch.zeros_like(p))
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
                 alike[p.flatten(1).shape].append(p)
             for parameters in alike.values():
                 self._step(parameters, group)
