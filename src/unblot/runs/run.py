@@ -30,7 +30,7 @@ from unblot.sampling.loop import Progress, sample
 from unblot.sampling.settings import SamplerConfig
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build, several
-from unblot.system.device import available_device, mixed_precision
+from unblot.system.device import available_device, precision_of
 from unblot.system.folders import user_path
 
 
@@ -118,8 +118,7 @@ class Run:
 
     def drawn(self, batch: SamplingBatch, on_step: Callable[[Progress], None] | None = None) -> np.ndarray:
         """The pictures (B, C, H, W) of a batch, in the network's range; on a GPU in the precision of the training."""
-        precision = self.config.train.precision if self.device.type == "cuda" else "fp32"
-        with mixed_precision(precision, self.device):
+        with precision_of(self.config.train.precision, self.device):
             x0 = sample(batch.denoise, batch.x_T(), batch.levels, batch.solver, batch.noise, on_step)
         return self.pictures(x0).cpu().numpy()
 

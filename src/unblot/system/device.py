@@ -1,18 +1,29 @@
 """The device that a run computes on, and the precision that it computes in."""
 
+import os
+
 import torch
 from torch import Tensor
 
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, counted
 
 WITHOUT_FLOAT64 = ("mps",)  # Apple's GPUs
 
 
 def available_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the best that is available. Raises UnblotError where it is not available."""
+    """The device called `name`; "auto" is the best that is available.
+
+    Raises UnblotError where it is not available, and where torchrun has started more processes than there are GPUs.
+    """
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(best if name == "auto" else name)
+        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+        if 0 < gpus <= int(os.environ.get("LOCAL_RANK", "0")):
+            raise UnblotError(
+                f"torchrun has started more processes on this machine than its {counted(gpus, 'GPU')}; start "
+                f"{gpus} (--nproc-per-node={gpus}), or use {arg('device', 'cpu')}"
+            )
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
         raise UnblotError(f"device {name!r} cannot be used here; use {arg('device', best)}") from None
@@ -27,10 +38,31 @@ def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise UnblotError(f"unknown precision {precision!r}; choose auto, fp32 or bf16")
-    if precision == "bf16" and device.type != "cuda":
-        raise UnblotError(f"precision bf16 needs a CUDA device, not {device.type}; use {arg('precision', 'fp32')}")
-    wanted = precision != "fp32" and device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    able = precision != "fp32" and _has_bf16(device)
+    if precision == "bf16" and not able:
+        way_out = arg("precision", "fp32")
+        raise UnblotError(f"precision bf16 needs a CUDA device that has it, not {device}; use {way_out}")
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+
+
+def precision_of(trained: str, device: torch.device) -> torch.autocast:
+    """The context in which a model computes that was trained in the precision `trained`: that one where the device has
+    it, for a run may be used on another machine."""
+    return mixed_precision("fp32" if trained == "fp32" else "auto", device)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself: emulated it would be slow."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):  # the question is of the current one
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when a GPU has done all its work; at once on other devices."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def own_precision(x: Tensor) -> torch.autocast:

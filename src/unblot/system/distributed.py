@@ -35,12 +35,20 @@ def join_group() -> Group:
     if world == 1:
         return Group()
     if not dist.is_initialized():
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local < gpus:  # else `available_device` refuses GPUs
+            torch.cuda.set_device(local)
         store = dist.PrefixStore("group", meeting_store())
-        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=int(os.environ["RANK"]), world_size=world)
+        dist.init_process_group(backends(gpus), store=store, rank=int(os.environ["RANK"]), world_size=world)
     return Group(dist.get_rank(), world)
+
+
+def backends(gpus: int) -> str:
+    """What carries tensors between processes of a machine with so many GPUs: those on a CPU, and those on a GPU.
+
+    Both, since a run may be on the CPU of a machine with GPUs; what is no tensor goes by the CPU's.
+    """
+    return "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
 
 
 @lru_cache(maxsize=1)
@@ -108,8 +116,7 @@ def shared_clock(group: Group) -> Callable[[], float]:
         return time.monotonic
 
     def read() -> float:
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        now = torch.tensor(time.monotonic(), dtype=torch.float64, device=device)
+        now = torch.tensor(time.monotonic(), dtype=torch.float64)  # on the CPU, which need not wait for a GPU
         dist.broadcast(now, 0)
         return now.item()
 
@@ -127,5 +134,5 @@ def gathered_objects(group: Group, value: Any) -> list[Any]:
 
 def wait_for_all(group: Group) -> None:
     """Returns when every process has called it."""
-    if group.world > 1 and dist.is_initialized():
-        dist.barrier()
+    if dist.is_initialized():
+        sum_over(group, torch.zeros(1))  # on the CPU: a barrier may choose a GPU that the run does not use
