@@ -1,5 +1,7 @@
 """Randomness is an argument: streams follow from what they are for, and from nothing else."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from scipy import stats
@@ -11,6 +13,7 @@ from unblot.process.randomness import (
     generator,
     normal,
     picture_generators,
+    seeded,
     stratified_uniform,
     uniform_indices,
 )
@@ -69,3 +72,21 @@ def test_a_pass_visits_every_picture_once() -> None:
     first, second = (epoch_order(3, epoch, 50) for epoch in (0, 1))
     assert first.sort().values.tolist() == list(range(50))
     assert not torch.equal(first, second)
+
+
+def test_within_a_seed_only_the_generators_of_its_device_change_and_only_till_its_end(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seen.append(("current", seed)))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seen.append(("all", seed)))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(seen.append(device)))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"state of {device}")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: seen.append((state, device)))
+    before, gpu = torch.get_rng_state(), torch.device("cuda", 1)
+    with seeded(3):
+        drawn = torch.rand(4)
+    assert seen == []
+    with seeded(3, gpu):
+        assert torch.equal(torch.rand(4), drawn)
+    assert seen == [gpu, ("current", 3), ("state of cuda:1", gpu)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.rand(4, generator=torch.Generator().manual_seed(3)), drawn)

@@ -3,13 +3,13 @@
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unblot.evaluation.fitting import fit
 from unblot.evaluation.image_set import ImageSet, shrink
+from unblot.process.randomness import seeded
 from unblot.system.files import write_whole
 
 DIMS = 64
@@ -55,8 +55,7 @@ def train_classifier(pictures: ImageSet, labels: Tensor, classes: int, cache: Pa
     if cache is not None:
         seen = float(pictures[:1].double().sum())  # the same stored values may be mapped to another range
         kept = cache / f"classifier-{VERSION}-{classes}-{pictures.hash([*labels.tolist(), seen])}.safetensors"
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with seeded(0):
         network = Classifier(pictures.shape, classes)
         if kept is not None and _load(network, kept):
             return network.eval()

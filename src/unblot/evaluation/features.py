@@ -14,6 +14,7 @@ from unblot.errors import UnblotError, arg
 from unblot.evaluation import efficientnet as lite0
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
+from unblot.process.randomness import seeded
 
 PHOTOGRAPH = 48
 """Pixels of the shorter side from which on colour pictures are taken for photographs."""
@@ -94,8 +95,7 @@ def pixels(source: FeatureData, *, dims: int = 64) -> Features:
     """
     flat = torch.cat([shrink(chunk, 64).flatten(1) for chunk in source.pictures.sample(FITTED_TO).chunks()])
     count = max(1, min(dims, flat.shape[1], len(flat) - 1))
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with seeded(0):
         _, _, axes = torch.svd_lowrank(flat - flat.mean(0), q=min(count + 8, *flat.shape), niter=4)
     return _scaled(f"pixels-{count}", lambda pictures: shrink(pictures, 64).flatten(1) @ axes[:, :count], source)
 
@@ -106,8 +106,7 @@ def random(source: FeatureData, *, dims: int = 128, seed: int = 0) -> Features:
     Four 3x3 convolutions, three of stride 2, and a linear map of their 2x2 averages; pictures are shrunk to 64 pixels.
     """
     widths = [source.pictures.shape[0], 16, 32, 64, 64]
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, 2 if i else 1, 1), nn.LeakyReLU(0.2)]

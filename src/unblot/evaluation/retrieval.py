@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unblot.evaluation.fitting import fit
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 from unblot.evaluation.memorization import share_interval
+from unblot.process.randomness import seeded
 from unblot.text.words import words
 
 CANDIDATES = 100  # captions that are ranked, the true one among them
@@ -133,8 +134,7 @@ def train_encoder(pairs: Pairs) -> DualEncoder:
     one of its captions in turn; a batch's pictures of the same caption are not held against each other."""
     counts = Counter(word for several in pairs.captions for text in several for word in words(text))
     known = sorted((word for word in counts if counts[word] > 1), key=lambda word: (-counts[word], word))[:WORDS]
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with seeded(0):
         encoder = DualEncoder({word: i + 2 for i, word in enumerate(known)}, *pairs.pictures.shape)
         _train(encoder, pairs)
     return encoder

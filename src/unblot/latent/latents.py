@@ -9,6 +9,7 @@ from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.nn.autoencoder import Autoencoder, frozen
+from unblot.process.randomness import seeded
 
 AT_A_TIME = 8  # pictures, of perhaps a thousand pixels a side
 
@@ -17,8 +18,7 @@ def build_autoencoder(config: RunConfig) -> Autoencoder:
     """The run's autoencoder with fresh weights, which follow from the run's seed, in channels_last."""
     assert config.latent is not None
     chosen, channels = config.latent, config.data.channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
+    with seeded(config.train.seed):
         network = Autoencoder(channels, chosen.latent_factor, chosen.latent_channels, chosen.latent_width)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -12,6 +12,7 @@ from unblot.lessons import rivals, textbook
 from unblot.lessons.noise import levels
 from unblot.nn.mlp import MLP
 from unblot.process.levels import corrupt, log_noise_ratio
+from unblot.process.randomness import seeded
 from unblot.process.schedules import linear
 from unblot.runs.run import Run
 from unblot.tuning.reference import reference_statistics
@@ -42,8 +43,7 @@ def by_the_book(pictures: Tensor, seed: int = 0) -> Textbook:
     """Trains and samples as `textbook` has it, on pictures (N, C, H, W) reduced to SIDE pixels."""
     height, width = (min(side, SIDE) for side in pictures.shape[2:])
     small = adaptive_avg_pool2d(pictures, (height, width))
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         channels = small.shape[1]
         network = ByStep(MLP(channels, channels, (height, width), 0, width=320, depth=3))
         start = time.perf_counter()
@@ -116,7 +116,7 @@ def variety(seed: int = 0, seconds: float = SECONDS) -> list[Variety]:
     centres = torch.cartesian_prod(line, line)
     chosen = torch.randint(CENTRES, (10_000,), generator=g)
     data = (centres[chosen] + SPREAD * torch.randn(10_000, 2, generator=g)).view(-1, 2, 1, 1)
-    with torch.random.fork_rng([]):
+    with seeded(seed):
         found = [
             ("GAN", rivals.gan(data, seconds, seed, PARAMETERS, 1.0)),
             ("VAE", rivals.vae(data, seconds, seed, PARAMETERS, 1.0)),

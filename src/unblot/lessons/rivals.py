@@ -66,7 +66,7 @@ def fitting(build: Callable[[int], tuple[nn.Module, ...]], parameters: int) -> t
 
 def gan(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: float) -> Trained:
     """A GAN; strength: gamma of R1."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # of the CPU alone
     shape, values = pictures.shape[1:], pictures[0].numel()
     latent, batch = (8, 256) if shape[1] == 1 else (64, 64)
     generator, critic = fitting(lambda w: (perceptron(latent, values, w), perceptron(values, 1, w, True)), parameters)
@@ -101,7 +101,7 @@ def gan(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: 
 
 def vae(pictures: Tensor, seconds: float, seed: int, parameters: int, strength: float) -> Trained:
     """A VAE; strength: beta."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # of the CPU alone
     shape, values = pictures.shape[1:], pictures[0].numel()
     latent, batch = (4, 256) if shape[1] == 1 else (24, 64)
     decoder, encoder = fitting(lambda w: (perceptron(latent, values, w), perceptron(values, 2 * latent, w)), parameters)

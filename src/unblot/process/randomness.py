@@ -7,7 +7,8 @@ pictures, times and noise on one process or several, and after a resume.
 Generators live on the CPU, whose stream is the same on every machine; their numbers are then moved to the device.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from unblot.errors import UnblotError, arg
 
+CPU = torch.device("cpu")
+
 # Purposes: streams of different purposes are independent, whatever the other numbers are.
-PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT, WINDOW, ADVERSARIAL = 1, 2, 3, 4, 5, 7, 8, 9
+PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT, WINDOW, ADVERSARIAL, DROPOUT = 1, 2, 3, 4, 5, 7, 8, 9, 10
 
 
 def generator(seed: int, *path: int) -> torch.Generator:
@@ -32,6 +35,25 @@ def generator(seed: int, *path: int) -> torch.Generator:
     # PyTorch's CPU generator uses 32 bits of its seed, too few for a hash: among 100,000 hashed pictures one pair would
     # be equal. Multiplication by an odd number is one to one on 32 bits, so that the last number never collides.
     return torch.Generator().manual_seed((base + last * 0x9E3779B1) % 2**32)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Within it the generators that PyTorch has for the CPU and for `device` begin at a seed; then they are as before.
+
+    For what takes no generator: fresh weights and dropout. Other devices are not touched, all of which
+    `torch.manual_seed` seeds.
+    """
+    kind = device.type
+    others = [device] if kind in ("cuda", "mps") else []
+    with torch.random.fork_rng(others, device_type=kind if others else "cuda"):
+        torch.default_generator.manual_seed(seed)
+        if kind == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif kind == "mps":
+            torch.mps.manual_seed(seed)
+        yield
 
 
 def picture_generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:

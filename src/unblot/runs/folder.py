@@ -40,6 +40,7 @@ from unblot.losses import OBJECTIVES
 from unblot.nn.autoencoder import frozen
 from unblot.nn.low_rank import add_low_rank
 from unblot.nn.own import networks_for, version_of
+from unblot.process.randomness import seeded
 from unblot.process.schedules import INDEX_EMBEDDINGS
 from unblot.process.spectrum import Spectrum
 from unblot.specs import build
@@ -71,8 +72,7 @@ def build_denoiser(config: RunConfig) -> Denoiser:
     train, data = config.train, config.x0_facts
     augmentations = build(AUGMENTATIONS, train.augment, "augmentation").conditions
     learned = build(OBJECTIVES, train.objective, "objective").learned_variance
-    with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it is
-        torch.manual_seed(train.seed)
+    with seeded(train.seed):
         size = (data.height, data.width)
         inputs = data.channels + augmentations
         outputs = 2 * data.channels if learned else data.channels

@@ -20,7 +20,7 @@ from unblot.data.subset import spread
 from unblot.latent.latents import build_autoencoder
 from unblot.nn.autoencoder import Autoencoder
 from unblot.process.octaves import FINEST, octave_powers, ratio_in_words
-from unblot.process.randomness import ADVERSARIAL, generator
+from unblot.process.randomness import ADVERSARIAL, generator, seeded
 from unblot.training.first_stage import OPTIMIZER, reconstruction_loss
 from unblot.training.learning_rate import warmup_cosine
 from unblot.training.optim import Optimizer
@@ -115,8 +115,7 @@ class DecoderTuning:
         self.seed, self.noise = config.train.seed, config.latent.latent_noise
         self.autoencoder = build_autoencoder(config).to(self.device)
         self.autoencoder.load_state_dict(autoencoder.state_dict())
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             network = Discriminator(config.data.channels)
         self.discriminator = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(self.autoencoder.decoder, OPTIMIZER, weight_decay=0.0)
