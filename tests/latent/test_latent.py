@@ -396,24 +396,25 @@ def test_a_run_that_was_killed_in_its_first_stage_goes_on(run, pictures, tmp_pat
 
 
 @contextmanager
-def stopped_in_its_first_stage(monkeypatch, step: int) -> Iterator[None]:
-    """Within it Ctrl-C comes while the autoencoder takes this step."""
+def stopped_in_its_first_stage(monkeypatch, step: int, stop: signal.Signals = signal.SIGINT) -> Iterator[None]:
+    """Within it Ctrl-C, or SIGTERM, comes while the autoencoder takes this step."""
     take_step = FirstStage.take_step
 
     def interrupted_step(stage: FirstStage, steps: int) -> Tensor:
         if stage.step == step:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(stop)
         return take_step(stage, steps)
 
     with monkeypatch.context() as patched:
         patched.setattr(FirstStage, "take_step", interrupted_step)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit if stop == signal.SIGTERM else KeyboardInterrupt):
             yield
 
 
-def test_ctrl_c_in_the_first_stage_saves_it_and_says_how_to_go_on(pictures, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_first_stage_saves_it_and_says_how_to_go_on(pictures, tmp_path, monkeypatch, capsys, stop):
     path, many = tmp_path / "run", {**CHOICES, "latent_steps": 60}  # saved after every third step
-    with stopped_in_its_first_stage(monkeypatch, 4):
+    with stopped_in_its_first_stage(monkeypatch, 4, stop):
         unblot.train(pictures, out=path, **many)
     assert kept_about(path)["step"] == 5
     assert f"unblot train --resume {path}" in capsys.readouterr().err

@@ -95,7 +95,8 @@ def test_jobs_added_at_once_have_numbers_of_their_own_in_order(tmp_path: Path) -
 
 
 def test_states_are_read_from_the_files(tmp_path: Path) -> None:
-    for code, state in ((0, "done"), (130, "stopped"), (-signal.SIGINT, "stopped"), (2, "failed"), (-9, "failed")):
+    stopped = [(code, "stopped") for code in (130, 143, -signal.SIGINT, -signal.SIGTERM)]
+    for code, state in ((0, "done"), *stopped, (2, "failed"), (-9, "failed")):
         job = made(tmp_path, "train", {STARTED: "1", ENDED: f'{{"code": {code}, "time": 0}}'})
         assert jobs.status(tmp_path, job.id).state == state
     assert jobs.status(tmp_path, made(tmp_path, "train", {STARTED: "999999999"}).id).state == "lost"

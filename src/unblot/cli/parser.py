@@ -215,7 +215,8 @@ def _measuring(command: Command) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns 0 where it succeeded, 2 for bad input, 130 where it was interrupted."""
+    """Runs a command. Returns 0 where it succeeded, 2 for bad input, 130 where it was interrupted. Raises SystemExit as
+    the parser does, and where SIGTERM has ended a training."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 shows escapes instead of an error
             stream.reconfigure(errors="backslashreplace")

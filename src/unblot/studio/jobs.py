@@ -31,7 +31,7 @@ JOB, STARTED, NOW = "job.json", "started", "now.png"
 WATCHED = ("sample", "film")  # commands that show their pictures while they come out of noise
 ONE_AT_A_TIME = ("train", "distill", "tune")  # that would take each other's cores
 TAIL_BYTES = 64 * 1024  # of the output that a page shows
-STOPPED = -signal.SIGINT, 130  # exit codes of a command that was interrupted
+STOPPED = -signal.SIGINT, -signal.SIGTERM, 130, 143  # exit codes of a command that was stopped
 
 
 @dataclass(frozen=True)

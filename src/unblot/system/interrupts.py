@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop soon, which long work asks for where it can stop well."""
+"""Ctrl-C and SIGTERM as a wish to stop soon, which long work asks for where it can stop well."""
 
 import signal
 import threading
@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+STOPS = signal.SIGINT, signal.SIGTERM  # of a terminal; of a scheduler, a container, torchrun
+
+_terminated = threading.Event()  # SIGTERM has come, and the process has not ended yet
+
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within it the first Ctrl-C only sets a flag, which the yielded function reads; a second one stops at once."""
+    """Within it the first Ctrl-C or SIGTERM only sets a flag, which the yielded function reads; a second one of its
+    kind stops at once. After the work `end_where_terminated` is to be called."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set
@@ -17,10 +22,20 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def on_interrupt(signum: int, frame: Any) -> None:
         flag.set()
-        signal.signal(signal.SIGINT, before)
+        if signum == signal.SIGTERM:
+            _terminated.set()
+        signal.signal(signum, before[signum])
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before: dict[int, Any] = {stop: signal.signal(stop, on_interrupt) for stop in STOPS}
     try:
         yield flag.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for stop in STOPS:
+            signal.signal(stop, before[stop])
+
+
+def end_where_terminated() -> None:
+    """Ends the process with exit code 143 where SIGTERM has come, whose sender waits for that. Raises SystemExit."""
+    if _terminated.is_set():
+        _terminated.clear()
+        raise SystemExit(128 + signal.SIGTERM)

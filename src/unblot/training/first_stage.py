@@ -32,7 +32,7 @@ from unblot.runs.folder import write_run_config
 from unblot.specs import build
 from unblot.system.device import to_float64
 from unblot.system.files import read_metadata, read_tensors, under, write_tensors
-from unblot.system.interrupts import interruptible
+from unblot.system.interrupts import end_where_terminated, interruptible
 from unblot.training.budget_controller import BudgetController
 from unblot.training.counting import shapes_of
 from unblot.training.learning_rate import warmup_cosine
@@ -259,6 +259,7 @@ def trained_autoencoder(
             stage.save(folder, about())
             if interrupted():
                 note(f"stopped in the first stage; go on with: unblot train --resume {typed(folder)}")
+                end_where_terminated()
                 raise KeyboardInterrupt
     return frozen(stage.autoencoder), steps
 

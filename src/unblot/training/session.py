@@ -12,6 +12,7 @@ from unblot.runs.adapter import save_adapter
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import write_run_config
 from unblot.runs.run import Run, load
+from unblot.system.interrupts import end_where_terminated
 from unblot.training.announce import announce
 from unblot.training.budget import keep
 from unblot.training.budget_controller import BudgetController
@@ -55,7 +56,10 @@ def train_to_end(
     quiet: bool,
     resuming: bool = False,
 ) -> Run:
-    """Trains to the last step, or until it is interrupted, and loads the run; says how it goes unless `quiet`."""
+    """Trains to the last step, or until it is interrupted, and loads the run; says how it goes unless `quiet`.
+
+    Raises SystemExit where SIGTERM has come.
+    """
     train = trainer.config.train
     monitor = Monitor(folder, trainer.config, quiet, silent=not trainer.group.is_main_process)
     if trainer.group.is_main_process:
@@ -72,4 +76,5 @@ def train_to_end(
     run = load(folder, train.device)
     if run.config.adapter is not None and trainer.group.is_main_process:
         monitor.note(f"adapter: {save_adapter(run)}")
+    end_where_terminated()
     return run
