@@ -62,7 +62,11 @@ def test_interrupted_and_resumed_is_the_same_run(straight, tmp_path, monkeypatch
     assert (folder / newest).read_bytes() == (straight / newest).read_bytes()
 
 
-@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"coupling": "ot"}, {"objective": "hybrid"}])
+DROPOUT = [{"network": f"{TINY['network']},dropout=0.3"}, {"network": "mlp:width=16,depth=1,dropout=0.3"}]
+FAST = {"warmup": 0, "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize("choices", [{"optimizer": "muon"}, {"coupling": "ot"}, {"objective": "hybrid"}, *DROPOUT])
 def test_every_kind_of_training_resumes_exactly(tmp_path, choices):
     choices = {**TINY, "preview_every": 0, **choices}
     api.train("digits", out=tmp_path / "straight", quiet=True, **choices)
@@ -80,6 +84,41 @@ def assert_same_model(trainer, folder):
     weights = read_tensors(folder / MODEL)[0]
     assert weights.keys() == trainer.ema.weights.keys()
     assert all(torch.equal(weights[name], p) for name, p in trainer.ema.weights.items())
+
+
+@pytest.mark.parametrize("choices", DROPOUT)
+def test_dropout_follows_from_the_seed_and_the_step_and_leaves_the_callers_generator_as_it_was(choices, monkeypatch):
+    one, two, other = (trainer_for({**TINY, **FAST, **choices, "seed": seed}) for seed in (0, 0, 1))
+    for _ in range(4):  # at first all is zero behind dropout
+        other.take_step()
+    for trainer in (one, two):
+        trainer.restore({name: t.clone() for name, t in other.tensors().items()}, other.step)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    loss = one.take_step().loss
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert torch.equal(two.take_step().loss, loss)
+    monkeypatch.setattr(other.prefetcher, "make", one.prefetcher.make)  # the same batch, another seed of its masks
+    assert not torch.equal(other.take_step().loss, loss)
+
+
+def test_a_step_that_is_taken_again_in_parts_has_the_dropout_of_one_that_began_so(monkeypatch):
+    losses = engine.Trainer.losses
+
+    def narrow(self, batch):
+        found = losses(self, batch)  # dropout has drawn before memory runs out
+        if len(batch.x0) > 6:
+            raise torch.OutOfMemoryError
+        return found
+
+    halved, small = (trainer_for({**TINY, **FAST, **DROPOUT[1]}) for _ in range(2))
+    for _ in range(4):
+        halved.take_step()
+    small.restore({name: t.clone() for name, t in halved.tensors().items()}, halved.step)
+    small.micro_batch = 6
+    monkeypatch.setattr(engine.Trainer, "losses", narrow)
+    assert torch.equal(halved.take_step().grad_norm, small.take_step().grad_norm)
 
 
 def test_steps_after_the_newest_checkpoint_are_taken_again(straight, tmp_path):

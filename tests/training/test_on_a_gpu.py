@@ -16,6 +16,7 @@ from unblot.training.task import DenoisingTask
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 CHOICES = {"network": "unet:width=32,multipliers=1-2,blocks=1", "steps": 50, "batch_size": 64, "device": "cuda"}
+DROPOUT = {"network": f"{CHOICES['network']},dropout=0.1"}
 
 
 def trainer_for(choices, data="digits"):
@@ -24,7 +25,7 @@ def trainer_for(choices, data="digits"):
     return engine.Trainer(config, DenoisingTask(config, dataset))
 
 
-@pytest.mark.parametrize("choices", [{}, {"augment": "non_leaking"}, {"times": "adaptive"}])
+@pytest.mark.parametrize("choices", [{}, {"augment": "non_leaking"}, {"times": "adaptive"}, DROPOUT])
 def test_a_step_never_waits_for_the_device(choices):
     takes_steps_without_waiting(trainer_for({**CHOICES, **choices}))
 
@@ -86,3 +87,13 @@ def test_a_run_in_latents_draws_films_and_edits_in_mixed_precision(tmp_path):
     (together,) = sample_together(run, [call])
     assert together.array.shape == samples.array.shape
     assert img2img(run, samples.array, n=1, steps=2).array.shape == (2, 1, 1, 8, 8)
+
+
+def test_dropout_on_a_gpu_follows_from_the_seed_and_the_step_alone():
+    one, two = (trainer_for({**CHOICES, **DROPOUT, "precision": "fp32"}) for _ in range(2))
+    for _ in range(5):
+        state = torch.cuda.get_rng_state()
+        loss = one.take_step().loss
+        assert torch.equal(torch.cuda.get_rng_state(), state)
+        torch.rand(8, device="cuda")
+        torch.testing.assert_close(two.take_step().loss, loss)

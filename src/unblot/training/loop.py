@@ -191,7 +191,7 @@ class Loop:
 
         Raises UnblotError where the averaged weights are not finite: what was saved before stays.
         """
-        if not self.trainer.is_finite():
+        if not self.trainer.ema.is_finite(self.trainer.group):
             raise UnblotError(
                 f"the weights are not finite after step {self.trainer.step}, so they are not saved; the last good ones "
                 f"are in {str(self.folder / MODEL)!r}. Train again with a lower {arg('learning_rate')}"

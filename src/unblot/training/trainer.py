@@ -14,11 +14,12 @@ from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.nn.recomputing import recompute
+from unblot.process.randomness import DROPOUT, generator, seeded
 from unblot.system.compiling import compile_where_it_pays
 from unblot.system.device import available_device
 from unblot.system.distributed import join_group, sum_gradients, sum_over
 from unblot.system.files import under
-from unblot.system.sharding import forget_gathered, gathered, like, local, shard, wants_shards, whole
+from unblot.system.sharding import forget_gathered, gathered, like, shard, wants_shards, whole
 from unblot.training.averages.ema import Ema
 from unblot.training.batches import Batch, check_processes
 from unblot.training.learning_rate import Switch, learning_rate
@@ -149,11 +150,14 @@ class Trainer:
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Adds this process's share of the gradients of the batch's mean losses; returns the losses, each (n,).
 
-        Where memory runs out, half as many pictures go through the network at a time, from then on.
+        Where memory runs out, half as many pictures go through the network at a time, from then on. Dropout follows
+        from the seed, the step, the process, and how many pictures go through at a time.
         """
+        seed = generator(self.config.train.seed, DROPOUT, self.step, self.group.rank).initial_seed()
         while True:
             try:
-                return self._passes(batch)
+                with seeded(seed, self.device):
+                    return self._passes(batch)
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
                     way_out = f"use a smaller {arg('size')}, {arg('latent', True)}, or less width in {arg('network')}"
@@ -225,12 +229,6 @@ class Trainer:
     def for_main_process(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """These tensors, whole, in the process that writes, and none in others; all must call it at once."""
         return gathered(self.group, tensors)
-
-    def is_finite(self) -> bool:
-        """Whether all averaged weights are finite, in every process; all must call it at once."""
-        bad = torch.stack([~torch.isfinite(local(p)).all() for p in self.ema.weights.values()]).any().float()
-        sum_over(self.group, bad)
-        return not bool(bad)
 
     def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Restores the state that `tensors` gave after step `step`."""

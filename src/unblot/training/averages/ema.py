@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from unblot.errors import UnblotError
 from unblot.runs.ema_profiles import power_exponent
 from unblot.specs import build, parse, several
-from unblot.system.sharding import like
+from unblot.system.distributed import Group, sum_over
+from unblot.system.sharding import like, local
 
 Decay = Callable[[int], float]  # step (1, 2, …) -> decay: the weight of the old average
 
@@ -61,6 +62,12 @@ class Ema:
         live: list[Tensor] = list(module.parameters())
         for decay_at, average in zip(self.decays, self.averages, strict=True):
             torch._foreach_lerp_(list(average.values()), live, 1 - decay_at(step))
+
+    def is_finite(self, group: Group) -> bool:
+        """Whether the first average is finite, in every process; all must call it at once."""
+        bad = torch.stack([~torch.isfinite(local(p)).all() for p in self.weights.values()]).any().float()
+        sum_over(group, bad)
+        return not bool(bad)
 
     def tensors(self) -> dict[str, Tensor]:
         """All averages, named as in checkpoints: `ema/name` of the first, `ema1/name` of the second, and so on."""
