@@ -22,7 +22,7 @@ from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
-from unblot.training.previews import PREVIEW_STEPS, preview_pictures, preview_prompts
+from unblot.training.previews import PREVIEW_STEPS, left_out_where_it_fails, preview_pictures, preview_prompts
 from unblot.training.trainer import StepResult, Trainer
 
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -159,7 +159,7 @@ class Loop:
 
     def preview(self) -> None:
         """Writes a grid of samples of the averaged weights, always from the same noise."""
-        with self.controller.overhead("previews"):
+        with self.controller.overhead("previews"), left_out_where_it_fails(self.trainer, self.monitor.note):
             trainer, values = self.trainer, self.trainer.task.batches.dataset.values
             if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
                 return

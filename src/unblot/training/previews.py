@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from unblot.config.schema import DataFacts
 from unblot.denoiser import Condition
+from unblot.errors import UnblotError, arg
 from unblot.process.randomness import ADVERSARIAL, generator, labels_for, training_order
 from unblot.runs.choosing import TEXT_GUIDANCE
 from unblot.sampling.batched import sample_batches
@@ -42,7 +44,7 @@ def preview_samples(trainer: Trainer, steps: int) -> tuple[list[torch.Tensor], t
     unlabelled = trainer.task.batches.dataset.labels is None  # also of an adapter for a run with classes
     labels = labels_for(seed, indices, classes=0 if unlabelled else len(data.classes), clusters=data.clusters)
     condition = trainer.denoiser.condition(labels, preview_prompts(trainer, len(indices)))
-    with trainer.averaged():
+    with trainer.averaged(), trainer.task.autocast():
         return list(_samples(trainer, indices, steps, seed, condition)), labels
 
 
@@ -62,7 +64,7 @@ def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> 
     prompts = None if config.data.text is None else captions_of(dataset.captions, chosen.tolist())
     guided = prompts is not None and config.train.label_dropout > 0
     guidance, found = Guidance(scale=TEXT_GUIDANCE) if guided else None, []
-    with trainer.averaged():
+    with trainer.averaged(), trainer.task.autocast():
         condition = trainer.denoiser.condition(labels, prompts)
         for x0 in _samples(trainer, range(count), PREVIEW_STEPS, seed, condition, guidance):
             found.append(x0.cpu())
@@ -93,8 +95,28 @@ def _samples(
         seed=seed,
         condition=condition,
         guidance=guidance,
-        batch_size=max(1, min(64, PREVIEW_VALUES // math.prod(config.data.shape))),
+        batch_size=max(1, min(64, trainer.micro_batch, PREVIEW_VALUES // math.prod(config.data.shape))),
     )
+
+
+@contextmanager
+def left_out_where_it_fails(trainer: Trainer, note: Callable[[str], None]) -> Iterator[None]:
+    """A preview is made within it. Where memory runs out, or pictures are not finite, it is left out with a note: the
+    training goes on.
+
+    Raises UnblotError where memory runs out in a sharded run, whose other processes are in the middle of the preview.
+    """
+    try:
+        yield
+        return
+    except torch.OutOfMemoryError:
+        if trainer.sharded:
+            way_out = f"leave previews out with {arg('preview_every', 0)}"
+            raise UnblotError(f"out of memory in the preview after step {trainer.step}; {way_out}") from None
+        why = "out of memory"
+    except UnblotError as error:
+        why = str(error)
+    note(f"no preview after step {trainer.step}: {why}")
 
 
 def preview_prompts(trainer: Trainer, count: int) -> list[str] | None:

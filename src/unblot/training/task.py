@@ -34,6 +34,9 @@ class Task(Protocol):
     learners: Mapping[str, nn.Module]
     batches: BatchMaker
 
+    def autocast(self) -> torch.autocast:
+        """The context in which the networks compute."""
+
     def prepare(self, batch: Batch, step: int) -> Batch:
         """The batch of a step as it is used, completed with what depends on the training so far; on the CPU."""
 
