@@ -121,6 +121,14 @@ def test_a_step_that_is_taken_again_in_parts_has_the_dropout_of_one_that_began_s
     assert torch.equal(halved.take_step().grad_norm, small.take_step().grad_norm)
 
 
+def test_a_state_is_saved_once(tmp_path, monkeypatch):
+    """Also at the end, where a checkpoint is due and the run ends."""
+    saved, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda run, step, *rest: (saved.append(step), save(run, step, *rest)))
+    api.train("digits", out=tmp_path / "run", quiet=True, **TINY)
+    assert saved == [0, 4, 8, 12]
+
+
 def test_steps_after_the_newest_checkpoint_are_taken_again(straight, tmp_path):
     """As after a SIGKILL: more metrics than the checkpoint knows of, and no clean end."""
     folder = tmp_path / "run"

@@ -9,7 +9,7 @@ import torch
 from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg, one_line
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
-from unblot.system.distributed import sum_over, wait_for_all
+from unblot.system.distributed import wait_for_all
 from unblot.system.files import under, write_json
 from unblot.system.interrupts import interruptible
 from unblot.training import checkpoint
@@ -23,7 +23,7 @@ from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
 from unblot.training.previews import PREVIEW_STEPS, left_out_where_it_fails, preview_pictures, preview_prompts
-from unblot.training.trainer import StepResult, Trainer
+from unblot.training.trainer import StepResult, Trainer, any_process
 
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
 
@@ -91,6 +91,7 @@ class Loop:
         self.identity = checkpoint.run_identity(config)
         self.fine_tunes = fine_tunes_decoder(config)
         self.fine_tuned = False
+        self.saved: tuple[Any, ...] | None = None  # what `save` saved last
         self.taken = 0  # steps, also those that were taken again after going back
 
     def step(self) -> None:
@@ -187,7 +188,7 @@ class Loop:
         return True
 
     def save(self) -> None:
-        """Saves the averaged model, and a checkpoint that knows how long the metrics were.
+        """Saves the averaged model, and a checkpoint that knows how long the metrics were, where that is not done.
 
         Raises UnblotError where the averaged weights are not finite: what was saved before stays.
         """
@@ -196,32 +197,12 @@ class Loop:
                 f"the weights are not finite after step {self.trainer.step}, so they are not saved; the last good ones "
                 f"are in {str(self.folder / MODEL)!r}. Train again with a lower {arg('learning_rate')}"
             )
-        with self.controller.overhead("checkpoints"):
-            self._write(self.controller.used())
-
-    def _write(self, used: float) -> None:
-        trainer, budget = self.trainer, self.controller.budget
-        tensors = trainer.for_main_process(trainer.tensors())
-        if trainer.group.is_main_process:
-            frozen = frozen_weights(trainer.denoiser)
-            metrics_bytes = self.logger.metrics.flushed()
-            save_model(self.folder / MODEL, trainer.config, averages(tensors) | frozen)
-            if budget is not None:
-                write_json(self.folder / CONFIG, trainer.config.to_dict())  # with the steps as they are planned now
-            state = {
-                "rate_scale": trainer.rate_scale,
-                "metrics_bytes": metrics_bytes,
-                "held_out_loss": self.logger.newest_held_out(),
-                "steps": trainer.config.train.steps,
-                "switch": trainer.switch,
-                "budget": budget,
-                "seconds": used,
-                "fine_tuned": self.fine_tuned,
-                "threads": torch.get_num_threads(),
-            }
-            kept = {f"frozen/{name}": weight for name, weight in frozen.items()} if self.fine_tuned else {}
-            checkpoint.save(self.folder, trainer.step, tensors | kept, state, self.identity)
-        wait_for_all(trainer.group)
+        used = self.controller.used()
+        now = (*_position(self), used if self.controller.budget is not None else None)
+        if now != self.saved:
+            with self.controller.overhead("checkpoints"):
+                _write(self, used)
+            self.saved = now
 
     def go_back(self) -> dict[str, Any]:
         """Restores the newest complete checkpoint; lines of metrics after it are about to be written again.
@@ -280,12 +261,33 @@ class Loop:
         self.adjust_steps()
 
 
-def any_process(trainer: Trainer, flag: bool) -> bool:
-    """Whether the flag is set in any process, so that all stop after the same step; asked every few steps."""
-    if trainer.group.world == 1:
-        return flag
-    if trainer.step % trainer.config.train.log_every:
-        return False  # asking waits for the device
-    raised = torch.tensor(float(flag), device=trainer.device)
-    sum_over(trainer.group, raised)
-    return bool(raised)
+def _position(loop: Loop) -> tuple[Any, ...]:
+    """All that a checkpoint of this session follows from, but for the time."""
+    trainer = loop.trainer
+    return trainer.step, trainer.config.train.steps, trainer.rate_scale, trainer.switch, loop.fine_tuned
+
+
+def _write(loop: Loop, used: float) -> None:
+    """Writes the averaged model and the checkpoint of a run that has taken `used` seconds; all processes together."""
+    trainer, budget = loop.trainer, loop.controller.budget
+    tensors = trainer.for_main_process(trainer.tensors())
+    if trainer.group.is_main_process:
+        frozen = frozen_weights(trainer.denoiser)
+        metrics_bytes = loop.logger.metrics.flushed()
+        save_model(loop.folder / MODEL, trainer.config, averages(tensors) | frozen)
+        if budget is not None:
+            write_json(loop.folder / CONFIG, trainer.config.to_dict())  # with the steps as they are planned now
+        state = {
+            "rate_scale": trainer.rate_scale,
+            "metrics_bytes": metrics_bytes,
+            "held_out_loss": loop.logger.newest_held_out(),
+            "steps": trainer.config.train.steps,
+            "switch": trainer.switch,
+            "budget": budget,
+            "seconds": used,
+            "fine_tuned": loop.fine_tuned,
+            "threads": torch.get_num_threads(),
+        }
+        kept = {f"frozen/{name}": weight for name, weight in frozen.items()} if loop.fine_tuned else {}
+        checkpoint.save(loop.folder, trainer.step, tensors | kept, state, loop.identity)
+    wait_for_all(trainer.group)

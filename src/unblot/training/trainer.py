@@ -249,6 +249,17 @@ def denoising_trainer(config: RunConfig, dataset: Dataset, pretrained: Pretraine
     return Trainer(config, task)
 
 
+def any_process(trainer: Trainer, flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all stop after the same step; asked every few steps."""
+    if trainer.group.world == 1:
+        return flag
+    if trainer.step % trainer.config.train.log_every:
+        return False  # asking waits for the device
+    raised = torch.tensor(float(flag), device=trainer.device)
+    sum_over(trainer.group, raised)
+    return bool(raised)
+
+
 @torch.no_grad()
 def _assign(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
     forget_gathered(module)
