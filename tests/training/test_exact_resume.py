@@ -121,6 +121,22 @@ def test_a_step_that_is_taken_again_in_parts_has_the_dropout_of_one_that_began_s
     assert torch.equal(halved.take_step().grad_norm, small.take_step().grad_norm)
 
 
+def test_sigterm_finishes_the_step_saves_and_ends_the_process(tmp_path, monkeypatch):
+    """As docker stop, Slurm and a machine that is taken back send it."""
+    take_step = engine.Trainer.take_step
+
+    def stopped_step(self):
+        if self.step + 1 == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return take_step(self)
+
+    monkeypatch.setattr(engine.Trainer, "take_step", stopped_step)
+    with pytest.raises(SystemExit) as ended:
+        api.train("digits", out=tmp_path / "run", quiet=True, **TINY)
+    assert ended.value.code == 143
+    assert checkpoint.steps_saved(tmp_path / "run") == [0, 3]
+
+
 def test_a_state_is_saved_once(tmp_path, monkeypatch):
     """Also at the end, where a checkpoint is due and the run ends."""
     saved, save = [], checkpoint.save
