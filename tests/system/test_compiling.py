@@ -17,7 +17,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 @pytest.fixture
 def network(monkeypatch) -> nn.Module:
     """A network whose compiled self is marked; nobody waits for a device."""
-    monkeypatch.setattr(compiling, "_wait", lambda device: None)
+    monkeypatch.setattr(compiling, "wait_for", lambda device: None)
     return nn.Linear(2, 2)
 
 

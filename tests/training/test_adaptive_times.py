@@ -191,7 +191,7 @@ def test_a_run_folder_holds_all_that_it_needs(eager, tmp_path):
 
 def test_batches_made_ahead_take_the_density_of_their_own_step(eager):
     plain, fed = trainer_for(times="adaptive"), trainer_for(times="adaptive")
-    fed.prefetcher = Prefetcher(fed.share_of_batch, CPU)
+    fed.prefetcher = Prefetcher(fed.prefetcher.make, CPU)
     fed.prefetcher.worker = engine.Prefetcher.__init__.__globals__["ThreadPoolExecutor"](1)
     results = [(plain.take_step().loss, fed.take_step().loss) for _ in range(8)]
     fed.prefetcher.worker.shutdown()

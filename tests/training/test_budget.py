@@ -57,7 +57,7 @@ class Machine:
             return save(*args)
 
         monkeypatch.setattr(engine.Trainer, "take_step", take_step)
-        monkeypatch.setattr("unblot.training.budget.preview_samples", preview_samples)
+        monkeypatch.setattr("unblot.training.timing.preview_samples", preview_samples)
         monkeypatch.setattr(loop, "preview_pictures", preview_pictures)
         monkeypatch.setattr(checkpoint, "save", slow_save)
         monkeypatch.setattr(api, "shared_clock", lambda group: self)

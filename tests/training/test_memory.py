@@ -63,7 +63,7 @@ def test_the_most_that_a_pass_holds_is_that_of_real_tensors(choices):
     source = DataConfig(data="digits", unlabelled=choices.pop("unlabelled", False))
     config = plan_run(source, open_data("digits", labels=not source.unlabelled), {"batch_size": 8, **choices})
     trainer = denoising_trainer(config, open_data("digits", labels=not source.unlabelled))
-    batch = trainer.share_of_batch(0)
+    batch = trainer.prefetcher.make(0)
     least = kept_by(trainer.denoiser, lambda: trainer.task.measured(batch))
     counted = counting.pass_bytes(config, trainer.denoiser, 8)
     weights = sum(p.numel() * 4 for p in trainer.denoiser.parameters())
@@ -144,7 +144,7 @@ def test_gradients_are_the_same_where_not_even_one_picture_fits(network, monkeyp
         with torch.random.fork_rng():  # of dropout
             torch.manual_seed(0)
             trainer.denoiser.train()
-            trainer._passes(trainer.share_of_batch(0))
+            trainer._passes(trainer.prefetcher.make(0))
     for a, b in zip(plain.denoiser.parameters(), tight.denoiser.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
     assert plain.denoiser.state_dict().keys() == tight.denoiser.state_dict().keys()

@@ -1,5 +1,7 @@
 """What only a GPU can show; left out where there is none."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from unblot.editing.images import img2img
 from unblot.runs.film import shoot
 from unblot.runs.together import checked_call, sample_together
 from unblot.training import trainer as engine
+from unblot.training.budget import try_out
 from unblot.training.task import DenoisingTask
+from unblot.training.timing import STREAK
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -97,3 +101,13 @@ def test_dropout_on_a_gpu_follows_from_the_seed_and_the_step_alone():
         assert torch.equal(torch.cuda.get_rng_state(), state)
         torch.rand(8, device="cuda")
         torch.testing.assert_close(two.take_step().loss, loss)
+
+
+def test_a_trial_measures_a_streak_of_steps_and_gives_its_memory_back():
+    dataset = api.open_data("digits")
+    config = api.plan_run(api.DataConfig(data="digits"), dataset, CHOICES)
+    taken = []
+    for _ in range(3):  # the first leaves what libraries keep
+        assert try_out(config, dataset, time.monotonic, preview=True).steps >= STREAK
+        taken.append(torch.cuda.memory_allocated())
+    assert taken[2] <= taken[1]

@@ -48,7 +48,7 @@ def test_training_is_the_same_with_batches_made_ahead():
     dataset = api.open_data("digits")
     config = api.plan_run(api.DataConfig(data="digits"), dataset, {**TINY, "augment": "plain:shift=1"})
     plain, fed = (engine.Trainer(config, DenoisingTask(config, dataset)) for _ in range(2))
-    fed.prefetcher = ahead(fed.share_of_batch)
+    fed.prefetcher = ahead(fed.prefetcher.make)
     for _ in range(4):
         assert torch.equal(plain.take_step().loss, fed.take_step().loss)
     fed.step = plain.step = 1  # back, as after a recovery
@@ -59,7 +59,7 @@ def test_every_part_of_a_batch_is_pinned_and_moved():
     dataset = api.open_data("digits")
     config = api.plan_run(api.DataConfig(data="digits"), dataset, {**TINY, "augment": "non_leaking"})
     trainer = engine.Trainer(config, DenoisingTask(config, dataset))
-    batch = trainer.share_of_batch(0)
+    batch = trainer.prefetcher.make(0)
     moved = batch.to(torch.device("meta"))
     assert moved.t is batch.t  # levels are computed on the CPU
     tensors = [x for x in moved._replace(t=None) if isinstance(x, Tensor)]

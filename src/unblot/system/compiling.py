@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from unblot.errors import UnblotError, arg
+from unblot.system.device import wait_for
 
 MODES = ("auto", "on", "off")
 WORTH = 600.0  # seconds of a run from which it is tried: compiling takes about a minute
@@ -80,15 +81,20 @@ def compiled_for_many(
         del network.forward
 
 
+def is_compiled(network: nn.Module) -> bool:
+    """Whether the network runs through torch.compile, or is being tried with it."""
+    return "forward" in vars(network)
+
+
 def fastest(passes: Callable[[], object], device: torch.device) -> float:
     """Seconds of the fastest of PASSES passes, after one that is not timed."""
     passes()
     taken = []
     for _ in range(PASSES):
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         passes()
-        _wait(device)
+        wait_for(device)
         taken.append(time.perf_counter() - start)
     return min(taken)
 
@@ -96,8 +102,3 @@ def fastest(passes: Callable[[], object], device: torch.device) -> float:
 def first_line(error: Exception) -> str:
     """The first line of an error's message that is not empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")[:200]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -21,6 +21,7 @@ from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
 from unblot.runs.budget_plan import BudgetPlan
 from unblot.runs.folder import PLAN
+from unblot.system.device import available_device
 from unblot.system.distributed import join_group
 from unblot.system.files import write_json
 from unblot.system.memory import peak_of_process
@@ -29,15 +30,13 @@ from unblot.training.batches import check_processes
 from unblot.training.budget_controller import FINE_TUNING, BudgetController, occasions
 from unblot.training.diagnostics.held_out import PASSES, pictures_a_side
 from unblot.training.plan import plan_run
-from unblot.training.previews import PREVIEW_STEPS, preview_decoded, preview_samples
+from unblot.training.timing import least_seconds, preview_time, step_times
 from unblot.training.trainer import Trainer, denoising_trainer
 
 LEAST_STEPS = 20  # that a budget must allow
 TRIAL_SHARE, TRIAL_SECONDS = 0.05, 10.0  # trials take at most this share of the budget, and about this many seconds
 CHOICE_SHARE, CHOICE_SECONDS = 0.02, 120.0  # ... or, to choose among networks for a long run, this share and seconds
-TRIES, MOST_TRIES = 2, 200  # timed steps of a trial, at least and at most, after one that is not timed
 GROWTH = 2.5  # about how much slower the next network of a ladder is, while it has not been tried
-TRIAL_SAMPLING_STEPS = 2  # of the trial preview
 SAVING_RATE = 2e8  # bytes/s of a checkpoint, written, flushed and read again, until the run has measured it
 OVERHEAD_SHARE = 0.05  # share of the budget that previews take at most; the same for checkpoints
 
@@ -79,22 +78,14 @@ def try_out(
 
     preview: whether a preview is tried too.
     """
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    device = available_device(config.train.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     trainer = denoising_trainer(config, dataset)
     trainer.take_step().loss.item()
-    preview_seconds = 0.0
-    if preview:
-        start = clock()
-        x0, _ = preview_samples(trainer, TRIAL_SAMPLING_STEPS)
-        sampled = clock()
-        preview_decoded(trainer, x0)
-        preview_seconds = (sampled - start) * PREVIEW_STEPS / TRIAL_SAMPLING_STEPS + clock() - sampled
-    times: list[float] = []
-    while len(times) < TRIES or (clock() < until and len(times) < MOST_TRIES):
-        start = clock()
-        trainer.take_step().loss.item()
-        times.append(clock() - start)
+    preview_seconds = preview_time(trainer, clock) if preview else 0.0
+    times = step_times(trainer, clock, until)
+    trainer.prefetcher.close()  # with what it has made ahead, before the next trial
     saved = sum(t.numel() * t.element_size() for t in trainer.tensors().values()) * 4 / 3  # the model is saved as well
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     return Trial(
@@ -105,7 +96,7 @@ def try_out(
         steps=len(times),
         preview=preview_seconds,
         checkpoint=saved / SAVING_RATE,
-        memory=peak_memory(trainer.device),
+        memory=peak_memory(device),
     )
 
 
@@ -246,7 +237,7 @@ def _network(
     assert controller.budget is not None
     chosen = None
     for network in networks:
-        if chosen and controller.clock() + (1 + TRIES) * GROWTH * chosen.fastest > until:
+        if chosen and controller.clock() + _least_seconds(chosen, GROWTH) > until:
             break  # no time left to try it
         trial = try_out(configure(network=network), dataset, controller.clock)
         if chosen and controller.budget / trial.fastest < ENOUGH_STEPS:
@@ -265,13 +256,18 @@ def _batch(
     network, count = trial.config.train.network, trial.config.data.count
     while True:
         double = 2 * trial.config.train.batch_size
-        late = controller.clock() + 2 * (1 + TRIES) * trial.fastest > until
+        late = controller.clock() + _least_seconds(trial, 2) > until
         if late or double > MOST_BATCH or double * LEAST_PASS > count:
             return trial
         larger = try_out(configure(network=network, batch_size=double), dataset, controller.clock)
         if larger.fastest > FREE_BATCH * trial.fastest:
             return trial
         trial = larger
+
+
+def _least_seconds(trial: Trial, slower: float) -> float:
+    """About how many seconds a trial takes whose step is so many times as slow as that of this one."""
+    return least_seconds(slower * trial.fastest, available_device(trial.config.train.device))
 
 
 def _overhead(trial: Trial, first: int) -> float:

@@ -37,3 +37,9 @@ class Prefetcher(Generic[T]):
             if ahead not in self.waiting:
                 self.waiting[ahead] = self.worker.submit(self.make, ahead)
         return self.waiting.pop(step).result()
+
+    def close(self) -> None:
+        """Ends the thread, and drops what it has made ahead."""
+        if self.worker is not None:
+            self.worker.shutdown(cancel_futures=True)
+        self.waiting.clear()

@@ -4,6 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,11 @@ from unblot.nn.recomputing import recompute
 from unblot.process.randomness import DROPOUT, generator, seeded
 from unblot.system.compiling import compile_where_it_pays
 from unblot.system.device import available_device
-from unblot.system.distributed import join_group, sum_gradients, sum_over
+from unblot.system.distributed import Group, join_group, sum_gradients, sum_over
 from unblot.system.files import under
 from unblot.system.sharding import forget_gathered, gathered, like, shard, wants_shards, whole
 from unblot.training.averages.ema import Ema
-from unblot.training.batches import Batch, check_processes
+from unblot.training.batches import Batch, BatchMaker, check_processes
 from unblot.training.learning_rate import Switch, learning_rate
 from unblot.training.memory import pictures_at_a_time
 from unblot.training.optim import Optimizer
@@ -62,7 +63,7 @@ class Trainer:
             shard(network, self.group, self.device, gathered_once=len(networks) > 1)
         self.ema = Ema(task.denoiser, train.ema)
         self.optimizers = {k: Optimizer(m, train.optimizer, train.weight_decay) for k, m in task.learners.items()}
-        self.prefetcher = Prefetcher(self.share_of_batch, self.device)
+        self.prefetcher = Prefetcher(partial(share_of_batch, task.batches, self.group, self.device), self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
         self.step = 0
@@ -135,11 +136,6 @@ class Trainer:
             batch = self.task.prepare(maker.at(step), step).to(self.device)
             losses = torch.cat([next(iter(self.losses(part).values())) for part in self._parts(batch)])
         return maker.sampler.at(step).pictures, losses.cpu()
-
-    def share_of_batch(self, step: int) -> Batch:
-        """This process's share of the batch of a step."""
-        batch = self.task.batches.at(step, self.group.rank, self.group.world)
-        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _clip(self, module: torch.nn.Module) -> Tensor:
         """Sums the gradients over all processes and clips them; returns their norm before that."""
@@ -239,6 +235,12 @@ class Trainer:
         self.task.load(under("task/", tensors))
         self.step = step
         self.skipped_steps = torch.zeros_like(self.skipped_steps)
+
+
+def share_of_batch(batches: BatchMaker, group: Group, device: torch.device, step: int) -> Batch:
+    """This process's share of the batch of a step, for a GPU in page-locked memory."""
+    batch = batches.at(step, group.rank, group.world)
+    return batch.pinned() if device.type == "cuda" else batch
 
 
 def denoising_trainer(config: RunConfig, dataset: Dataset, pretrained: Pretrained | None = None) -> Trainer:
