@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from unblot import UnblotError, api
-from unblot.runs.folder import METRICS, MODEL
+from unblot.runs.folder import LOG, METRICS, MODEL
 from unblot.system import files
+from unblot.system.compiling import is_compiled
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training import trainer as engine
@@ -295,3 +296,23 @@ def test_a_full_disk_loses_nothing_that_was_saved(straight, tmp_path, monkeypatc
         api.resume(folder, steps=16, quiet=True)
     assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
     assert not list(folder.rglob("*.part"))
+
+
+def test_what_does_not_fit_while_compiling_is_tried_is_said_and_undone_where_that_is_dropped(tmp_path, monkeypatch):
+    losses = engine.Trainer.losses
+
+    def narrow(self, batch):
+        if len(batch.x0) > (6 if is_compiled(self.denoiser.network) else 12):
+            raise torch.OutOfMemoryError
+        return losses(self, batch)
+
+    def fails(forward, dynamic):
+        return lambda *inputs: [][0]
+
+    monkeypatch.setattr(engine.Trainer, "losses", narrow)
+    monkeypatch.setattr(torch, "compile", fails)
+    trainer = trainer_for({**TINY, "compile": "on"})
+    trainer.compile(lambda line: None)
+    assert trainer.micro_batch == 12
+    api.train("digits", out=tmp_path / "run", quiet=True, **TINY, compile="on")
+    assert (tmp_path / "run" / LOG).read_text().count("out of memory: from now on 12 pictures at a time") == 1

@@ -91,15 +91,17 @@ class Loop:
         self.identity = checkpoint.run_identity(config)
         self.fine_tunes = fine_tunes_decoder(config)
         self.fine_tuned = False
+        self.fitting = trainer.micro_batch  # pictures at a time, as was said last
         self.saved: tuple[Any, ...] | None = None  # what `save` saved last
         self.taken = 0  # steps, also those that were taken again after going back
 
     def step(self) -> None:
         """One training step, and what is due after it."""
         trainer, train = self.trainer, self.trainer.config.train
-        fitting, result = trainer.micro_batch, trainer.take_step()
+        result = trainer.take_step()
         self.taken += 1
-        if trainer.micro_batch < fitting:
+        if trainer.micro_batch < self.fitting:
+            self.fitting = trainer.micro_batch
             now = f"{trainer.micro_batch} pictures at a time"
             self.monitor.note(f"out of memory: from now on {now} go through the network, in the same steps")
         if trainer.step % train.log_every == 0 or trainer.step == train.steps:

@@ -16,7 +16,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.nn.recomputing import recompute
 from unblot.process.randomness import DROPOUT, generator, seeded
-from unblot.system.compiling import compile_where_it_pays
+from unblot.system.compiling import compile_where_it_pays, is_compiled
 from unblot.system.device import available_device
 from unblot.system.distributed import Group, join_group, sum_gradients, sum_over
 from unblot.system.files import under
@@ -117,12 +117,18 @@ class Trainer:
         """Lets the network run through torch.compile, where that is asked for or pays; not where it is sharded."""
         if self.sharded:
             return
-        left = self.config.train.steps - self.step
+        train, network, fitting = self.config.train, self.denoiser.network, self.micro_batch
         batch = self.prefetcher.at(self.step).to(self.device)
         self.denoiser.train()
+
+        def one_pass() -> None:
+            nonlocal fitting
+            self._gradients(batch)
+            fitting = fitting if is_compiled(network) else self.micro_batch
+
         try:
-            mode, network = self.config.train.compile, self.denoiser.network
-            compile_where_it_pays(network, mode, self.device, lambda: self._gradients(batch), left, note)
+            if not compile_where_it_pays(network, train.compile, self.device, one_pass, train.steps - self.step, note):
+                self.micro_batch = fitting  # what fits without it
         finally:
             self._forget_gradients()
 
