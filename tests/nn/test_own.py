@@ -2,27 +2,36 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import unblot
 from helpers import refused
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.interchange.raw import with_raw_weights
 from unblot.losses import WEIGHTINGS
 from unblot.nn import own
 from unblot.nn.own import module_of
-from unblot.runs.folder import CONFIG, MODEL, load_model, save_model
+from unblot.runs.adapter import adapted
+from unblot.runs.folder import CONFIG, MODEL, buffers, load_model, save_model
+from unblot.runs.snapshots import at_snapshot
 from unblot.sampling import SOLVERS
 from unblot.specs import canonical, parse
 from unblot.studio import commands
-from unblot.system.files import checksum
+from unblot.system.files import checksum, read_tensors
+from unblot.training import checkpoint
 
 CODE = """
+import random
 from pathlib import Path
+
+import torch
 from torch import nn
 
 Path("imported").touch()
@@ -36,6 +45,15 @@ class MyNet(nn.Module):
     def forward(self, x, noise, label=None):
         return self.layers(x) + noise[:, None, None, None]
 
+class Kept(MyNet):
+    def __init__(self, channels, out_channels, size, num_classes, *, width: int = 8):
+        super().__init__(channels, out_channels, size, num_classes, width=width)
+        self.norm = nn.BatchNorm2d(channels)
+        self.register_buffer("frequencies", torch.tensor([random.SystemRandom().gauss(0, 1)]))  # each time others
+
+    def forward(self, x, noise, label=None):
+        return super().forward(self.norm(x) + self.frequencies, noise)
+
 class Unknown(MyNet):
     embeds = "log_snr"
 
@@ -43,6 +61,8 @@ class Nothing:
     pass
 """
 TINY = ["--steps", "2", "--batch-size", "4", "--sampling-steps", "2", "--held-out-every", "0", "--clusters", "0"]
+FOUR = {"steps": 4, "batch_size": 4, "sampling_steps": 2, "checkpoint_every": 2, "quiet": True}
+FOUR |= {"held_out_every": 0, "preview_every": 0, "clusters": 0}
 
 
 @pytest.fixture
@@ -150,3 +170,63 @@ def test_a_module_adds_solvers_and_weightings_of_its_own(module, monkeypatch, ca
     assert main(["--import", module, *training, "--weighting", "halved"]) == 0
     assert main(["sample", "r", "-n", "1", "--solver", "quieter:keep=0.8", "--out", "drawn"]) == 0
     assert json.loads(Path("drawn", "manifest.json").read_text())["solver"] == "quieter:keep=0.8"
+
+
+@pytest.fixture
+def kept(module):
+    """A run of a network with batch norm, and with numbers in a buffer that are others in each new network."""
+    unblot.import_networks(module)
+    return unblot.train("digits", out="kept", network=f"{module}:Kept", **FOUR)
+
+
+def same_buffers(a, b):
+    a, b = (found if isinstance(found, dict) else buffers(found) for found in (a, b))
+    assert a.keys() == b.keys()
+    assert "network.norm.running_mean" in a
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_a_network_keeps_in_buffers_goes_on_with_its_run(kept):
+    before = checksum(kept.path / MODEL)
+    shutil.rmtree(kept.path / "checkpoints" / "00000004")
+    unblot.resume(kept.path, quiet=True)
+    assert checksum(kept.path / MODEL) == before
+    assert same_buffers(with_raw_weights(kept).denoiser, kept.denoiser)
+
+
+def test_a_checkpoint_without_buffers_still_goes_on(kept, monkeypatch):
+    load = checkpoint.load_newest
+
+    def older(*given):
+        tensors, state = load(*given)
+        return {name: t for name, t in tensors.items() if not name.startswith("buffers/")}, state
+
+    monkeypatch.setattr(checkpoint, "load_newest", older)
+    assert np.isfinite(unblot.resume(kept.path, steps=5, quiet=True).sample(1).array).all()
+
+
+def test_a_snapshot_has_the_buffers_of_its_step(kept):
+    step_2 = read_tensors(kept.path / "checkpoints/00000002/state.safetensors", ("buffers/denoiser/",))[0]
+    denoiser = at_snapshot(kept.path / "snapshots/00000002.safetensors", kept.config)
+    assert same_buffers(denoiser, {name.removeprefix("buffers/denoiser/"): t for name, t in step_2.items()})
+    assert not same_buffers(denoiser, kept.denoiser)
+    assert np.isfinite(kept.sample(1, autoguide="snapshots/00000002.safetensors", guidance=2).array).all()
+
+
+def test_a_training_from_it_and_a_student_begin_with_its_buffers(kept):
+    begun = unblot.train("digits", from_=kept.path, out="begun", **FOUR)
+    assert begun.config.origin.share == 1
+    student = unblot.distill(kept.path, out="student", nfe=1, steps=2, batch_size=4, quiet=True)
+    for run in (begun, student):
+        assert torch.equal(buffers(run.denoiser)["network.frequencies"], buffers(kept.denoiser)["network.frequencies"])
+        assert not same_buffers(run.denoiser, kept.denoiser)  # statistics go on
+    before = checksum(student.path / MODEL)
+    unblot.resume(student.path, quiet=True)
+    assert checksum(student.path / MODEL) == before
+
+
+def test_an_adapter_leaves_its_buffers_as_they_are(kept):
+    added = unblot.train("digits", from_=kept.path, adapter=1, out="added", **{**FOUR, "clusters": None})
+    assert same_buffers(added.denoiser, kept.denoiser)
+    drawn = adapted(kept, [str(added.path / "adapter.safetensors")]).sample(4, seed=1).array
+    assert np.abs(drawn.astype(int) - added.sample(4, seed=1).array).max() <= 1

@@ -35,7 +35,8 @@ def suited(network: nn.Module, rank: int) -> dict[str, nn.Module]:
 
 
 def add_low_rank(network: nn.Module, rank: int) -> None:
-    """Gives a network low-rank additions; they alone can be trained from then on.
+    """Gives a network low-rank additions; they alone can be trained from then on, and what layers keep in buffers, such
+    as the statistics of batch norm, stays as it is.
 
     Raises UnblotError for a rank out of range, or where no layer is large enough for it.
     """
@@ -45,8 +46,15 @@ def add_low_rank(network: nn.Module, rank: int) -> None:
     if not layers:
         raise UnblotError(f"no layer of this network is larger than rank {rank}; take a smaller one")
     network.requires_grad_(False)
+    for module in network.modules():
+        if module._buffers.keys() - module._non_persistent_buffers_set:
+            module.register_forward_pre_hook(_without_training)
     for layer in layers.values():
         parametrize.register_parametrization(layer, "weight", LowRank(layer.get_parameter("weight"), rank), unsafe=True)
+
+
+def _without_training(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    module.training = False  # of this layer alone, before each call
 
 
 def additions(network: nn.Module) -> dict[str, LowRank]:

@@ -99,8 +99,17 @@ def build_model(config: RunConfig) -> Denoiser:
     return denoiser
 
 
+def buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What a module keeps beside its parameters, by name, such as the statistics of batch norm: its persistent buffers.
+
+    Only networks of one's own have any. Those of a frozen autoencoder are left out.
+    """
+    kept = module.state_dict().keys()
+    return {n: b for n, b in module.named_buffers() if n in kept and not n.startswith("autoencoder.")}
+
+
 def frozen_weights(denoiser: Denoiser) -> dict[str, Tensor]:
-    """The weights of a model that are not trained with it, but saved: those of its autoencoder."""
+    """The tensors of a model that are not trained with it, but saved: those of its autoencoder, and its buffers."""
     trained = dict(denoiser.named_parameters())
     return {name: w.detach().cpu().contiguous() for name, w in denoiser.state_dict().items() if name not in trained}
 

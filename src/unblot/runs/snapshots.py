@@ -1,6 +1,7 @@
 """Snapshots of a run's averaged weights, and the average of any EMA std rebuilt from them.
 
-    snapshots/00000375.safetensors     every tracked average after that step, named `number/parameter`
+    snapshots/00000375.safetensors     every tracked average after that step, named `number/parameter`; the buffers of
+                                       the network as they were, named `buffers/name`
 
 An average of profile `t^gamma` up to step T weighs the weights of step t by `p(t) = (gamma + 1)·t^gamma/T^(gamma + 1)`.
 One that was not tracked is approximated by a sum of snapshots whose own profiles add up to nearly the wanted one
@@ -47,7 +48,7 @@ def at_snapshot(path: Path, config: RunConfig) -> Denoiser:
     first = min((name.partition("/")[0] for name in weights), default="")
     denoiser = build_denoiser(config)
     try:
-        denoiser.load_state_dict(under(f"{first}/", weights))
+        denoiser.load_state_dict(under(f"{first}/", weights) | under("buffers/", weights))
     except RuntimeError:
         raise UnblotError(
             f"{str(path)!r} is not a snapshot of this run: its weights belong to another network"

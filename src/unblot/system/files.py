@@ -15,10 +15,14 @@ from torch import Tensor
 from unblot.errors import UnblotError, sentence
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, and its header's metadata. Raises UnblotError where it is damaged."""
+def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file whose names begin with one of the prefixes, and its header's metadata.
+
+    Raises UnblotError where it is damaged.
+    """
     with _opened(path) as f:
-        return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
+        names = [name for name in f.keys() if name.startswith(prefixes)]  # noqa: SIM118
+        return {name: f.get_tensor(name) for name in names}, f.metadata() or {}
 
 
 def read_metadata(path: Path) -> dict[str, str]:

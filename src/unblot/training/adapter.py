@@ -27,7 +27,7 @@ from unblot.training.budget_controller import BudgetController
 from unblot.training.session import train_to_end
 from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer
-from unblot.training.transfer import OWN, Pretrained
+from unblot.training.transfer import OWN, Pretrained, tensors_of
 
 RATE = 4e-3
 
@@ -154,9 +154,9 @@ def text_of(text: TextFacts | None, denoiser: Denoiser, dataset: Dataset) -> Tex
 
 
 def put_below(denoiser: Denoiser, pretrained: Pretrained) -> None:
-    """Puts the pretrained weights below the additions of a denoiser."""
+    """Puts the pretrained weights and buffers below the additions of a denoiser."""
     marked = {
-        name.replace(".parametrizations.weight.original", ".weight"): p for name, p in denoiser.named_parameters()
+        name.replace(".parametrizations.weight.original", ".weight"): t for name, t in tensors_of(denoiser).items()
     }
     for name, weight in pretrained.weights.items():
-        marked[name].data.copy_(weight)
+        marked[name].copy_(weight)

@@ -49,6 +49,11 @@ def run_identity(config: RunConfig) -> str:
     return _digest({"data": data, "train": train, "distill": distill, **more})
 
 
+def model_name(config: RunConfig) -> str:
+    """The name of the run's model among what was trained: `weights/NAME/…` and `buffers/NAME/…` in its checkpoints."""
+    return "denoiser" if config.distill is None else "student"
+
+
 def save(run: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], identity: str) -> Path:
     """Writes checkpoint `step`, then deletes all but the newest few and the best.
 
@@ -108,16 +113,17 @@ def best_saved(run: Path) -> int | None:
 
 
 def load_newest(
-    run: Path, warn: Callable[[str], None] = print, identity: str = ""
+    run: Path, warn: Callable[[str], None] = print, identity: str = "", prefixes: tuple[str, ...] = ("",)
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of the newest complete checkpoint; `warn(line)` gets a line for each damaged one passed over.
 
-    identity: of the run that the checkpoint must belong to, "" for any. Raises UnblotError where there is none.
+    identity: of the run that the checkpoint must belong to, "" for any. prefixes: of the tensors that are read. Raises
+    UnblotError where there is none.
     """
     foreign = None
     for step in reversed(steps_saved(run)):
         try:
-            return load(run, step, identity)
+            return load(run, step, identity, prefixes)
         except UnblotError as error:
             foreign = error if isinstance(error, ForeignError) else foreign
             warn(f"checkpoint passed over: {error}")
@@ -144,8 +150,10 @@ def state_to_go_on(run: Path) -> dict[str, Any]:
     return newest_state(run)
 
 
-def load(run: Path, step: int, identity: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of the checkpoint of a step, verified by checksum.
+def load(
+    run: Path, step: int, identity: str = "", prefixes: tuple[str, ...] = ("",)
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of the checkpoint of a step, verified by checksum; tensors whose names begin with a prefix.
 
     Raises UnblotError where it is damaged, and ForeignError where it belongs to another run than `identity`.
     """
@@ -159,7 +167,7 @@ def load(run: Path, step: int, identity: str = "") -> tuple[dict[str, Tensor], d
         raise UnblotError(f"{str(place)!r} cannot be read ({error.strerror})") from None
     if not sound:
         raise UnblotError(f"{str(place / TENSORS)!r} is damaged: its checksum is not the one that was stored")
-    return read_tensors(place / TENSORS)[0], state
+    return read_tensors(place / TENSORS, prefixes)[0], state
 
 
 def remove_unfinished(run: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg, one_line
-from unblot.runs.folder import CONFIG, MODEL, SAMPLES, frozen_weights, save_model
+from unblot.runs.folder import CONFIG, MODEL, SAMPLES, buffers, frozen_weights, save_model
 from unblot.system.distributed import wait_for_all
 from unblot.system.files import under, write_json
 from unblot.system.interrupts import interruptible
@@ -115,7 +115,8 @@ class Loop:
         if self._is_preview_due() and not (self.fine_tunes and trainer.step == steps):
             self.preview()
         if posthoc.due(trainer.step, steps):
-            posthoc.keep(self.folder, trainer.step, steps, trainer.ema, trainer.for_main_process)
+            kept = buffers(trainer.denoiser)
+            posthoc.keep(self.folder, trainer.step, steps, trainer.ema, trainer.for_main_process, kept)
         due = trainer.step % train.checkpoint_every == 0 and not self._is_end_of_budget()
         if due and not result.skipped_steps and self.logger.sound():
             self.save()

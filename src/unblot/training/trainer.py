@@ -16,6 +16,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.nn.recomputing import recompute
 from unblot.process.randomness import DROPOUT, generator, seeded
+from unblot.runs.folder import buffers
 from unblot.system.compiling import compile_where_it_pays, is_compiled
 from unblot.system.device import available_device
 from unblot.system.distributed import Group, join_group, sum_gradients, sum_over
@@ -126,11 +127,9 @@ class Trainer:
             self._gradients(batch)
             fitting = fitting if is_compiled(network) else self.micro_batch
 
-        try:
+        with _undone(self):
             if not compile_where_it_pays(network, train.compile, self.device, one_pass, train.steps - self.step, note):
                 self.micro_batch = fitting  # what fits without it
-        finally:
-            self._forget_gradients()
 
     def last_losses(self) -> tuple[Tensor, Tensor]:
         """The whole batch of the step just taken: positions among the training pictures (B,), and losses (B,).
@@ -168,10 +167,11 @@ class Trainer:
                     raise UnblotError(f"out of memory; use a smaller {arg('batch_size')}, or more processes") from None
             # Outside of the except clause the error, and with it the memory of the failed pass, has been freed.
             self.micro_batch = -(-min(self.micro_batch, len(batch.x0)) // 2)
-            self._forget_gradients()
+            self.forget_gradients()
             torch.cuda.empty_cache()
 
-    def _forget_gradients(self) -> None:
+    def forget_gradients(self) -> None:
+        """Drops the gradients that passes have added up."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
 
@@ -223,6 +223,7 @@ class Trainer:
         """Everything that a checkpoint must hold, by name."""
         parts: dict[str, Mapping[str, Tensor]] = {
             **{f"weights/{name}": dict(module.named_parameters()) for name, module in self.task.learners.items()},
+            **{f"buffers/{name}": buffers(module) for name, module in self.task.learners.items()},
             **{f"optimizer/{name}": optimizer.tensors() for name, optimizer in self.optimizers.items()},
             "task": self.task.tensors(),
         }
@@ -235,7 +236,7 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Restores the state that `tensors` gave after step `step`."""
         for name, module in self.task.learners.items():
-            _assign(module, under(f"weights/{name}/", tensors))
+            _restore(name, module, tensors)
             self.optimizers[name].load(under(f"optimizer/{name}/", tensors))
         self.ema.load(tensors)
         self.task.load(under("task/", tensors))
@@ -273,3 +274,24 @@ def _assign(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
     forget_gathered(module)
     for name, parameter in module.named_parameters():
         parameter.copy_(like(weights[name], parameter))
+
+
+@torch.no_grad()
+def _restore(name: str, module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts weights and buffers of a learner back; older checkpoints have no buffers, which then stay as they are."""
+    _assign(module, under(f"weights/{name}/", tensors))
+    kept = under(f"buffers/{name}/", tensors)
+    for key, buffer in buffers(module).items():
+        buffer.copy_(kept.get(key, buffer))
+
+
+@contextmanager
+def _undone(trainer: Trainer) -> Iterator[None]:
+    """Within it passes are tried: afterwards there are no gradients, and buffers are as before."""
+    before = [(buffer, buffer.clone()) for m in trainer.task.learners.values() for buffer in buffers(m).values()]
+    try:
+        yield
+    finally:
+        trainer.forget_gradients()
+        for buffer, was in before:
+            buffer.copy_(was)

@@ -19,7 +19,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.nn.own import networks_for
 from unblot.runs.adapter import without_adapter
-from unblot.runs.folder import CONFIG, MODEL, SNAPSHOTS, build_denoiser, load_model, model_file, read_config
+from unblot.runs.folder import CONFIG, MODEL, SNAPSHOTS, buffers, build_denoiser, load_model, model_file, read_config
 from unblot.runs.hub import local_run
 from unblot.runs.snapshots import at_snapshot
 from unblot.specs import parse
@@ -98,7 +98,12 @@ def read_pretrained(path: str) -> Pretrained:
         config, denoiser = load_model(place)
     if config.adapter is not None:
         config, denoiser = dataclasses.replace(config, adapter=None), without_adapter(denoiser)
-    return Pretrained(path, checksum(file), config, {n: p.detach() for n, p in denoiser.named_parameters()})
+    return Pretrained(path, checksum(file), config, tensors_of(denoiser))
+
+
+def tensors_of(denoiser: Denoiser) -> dict[str, Tensor]:
+    """The parameters and the buffers of a denoiser, without those of an autoencoder, to read or to write into."""
+    return {name: p.detach() for name, p in denoiser.named_parameters()} | buffers(denoiser)
 
 
 def own_pretrained(folder: Path, config: RunConfig) -> Pretrained | None:
@@ -161,7 +166,7 @@ def with_origin(config: RunConfig, pretrained: Pretrained | None, choices: tuple
     if pretrained is None:
         return config
     with torch.device("meta"):
-        shapes = {name: p.shape for name, p in build_denoiser(config).named_parameters()}
+        shapes = {name: t.shape for name, t in tensors_of(build_denoiser(config)).items()}
     weights = converted_weights(pretrained, config, shapes)
     matches = matched(pretrained, weights, config, shapes)
     parts, share = _table(matches, shapes, {name: w.shape for name, w in weights.items()})
@@ -171,8 +176,8 @@ def with_origin(config: RunConfig, pretrained: Pretrained | None, choices: tuple
 @torch.no_grad()
 def load_pretrained(denoiser: Denoiser, pretrained: Pretrained, config: RunConfig) -> None:
     """Puts the pretrained weights into the denoiser of a run, as far as they fit."""
-    new = dict(denoiser.named_parameters())
-    shapes = {name: p.shape for name, p in new.items()}
+    new = tensors_of(denoiser)
+    shapes = {name: t.shape for name, t in new.items()}
     weights = converted_weights(pretrained, config, shapes)
     for name, found in matched(pretrained, weights, config, shapes).items():
         if found.axes is not None:

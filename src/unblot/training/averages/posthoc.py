@@ -4,10 +4,11 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from unblot.runs.folder import SNAPSHOTS
 from unblot.runs.snapshots import snapshot_path, steps_kept
@@ -22,10 +23,18 @@ def due(step: int, steps: int) -> bool:
     return step % -(-steps // COUNT) == 0 or step == steps
 
 
-def keep(run: Path, step: int, steps: int, ema: Ema, for_main_process: Callable[[dict], dict] = dict) -> None:
+def keep(
+    run: Path,
+    step: int,
+    steps: int,
+    ema: Ema,
+    for_main_process: Callable[[dict], dict] = dict,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes the snapshot of a step in float16, whose error a sum of several averages out; in float32 at the last step.
 
     for_main_process: gives whole tensors to the process that writes, and none to others; all processes call it.
+    buffers: of the averaged module, which are no averages and kept as they are.
     """
     stds = [power_std(spec) for spec in ema.specs]
     if not any(stds):
@@ -37,7 +46,7 @@ def keep(run: Path, step: int, steps: int, ema: Ema, for_main_process: Callable[
         if std
         for name, p in weights.items()
     }
-    tensors = for_main_process(tensors)
+    tensors = for_main_process(tensors | {f"buffers/{name}": b for name, b in (buffers or {}).items()})
     if not tensors:
         return
     (run / SNAPSHOTS).mkdir(exist_ok=True)

@@ -102,14 +102,15 @@ class RunLogger:
     def finish(self, config: RunConfig, session: Session, fixed: Mapping[str, Tensor]) -> None:
         """Says how the run went; of a run that has overfitted, keeps the best weights that have a checkpoint.
 
-        fixed: the weights of the model that were not trained, and are in no checkpoint.
+        fixed: the tensors of the model that were not trained, of which a checkpoint has the buffers alone.
         """
         (self.folder / BEST).unlink(missing_ok=True)
         if turned(self.metrics.lines) is not None:
             best = checkpoint.best_saved(self.folder)
             if best is not None:
-                weights = averages(checkpoint.load(self.folder, best)[0])
-                save_model(self.folder / BEST, config, weights | dict(fixed))
+                kept = f"buffers/{checkpoint.model_name(config)}/"
+                tensors, _ = checkpoint.load(self.folder, best, prefixes=("ema/", kept))
+                save_model(self.folder / BEST, config, averages(tensors) | dict(fixed) | under(kept, tensors))
         for line in summary(self.folder, config, self.metrics.lines, session):
             self.monitor.note(line)
 
