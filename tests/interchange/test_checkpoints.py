@@ -1,5 +1,6 @@
 """Checkpoints of improved-diffusion and guided-diffusion become runs that compute the same."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,10 +9,13 @@ from helpers import refused
 from pipelines import exported
 from unblot.cli.parser import main
 from unblot.config.export import ImportConfig
+from unblot.config.sampling import SampleConfig
 from unblot.errors import UnblotError, UnblotNote
 from unblot.interchange.imports import import_run
 from unblot.process.schedules import SCHEDULES
+from unblot.runs.conditions import label_of
 from unblot.runs.run import load
+from unblot.runs.run_data import data_of_run
 from unblot.specs import build
 from unet_model import unet_model
 
@@ -92,6 +96,19 @@ def test_what_it_has_not_in_common_is_refused_there(part, tmp_path):
     run = load(import_run(saved(unet_model(**options), tmp_path), choices, tmp_path / "run"))
     with pytest.raises(UnblotError, match=part):
         exported(run, tmp_path / "out")
+
+
+def test_what_learns_from_it_without_labels_is_not_drawn_with_labels(tmp_path):
+    choices = ImportConfig(size="8", heads=1)
+    net = unet_model(labels=2, channels=1, outputs=1, multipliers=(1,))
+    run = load(import_run(saved(net, tmp_path), choices, tmp_path / "run"))
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    np.save(tmp_path / "bare.npy", pictures)
+    np.savez(tmp_path / "labelled.npz", x=pictures, y=np.arange(20) % 2)
+    for name, draws in (("bare.npy", False), ("labelled.npz", True)):
+        config = data_of_run(run.config, run.path, tmp_path / name, quiet=True)[1]
+        assert config.draws_labels == draws
+        assert label_of(config, SampleConfig()) == ("all" if draws else None)
 
 
 def test_a_file_that_is_cut_off_is_one_line(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Adapters: only the addition is trained, it is small, and without it the run is what it was, to the last bit."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,9 @@ import unblot
 from helpers import captioned_folder, refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.config.card import CardConfig
 from unblot.config.export import ExportConfig
+from unblot.interchange.card import card
 from unblot.interchange.raw import with_raw_weights
 from unblot.interchange.to_diffusers import UNET, WEIGHTS, export_pipeline
 from unblot.nn import NETWORKS
@@ -148,6 +151,25 @@ def test_labels_are_learned_where_the_classes_are_the_same(run, trained, folder,
     assert not same.config.source.unlabelled
     assert trained.config.source.unlabelled
     assert same.config.data.classes == trained.config.data.classes == ("a", "b")
+
+
+def never_without(run):
+    """The run, as if it had never been trained with hidden labels."""
+    train = dataclasses.replace(run.config.train, label_dropout=0.0)
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, train=train))
+
+
+def test_one_that_learned_without_labels_is_drawn_without_and_says_so(run, trained, capsys):
+    assert never_without(run).sample(2, steps=1).labels == [0, 1]
+    assert never_without(trained).sample(2, steps=1).labels is None
+    assert trained.sample(2, steps=1, label="b").labels == [1, 1]
+    assert run.config.draws_labels
+    assert not trained.config.draws_labels
+    told = card(trained, CardConfig(), None, {"solver": "ddim", "steps": 1})
+    assert main(["show", str(trained.path)]) == 0
+    for text in (told, capsys.readouterr().out):
+        assert "a, b (of the " in text
+        assert "asked for by" not in text
 
 
 LONG = "one picture of a blue and green owl"

@@ -264,6 +264,12 @@ class RunConfig:
         """(C, H, W) of what the denoiser learns."""
         return self.x0_facts.shape
 
+    @property
+    def draws_labels(self) -> bool:
+        """Whether it learned with labels of classes, and draws by class. One that adds to another run, or was distilled
+        from an imported one, may have learned without labels from pictures; it keeps the classes of its source."""
+        return bool(self.data.classes) and not self.source.unlabelled
+
     def need_pixels(self, what: str) -> None:
         """Raises UnblotError for a run in latents, where `what` has no meaning."""
         if self.latent is not None:

@@ -43,7 +43,7 @@ def write_card(run: Run, config: CardConfig | None = None) -> Path:
     folder = run.path / CARD
     must_be_writable(folder)
     report = read_report(run.path) if (run.path / REPORT / JSON).exists() else None
-    label = "all" if run.config.data.classes else None
+    label = "all" if run.config.draws_labels else None
     samples = run.sample(config.n, seed=config.seed, label=label)
     folder.mkdir(parents=True, exist_ok=True)
     save_sheet(folder / PICTURE, samples.grid(), samples.provenance)
@@ -114,7 +114,7 @@ def plain(text: str) -> str:
 
 def _what(run: Run) -> str:
     data, config = run.config.data, run.config
-    conditions = [f"one of {len(data.classes)} classes"] * bool(data.classes) + ["a text"] * (data.text is not None)
+    conditions = [f"one of {len(data.classes)} classes"] * config.draws_labels + ["a text"] * (data.text is not None)
     asked_for = f" Samples can be asked for by {' or '.join(conditions)}." if conditions else ""
     kind = "A few-step student of a diffusion model" if config.distill else "A diffusion model"
     size = f"{data.height}×{data.width} pixels with {counted(data.channels, 'channel')}"
@@ -126,6 +126,8 @@ def _data(run: Run) -> Rows:
     """What it learned from; the path of the data is not told, only its name."""
     data, source = run.config.data, run.config.source
     classes = ", ".join(map(plain, data.classes[:CLASSES])) + (", …" if len(data.classes) > CLASSES else "")
+    if classes and not run.config.draws_labels:
+        classes += " (of the model that it was made from; itself it learned without labels)"
     known = bool(data.fingerprint)
     count = f"{data.count:,}{'; others were held out' if source.held_out else ''}" if known else UNKNOWN
     return [

@@ -132,7 +132,7 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "sigma": levels.sigma.tolist(),
         "classes": list(data.classes),
         "clusters": list(data.clusters),
-        "always_labelled": bool(data.classes) and not run.config.train.label_dropout,
+        "always_labelled": run.config.draws_labels and not run.config.train.label_dropout,
         "guides": bool(data.classes or data.text) and run.config.train.label_dropout > 0 and run.config.distill is None,
         "text_guidance": usual_guidance(run.config, SampleConfig(prompt="text" if data.text else None)),
         "no_label": denoiser.num_classes,

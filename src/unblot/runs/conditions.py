@@ -57,13 +57,13 @@ def conditions(
 
 def label_of(run: RunConfig, config: SampleConfig | EditConfig) -> str | None:
     """The label that a call asks for; all, in turns, where it names none and the model never saw pictures without."""
-    untaught = config.label is None and bool(run.data.classes) and never_unlabelled(run)
+    untaught = config.label is None and run.draws_labels and never_unlabelled(run)
     return "all" if untaught else config.label
 
 
 def never_unlabelled(run: RunConfig) -> bool:
     """Whether the model knows labels or clusters, and never saw pictures without one."""
-    return bool(run.data.num_labels) and not run.train.label_dropout
+    return (run.draws_labels or bool(run.data.clusters)) and not run.train.label_dropout
 
 
 def needs_clusters(run: RunConfig) -> bool:

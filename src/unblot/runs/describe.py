@@ -31,9 +31,12 @@ def describe(path: Path) -> str:
         size = f"{sum(p.numel() for p in denoiser.parameters()) / 1e6:.2f} M parameters"
     data, train = config.data, config.train
     unlabelled = f"none; {len(data.clusters)} clusters are learned as labels" if data.clusters else "none"
+    classes = ", ".join(data.classes) or unlabelled
+    if data.classes and not config.draws_labels:
+        classes += " (of the run that it was made from; itself it learned without labels)"
     rows = [
         ("data", _data(data)),
-        ("classes", ", ".join(data.classes) or unlabelled),
+        ("classes", classes),
         *([("captions", describe_text(data.text))] if data.text else []),
         ("network", f"{train.network} ({size})"),
         ("process", f"{train.parameterization}-prediction, schedule {train.schedule}, times {train.times}, "

@@ -102,6 +102,7 @@ def _data_of_import(
             f"{str(moved)!r} has {len(dataset.classes)} classes and run {str(run)!r} {len(facts.classes)}; give "
             f"pictures with as many, or without labels"
         )
+    source = dataclasses.replace(source, unlabelled=not dataset.classes)  # what is made of it
     known = dataclasses.replace(facts, count=dataset.training_count, fingerprint=dataset.fingerprint)
     return with_values_of(dataset, facts), dataclasses.replace(config, source=source, data=known)
 

@@ -136,7 +136,7 @@ class Model:
             "channels": data.channels,
             "dtype": data.values["dtype"],
             "file": picture_suffix(data.channels, ValueMap.from_dict(data.values)),
-            "classes": list(data.classes),
+            "classes": list(data.classes) if self.run.config.draws_labels else [],
             "reads_prompts": data.text is not None,
             "solver": train.solver,
             "steps": train.sampling_steps,

@@ -86,6 +86,7 @@ def card(folder: Path) -> Card:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         data, train = config["data"], config["train"]
         steps, kind, classes = int(train["steps"]), str(data["name"]), len(data["classes"])
+        classes = 0 if config["source"]["unlabelled"] else classes  # those of the run that it was made from
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UnblotError(f"the configuration of run {folder.name!r} cannot be read ({e})") from None
     lines = _part(folder / METRICS, -1)

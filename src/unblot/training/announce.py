@@ -22,7 +22,7 @@ def announce(trainer: Trainer, folder: Path) -> str:
     data, train = trainer.config.data, trainer.config.train
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     classes = "1 class" if len(data.classes) == 1 else f"{len(data.classes)} classes"
-    labels = f", {classes}" if data.classes else ""
+    labels = f", {classes}" if trainer.config.draws_labels else ""
     labels = f", in {counted(len(data.clusters), 'cluster')}" if data.clusters else labels
     shape = "x".join(str(s) for s in (data.height, data.width, data.channels))
     how = "spread over" if trainer.sharded else "whole on each of"
