@@ -115,6 +115,16 @@ def test_it_resumes_without_its_source(run, trained, folder, tmp_path):
     assert checksum(straight.path / "adapter.safetensors") == checksum(trained.path / "adapter.safetensors")
 
 
+def test_an_adapter_for_the_run_of_an_adapter_is_applied_to_that(trained, folder, tmp_path):
+    second = unblot.train(folder / "first.npz", from_=trained.path, adapter=1, out=tmp_path / "second", **TRAINED)
+    file = second.path / "adapter.safetensors"
+    drawn = adapted(unblot.load(trained.path), [str(file)])
+    assert drawn.config.adapter is None
+    assert np.abs(drawn.sample(4, seed=1).array.astype(int) - second.sample(4, seed=1).array).max() <= 1
+    with pytest.raises(UnblotError, match="adds to other weights"):
+        adapted(second, [str(file)])
+
+
 def test_at_the_command_line_it_is_applied_and_left_out(run, trained, tmp_path, capsys):
     out = tmp_path / "drawn"
     file = trained.path / "adapter.safetensors"

@@ -42,8 +42,10 @@ def adapted(run: Run, files: Sequence[str]) -> Run:
     """
     if not files:
         return run
-    model = fingerprint(run.denoiser)
-    denoiser, names = _copy(run), [*run.adapters]
+    config, plain = merged(run.config, run.denoiser)  # an adapter that the run itself trained is part of its weights
+    model, denoiser, names = fingerprint(plain), build_model(config), [*run.adapters]
+    denoiser.load_state_dict(plain.state_dict())
+    denoiser = denoiser.to(run.device).eval()
     for file in files:
         path, weight = split_weight(file)
         tensors, header = read_tensors(path)
@@ -57,7 +59,7 @@ def adapted(run: Run, files: Sequence[str]) -> Run:
             )
         _add(denoiser, tensors, weight, path)
         names.append(f"{path.name}:{weight:g} (sha256 {checksum(path)[:8]})")
-    return dataclasses.replace(run, denoiser=denoiser, adapters=tuple(names))
+    return dataclasses.replace(run, config=config, denoiser=denoiser, adapters=tuple(names))
 
 
 def split_weight(text: str) -> tuple[Path, float]:
@@ -93,12 +95,6 @@ def merged(config: RunConfig, denoiser: Denoiser) -> tuple[RunConfig, Denoiser]:
     plain = build_model(config)
     plain.load_state_dict(without_adapter(added).state_dict())
     return config, plain.eval()
-
-
-def _copy(run: Run) -> Denoiser:
-    denoiser = build_model(run.config)
-    denoiser.load_state_dict(run.denoiser.state_dict())
-    return denoiser.to(run.device).eval()
 
 
 @torch.no_grad()
