@@ -23,7 +23,7 @@ from unblot.runs.folder import MODEL, REPORT, create, read_config, save_model
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
-from unblot.runs.snapshots import EmaCandidate, Snapshots
+from unblot.runs.snapshots import EmaCandidate
 from unblot.runs.start import how_to_start
 from unblot.runs.tuning_store import Tuning
 from unblot.specs import several
@@ -237,14 +237,15 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     run trained an adapter, that has it too.
 
     choices: fields of `EmaConfig`; `report` gets each candidate that was measured. The run's checkpoints and snapshots
-    stay as they are, so that any other average can be had later. Raises UnblotError for a run without snapshots, and
-    where the data to choose by is not what the run was trained on.
+    stay as they are, so that any other average can be had later. Notes where the newest snapshot is not of the newest
+    step. Raises UnblotError for a run without snapshots, and where the data to choose by is not what the run was
+    trained on.
     """
-    from unblot.tuning.ema_std import best_std, load_average, save_average
+    from unblot.tuning.ema_std import best_std, load_average, save_average, snapshots_of
 
     path, config = user_path(path), from_choices(EmaConfig, choices)
     run = load(path, config.device)
-    snapshots = Snapshots(path)
+    snapshots = snapshots_of(path)
     must_be_writable(path)
     std = config.std
     if std is None:

@@ -11,7 +11,7 @@ from unblot.config.measuring import EmaConfig
 from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, note, typed
 from unblot.evaluation.distances import frechet_distance
 from unblot.evaluation.features import FeatureData, build_features, default_features, extract
 from unblot.evaluation.learning import loss_by_level
@@ -21,12 +21,14 @@ from unblot.nn.low_rank import additions
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.adapter import save_adapter
 from unblot.runs.conditions import condition_as_trained, needs_clusters
-from unblot.runs.folder import MODEL, save_model
+from unblot.runs.folder import MODEL, read_config, save_model
 from unblot.runs.run import Run
-from unblot.runs.snapshots import EmaCandidate, Snapshots
+from unblot.runs.snapshots import EmaCandidate, Snapshots, steps_kept
 from unblot.sampling.batched import sample_batches
-from unblot.specs import build
+from unblot.specs import build, several
 from unblot.system.folders import locked
+from unblot.training.averages.ema import power_std
+from unblot.training.checkpoint import newest_state
 
 EMA_STDS = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
 """Candidates. Eight snapshots of 0.05 and 0.1 rebuild the profiles from 0.04 to 0.15 to 3 %, the outer ones to 10 %."""
@@ -35,6 +37,26 @@ REFERENCE = 10_000
 """Training pictures that samples are compared with, at most."""
 
 Judge = Callable[[Denoiser], float]
+
+
+def snapshots_of(path: Path) -> Snapshots:
+    """The snapshots of a run; notes where the newest is of another step than the newest checkpoint.
+
+    Raises UnblotError where there are none.
+    """
+    step = newest_state(path).get("step")
+    going_on = f"go on with it by unblot train --resume {typed(path)}"
+    if step is not None and not steps_kept(path):
+        train = read_config(path).train
+        if step < train.steps and any(map(power_std, several(train.ema))):
+            raise UnblotError(f"run {str(path)!r} was stopped after step {step}, before its first snapshot; {going_on}")
+    snapshots = Snapshots(path)
+    if step is not None and step != snapshots.step:
+        note(
+            f"run {str(path)!r} has a checkpoint of step {step}, and its newest snapshot is of step {snapshots.step}: "
+            f"the average is that of step {snapshots.step}; for one of all steps {going_on}"
+        )
+    return snapshots
 
 
 def best_std(
