@@ -114,6 +114,23 @@ def test_pipelines_of_another_kind(pipeline, capsys):
     assert "no valid JSON" in told(capsys, pipeline)
 
 
+def test_a_name_that_leads_out_of_runs(tmp_path, monkeypatch, capsys):
+    source = exported(run_of(tmp_path / "run", **KINDS["v"]), tmp_path / "source")
+    (tmp_path / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a/b")
+    config = json.loads((source / "unblot.json").read_text())
+    for name in ("../../outside", str(tmp_path / "outside"), "..\\..\\outside", "..", "", "/", "odd\0"):
+        config["data"]["name"] = name
+        (source / "unblot.json").write_text(json.dumps(config))
+        if "outside" in name:
+            assert main(["import", str(source)]) == 0
+        else:
+            assert "which no folder can have; name one by --out" in refused(capsys, "import", source)
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["outside", "outside-2", "outside-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "run", "source"]
+    assert main(["import", str(source), "--out", "named"]) == 0
+
+
 def test_places_without_a_model(pipeline, tmp_path, capsys):
     assert "there is no folder or file" in told(capsys, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from unblot.config.export import ImportConfig
-from unblot.errors import UnblotError, arg, note
+from unblot.errors import UnblotError, arg, note, printable
 from unblot.interchange.from_checkpoint import read_checkpoint
 from unblot.interchange.from_diffusers import read_folder
 from unblot.interchange.imported import LABELS
@@ -30,9 +30,20 @@ def import_run(
     if config.data.num_labels and config.data.num_labels == len(weights[LABELS]):  # none of them stands for "no label"
         weights[LABELS] = torch.cat([weights[LABELS], weights[LABELS].mean(0, keepdim=True)])
     denoiser = fitted(config, {f"network.{name}": tensor for name, tensor in weights.items()}, path)
-    with claimed(out, Path("runs") / config.data.name) as folder:
+    with claimed(out, out or Path("runs") / folder_name(config.data.name)) as folder:
         create(folder, config, overwrite)
         save_model(folder / MODEL, config, denoiser.state_dict())
     for line in lines:
         note(line)
     return folder
+
+
+def folder_name(name: str) -> str:
+    """The name of a run's folder, from the name that a file from elsewhere gives its data: of a path the last part.
+
+    Raises UnblotError where that is no name of a folder.
+    """
+    last = Path(name.replace("\\", "/")).name
+    if last in ("", "..") or printable(last) != last:
+        raise UnblotError(f"its data has the name {printable(name)!r}, which no folder can have; name one by {arg('out')}")
+    return last
