@@ -1,6 +1,7 @@
 """An exported denoiser is the run's, in any number of pictures; the sampler beside it draws the run's pictures."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -136,6 +137,11 @@ def test_labels_are_guided_towards_as_in_the_samples_of_the_run(tmp_path):
     samples = run.sample(3, label="4", steps=3, solver="ddim", guidance=3).array.astype(int)
     assert np.abs(draw(out, noise, label, guidance=3).astype(int) - samples).max() <= 1
     assert np.abs(draw(out, noise, label).astype(int) - samples).max() > 1
+    with pytest.raises(ValueError, match="towards a label or a text"):
+        draw(out, noise, guidance=3)
+    for wrong in (-1, 11):
+        with pytest.raises(ValueError, match="from 0 to 10, of which the last is no label"):
+            draw(out, noise, np.full(3, wrong))
 
 
 def test_clusters_come_as_in_the_samples_of_the_run(tmp_path):
@@ -144,6 +150,8 @@ def test_clusters_come_as_in_the_samples_of_the_run(tmp_path):
     out, _ = export_run(run, ExportConfig(steps=3), tmp_path / "onnx")
     samples, noise = run.sample(5, seed=7, steps=3, solver="ddim").array.astype(int), noise_of(run, 5, seed=7)
     assert np.abs(draw(out, noise, seed=7).astype(int) - samples).max() <= 1
+    guided = run.sample(5, seed=7, steps=3, solver="ddim", guidance=3).array.astype(int)
+    assert np.abs(draw(out, noise, seed=7, guidance=3).astype(int) - guided).max() <= 1
     unlabelled = draw(out, noise, np.full(5, 3)).astype(int)  # the number after those of the clusters is no label
     assert np.abs(unlabelled - samples).max() > 1
 
@@ -196,10 +204,14 @@ def test_what_cannot_be_exported_is_told_in_a_line(captioned, tmp_path, capsys):
     assert "mine.txt" in told
 
 
-def test_the_script_beside_the_file_runs_by_itself(captioned, tmp_path, capsys):
+def test_the_script_beside_the_file_runs_by_itself(captioned, tmp_path, capsys, monkeypatch):
     assert main(["export", str(captioned.path), "--out", str(tmp_path / "out"), "--steps", "2"]) == 0
     code = "import runpy, sys; sys.modules['torch'] = sys.modules['unblot'] = None; sys.argv = sys.argv[1:]; "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     script = [str(tmp_path / "out" / "sample.py"), "-n", "2", "--out", str(tmp_path / "p.npy")]
     subprocess.run([sys.executable, "-c", code, *script], check=True)
     assert np.load(tmp_path / "p.npy").shape == (2, 3, 7, 6)
+    monkeypatch.setattr(sys, "argv", [script[0], "--label", "3"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(script[0], run_name="__main__")
+    assert capsys.readouterr().err.endswith("error: this model knows no labels; leave out label\n")

@@ -119,7 +119,7 @@ def save_prior(path: Path, prior: Prior, shape: tuple[int, int, int]) -> None:
 
 def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
     """All that a sampler needs besides the denoiser and x_T, as plain JSON values."""
-    data, denoiser = run.config.data, run.denoiser
+    data, train, denoiser = run.config.data, run.config.train, run.denoiser
     values, dtype = ValueMap.from_dict(data.values), np.dtype(data.values["dtype"])
     limits = None
     if values.bounded:
@@ -132,8 +132,8 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "sigma": levels.sigma.tolist(),
         "classes": list(data.classes),
         "clusters": list(data.clusters),
-        "always_labelled": run.config.draws_labels and not run.config.train.label_dropout,
-        "guides": bool(data.classes or data.text) and run.config.train.label_dropout > 0 and run.config.distill is None,
+        "always_labelled": run.config.draws_labels and not train.label_dropout,
+        "guides": bool(data.num_labels or data.text) and train.label_dropout > 0 and run.config.distill is None,
         "text_guidance": usual_guidance(run.config, SampleConfig(prompt="text" if data.text else None)),
         "no_label": denoiser.num_classes,
         "no_text": None if denoiser.text_encoder is None else denoiser.text_encoder.read([""])[0].tolist(),

@@ -28,7 +28,8 @@ def draw(
     label: (B,) numbers of classes; None for no label, of a run that learned clusters for each of them as often as it
     comes, from the seed, and of one that never saw pictures without a label for all classes in turns. tokens: (B, L) of
     prompts, see tokenizer.json; None for no text. guidance: towards label and text, at two calls of the network a step;
-    1 is none, by default that of unblot. Raises ValueError for a model that cannot be guided.
+    1 is none, by default that of unblot. Raises ValueError for a model that cannot be guided, for a guidance towards
+    nothing, and for a label that the model does not know.
     """
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -41,6 +42,9 @@ def draw(
         label = spread_labels(seed, count, about["clusters"])
     if label is None and about.get("always_labelled"):
         label = np.arange(count) % len(about["classes"])
+    if guidance != 1 and label is None and tokens is None:
+        raise ValueError("guidance is towards a label or a text; give one of them")
+    check_label(about, label)
     hidden, shown = inputs(about, count), inputs(about, count, label, tokens)
     levels = list(zip(about["alpha"], about["sigma"]))
     if "noise" in about["inputs"]:  # a distilled model, which is exported whole
@@ -63,6 +67,16 @@ def draw(
     low, high = about["limits"] or (-np.inf, np.inf)
     stored = np.clip(np.rint(stored) if about["limits"] else stored, low, high)
     return stored.astype(about["dtype"])
+
+
+def check_label(about: Mapping, label: np.ndarray | None) -> None:
+    """Raises ValueError for a label that the model does not know; the number after the last is no label."""
+    if label is None:
+        return
+    if "label" not in about["inputs"]:
+        raise ValueError("this model knows no labels; leave out label")
+    if np.min(label) < 0 or np.max(label) > about["no_label"]:
+        raise ValueError(f"labels are numbers from 0 to {about['no_label']}, of which the last is no label")
 
 
 def inputs(
@@ -104,4 +118,8 @@ if __name__ == "__main__":
     shape = json.loads((here / "sampler.json").read_text())["shape"]
     normal = np.random.default_rng(args.seed).standard_normal((args.n, *shape), np.float32)
     label = None if args.label is None else np.full(args.n, args.label)
-    np.save(args.out, draw(here, normal, label, seed=args.seed, guidance=args.guidance))
+    try:
+        pictures = draw(here, normal, label, seed=args.seed, guidance=args.guidance)
+    except ValueError as error:
+        parser.error(str(error))
+    np.save(args.out, pictures)
