@@ -20,6 +20,7 @@ from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg, printable
 from unblot.nn.own import import_named
 from unblot.runs.folder import MODEL, REPORT, create, read_config, save_model
+from unblot.runs.hub import local_run
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
 from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, open_dataset
@@ -182,22 +183,24 @@ def distill(
     if it was moved. out: the new run folder, by default one beside the first. Raises UnblotError for a run that was
     distilled itself, or whose data has changed.
     """
-    path = user_path(path)
+    path = local_run(user_path(path))
     if choices.get("budget"):
         raise UnblotError(f"{arg('budget')} plans trainings from scratch; give {arg('steps')} to distill")
     wanted = {f.name: choices.pop(f.name) for f in dataclasses.fields(DistillConfig) if f.name in choices}
     run_of_teacher, teacher = read_teacher(path)
     config = student_config(run_of_teacher, path, DistillConfig(**wanted), choices)
     place = path if path.is_dir() else path.parent
+    place = place.resolve() if place.name in ("", "..") else place
     folder = None if out is None else user_path(out)
     if folder is not None and folder.resolve() == place.resolve():
         raise UnblotError(f"{str(folder)!r} is the run to distill from; choose another {arg('out')}")
+    beside = place.with_name(f"{place.resolve().name}-distilled")
     how = how_to_start(folder, overwrite, join_group())
     if folder is not None and how.resume:
         return resume(folder, quiet=quiet)
     dataset, config = data_of_run(config, path, data, quiet)
     trainer = Trainer(config, DistillationTask(config, dataset, teacher))
-    with claimed(folder, place.with_name(f"{place.resolve().name}-distilled"), trainer.group) as claim:
+    with claimed(folder, beside, trainer.group) as claim:
         if trainer.group.is_main_process:
             create(claim, config, how.overwrite)
             keep_teacher(claim, path)
@@ -264,7 +267,7 @@ def tune(path: str | Path, *, report: Callable[[str], None] = lambda line: None,
     """
     from unblot.tuning.search import tune_run
 
-    config, path = from_choices(TuneConfig, choices), user_path(path)
+    config, path = from_choices(TuneConfig, choices), local_run(user_path(path))
     run_config = read_config(path)  # a folder: this is where the result goes
     for folder in (path, path / REPORT):
         must_be_writable(folder)

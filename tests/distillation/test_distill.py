@@ -257,6 +257,13 @@ def test_a_distilled_run_samples_in_its_own_steps_with_nothing_said(straight, te
         edit.variations(run, run.sample(1).array)
 
 
+def test_from_within_a_runs_folder_the_new_one_is_beside_it(teacher, tmp_path, monkeypatch):
+    for name, path in (("run", "."), ("other", MODEL)):
+        monkeypatch.chdir(shutil.copytree(teacher, tmp_path / name))
+        run = api.distill(path, quiet=True, **{**FEW, "steps": 1, "preview_every": 0})
+        assert run.path.resolve() == (tmp_path / f"{name}-distilled").resolve()
+
+
 def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teacher):
     config = read_config(teacher)
     clustered = dataclasses.replace(config, data=dataclasses.replace(config.data, clusters=(0.25, 0.75)))

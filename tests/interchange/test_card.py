@@ -211,6 +211,17 @@ def test_a_run_of_the_hub_is_drawn_from_as_any_other(run, hub, monkeypatch, caps
     assert unblot.plan("digits", from_="hf:ada/digits", quiet=True).origin.share == 1
 
 
+@pytest.mark.filterwarnings("ignore::unblot.errors.UnblotNote")
+def test_what_is_made_of_a_run_of_the_hub_is_beside_its_folder_or_in_it(hub, capsys):
+    few = {"nfe": 1, "steps": 1, "batch_size": 4, "preview_every": 0, "held_out_every": 0, "quiet": True}
+    assert unblot.distill("hf:ada/digits", **few).path == Path("runs/ada--digits-distilled")
+    weaker = ["--autoguide", "hf:ada/digits", "--guidance", "2"]
+    assert main(["sample", "hf:ada/digits", "-n", "1", "--steps", "1", *weaker]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "hf:ada/digits", "-n", "60", "--features", "pixels", "--likelihood", "0"]) == 0
+    assert Path(capsys.readouterr().out.split("look at")[-1].strip()).is_file()
+
+
 def test_what_is_not_at_the_hub_or_not_a_run_is_one_line(hub, monkeypatch, capsys):
     assert "there is no such model" in refused(capsys, "show", "hf:ada/nothing")
     assert "is no name on the hub" in refused(capsys, "show", "hf:../digits")

@@ -100,9 +100,10 @@ def evaluate_command(args: dict[str, Any]) -> None:
     from unblot.reports.evaluation import HTML
     from unblot.reports.verdicts import summary
     from unblot.runs.folder import REPORT
+    from unblot.runs.hub import local_run
     from unblot.system.progress import progress_line
 
-    path = args.pop("run")
+    path = local_run(args.pop("run"))
     with progress_line("evaluating", quiet=not is_main()) as report:
         found = api.evaluate(path, report=report, **args)
     say(summary(found))
@@ -120,10 +121,11 @@ def tune_command(args: dict[str, Any]) -> None:
     from unblot import api
     from unblot.reports.tuning import table
     from unblot.runs.folder import REPORT
+    from unblot.runs.hub import local_run
     from unblot.system.progress import progress_line
     from unblot.tuning.search import PAGE
 
-    path = args.pop("run")
+    path = local_run(args.pop("run"))
     with progress_line("tuning", quiet=not is_main()) as report:
         tuning = api.tune(path, report=report, **args)
     say(table(tuning.about, tuning.candidates))

@@ -45,5 +45,5 @@ def folder_name(name: str) -> str:
     """
     last = Path(name.replace("\\", "/")).name
     if last in ("", "..") or printable(last) != last:
-        raise UnblotError(f"its data has the name {printable(name)!r}, which no folder can have; name one by {arg('out')}")
+        raise UnblotError(f"its data has a name that no folder can have, {printable(name)!r}; name one by {arg('out')}")
     return last

@@ -11,17 +11,20 @@ from unblot.errors import UnblotError, arg
 from unblot.nn.autoencoder import Autoencoder
 from unblot.runs.conditions import tokens_of
 from unblot.runs.folder import SNAPSHOTS, load_model
+from unblot.runs.hub import local_run
 from unblot.runs.snapshots import at_snapshot
+from unblot.system.folders import user_path
 
 
 def weaker_model(path: str, folder: Path, config: RunConfig, autoencoder: Autoencoder | None) -> Denoiser:
     """The model at `path`, on the CPU, to guide the run in a folder away from; the folder is looked in first.
 
-    config, autoencoder: the run's. Raises UnblotError where an x0 or a label of the model means something else.
+    path: may be of the hub. config, autoencoder: the run's. Raises UnblotError where an x0 or a label of the model means
+    something else.
     """
     _check_distilled("this run", config)
     inside = folder / path
-    place = inside if inside.exists() else Path(path)
+    place = inside if inside.exists() else local_run(user_path(path))
     if place.resolve().parent == (folder / SNAPSHOTS).resolve():
         return at_snapshot(place, config)
     other, denoiser = load_model(place)
