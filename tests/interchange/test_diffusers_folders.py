@@ -15,6 +15,7 @@ from helpers import refused
 from pipelines import KINDS, LIBRARYS, NETWORK, exported, librarys, run_of
 from unblot.cli.parser import main
 from unblot.errors import UnblotError, UnblotNote
+from unblot.interchange import to_diffusers
 from unblot.interchange.betas import SchedulerConfig
 from unblot.interchange.from_diffusers import config_of
 from unblot.interchange.imports import import_run
@@ -180,6 +181,17 @@ def test_what_the_library_cannot_hold_is_told_in_a_line(name, tmp_path, capsys):
     choices, part = REFUSED[name]
     run = run_of(tmp_path / "run", **{**HELD, **choices})
     assert part in refused(capsys, "export", run.path, "--to", "diffusers", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipeline_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, capsys):
+    run = run_of(tmp_path / "run", **HELD)
+
+    def full(path, tensors, metadata):
+        raise UnblotError("the disk is full")
+
+    monkeypatch.setattr(to_diffusers, "write_tensors", full)
+    assert "the disk is full" in refused(capsys, "export", run.path, "--to", "diffusers", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -194,6 +194,20 @@ def test_a_file_that_differs_is_refused_and_nothing_is_left(captioned, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_an_export_that_fails_leaves_nothing(captioned, tmp_path, monkeypatch, capsys):
+    def full(run, part, path, half):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(export, "_to_torch", full)
+    assert "the disk is full" in refused(capsys, "export", captioned.path, "--to", "torch", "--out", out)
+    assert not out.exists()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "exporting needs the package onnxruntime" in refused(capsys, "export", captioned.path, "--out", out)
+    assert not out.exists()
+
+
 def test_what_cannot_be_exported_is_told_in_a_line(captioned, tmp_path, capsys):
     assert "--to pickle is unknown; choose one of onnx, torch" in refused(
         capsys, "export", captioned.path, "--to", "pickle"

@@ -10,7 +10,7 @@
 A file whose x0_hat differs from that of the run is not written.
 """
 
-import json
+import importlib
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,11 +31,13 @@ from unblot.process.prior import Prior
 from unblot.process.spectrum import cosines
 from unblot.runs.choosing import usual_guidance
 from unblot.runs.run import Run
-from unblot.system.folders import begin_folder, claimed, remove_recorded
+from unblot.system.files import write_json, write_text, write_whole
+from unblot.system.folders import begin_folder, claimed, removed_on_failure
 from unblot.text.frozen import FrozenEncoder
 
 SAMPLER, SCRIPT, PRIOR, TOKENIZER = "sampler.json", "sample.py", "prior.npz", "tokenizer.json"
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
+PACKAGES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch": ()}  # needed beside PyTorch
 MOST = {False: 1e-4, True: 1e-2}  # difference of x0_hat, in the network's range, with float32 and with half weights
 TRIED = (1, 5)  # numbers of pictures that the exported file is compared with the run on
 TRACED = 3  # pictures in the call that is traced
@@ -46,7 +48,8 @@ Exported = Callable[[Sequence[Tensor]], np.ndarray]  # the exported denoiser: in
 def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrite: bool = False) -> tuple[Path, float]:
     """Writes a run for another runtime into a folder, by default a new one; the folder, and the largest difference.
 
-    Raises UnblotError where what was exported differs from the run's by more than MOST; then nothing is left.
+    Raises UnblotError where what was exported differs from the run's by more than MOST, and ModuleNotFoundError where
+    a package is missing; then nothing is left.
     """
     if isinstance(run.denoiser.text_encoder, FrozenEncoder):
         raise UnblotError("this run reads captions with a published encoder, which is not exported; use an own encoder")
@@ -54,6 +57,8 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
         raise UnblotError(f"{arg('to', config.to)} is unknown; choose one of {', '.join([*ENDINGS, 'diffusers'])}")
     if config.half and config.to != "onnx":
         raise UnblotError(f"{arg('half')} is for {arg('to', 'onnx')} alone")
+    for package in PACKAGES[config.to]:
+        importlib.import_module(package)
     parts, extra = parts_of(run), []
     if config.to == "onnx":
         extra = [SCRIPT] if run.config.distill else [SCRIPT, PRIOR]  # a distilled model is exported whole
@@ -63,27 +68,27 @@ def export_run(run: Run, config: ExportConfig, out: Path | None = None, overwrit
     sampler = describe_sampling(run, levels)
     with claimed(out, Path(f"{run.path.resolve().name}-{config.to}")) as folder:
         begin_folder(folder, names, {"run": run.path.resolve().name, "to": config.to, "half": config.half}, overwrite)
-        written, worst = (_to_onnx if config.to == "onnx" else _to_torch), 0.0
-        for name, part in parts.items():
-            worst = max(worst, difference(run, part, written(run, part, folder / files[name], config.half)))
-        if not worst <= MOST[config.half]:
-            remove_recorded(folder)
-            raise UnblotError(
-                f"the exported denoiser differs from the run's by {worst:.2g}, more than {MOST[config.half]:g}; "
-                + (
-                    f"leave out {arg('half', True)}"
-                    if config.half
-                    else "its weights may be damaged: unblot evaluate RUN"
-                )
-            )
-        (folder / SAMPLER).write_text(json.dumps(sampler, indent=2))
-        if SCRIPT in extra:
-            (folder / SCRIPT).write_text(Path(__file__).with_name("numpy_sampler.py").read_text())
-        if PRIOR in extra:
-            save_prior(folder / PRIOR, run.denoiser.prior(levels.at(0)), run.config.shape)
-        if run.denoiser.text_encoder is not None:
-            (folder / TOKENIZER).write_text(run.denoiser.text_encoder.tokenizer.to_json())
+        with removed_on_failure(folder):
+            worst = max(_written(run, config, part, folder / files[name]) for name, part in parts.items())
+            write_json(folder / SAMPLER, sampler)
+            if SCRIPT in extra:
+                write_text(folder / SCRIPT, Path(__file__).with_name("numpy_sampler.py").read_text())
+            if PRIOR in extra:
+                save_prior(folder / PRIOR, run.denoiser.prior(levels.at(0)), run.config.shape)
+            if run.denoiser.text_encoder is not None:
+                write_text(folder / TOKENIZER, run.denoiser.text_encoder.tokenizer.to_json())
     return folder, worst
+
+
+def _written(run: Run, config: ExportConfig, part: Part, path: Path) -> float:
+    """Writes a part of an export; the largest difference from the run's. Raises UnblotError for more than MOST."""
+    worst = difference(run, part, (_to_onnx if config.to == "onnx" else _to_torch)(run, part, path, config.half))
+    if not worst <= MOST[config.half]:
+        way_out = f"leave out {arg('half', True)}" if config.half else "its weights may be damaged: unblot evaluate RUN"
+        raise UnblotError(
+            f"the exported denoiser differs from the run's by {worst:.2g}, more than {MOST[config.half]:g}; {way_out}"
+        )
+    return worst
 
 
 def difference(run: Run, part: Part, exported: Exported) -> float:
@@ -114,7 +119,12 @@ def save_prior(path: Path, prior: Prior, shape: tuple[int, int, int]) -> None:
     axes, rows, columns = (np.eye(n, dtype=np.float32) for n in shape)
     if prior.spectrum is not None:
         axes, rows, columns = (part.numpy() for part in (prior.spectrum.axes, *map(cosines, shape[1:])))
-    np.savez(path, mean=mean, std=std, axes=axes, rows=rows, columns=columns)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # NumPy changes the ending of a name
+            np.savez(file, mean=mean, std=std, axes=axes, rows=rows, columns=columns)
+
+    write_whole(path, write)
 
 
 def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:

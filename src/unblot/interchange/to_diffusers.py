@@ -23,7 +23,7 @@ from unblot.runs.adapter import merged
 from unblot.runs.run import Run
 from unblot.specs import build
 from unblot.system.files import write_json, write_tensors
-from unblot.system.folders import begin_folder, claimed, refuse_foreign
+from unblot.system.folders import begin_folder, claimed, refuse_foreign, removed_on_failure
 
 INDEX, UNET, SCHEDULER, OURS = "model_index.json", "unet", "scheduler", "unblot.json"
 CONFIG, WEIGHTS, SCHEDULER_CONFIG = "config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"
@@ -49,10 +49,11 @@ def export_pipeline(run: Run, choices: ExportConfig, out: Path | None = None, ov
             refuse_foreign(part, names, overwrite)
         for part, names in parts.items():
             begin_folder(part, names, {"to": "diffusers"}, overwrite)
-        for name, content in files.items():
-            write_json(folder / name, content)
-        write_json(folder / OURS, config.to_dict())
-        write_tensors(folder / UNET / WEIGHTS, weights_of(run, config), {"format": "pt"})
+        with removed_on_failure(*reversed(parts)):
+            for name, content in files.items():
+                write_json(folder / name, content)
+            write_json(folder / OURS, config.to_dict())
+            write_tensors(folder / UNET / WEIGHTS, weights_of(run, config), {"format": "pt"})
     _say_what_differs(config)
     return folder
 

@@ -19,8 +19,8 @@ from unblot.system.folders import user_path
 def weaker_model(path: str, folder: Path, config: RunConfig, autoencoder: Autoencoder | None) -> Denoiser:
     """The model at `path`, on the CPU, to guide the run in a folder away from; the folder is looked in first.
 
-    path: may be of the hub. config, autoencoder: the run's. Raises UnblotError where an x0 or a label of the model means
-    something else.
+    path: may be of the hub. config, autoencoder: the run's. Raises UnblotError where an x0 or a label of the model
+    means something else.
     """
     _check_distilled("this run", config)
     inside = folder / path

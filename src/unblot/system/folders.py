@@ -98,6 +98,20 @@ def remove_recorded(folder: Path) -> None:
 
 
 @contextmanager
+def removed_on_failure(*folders: Path) -> Iterator[None]:
+    """Within it the files that the folders' manifests list are written; where that fails, they are removed again, and
+    the folders too where nothing else is in them."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            remove_recorded(folder)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def claimed(folder: Path | None, default: Path, group: Group | None = None) -> Iterator[Path]:
     """A folder that no other process writes into: `folder`, or a new one named `default`, `default-2`, `default-3`, …
 
