@@ -184,6 +184,22 @@ def test_what_the_library_cannot_hold_is_told_in_a_line(name, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_it_says_what_is_lost_and_where_nothing_lies(tmp_path):
+    run = run_of(tmp_path / "run", channels=2, **HELD)
+    values = {**run.config.data.values, "dtype": "uint16"}
+    config = dataclasses.replace(
+        run.config,
+        data=dataclasses.replace(run.config.data, values=values),
+        source=dataclasses.replace(run.config.source, data="/home/ada/small"),
+    )
+    with pytest.warns(UnblotNote) as told:
+        out = exported(dataclasses.replace(run, config=config), tmp_path / "out")
+    lines = " ".join(str(one.message) for one in told)
+    assert "the values of the pictures are uint16" in lines
+    assert "the pictures have 2 channels" in lines
+    assert "/home/ada" not in (out / "unblot.json").read_text()
+
+
 def test_a_pipeline_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, capsys):
     run = run_of(tmp_path / "run", **HELD)
 

@@ -18,6 +18,7 @@ from unblot.config.schema import RunConfig
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg, note
 from unblot.interchange import betas, unet2d
+from unblot.interchange.publish import without_paths
 from unblot.losses import OBJECTIVES
 from unblot.runs.adapter import merged
 from unblot.runs.run import Run
@@ -59,7 +60,7 @@ def export_pipeline(run: Run, choices: ExportConfig, out: Path | None = None, ov
 
 
 def exported_config(config: RunConfig) -> RunConfig:
-    """The config of what is exported of a run: without augmentation, which sampling does not use.
+    """The config of what is exported of a run: without augmentation, which sampling does not use, and without paths.
 
     Raises UnblotError for a run that diffusers cannot hold.
     """
@@ -75,7 +76,7 @@ def exported_config(config: RunConfig) -> RunConfig:
             f"the network takes x_t scaled for data of standard deviation {train.data_std:g}, which diffusers' "
             f"pipelines do not; train with {arg('data_std', 1.0)}, or give {arg('to', 'onnx')}"
         )
-    return dataclasses.replace(config, train=dataclasses.replace(train, augment="none"))
+    return without_paths(dataclasses.replace(config, train=dataclasses.replace(train, augment="none")))
 
 
 def described(config: RunConfig) -> dict[str, dict[str, Any]]:
@@ -111,5 +112,13 @@ def _say_what_differs(config: RunConfig) -> None:
             f"the run knows labels, which diffusers' own pipelines do not give to a UNet2DModel; call "
             f"unet(x, t, labels), where {config.data.num_labels} is no label"
         )
+    dtype, channels = config.data.values["dtype"], config.data.channels
     if not ValueMap.from_dict(config.data.values).bounded:
         note("the pictures have no limits, and diffusers' pipelines cut at -1 and 1; the values are in unblot.json")
+    elif dtype != "uint8":
+        note(
+            f"the values of the pictures are {dtype}, and diffusers' pipelines make pictures of 8 bits; output_type='np' "
+            f"keeps their depth, and how values of the data follow is in unblot.json"
+        )
+    if channels not in (1, 3, 4):
+        note(f"the pictures have {channels} channels, which diffusers' pipelines give with output_type='np' alone")
