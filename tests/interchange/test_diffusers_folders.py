@@ -15,9 +15,9 @@ from helpers import refused
 from pipelines import KINDS, LIBRARYS, NETWORK, exported, librarys, run_of
 from unblot.cli.parser import main
 from unblot.errors import UnblotError, UnblotNote
-from unblot.interchange import to_diffusers
+from unblot.interchange import betas, to_diffusers
 from unblot.interchange.betas import SchedulerConfig
-from unblot.interchange.from_diffusers import config_of
+from unblot.interchange.from_diffusers import config_of, read_folder
 from unblot.interchange.imports import import_run
 from unblot.interchange.unet2d import UNetConfig
 from unblot.nn import NETWORKS
@@ -163,6 +163,14 @@ def test_a_network_alone_is_taken_to_be_of_ddpm_and_that_is_said(tmp_path):
     with pytest.warns(UnblotNote, match="no scheduler_config.json"):
         config = load(import_run(tmp_path / "net", out=tmp_path / "run")).config
     assert (config.train.parameterization, config.train.schedule) == ("eps", LINEAR)
+
+
+@pytest.mark.parametrize("kind", betas.READ)
+def test_a_scheduler_that_does_not_say_whether_it_clips_does_as_the_librarys(kind, tmp_path):
+    librarys("ho").save_pretrained(tmp_path)
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": kind}))
+    clips = getattr(diffusers, kind)().config.get("clip_sample", False)
+    assert any("threshold" in line for line in read_folder(tmp_path).lines) == clips
 
 
 HELD = {"network": KINDS["v"]["network"], "parameterization": "v", "schedule": "cosine"}

@@ -221,6 +221,13 @@ def test_weights_that_do_not_fit(name, pipeline, capsys):
     assert ("not a whole safetensors file" if name == "cut off" else "weights and config do not fit") in line
 
 
+def test_a_record_of_unblot_with_a_schedule_that_its_network_cannot_embed(tmp_path, capsys):
+    out = exported(run_of(tmp_path / "source", **KINDS["v"]), tmp_path / "out")
+    config = json.loads((out / "unblot.json").read_text())
+    edit(out / "unblot.json", train={**config["train"], "schedule": "flow"})
+    assert "schedule 'flow' has no indices to embed" in told(capsys, out)
+
+
 def test_a_record_of_unblot_beside_another_network(tmp_path, capsys):
     out = exported(run_of(tmp_path / "source", **KINDS["v"]), tmp_path / "out")
     edit(out / SCHEDULER, prediction_type="sample")

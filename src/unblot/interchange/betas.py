@@ -9,7 +9,7 @@ from unblot.config.schema import TrainConfig
 from unblot.errors import UnblotError, arg
 from unblot.nn import NETWORKS
 from unblot.process.levels import log_snr
-from unblot.process.schedules import SCHEDULES, ddpm_index
+from unblot.process.schedules import SCHEDULES, ddpm_index, schedule_index
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import build, canonical, options_of, parse
 
@@ -20,6 +20,10 @@ READ = (  # they share the keys below, and their defaults
 )
 TABLES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}  # ours -> theirs
 ZERO_SNR = "_zero_snr"
+DEFAULTS: dict[str, dict[str, Any]] = {  # where a class of the library has another than the rest
+    "DDPMScheduler": {"clip_sample": True},
+    "DDIMScheduler": {"clip_sample": True},
+}
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 VARIANCES = {"posterior": "fixed_small", "beta": "fixed_large"}
 
@@ -48,6 +52,7 @@ def scheduler_of(train: TrainConfig) -> SchedulerConfig:
     Raises UnblotError where there is none.
     """
     schedule = _embedded(train)
+    schedule_index(schedule)
     name, options = parse(SCHEDULES, schedule, "schedule")
     base = name.removesuffix(ZERO_SNR)
     betas: dict[str, Any] = {name: options[name] for name in ("beta_start", "beta_end") if name in options}

@@ -161,5 +161,5 @@ def _read(path: Path, kind: type[T], classes: tuple[str, ...], strict: bool) -> 
     raw = read_stored(path, dict[str, Any], NOT_OURS)
     if (name := raw.get("_class_name")) not in classes:
         raise UnblotError(f"its {path.name} is of {str(name)[:80]!r}, and unblot takes {', '.join(classes)} there")
-    own = {key: value for key, value in raw.items() if not key.startswith("_")}
+    own = betas.DEFAULTS.get(name, {}) | {key: value for key, value in raw.items() if not key.startswith("_")}
     return convert_stored(own, kind, repr(path.name), NOT_OURS, extra=not strict)
