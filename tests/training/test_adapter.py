@@ -194,6 +194,11 @@ def captions(tmp_path_factory):
     return folders
 
 
+def test_that_it_learns_pixels_may_be_said(run, folder):
+    planned = unblot.plan(folder / "second.npz", from_=run.path, adapter=1, pixels=True, quiet=True)
+    assert (planned.adapter.rank, planned.latent) == (1, None)
+
+
 def test_its_words_are_those_of_its_own_captions(captions, tmp_path):
     reader = {"network": SMALL["unet"], "text_encoder": "transformer:width=32,depth=1"}
     run = unblot.train(captions[0], out=tmp_path / "run", **reader, **TINY)

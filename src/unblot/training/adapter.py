@@ -119,7 +119,8 @@ def adapter_config(
     train = pretrained.config.train
     taken = {n: v for n, v in dataclasses.asdict(train).items() if n not in OWN or n == "batch_size"}
     decided = {"steps": max(1, train.steps // 2), "learning_rate": RATE, "optimizer": "adamw", "shard": "off"}
-    given = {name: value for name, value in choices.items() if value is not None}
+    known = ("latent", "pixels")  # an adapter is of pixels in any case
+    given = {name: value for name, value in choices.items() if value is not None and name not in known}
     model = build_denoiser(pretrained.config)
     model.load_state_dict(pretrained.weights)
     facts = dataclasses.replace(
