@@ -16,7 +16,7 @@ import unblot
 from measure import report, seconds
 from unblot.config.export import ExportConfig
 from unblot.interchange.export import export_run
-from unblot.interchange.exported import examples, plain
+from unblot.interchange.exported import examples, exported_module
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run", type=Path)
@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as place:
     folder, difference = export_run(run, ExportConfig(), Path(place) / "onnx")
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 names = [given.name for given in session.get_inputs()]
-module = plain(run)
+module = exported_module(run)
 found = {}
 for n in map(int, args.pictures.split(",")):
     inputs = examples(run, n)

@@ -37,7 +37,7 @@ from unblot.text.frozen import FrozenEncoder
 
 SAMPLER, SCRIPT, PRIOR, TOKENIZER = "sampler.json", "sample.py", "prior.npz", "tokenizer.json"
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
-PACKAGES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch": ()}  # needed beside PyTorch
+PACKAGES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch": ()}  # beside PyTorch
 MOST = {False: 1e-4, True: 1e-2}  # difference of x0_hat, in the network's range, with float32 and with half weights
 TRIED = (1, 5)  # numbers of pictures that the exported file is compared with the run on
 TRACED = 3  # pictures in the call that is traced

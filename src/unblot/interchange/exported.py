@@ -84,16 +84,17 @@ def parts_of(run: Run) -> dict[str, Part]:
 
     A distilled run, which knows its own levels alone, is one model from noise to pictures.
     """
-    shown = len(input_names(run)) - (3 if run.config.distill is None else 1)
+    module, names = exported_module(run), input_names(run)
+    shown = len(names) - (3 if run.config.distill is None else 1)
     output = "x0" if run.config.distill is None or run.config.latent is None else "pictures"
-    parts = {"model": Part(plain(run), input_names(run), output, shown, lambda n, seed: examples(run, n, seed))}
+    parts = {"model": Part(module, names, output, shown, lambda n, seed: examples(run, n, seed))}
     if run.denoiser.autoencoder is not None and run.config.distill is None:
         decoder = PlainDecoder(run.denoiser.autoencoder, run.config.data.shape[1:]).eval()
         parts["decoder"] = Part(decoder, ["x0"], "pictures", 0, lambda n, seed: examples(run, n, seed)[:1])
     return parts
 
 
-def plain(run: Run) -> nn.Module:
+def exported_module(run: Run) -> nn.Module:
     """What is exported of a run: its denoiser, or, of a distilled one, which knows its own levels alone, all of it."""
     if run.config.distill is None:
         return PlainDenoiser(run.denoiser).eval()
@@ -107,7 +108,7 @@ def levels_of(run: Run, sampler: SamplerConfig) -> NoiseLevel:
 
 
 def input_names(run: Run) -> list[str]:
-    """The names of the inputs of `plain`, in order."""
+    """The names of the inputs of `exported_module`, in order."""
     labelled, reads = run.config.data.num_labels > 0, run.denoiser.text_encoder is not None
     first = ["x", "alpha", "sigma"] if run.config.distill is None else ["noise"]
     return [*first, *(["label"] if labelled else []), *(["tokens"] if reads else [])]

@@ -87,7 +87,7 @@ def described(config: RunConfig) -> dict[str, dict[str, Any]]:
     parts = {SCHEDULER: ["diffusers", betas.WRITTEN], UNET: ["diffusers", unet2d.CLASS]}
     return {
         INDEX: {**_named("DDPMPipeline"), **parts},
-        f"{UNET}/{CONFIG}": {**_named(unet2d.CLASS), **unet2d.plain(unet)},
+        f"{UNET}/{CONFIG}": {**_named(unet2d.CLASS), **unet2d.json_values(unet)},
         f"{SCHEDULER}/{SCHEDULER_CONFIG}": {**_named(betas.WRITTEN), **dict(sorted(scheduler.items()))},
     }
 
@@ -117,8 +117,8 @@ def _say_what_differs(config: RunConfig) -> None:
         note("the pictures have no limits, and diffusers' pipelines cut at -1 and 1; the values are in unblot.json")
     elif dtype != "uint8":
         note(
-            f"the values of the pictures are {dtype}, and diffusers' pipelines make pictures of 8 bits; output_type='np' "
-            f"keeps their depth, and how values of the data follow is in unblot.json"
+            f"the values of the pictures are {dtype}, and diffusers' pipelines make pictures of 8 bits; "
+            f"output_type='np' keeps their depth, and how values of the data follow is in unblot.json"
         )
     if channels not in (1, 3, 4):
         note(f"the pictures have {channels} channels, which diffusers' pipelines give with output_type='np' alone")

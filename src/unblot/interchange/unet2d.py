@@ -181,7 +181,7 @@ def renamed(weights: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def plain(unet: UNetConfig) -> dict[str, Any]:
+def json_values(unet: UNetConfig) -> dict[str, Any]:
     """The options as plain JSON values, by name."""
     return dict(sorted(dataclasses.asdict(unet).items()))
 
