@@ -18,6 +18,7 @@ from unblot.distillation.student import student_config, teacher_of
 from unblot.distillation.targets import one_step_x0, segment
 from unblot.distillation.task import DistillationTask
 from unblot.editing import images as edit
+from unblot.interchange.raw import with_raw_weights
 from unblot.nn import NETWORKS
 from unblot.process.levels import NoiseLevel, corrupt, mix, norm
 from unblot.process.schedules import SCHEDULES, SIGMA_MIN, only_at
@@ -27,6 +28,7 @@ from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import sample
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import levels_at
+from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training import trainer as engine
 from unblot.training.batches import Batch
@@ -255,6 +257,13 @@ def test_a_distilled_run_samples_in_its_own_steps_with_nothing_said(straight, te
             run.sample(4, **odd)
     with pytest.raises(UnblotError, match="editing needs a denoiser of every noise level"):
         edit.variations(run, run.sample(1).array)
+
+
+def test_its_last_weights_are_those_of_the_student(straight):
+    last = read_tensors(straight / "checkpoints/00000009/state.safetensors", ("weights/student/",))[0]
+    raw = with_raw_weights(api.load(straight)).denoiser.state_dict()
+    assert {f"weights/student/{name}" for name in raw} == last.keys()
+    assert all(torch.equal(raw[name.removeprefix("weights/student/")], weight) for name, weight in last.items())
 
 
 def test_from_within_a_runs_folder_the_new_one_is_beside_it(teacher, tmp_path, monkeypatch):

@@ -19,13 +19,14 @@ from unblot.losses import WEIGHTINGS
 from unblot.nn import own
 from unblot.nn.own import module_of
 from unblot.runs.adapter import adapted
-from unblot.runs.folder import CONFIG, MODEL, buffers, load_model, save_model
+from unblot.runs.folder import BEST, CONFIG, MODEL, buffers, load_model, save_model
 from unblot.runs.snapshots import at_snapshot
 from unblot.sampling import SOLVERS
 from unblot.specs import canonical, parse
 from unblot.studio import commands
 from unblot.system.files import checksum, read_tensors
 from unblot.training import checkpoint
+from unblot.training.diagnostics import run_logger
 
 CODE = """
 import random
@@ -226,7 +227,19 @@ def test_a_training_from_it_and_a_student_begin_with_its_buffers(kept):
 
 
 def test_an_adapter_leaves_its_buffers_as_they_are(kept):
-    added = unblot.train("digits", from_=kept.path, adapter=1, out="added", **{**FOUR, "clusters": None})
+    chosen = {name: value for name, value in FOUR.items() if name not in ("clusters", "sampling_steps")}
+    added = unblot.train("digits", from_=kept.path, adapter=1, out="added", **chosen)
     assert same_buffers(added.denoiser, kept.denoiser)
     drawn = adapted(kept, [str(added.path / "adapter.safetensors")]).sample(4, seed=1).array
     assert np.abs(drawn.astype(int) - added.sample(4, seed=1).array).max() <= 1
+
+
+def test_the_best_weights_of_a_run_that_overfits_have_the_buffers_of_their_step(module, monkeypatch):
+    monkeypatch.setattr(run_logger, "turned", lambda lines: lines)
+    monkeypatch.setattr(checkpoint, "best_saved", lambda run: 2)
+    unblot.import_networks(module)
+    run = unblot.train("digits", out="kept", network=f"{module}:Kept", **FOUR)
+    step_2 = read_tensors(run.path / "checkpoints/00000002/state.safetensors", ("buffers/denoiser/",))[0]
+    best = load_model(run.path / BEST)[1]
+    assert same_buffers(best, {name.removeprefix("buffers/denoiser/"): t for name, t in step_2.items()})
+    assert not same_buffers(best, run.denoiser)
