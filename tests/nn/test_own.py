@@ -20,12 +20,14 @@ from unblot.nn import own
 from unblot.nn.own import module_of
 from unblot.runs.adapter import adapted
 from unblot.runs.folder import BEST, CONFIG, MODEL, buffers, load_model, save_model
+from unblot.runs.run_data import open_dataset
 from unblot.runs.snapshots import at_snapshot
 from unblot.sampling import SOLVERS
 from unblot.specs import canonical, parse
 from unblot.studio import commands
 from unblot.system.files import checksum, read_tensors
 from unblot.training import checkpoint
+from unblot.training import trainer as engine
 from unblot.training.diagnostics import run_logger
 
 CODE = """
@@ -243,3 +245,13 @@ def test_the_best_weights_of_a_run_that_overfits_have_the_buffers_of_their_step(
     best = load_model(run.path / BEST)[1]
     assert same_buffers(best, {name.removeprefix("buffers/denoiser/"): t for name, t in step_2.items()})
     assert not same_buffers(best, run.denoiser)
+
+
+def test_passes_that_are_only_tried_change_no_buffer(kept, monkeypatch):
+    monkeypatch.setattr(engine, "compile_where_it_pays", lambda network, mode, device, passes, steps, note: passes())
+    trainer = engine.denoising_trainer(kept.config, open_dataset(kept.config.source, quiet=True))
+    before = {name: buffer.clone() for name, buffer in buffers(trainer.denoiser).items()}
+    trainer.compile(print)
+    assert same_buffers(trainer.denoiser, before)
+    trainer.take_step()
+    assert not same_buffers(trainer.denoiser, before)
