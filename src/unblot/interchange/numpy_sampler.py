@@ -36,15 +36,11 @@ def draw(
     count = len(noise)
     if guidance is None:
         guidance = 1 if tokens is None else about.get("text_guidance", 1)
-    if guidance != 1 and not about.get("guides"):
-        raise ValueError("this model cannot be guided; leave out guidance")
     if label is None and about.get("clusters"):
         label = spread_labels(seed, count, about["clusters"])
     if label is None and about.get("always_labelled"):
         label = np.arange(count) % len(about["classes"])
-    if guidance != 1 and label is None and tokens is None:
-        raise ValueError("guidance is towards a label or a text; give one of them")
-    check_label(about, label)
+    check(about, label, tokens, guidance)
     hidden, shown = inputs(about, count), inputs(about, count, label, tokens)
     levels = list(zip(about["alpha"], about["sigma"]))
     if "noise" in about["inputs"]:  # a distilled model, which is exported whole
@@ -69,8 +65,12 @@ def draw(
     return stored.astype(about["dtype"])
 
 
-def check_label(about: Mapping, label: np.ndarray | None) -> None:
-    """Raises ValueError for a label that the model does not know; the number after the last is no label."""
+def check(about: Mapping, label: np.ndarray | None, tokens: np.ndarray | None, guidance: float) -> None:
+    """Raises ValueError for a guidance that the model cannot have, and for a label that it does not know."""
+    if guidance != 1 and not about.get("guides"):
+        raise ValueError("this model cannot be guided; leave out guidance")
+    if guidance != 1 and label is None and tokens is None:
+        raise ValueError("guidance is towards a label or a text; give one of them")
     if label is None:
         return
     if "label" not in about["inputs"]:
