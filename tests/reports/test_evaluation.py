@@ -23,9 +23,10 @@ from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, uniform_time_levels
 from unblot.reports import evaluation as reports
 from unblot.reports.charts import loss_history
+from unblot.reports.comparison import compare
 from unblot.reports.evaluation import evaluate_run, history, read_report
 from unblot.reports.evaluation_page import page
-from unblot.reports.verdicts import QUESTIONS, compare, summary, verdicts
+from unblot.reports.verdicts import QUESTIONS, summary, verdicts
 from unblot.runs.folder import METRICS
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS

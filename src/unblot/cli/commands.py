@@ -134,8 +134,8 @@ def tune_command(args: dict[str, Any]) -> None:
 
 def compare_command(args: dict[str, Any]) -> None:
     """Show evaluated runs side by side: metrics against held-out pictures, copies, likelihood, training."""
+    from unblot.reports.comparison import compare
     from unblot.reports.evaluation import read_report
-    from unblot.reports.verdicts import compare
 
     say(compare([read_report(run) for run in args["runs"]]))
 

@@ -24,8 +24,9 @@ from unblot.evaluation.measure import Options
 from unblot.evaluation.retrieval import Pairs, caption_agreement
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
+from unblot.reports.comparison import compare
 from unblot.reports.evaluation_page import page
-from unblot.reports.verdicts import compare, summary, verdicts
+from unblot.reports.verdicts import summary, verdicts
 from unblot.runs.conditions import as_trained, needs_clusters
 from unblot.runs.folder import REPORT, fingerprint
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
