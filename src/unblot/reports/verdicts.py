@@ -35,7 +35,7 @@ MEANINGS = {
 }
 """What each metric says."""
 
-FEW_COPIES = 0.1  # the share of copies that must be ruled out before samples are said not to be copies
+FEW_COPIES = 0.1  # the share of copies beyond chance that must be ruled out before samples are said not to be copies
 
 BY_CLASS = ("class_share_distance", "classes_reached")
 
@@ -163,7 +163,7 @@ def _new(report: dict[str, Any]) -> Answer:
     found, real = originality["samples"], originality.get("held_out")
     text = f"{found['copies']} of {found['count']} samples are copies of training pictures ({interval(found)})"
     text += f"; by the same rule {real['share']:.1%} of held-out pictures are." if real else "."
-    allowed = max(0.01, real["high"] if real else 0.0)
+    chance = real["share"] if real else 0.0
     typical = ""
     if real:
         nearer = 100 - originality["median_percentile"]
@@ -172,11 +172,14 @@ def _new(report: dict[str, Any]) -> Answer:
             f"The typical sample is {side} its nearest training picture than {share:.0f} % of held-out pictures are"
             " to theirs (50 % would be chance)."
         )
-    if found["low"] > allowed:
+    if found["low"] > max(0.01, chance):
+        if real and found["low"] <= real["high"]:  # with few held-out pictures that end is far above their share
+            few = f"{counted(real['count'], 'held-out picture')} cannot say how many would be by chance."
+            return _answer("middling", f"Some samples are copies; {few}", text, typical)
         return _answer("bad", "It copies." if found["low"] > 0.5 else "It copies in part.", text, typical)
     if originality.get("copying_z", 0.0) < -3:
         return _answer("middling", "Few copies, but samples are too near to the training pictures.", text, typical)
-    if found["high"] > max(FEW_COPIES, allowed):
+    if found["high"] > chance + FEW_COPIES:
         return _answer("unknown", "Too few samples to say whether it copies.", text, typical)
     return _answer("good", "It does not copy.", text, typical)
 
