@@ -1,11 +1,12 @@
 """Precision, recall, density, coverage and class shares: agreement with the authors' prdc, and laws."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from unblot.evaluation.coverage import class_counts, covering, share_distance
+from unblot.evaluation.coverage import class_counts, covering, share_distance, share_distance_by_chance
 
 
 def normal(n: int, d: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -61,3 +62,14 @@ def test_shares_of_classes() -> None:
     truth = torch.tensor([1, 1, 1, 1])
     assert share_distance(counts, truth) == pytest.approx(0.5)
     assert share_distance(truth, truth) == 0
+
+
+@pytest.mark.parametrize(("classes", "n", "m"), [(100, 1000, 5000), (10, 200, 100), (2, 50, 50)])
+def test_shares_of_classes_differ_by_chance(classes: int, n: int, m: int) -> None:
+    rng, shares = np.random.default_rng(0), np.arange(1, classes + 1) / (classes * (classes + 1) / 2)
+    found, expected = [], []
+    for _ in range(400):
+        a, b = rng.multinomial(n, shares), rng.multinomial(m, shares)
+        found.append(share_distance(torch.from_numpy(a), torch.from_numpy(b)))
+        expected.append(share_distance_by_chance(a.tolist(), b.tolist()))
+    assert np.mean(expected) == pytest.approx(np.mean(found), rel=0.1)

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from unblot.evaluation.memorization import share_interval
+from unblot.evaluation.metrics import class_metrics
 from unblot.reports.verdicts import verdicts
 
 
@@ -47,3 +50,37 @@ def test_copies_are_excused_only_where_held_out_pictures_are_as_often(samples, h
     answer = judged("new", originality=found)
     assert answer["level"] == level
     assert answer["text"].startswith(words)
+
+
+COVERED = tuple(row("recall", against, 0.8, 0.78, 0.82) for against in ("held-out", "floor"))
+
+
+def drawn(shares: list[float], count: int, seed: int) -> list[int]:
+    """Counts of classes of `count` pictures with these shares."""
+    return np.random.default_rng(seed).multinomial(count, np.array(shares) / sum(shares)).tolist()
+
+
+def balanced(samples: list[int], training: list[int], held_out: list[int]) -> str:
+    """The level of the answer on variety by counts of classes, recall being right."""
+    classes = (torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) for counts in (samples, training))
+    found = class_metrics("f", *classes, len(samples), "training 0")
+    rows = [{"against": "training", **metric.to_dict()} for metric in found]
+    counts = {"samples": samples, "training": training, "held_out": held_out}
+    return judged("varied", (*COVERED, *rows), counts)["level"]
+
+
+def test_a_class_is_missing_only_where_samples_of_it_were_to_be_expected() -> None:
+    nine = [1] * 9
+    parts = {count: drawn([*nine, 1], count, count) for count in (500, 2000)}
+    assert balanced(drawn([*nine, 0], 1000, 0), parts[2000], parts[500]) == "bad"
+    # Of 1,000 samples 2 were to be expected.
+    assert balanced([*drawn(nine, 1000, 0), 0], [*drawn(nine, 2000, 1), 4], [*drawn(nine, 500, 2), 1]) == "good"
+    # The classifier finds the class in no held-out pictures either.
+    assert balanced([*drawn(nine, 1000, 0), 0], [*drawn(nine, 2000, 1), 40], [*drawn(nine, 500, 2), 0]) == "good"
+
+
+def test_many_classes_are_out_of_balance_only_beyond_chance() -> None:
+    even = [1.0] * 100
+    real = drawn(even, 5000, 0), drawn(even, 1000, 1)
+    assert {balanced(drawn(even, 1000, seed), *real) for seed in range(2, 7)} == {"good"}
+    assert balanced(drawn([5.0] * 50 + [1.0] * 50, 1000, 2), *real) == "middling"

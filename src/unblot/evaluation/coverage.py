@@ -1,5 +1,7 @@
 """How much two sets of features cover each other: precision, recall, density, coverage, and shares of classes."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,6 +67,16 @@ def share_distance(counts: Tensor, reference: Tensor) -> float:
     """Total variation of the shares of classes, 0 to 1: the share of pictures that would have to change class."""
     shares, truth = counts.double() / counts.sum(), reference.double() / reference.sum()
     return float((shares - truth).abs().sum() / 2)
+
+
+def share_distance_by_chance(counts: Sequence[int], reference: Sequence[int]) -> float:
+    """The expected `share_distance` of two sets of these sizes with the same shares, those of both together.
+
+    The mean deviation of a share p of N pictures is about sqrt(2·p·(1 − p)/(pi·N)); the variances of the sets add up.
+    """
+    n, m = sum(counts), sum(reference)
+    shares = ((a + b) / (n + m) for a, b in zip(counts, reference, strict=True))
+    return sum(math.sqrt(2 * p * (1 - p) * (1 / n + 1 / m) / math.pi) for p in shares) / 2
 
 
 def _reach(x: Tensor, ks: list[int]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from unblot.errors import counted, printable
+from unblot.evaluation.coverage import share_distance_by_chance
 from unblot.process.octaves import FINEST, ratio_in_words
 
 QUESTIONS = {
@@ -38,6 +39,8 @@ MEANINGS = {
 FEW_COPIES = 0.1  # the share of copies beyond chance that must be ruled out before samples are said not to be copies
 
 BY_CLASS = ("class_share_distance", "classes_reached")
+PARTS = ("samples", "training", "held_out")  # whose members are counted by class
+EXPECTED = 5  # expected samples of a class, from which on it is missing where there are none
 
 TEXTURES = {
     "grainy": "Samples are grainy: their fine detail has {ratio} times the power of real pictures.",
@@ -142,16 +145,27 @@ def _varied(report: dict[str, Any]) -> Answer:
     if found is None or floor is None:
         return _answer("unknown", "There are too few samples or held-out pictures to say.", reached)
     text = f"Recall of held-out pictures: {number(found)}; by real training pictures: {number(floor)}."
-    shares = find(report, "class_share_distance", "training")
-    missing = classes is not None and classes["value"] < len(report["data"]["classes"])
-    if missing or found["high"] < 0.7 * floor["value"]:
+    if (classes is not None and _misses_a_class(report)) or found["high"] < 0.7 * floor["value"]:
         return _answer("bad", "Part of the data is never sampled.", text, reached)
     if found["high"] < floor["low"]:
         return _answer("middling", "Less varied than real pictures.", text, reached)
-    if shares is not None and shares["low"] > 0.1:
-        often = f"{shares['value']:.0%} of the samples are of classes that occur too often."
+    shares, counts = find(report, "class_share_distance", "training"), report["metrics"]["class_counts"]
+    chance = share_distance_by_chance(counts["samples"], counts["training"]) if shares is not None else 0.0
+    if shares is not None and shares["low"] - chance > 0.1:
+        often = f"{shares['value']:.0%} of the samples are of classes that occur too often; {chance:.0%} by chance."
         return _answer("middling", "Varied, but the classes are out of balance.", text, reached, often)
     return _answer("good", "As varied as real pictures.", text, reached)
+
+
+def _misses_a_class(report: dict[str, Any]) -> bool:
+    """Whether the samples have none of a class of which EXPECTED were to be expected.
+
+    By the smaller of its shares as the classifier sees training and held-out pictures: it may know a rare class by the
+    training pictures alone, and then finds it in no others, real or not.
+    """
+    samples, training, held_out = (report["metrics"]["class_counts"][part] for part in PARTS)
+    shares = (min(a / sum(training), b / sum(held_out)) for a, b in zip(training, held_out, strict=True))
+    return any(not n and share * sum(samples) >= EXPECTED for n, share in zip(samples, shares, strict=True))
 
 
 def _new(report: dict[str, Any]) -> Answer:
