@@ -35,8 +35,8 @@ from unblot.editing.methods import repaint
 from unblot.editing.operators import HIGH, LOW
 from unblot.editing.result import tinted
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import FeatureData, Features, build_features, default_features, extract
-from unblot.evaluation.image_set import ImageSet
+from unblot.evaluation.features import Features, build_features, default_features, extract
+from unblot.evaluation.parts import feature_data
 from unblot.process.levels import NoiseLevel
 from unblot.process.randomness import picture_generators
 from unblot.runs.run import Run
@@ -112,9 +112,7 @@ def read(run: Run, count: int) -> Data:
     """The held-out pictures of a run, and how they are compared: by labels, even if the run was trained without."""
     dataset = open_dataset(replace(run.config.source, unlabelled=False), quiet=True)
     order = np.random.default_rng(0).permutation(dataset.held_out)[:count]
-    training = ImageSet(dataset.pictures, lambda s: dataset.values.encode(s, np.float32), dataset.train)
-    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[dataset.train])
-    source = FeatureData(training, labels, len(dataset.classes), cache_folder() / "features")
+    source = feature_data(dataset, cache_folder() / "features")
     features = build_features(default_features(source), source)
     reference = extract(features, dataset.batch(order)[0].split(BATCH))
     some = np.random.default_rng(1).permutation(dataset.train)[: len(order)]

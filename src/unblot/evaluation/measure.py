@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.features import FEATURES, FeatureData, Features, choose_features, extract
-from unblot.evaluation.image_set import CHUNK, ImageSet, seen_by
+from unblot.evaluation.features import FEATURES, Features, choose_features, extract
+from unblot.evaluation.image_set import CHUNK, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
     Nearness,
@@ -29,6 +29,7 @@ from unblot.evaluation.memorization import (
     variants_of,
 )
 from unblot.evaluation.metrics import PAIRWISE, class_metrics, compare_features
+from unblot.evaluation.parts import Parts, feature_data
 from unblot.evaluation.spectrum import power_ratios, texture
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
@@ -66,36 +67,6 @@ class Options:
             parse(FEATURES, spec, "features")
 
 
-class Parts(NamedTuple):
-    """What is compared: samples, training and held-out pictures, each in random order."""
-
-    samples: ImageSet
-    training: ImageSet
-    held_out: ImageSet
-
-
-def parts_of(dataset: Dataset, samples: np.ndarray) -> Parts:
-    """The pictures of a data set and samples (N, C, H, W), which have stored values of the data set's type.
-
-    Raises UnblotError for samples of another shape.
-    """
-    if samples.shape[1:] != dataset.pictures.shape[1:]:
-        raise UnblotError(
-            f"samples of shape {samples.shape[1:]} do not fit pictures of shape {dataset.pictures.shape[1:]};"
-            " sample from a run that was trained on this data"
-        )
-
-    def encode(stored: np.ndarray) -> np.ndarray:
-        return dataset.values.encode(stored, np.float32)
-
-    rng = np.random.default_rng(0)
-    return Parts(
-        ImageSet(samples, encode, rng.permutation(len(samples))),
-        ImageSet(dataset.pictures, encode, rng.permutation(dataset.train)),
-        ImageSet(dataset.pictures, encode, rng.permutation(dataset.held_out)),
-    )
-
-
 # --- is it good, is it varied
 
 
@@ -106,8 +77,7 @@ def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[st
     perfect model would reach. Plain values: `features`, `rows` and, with labels, `class_counts`. `note` gets a line
     where features cannot be computed.
     """
-    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[parts.training.indices])
-    source = FeatureData(parts.training, labels, len(dataset.classes), options.cache)
+    source = feature_data(dataset, options.cache)
     rows: list[dict[str, Any]] = []
     names, classes = [], {}
     for features in choose_features(source, options.features, note):

@@ -21,6 +21,7 @@ from unblot.errors import UnblotError, arg, one_line, printable
 from unblot.evaluation import measure
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import Options
+from unblot.evaluation.parts import Parts, parts_of
 from unblot.evaluation.retrieval import Pairs, caption_agreement
 from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
@@ -133,7 +134,7 @@ def evaluate(
         notes.append(line)
         note(printable(line))
 
-    parts = measure.parts_of(dataset, samples)
+    parts = parts_of(dataset, samples)
     if dataset.stream is not None:
         compared = f"{len(dataset.train):,} of {dataset.training_count:,} training pictures"
         noted(f"compared with {compared}, a sample: the others stay in their shards, and copies of them are not found")
@@ -199,9 +200,7 @@ def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Not
     return loss_by_level(denoiser, dataset, schedule, weighting).to_dict()
 
 
-def _captions(
-    parts: measure.Parts, dataset: Dataset, prompts: Sequence[str] | None, note: Note
-) -> dict[str, Any] | None:
+def _captions(parts: Parts, dataset: Dataset, prompts: Sequence[str] | None, note: Note) -> dict[str, Any] | None:
     """How the captions of samples rank, beside those of real pictures; None, and a note, where nothing can be said."""
     if prompts is None or dataset.captions is None:
         return None

@@ -13,9 +13,9 @@ from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg, note, typed
 from unblot.evaluation.distances import frechet_distance
-from unblot.evaluation.features import FeatureData, build_features, default_features, extract
+from unblot.evaluation.features import build_features, default_features, extract
 from unblot.evaluation.learning import loss_by_level
-from unblot.evaluation.measure import parts_of
+from unblot.evaluation.parts import feature_data, parts_of
 from unblot.losses import WEIGHTINGS
 from unblot.nn.low_rank import additions
 from unblot.process.schedules import SCHEDULES
@@ -132,8 +132,7 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
     """The Fréchet distance of n samples, with the same seeds and labels in each call, to the training pictures."""
     train, data = config.train, config.data
     training = parts_of(dataset, dataset.pictures[:0]).training.sample(REFERENCE)
-    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
-    source = FeatureData(training, labels, len(dataset.classes), cache and cache / "features")
+    source = feature_data(dataset, cache and cache / "features")
     features = build_features(default_features(source), source)
     reference = extract(features, training.chunks())
 

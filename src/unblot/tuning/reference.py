@@ -4,14 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.evaluation.distances import Moments, frechet, moments
-from unblot.evaluation.features import FITTED_TO, FeatureData, Features, build_features, extract, quick_features
-from unblot.evaluation.image_set import ImageSet
+from unblot.evaluation.features import FITTED_TO, Features, build_features, extract, quick_features
+from unblot.evaluation.parts import feature_data, parts_of
 
 ENOUGH = 20
 """Held-out pictures per feature dimension; with fewer, the sampling error of the reference hides the differences."""
@@ -49,20 +47,12 @@ def reference_statistics(dataset: Dataset, spec: str = "", cache: Path | None = 
     Held-out pictures where there are ENOUGH of them, else training pictures: the choice of a sampler cannot memorize
     pictures, and too few held-out ones cannot tell samplers apart.
     """
-
-    def encode(stored: np.ndarray) -> np.ndarray:
-        return dataset.values.encode(stored, np.float32)
-
-    rng = np.random.default_rng(0)
-    training, held_out = (
-        ImageSet(dataset.pictures, encode, rng.permutation(part)) for part in (dataset.train, dataset.held_out)
-    )
-    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[training.indices])
-    source = FeatureData(training, labels, len(dataset.classes), cache)
+    source = feature_data(dataset, cache)
+    _, training, held_out = parts_of(dataset, dataset.pictures[:0])
     features = build_features(spec or quick_features(source), source)
-    real = extract(features, training.take(np.arange(min(FITTED_TO, len(training)))).chunks())
+    real = extract(features, training.take(slice(FITTED_TO)).chunks())
     if len(held_out) < ENOUGH * real.shape[1]:
         return ReferenceStatistics(features, moments(real), "training pictures", len(real))
-    others = held_out.take(np.arange(min(FITTED_TO, len(held_out))))
+    others = held_out.take(slice(FITTED_TO))
     reference = moments(extract(features, others.chunks()))
     return ReferenceStatistics(features, reference, "held-out pictures", len(others), real)
