@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,20 @@ def test_class_metrics() -> None:
     assert distance.value == pytest.approx(0.25)
     assert distance.low < 0.25 < distance.high
     assert reached.value == 3
+
+
+def test_the_interval_of_class_shares_is_that_of_two_sets() -> None:
+    g = torch.Generator().manual_seed(0)
+    shares = torch.tensor([5.0, 3, 2]), torch.tensor([3.0, 5, 2])
+
+    def drawn() -> list[torch.Tensor]:
+        return [torch.multinomial(p, 500, replacement=True, generator=g) for p in shares]
+
+    found = [class_metrics("f", *drawn(), 3, "training 0")[0] for _ in range(60)]
+    half = np.mean([metric.high - metric.value for metric in found])
+    assert half == pytest.approx(1.96 * np.std([metric.value for metric in found]), rel=0.25)
+    same = torch.arange(500) % 3
+    assert class_metrics("f", same, same, 3, "training 0")[0].high > 0.01
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ WIDE = 256
 """Feature dimensions from which on a Fréchet distance is resampled RESAMPLES_WIDE times: each takes seconds there."""
 
 RESAMPLES_WIDE = 8
+RESAMPLES_OF_SHARES = 200
 
 
 @dataclass(frozen=True)
@@ -176,21 +178,14 @@ def class_metrics(features: str, samples: Tensor, reference: Tensor, classes: in
     about = _about(features, samples, reference, name)
     if needs := _needs((10 * classes, 10 * classes), samples, reference, name):
         return [Metric(n, None, None, None, **about, needs=needs) for n in ("class_share_distance", "classes_reached")]
-    counts, truth = class_counts(samples, classes), class_counts(reference, classes)
+    counts, truth = both = [class_counts(members, classes).double() for members in (samples, reference)]
     value = share_distance(counts, truth)
-    resampled = [_resampled(c, 200).double() for c in (counts, truth)]
+    rng = np.random.default_rng(0)
+    shares = [(int(c.sum()), (c / c.sum()).numpy()) for c in both]
+    resampled = [torch.from_numpy(rng.multinomial(n, p, RESAMPLES_OF_SHARES)) for n, p in shares]
     distances = torch.tensor([share_distance(a, b) for a, b in zip(*resampled)], dtype=torch.float64)
     half = Z95 * float(distances.std())
     return [
         Metric("class_share_distance", value, max(0.0, value - half), min(1.0, value + half), **about),
         Metric("classes_reached", float((counts > 0).sum()), None, None, **about),
     ]
-
-
-def _resampled(counts: Tensor, resamples: int) -> Tensor:
-    """Counts of `resamples` bootstrap resamples of a set with these counts, (resamples, classes)."""
-    total = int(counts.sum())
-    chosen = torch.multinomial(
-        counts.double(), resamples * total, replacement=True, generator=torch.Generator().manual_seed(0)
-    ).view(resamples, total)
-    return torch.stack([torch.bincount(row, minlength=len(counts)) for row in chosen])
