@@ -73,21 +73,24 @@ class Options:
 def metrics(parts: Parts, dataset: Dataset, options: Options, note: Callable[[str], None]) -> dict[str, Any]:
     """Every metric of the samples against training and against held-out pictures, and the floor.
 
-    The floor is the metric of as many training pictures as there are samples, against the held-out pictures: what a
-    perfect model would reach. Plain values: `features`, `rows` and, with labels, `class_counts`. `note` gets a line
-    where features cannot be computed.
+    The floor is the metric of training pictures against the held-out pictures: what a perfect model would reach. It and
+    the samples are compared with these in equal numbers. Plain values: `features`, `rows` and, with labels,
+    `class_counts`. `note` gets a line where features cannot be computed, and where samples are left out.
     """
     source = feature_data(dataset, options.cache)
     rows: list[dict[str, Any]] = []
     names, classes = [], {}
+    count = min(len(parts.samples), len(parts.training))
+    if count < len(parts.samples) and len(parts.held_out):
+        note(f"{count:,} of the samples are compared with held-out pictures: the floor has no more training pictures")
     for features in choose_features(source, options.features, note):
         names.append(features.name)
         found = [extract(features, features.first(part).chunks()) if len(part) else torch.empty(0, 1) for part in parts]
         samples, training, held_out = found
         for against, x, y in (
             ("training", samples, training),
-            ("held-out", samples, held_out),
-            ("floor", training[: len(samples)], held_out),
+            ("held-out", samples[:count], held_out),
+            ("floor", training[:count], held_out),
         ):
             if not len(y):
                 continue
