@@ -83,4 +83,25 @@ def test_many_classes_are_out_of_balance_only_beyond_chance() -> None:
     even = [1.0] * 100
     real = drawn(even, 5000, 0), drawn(even, 1000, 1)
     assert {balanced(drawn(even, 1000, seed), *real) for seed in range(2, 7)} == {"good"}
-    assert balanced(drawn([5.0] * 50 + [1.0] * 50, 1000, 2), *real) == "middling"
+    assert balanced(drawn([5.0] * 50 + [1.0] * 50, 3000, 2), *real) == "middling"
+
+
+@pytest.mark.parametrize(("low", "level"), [(0.01, "good"), (0.04, "middling")])
+def test_samples_are_as_far_from_training_pictures_as_other_real_ones(low: float, level: str) -> None:
+    frechet = [row("frechet_distance", against, 1.0, 0.9, 1.1) for against in ("held-out", "floor")]
+    precision = [row("precision", against, 0.8, 0.78, 0.82) for against in ("held-out", "floor")]
+    kernel = [
+        row("kernel_distance", "training", low + 0.01, low, low + 0.02),
+        row("kernel_distance", "floor", 0.02, 0.01, 0.03),
+    ]
+    assert judged("good", (*frechet, *precision, *kernel))["level"] == level
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "level"),
+    [(-0.05, 0.1, "good"), (-0.2, 0.6, "unknown"), (0.05, 0.6, "middling"), (0.3, 0.6, "bad")],
+)
+def test_a_gap_of_the_loss_that_few_pictures_leave_open_is_not_called_good(low: float, high: float, level: str) -> None:
+    answer = judged("learning", learning={"gap": (low + high) / 2, "low": low, "high": high})
+    assert answer["level"] == level
+    assert answer["text"].startswith("Too few held-out pictures") == (level == "unknown")

@@ -37,6 +37,7 @@ MEANINGS = {
 """What each metric says."""
 
 FEW_COPIES = 0.1  # the share of copies beyond chance that must be ruled out before samples are said not to be copies
+MEMORIZES = 0.25  # held-out loss above the training loss, as a share of it, from which on a model memorizes
 
 BY_CLASS = ("class_share_distance", "classes_reached")
 PARTS = ("samples", "training", "held_out")  # whose members are counted by class
@@ -105,14 +106,16 @@ def _good(report: dict[str, Any]) -> Answer:
         f"{called} to held-out pictures: {number(found)}; of as many real training pictures: {number(floor)}"
         f" ({found['features']} features)."
     )
-    # The kernel distance is unbiased: a perfect model's interval holds 0, also against the many training pictures.
-    kernel = find(report, "kernel_distance", "training")
+    # The kernel distance is unbiased: a perfect model's interval holds 0, also against the many training pictures. But
+    # where features were trained on these, other real pictures are some way from them: as far as the floor says.
+    kernel, real_kernel = (find(report, "kernel_distance", against) for against in ("training", "floor"))
+    by_chance = max(0.0, real_kernel["high"] if real_kernel else 0.0)
     far = (report["originality"] or {}).get("median_percentile", 50.0) > 80
     farther = (
         "The typical sample is farther from every training picture than most held-out pictures are." if far else ""
     )
     precision, real = find(report, "precision", "held-out"), find(report, "precision", "floor")
-    apart = found["low"] > floor["high"] or (kernel is not None and kernel["low"] > 0)
+    apart = found["low"] > floor["high"] or (kernel is not None and kernel["low"] > by_chance)
     if precision is not None and real is not None:
         text += f" Precision: {number(precision)}; of real pictures: {number(real)}."
         apart = apart or precision["high"] < real["low"]
@@ -232,10 +235,12 @@ def _learning(report: dict[str, Any]) -> Answer:
     text = f"The loss on held-out pictures differs from that on training pictures by {found['gap']:+.1%} ({ends})."
     if found["gap"] > 1:
         text = f"The loss on held-out pictures is {1 + found['gap']:.1f} times that on training pictures."
-    if found["low"] > 0.25:
+    if found["low"] > MEMORIZES:
         return _answer("bad", "It memorizes its training pictures. Stop earlier, or give it more pictures.", text)
     if found["low"] > 0:
         return _answer("middling", "It begins to memorize; more training helps less and less.", text)
+    if found["high"] >= MEMORIZES:
+        return _answer("unknown", "Too few held-out pictures to say whether it memorizes.", text)
     return _answer("good", "What it learns also holds for pictures that it never saw; more training can help.", text)
 
 
