@@ -147,7 +147,7 @@ class Judge:
         self.dataset, self.out, self.encode = dataset, out, encode
         order = np.random.default_rng(0).permutation(len(dataset))
         aside, self.real = (ImageSet(dataset.pictures, encode, rows) for rows in (order[:count], order[count:]))
-        self.features = build_features("efficientnet", FeatureData(self.real))
+        self.features = build_features("efficientnet", FeatureData(self.real, alpha=dataset.values.alpha))
         kept = out / f"reference-{count}.safetensors"
         if not kept.exists():
             write_tensors(kept, {n: self.of(p) for n, p in (("aside", aside), ("reference", self.real))}, {})

@@ -139,7 +139,7 @@ class Judge:
         self.dataset, self.args = dataset, args
         if not args.pictures:
             return
-        self.lite = build_features("efficientnet", FeatureData(ImageSet(dataset.pictures)))
+        self.lite = build_features("efficientnet", FeatureData(ImageSet(dataset.pictures), alpha=dataset.values.alpha))
         order = np.random.default_rng(0).permutation(len(dataset))
         self.chosen = order[: args.pictures]
         rest = order[args.pictures : args.pictures + REFERENCE]

