@@ -256,6 +256,9 @@ def test_what_can_be_refused_is_refused_before_sampling(
     for features, words in (("vgg", "unknown features 'vgg'"), ("pixels+random:size=3", "no option 'size=3'")):
         with pytest.raises(UnblotError, match=words):
             api.evaluate(run.path, features=features, quiet=True)
+    for name in ("likelihood", "ode"):
+        with pytest.raises(UnblotError, match=f"{name}=1: .* give 2 or more, or 0"):
+            api.evaluate(run.path, **{name: 1}, quiet=True)
     with pytest.raises(UnblotError, match="unknown features 'vgg'"):
         api.tune(run.path, features="vgg")
     shutil.copytree(run.path, tmp_path / "run")

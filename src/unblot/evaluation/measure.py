@@ -14,7 +14,7 @@ from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, arg
 from unblot.evaluation.distances import Z95
 from unblot.evaluation.features import FEATURES, Features, choose_features, extract
 from unblot.evaluation.image_set import CHUNK, seen_by
@@ -48,11 +48,12 @@ BOUND_STEPS, BOUND_NFE, ODE_STEPS = 1000, 20, 64
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure. Raises UnblotError for unknown features.
+    """What to measure. Raises UnblotError for unknown features, and for a likelihood of one picture.
 
     `features`: specs into FEATURES; the default for the data where empty. `flip`, `shift`: mirrored copies, and copies
     moved by up to `shift` pixels, count as copies. `likelihood`, `ode`: how many held-out and how many training
-    pictures have their variational bound, and their likelihood along the ODE, computed (0: none). `cache`: a folder.
+    pictures have their variational bound, and their likelihood along the ODE, computed (0: none; else at least 2).
+    `cache`: a folder.
     """
 
     features: tuple[str, ...] = ()
@@ -65,6 +66,9 @@ class Options:
     def __post_init__(self) -> None:
         for spec in self.features:
             parse(FEATURES, spec, "features")
+        for name, count in (("likelihood", self.likelihood), ("ode", self.ode)):
+            if count == 1:
+                raise UnblotError(f"{arg(name, 1)}: a mean with its interval needs 2 pictures; give 2 or more, or 0")
 
 
 # --- is it good, is it varied
