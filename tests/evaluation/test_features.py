@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from unblot.errors import UnblotError
-from unblot.evaluation import classifier
+from unblot.evaluation import classifier, image_set
 from unblot.evaluation.distances import frechet_distance, kernel_distance
 from unblot.evaluation.features import (
     FEATURES,
@@ -21,7 +21,7 @@ from unblot.evaluation.features import (
     default_features,
     extract,
 )
-from unblot.evaluation.image_set import ImageSet, shrink
+from unblot.evaluation.image_set import ImageSet, at_once, shrink
 
 OWN = ("pixels", "random", "classifier")
 ELSEWHERE = ("efficientnet", "dinov2", "inception")
@@ -55,6 +55,17 @@ def test_metrics_are_the_same_in_any_batches(name: str, source: FeatureData, hel
         assert torch.equal(found, whole)
         assert frechet_distance(found, reference) == frechet_distance(whole, reference)
         assert kernel_distance(found, reference, 0) == kernel_distance(whole, reference, 0)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_large_pictures_come_few_at_a_time_and_give_the_same(
+    name: str, source: FeatureData, held_out: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [at_once(shape) for shape in ((1, 8, 8), (3, 1024, 1024), (3, 9000, 9000))] == [256, 5, 1]
+    whole = extract(build_features(name, source), [held_out[0]])
+    monkeypatch.setattr(image_set, "BYTES", 200 * 4 * 64)
+    assert len(next(source.pictures.chunks())) == 200
+    torch.testing.assert_close(extract(build_features(name, source), [held_out[0]]), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from unblot.evaluation.spectrum import OctaveRatio, power_ratios, texture
+from unblot.process import octaves
 from unblot.process.octaves import GRAINY, SMOOTH, octave_powers
 
 
@@ -91,3 +92,19 @@ def test_real_pictures_without_fine_detail_give_no_ratio() -> None:
     nothing = torch.zeros(4, 1, 32, 32)
     assert all(octave.ratio is None for octave in power_ratios([smooth], [nothing]))
     assert all(octave.ratio == 0 for octave in power_ratios([nothing], [pictures(4, 0, (1, 32, 32))]))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12), (2, 12, 7), (1, 1, 9), (1, 7, 1), (1, 2, 2)])
+def test_the_power_of_an_octave_is_the_mean_over_all_its_frequencies(shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0)).double()
+    _, height, width = shape
+    window = octaves._hann(height)[:, None] * octaves._hann(width)
+    centred = x - (x * window).sum((2, 3), keepdim=True) / window.sum()
+    power = torch.fft.fft2(centred * window).abs().square().mean(1)
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)).clamp(max=0.5)
+    for values in (2**21, 1):  # all pictures at a time, and one by one
+        monkeypatch.setattr(octaves, "VALUES", values)
+        found = octave_powers(x.float())
+        for k in range(found.shape[1]):
+            inside = (frequency <= 2.0 ** -(k + 1)) & (frequency > 2.0 ** -(k + 2))
+            torch.testing.assert_close(found[:, k], power[:, inside].mean(1), rtol=1e-4, atol=1e-7)

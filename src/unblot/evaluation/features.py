@@ -14,7 +14,7 @@ from unblot.errors import UnblotError, arg
 from unblot.evaluation import efficientnet as lite0
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.colour import in_colour, unseen
-from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
+from unblot.evaluation.image_set import CHUNK, ImageSet, at_once, shrink
 from unblot.process.randomness import seeded
 
 PHOTOGRAPH = 48
@@ -78,19 +78,21 @@ def extract(features: Features, batches: Iterable[Tensor]) -> Tensor:
 
 
 def _regroup(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
-    """The pictures in chunks of exactly CHUNK, each with the number of pictures that are not filling."""
+    """The pictures in chunks of exactly `at_once`, each with the number of pictures that are not filling."""
     held: list[Tensor] = []
+    size = CHUNK
     for batch in batches:
-        for part in batch.split(CHUNK):
+        size = at_once(batch.shape[1:])
+        for part in batch.split(size):
             held.append(part)
-            if sum(map(len, held)) >= CHUNK:
+            if sum(map(len, held)) >= size:
                 joined = torch.cat(held)
-                yield joined[:CHUNK], CHUNK
-                held = [joined[CHUNK:]]
+                yield joined[:size], size
+                held = [joined[size:]]
     rest = sum(map(len, held))
     if rest:
         joined = torch.cat(held)
-        yield torch.cat([joined, joined[:1].expand(CHUNK - rest, -1, -1, -1)]), rest
+        yield torch.cat([joined, joined[:1].expand(size - rest, -1, -1, -1)]), rest
 
 
 def pixels(source: FeatureData, *, dims: int = 64) -> Features:
@@ -237,7 +239,7 @@ def has_classes(source: FeatureData) -> bool:
 
 
 def are_photographs(source: FeatureData) -> bool:
-    """Whether pictures are taken for photographs: three colours, perhaps opacity, the shorter side at least 48 pixels."""
+    """Whether pictures are taken for photographs: three colours, with opacity or not, at least 48 pixels each way."""
     channels, height, width = source.pictures.shape
     return channels - source.alpha == 3 and min(height, width) >= PHOTOGRAPH
 

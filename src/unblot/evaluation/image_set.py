@@ -1,6 +1,7 @@
 """A set of pictures as metrics read it: in chunks, in the network's range, so that sets of any size fit in memory."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,7 +16,18 @@ from unblot.process.randomness import picture_generators
 from unblot.runs.conditions import pictures_and_condition
 
 CHUNK = 256
-"""Pictures in a batch of a network. Fixed, so that no metric depends on a batch size."""
+"""Pictures in a batch of a network, at most: see `at_once`."""
+
+BYTES = 64 * 2**20
+"""Memory of one block of pictures or of distances."""
+
+
+def at_once(shape: tuple[int, ...]) -> int:
+    """The pictures (C, H, W) of a batch: as many as BYTES hold in float32, from 1 to CHUNK.
+
+    It follows from their shape, so that no metric depends on a batch size.
+    """
+    return max(1, min(CHUNK, BYTES // (4 * math.prod(shape))))
 
 
 class ImageSet:
@@ -51,8 +63,9 @@ class ImageSet:
         encoded = part if self.encode is None else self.encode(part)
         return torch.from_numpy(np.ascontiguousarray(encoded, dtype=np.float32))
 
-    def chunks(self, size: int = CHUNK) -> Iterator[Tensor]:
-        """All members in order, `size` at a time."""
+    def chunks(self, size: int | None = None) -> Iterator[Tensor]:
+        """All members in order, `size` at a time, by default as many as `at_once` gives."""
+        size = size or at_once(self.shape)
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -69,8 +82,9 @@ class ImageSet:
     def fingerprints(self) -> list[bytes]:
         """A hash of each member's stored values: equal for equal pictures."""
         found = []
-        for start in range(0, len(self), CHUNK):
-            part = np.ascontiguousarray(self.raw(slice(start, start + CHUNK)))
+        rows = at_once(self.shape)
+        for start in range(0, len(self), rows):
+            part = np.ascontiguousarray(self.raw(slice(start, start + rows)))
             found += [hashlib.blake2b(one.tobytes(), digest_size=16).digest() for one in part]
         return found
 

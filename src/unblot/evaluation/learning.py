@@ -10,7 +10,7 @@ from torch import Tensor
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.evaluation.distances import Z95
-from unblot.evaluation.image_set import seen_by
+from unblot.evaluation.image_set import at_once, seen_by
 from unblot.losses import Weighting, training_loss
 from unblot.process.levels import log_noise_ratio
 from unblot.process.randomness import normal
@@ -81,7 +81,8 @@ def _losses(
 ) -> Tensor:
     """Losses (N, BINS), float64: picture i's level in each bin and its noise follow from (seed, i)."""
     rows = []
-    for x0, condition, generators in seen_by(denoiser, dataset, indices, BATCH, seed):
+    batch = min(BATCH, at_once(dataset.shape))
+    for x0, condition, generators in seen_by(denoiser, dataset, indices, batch, seed):
         columns = []
         for i in range(BINS):
             u = torch.tensor([float(torch.rand((), dtype=torch.float64, generator=g)) for g in generators]).double()

@@ -17,7 +17,7 @@ from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.evaluation.distances import Z95
 from unblot.evaluation.features import FEATURES, Features, choose_features, extract
-from unblot.evaluation.image_set import CHUNK, seen_by
+from unblot.evaluation.image_set import at_once, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
     Nearness,
@@ -218,7 +218,7 @@ def _in_batches(
         return None
     parts = [
         measure(bind(denoiser, condition), x0, config.train, denoiser.prior, dataset.values, generators)
-        for x0, condition, generators in seen_by(denoiser, dataset, pictures, CHUNK, seed=0)
+        for x0, condition, generators in seen_by(denoiser, dataset, pictures, at_once(dataset.shape), seed=0)
     ]
     terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}
     means = {}

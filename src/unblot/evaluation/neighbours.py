@@ -6,10 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unblot.evaluation.image_set import ImageSet
-
-BYTES = 64 * 2**20
-"""Memory of one block of pictures or of distances."""
+from unblot.evaluation.image_set import BYTES, ImageSet
 
 TERMS = 1024
 """Terms of a product that are summed in float32; the sums of as many are added up in float64."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.evaluation.fitting import fit
-from unblot.evaluation.image_set import CHUNK, ImageSet, shrink
+from unblot.evaluation.image_set import CHUNK, ImageSet, at_once, shrink
 from unblot.evaluation.memorization import share_interval
 from unblot.process.randomness import seeded
 from unblot.text.words import words
@@ -179,8 +179,9 @@ def ranks(encoder: DualEncoder, pairs: Pairs, pool: Sequence[str], candidates: i
     others = np.array([place[text] for text in pool])
     texts = torch.cat([encoder.caption(encoder.tokens(known[i : i + CHUNK])) for i in range(0, len(known), CHUNK)])
     found, count = [], min(JUDGED, len(pairs.captions))
-    for start in range(0, count, CHUNK):
-        stop = min(start + CHUNK, count)
+    rows = at_once(pairs.pictures.shape)
+    for start in range(0, count, rows):
+        stop = min(start + rows, count)
         for i, vector in enumerate(encoder.picture(pairs.pictures[slice(start, stop)]), start):
             own = place[pairs.captions[i][0]]
             order = np.random.default_rng([0, i]).permutation(others)
