@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unblot.evaluation.distances import (
     Moments,
+    distance_of_any_number,
     frechet,
     frechet_distance,
     frechet_error,
@@ -155,3 +156,13 @@ def test_kernel_distance_is_the_definition() -> None:
 
     expected = off_diagonal(k(x, x)) + off_diagonal(k(y, y)) - 2 * k(x, y).mean()
     assert kernel_distance(x, y, resamples=0)[0] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_of_few_samples_in_many_dimensions_those_with_too_little_variety_are_not_nearer() -> None:
+    d, reference = 64, normal(1000, 64, 0)
+    right, narrow = ([normal(50, d, seed, scale) for seed in range(1, 21)] for scale in (1.0, 0.7))
+    assert all(frechet_distance(a, reference) > frechet_distance(b, reference) for a, b in zip(right, narrow))
+    found = [np.mean([distance_of_any_number(x, reference) for x in sets]) for sets in (right, narrow)]
+    assert found[0] < found[1]
+    many = normal(4 * d, d, 1)
+    assert distance_of_any_number(many, reference) == frechet_distance(many, reference)

@@ -13,6 +13,9 @@ RESAMPLES = 50
 Z95 = 1.959964
 """Half-width of a normal 95 % interval, in standard deviations."""
 
+PER_DIMENSION = 4
+"""Members of a set for each dimension, at least, for a covariance that can be compared."""
+
 
 class Moments(NamedTuple):
     """Mean (d,) and covariance (d, d) of a set of features, float64."""
@@ -116,6 +119,16 @@ def kernel_distance(
         - 2 * _mean_kernel(samples, reference, w_x, w_y, distinct=False)
     )
     return float(values[0]), float(values[1:].std()) if resamples > 1 else 0.0
+
+
+def distance_of_any_number(samples: Tensor, reference: Tensor) -> float:
+    """The Fréchet distance of features (N, d) and (M, d); of fewer than PER_DIMENSION·d the kernel distance.
+
+    For the choice among sets of one size: of few samples the covariance lacks directions, and the Fréchet distance of
+    those with too little variety is the lower one. The kernel distance is unbiased at any size.
+    """
+    few = min(len(samples), len(reference)) < PER_DIMENSION * samples.shape[1]
+    return kernel_distance(samples, reference, resamples=0)[0] if few else frechet_distance(samples, reference)
 
 
 def resample(count: int, rng: np.random.Generator) -> Tensor:

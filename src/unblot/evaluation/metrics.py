@@ -12,6 +12,7 @@ from torch import Tensor
 from unblot.data.split import AT_LEAST
 from unblot.evaluation.coverage import class_counts, covering, share_distance
 from unblot.evaluation.distances import (
+    PER_DIMENSION,
     RESAMPLES,
     Z95,
     frechet_distance,
@@ -150,12 +151,12 @@ SHARES = ("precision", "recall", "coverage")
 
 def _for_a_covariance(dims: int) -> Least:
     """The least numbers of members for a covariance of d dimensions: a few times d."""
-    return 4 * dims, 4 * dims
+    return PER_DIMENSION * dims, PER_DIMENSION * dims
 
 
 def _for_a_line(dims: int) -> Least:
     """The least numbers for the extrapolation, whose line starts at a tenth of the samples."""
-    return 10 * dims, 4 * dims
+    return 10 * dims, PER_DIMENSION * dims
 
 
 def _for_neighbours(dims: int) -> Least:

@@ -12,7 +12,7 @@ from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg, note, typed
-from unblot.evaluation.distances import frechet_distance
+from unblot.evaluation.distances import distance_of_any_number
 from unblot.evaluation.features import build_features, default_features, extract
 from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.parts import feature_data, parts_of
@@ -129,7 +129,10 @@ def held_out_loss(train: TrainConfig, dataset: Dataset, seed: int) -> Judge:
 
 
 def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path | None = None) -> Judge:
-    """The Fréchet distance of n samples, with the same seeds and labels in each call, to the training pictures."""
+    """The distance of n samples, with the same seeds and labels in each call, to the training pictures.
+
+    The Fréchet distance, or the kernel distance of few samples in many dimensions.
+    """
     train, data = config.train, config.data
     training = parts_of(dataset, dataset.pictures[:0]).training.sample(REFERENCE)
     source = feature_data(dataset, cache and cache / "features")
@@ -151,6 +154,6 @@ def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path
         )
         pictures = torch.cat([denoiser.pictures(x0, data.shape[1:]) for x0 in batches])
         samples = dataset.values.decode(pictures.cpu().numpy())
-        return frechet_distance(extract(features, parts_of(dataset, samples).samples.chunks()), reference)
+        return distance_of_any_number(extract(features, parts_of(dataset, samples).samples.chunks()), reference)
 
     return judge
