@@ -71,6 +71,23 @@ def test_hidden_folders_and_runs_are_no_data_in_folders_and_archives(suffix: str
     assert not any(".db" in note for note in listing.notes)
 
 
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+def test_the_sheet_of_results_is_none_of_their_pictures(suffix: str, tmp_path: Path) -> None:
+    members = {f"{name}.png": png() for name in ("000000", "000001", "grid", "more/grid")}
+    place = tmp_path / f"drawn{suffix}"
+    for manifest, expected in ((b'{"generator": "unblot 1.0", "files": []}', 3), (b'{"generator": "camera"}', 4)):
+        members["manifest.json"] = manifest
+        if suffix:
+            packed(place, members)
+        for name, data in members.items() if not suffix else ():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(data)
+        listing = listed(place, tmp_path)
+        assert len(listing.items) == expected
+        assert ("grid.png" in {item.name for item in listing.items}) == (expected == 4)
+        assert any(".png (1)" in note for note in listing.notes) == (expected == 3)
+
+
 def test_a_run_written_into_its_own_data_changes_nothing(tmp_path: Path) -> None:
     pictures = write(tmp_path / "pics", "ant/1.png", "bee/1.png")
     before, stamp = open_data(str(pictures)), open_source(str(pictures))[1]

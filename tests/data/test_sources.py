@@ -120,6 +120,14 @@ def make(kind: str, folder: Path) -> str:
         pytest.importorskip("datasets")
         write_folder(path / "train")
         return f"hf:{path}"
+    elif kind == "results":
+        path.mkdir()
+        for s in range(2):
+            np.save(path / f"shard-{s:06}.npy", PICTURES[3 * s : 3 * s + 3, None])
+            np.save(path / f"labels-{s:06}.npy", LABELS[3 * s : 3 * s + 3])
+        names = sorted(file.name for file in path.iterdir())
+        (path / "manifest.json").write_text(json.dumps({"generator": "unblot 1.0", "files": [*names, "grid.png"]}))
+        (path / "grid.png").write_bytes(png(PICTURES[0]))
     elif kind == "shards":
         np.savez(folder / "all.npz", images=PICTURES, labels=LABELS)
         pack_data(folder / "all.npz", path, quiet=True)

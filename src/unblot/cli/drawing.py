@@ -21,6 +21,7 @@ def sample_command(args: dict[str, Any]) -> None:
     from unblot.reports.film import watcher
     from unblot.runs import bulk
     from unblot.system.distributed import join_group
+    from unblot.system.folders import GRID
     from unblot.system.progress import progress_bar
 
     asked = _with_prompts(args)
@@ -33,7 +34,7 @@ def sample_command(args: dict[str, Any]) -> None:
             out, run, n, group=group, progress=bar.advance, note=bar.note, on_step=on_step, **args
         )
     if group.is_main_process:
-        say(f"{n} {run.config.data.kind} in {out}, the first of them in {out / bulk.GRID}")
+        say(f"{n} {run.config.data.kind} in {out}, the first of them in {out / GRID}")
 
 
 def edit_command(args: dict[str, Any]) -> None:
@@ -41,8 +42,7 @@ def edit_command(args: dict[str, Any]) -> None:
     of the run's data; known pixels are kept to the last bit. Writes one file a result, and a grid of all."""
     from unblot.config.sampling import EditConfig
     from unblot.editing.files import edit_files
-    from unblot.editing.result import GRID
-    from unblot.system.folders import refuse_foreign
+    from unblot.system.folders import GRID, refuse_foreign
 
     kind, pictures = args.pop("kind"), args.pop("pictures")
     args = _with_prompts(args)

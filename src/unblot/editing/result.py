@@ -10,9 +10,8 @@ from PIL import Image
 
 from unblot.data.output import as_display, picture_suffix, save_picture, tile
 from unblot.data.values import ValueMap
-from unblot.system.folders import begin_folder, user_path
+from unblot.system.folders import GRID, begin_folder, user_path
 
-GRID = "grid.png"
 TINT = (226, 120, 60)  # of unknown pixels, RGB
 
 

@@ -13,8 +13,10 @@ from unblot.config.sampling import SampleConfig
 from unblot.config.schema import DataFacts
 from unblot.data.output import picture_suffix, save_picture, sheet
 from unblot.data.values import ValueMap
+from unblot.process.schedules import SCHEDULES
 from unblot.sampling.settings import SamplerConfig
-from unblot.system.folders import begin_folder, user_path
+from unblot.specs import build
+from unblot.system.folders import GRID, begin_folder, user_path
 
 GUIDANCE_OPTIONS = ("guidance_low", "guidance_high", "guidance_rescale", "autoguide", "negative", "threshold")
 
@@ -65,8 +67,8 @@ class Samples:
         folder, points = user_path(folder), self.data.kind == "points"
         suffix = picture_suffix(self.data.channels, self.values)
         names = ["points.npy"] if points else [f"{index:06d}{suffix}" for index in self.indices]
-        begin_folder(folder, ["grid.png", *names], self.about_all(), overwrite)
-        self.grid().save(folder / "grid.png")
+        begin_folder(folder, [GRID, *names], self.about_all(), overwrite)
+        self.grid().save(folder / GRID)
         if points:
             np.save(folder / "points.npy", self.array[:, :, 0, 0])
         else:
@@ -86,3 +88,8 @@ def provenance(run: str, ema: str, schedule: str, sampler: SamplerConfig, config
     changed = {k: options[k] for k in GUIDANCE_OPTIONS if options[k] != getattr(SampleConfig, k)}
     about = {"generator": f"unblot {__version__}", "run": run, "ema": ema, **chosen, "seed": config.seed}
     return {**about, "guidance": sampler.guidance, **changed}
+
+
+def network_calls(sampler: SamplerConfig, schedule: str) -> int | str:
+    """Network calls for each sample, two for a guided estimate; in words where the pictures decide their number."""
+    return sampler.nfe(build(SCHEDULES, schedule, "schedule")) or "depends on the picture"

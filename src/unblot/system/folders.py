@@ -2,6 +2,7 @@
 
     manifest.json    in every folder of samples, edits or films: what made it under "generator", as "unblot 1.0", and
                      under "files" the names that were written beside it
+    grid.png         of samples and edits: many of them in one image, to look at
     .lock            while a process writes
 
 Nothing else in a folder is ever removed or replaced.
@@ -26,7 +27,7 @@ from unblot.system.files import write_json
 from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
-MANIFEST, LOCK = "manifest.json", ".lock"
+MANIFEST, GRID, LOCK = "manifest.json", "grid.png", ".lock"
 GENERATOR = "generator"  # the key of a manifest that says what wrote the folder
 SHOWN = 3  # names in a message
 MARK, HEAD = b'name="generator" content="unblot"', 4096  # of every page, among so many first bytes

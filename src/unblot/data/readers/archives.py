@@ -27,9 +27,10 @@ from unblot.data.readers.listing import (
     wants_labels,
 )
 from unblot.data.readers.reading import Reader
-from unblot.data.readers.walking import RECORD_BYTES, Found, ours_among, suffix_of
+from unblot.data.readers.walking import RECORD_BYTES, Found, is_record, ours_among, suffix_of
 from unblot.errors import UnblotError, printable
 from unblot.system.files import write_whole
+from unblot.system.folders import GRID, MANIFEST
 
 COMPRESSIONS: tuple[tuple[bytes, Callable[..., Any]], ...] = (  # a file's first bytes, and what opens it
     (b"\x1f\x8b", gzip.open),
@@ -113,6 +114,8 @@ def _sorted_out(members: list[Item]) -> Found:
             return reader.read(last[name]) if last[name].size <= RECORD_BYTES else b""
 
         ours = ours_among(last, read)
+        if MANIFEST in last and is_record(MANIFEST, read(MANIFEST)) and GRID in last:
+            found.others[suffix_of(last.pop(GRID).name)] += 1
     if "" in ours:
         raise ValueError("it holds a run, which is never data; give pictures")
     found.ours = [folder.rstrip("/") for folder in ours]

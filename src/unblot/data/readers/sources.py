@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unblot import specs
-from unblot.data.readers import archives, arrays, builtin, dicom_names, folders, hdf5, hub, medical, shapes
+from unblot.data.readers import archives, arrays, builtin, dicom_names, folders, hdf5, hub, medical, results, shapes
 from unblot.data.readers import shards as in_shards
 from unblot.data.readers.listing import NO_LABELS, DataSource, Listing, hidden, kind_of_file
 from unblot.data.shards import places
@@ -38,6 +38,7 @@ SOURCES: dict[str, Callable[..., DataSource]] = {
     "mat": medical.mat,
     "huggingface": hub.huggingface,
     "shards": in_shards.shards,
+    "results": results.results,
 }
 BUILT_IN = ("digits", "moons", "rings", "gaussians", "shapes")
 ENDINGS = {  # of a file's name, in small letters
@@ -130,9 +131,11 @@ def _kind_of_missing(place: str) -> str:
 
 
 def _kind_of_folder(place: str) -> str:
-    """The kind of a folder: shards, of unblot or of WebDataset, medical images, or pictures."""
+    """The kind of a folder: shards, of unblot or of WebDataset, samples in arrays, medical images, or pictures."""
     if in_shards.has_shards(place):
         return "shards"
+    if results.has_arrays(place):
+        return "results"
     try:
         names = [name for name in os.listdir(place) if not hidden(name)]
     except OSError:

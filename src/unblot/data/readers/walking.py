@@ -1,8 +1,8 @@
 """Which files are below a folder: every picture and label file by name, and what was left out.
 
 A folder that unblot wrote, a run or results (samples, edits, a film), is no data, nor is anything below it, so that all
-may be written beside the pictures of the training. Results are data where their folder is the one that was asked for; a
-run never is.
+may be written beside the pictures of the training. Results are data where their folder is the one that was asked for,
+without the sheet that shows many of them at once; a run never is.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from unblot.data.readers.listing import Broken, Item, hidden, named
 from unblot.errors import UnblotError, counted, printable
-from unblot.system.folders import GENERATOR, MANIFEST  # by which a folder of samples is known
+from unblot.system.folders import GENERATOR, GRID, MANIFEST  # by which a folder of samples is known
 
 CONFIG, MODEL, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"  # by which a run is known
 KEYS = {CONFIG: {"source", "data", "train", "version"}, MANIFEST: {"n", "shards", "model"}}  # older samples' manifests
@@ -85,7 +86,9 @@ def glance(path: str, wanted: Wanted) -> tuple[Found, list[tuple[str, list[File]
             if _is_ours(os.path.join(path, below), below):
                 found.ours.append(below.rstrip("/"))
                 continue
-            _look_into(os.path.join(path, below), below, wanted, files, deeper, failed, found.others)
+            results = not below and has_record(path, MANIFEST)
+            chosen = partial(_no_sheet, wanted) if results else wanted
+            _look_into(os.path.join(path, below), below, chosen, files, deeper, failed, found.others)
         except OSError as error:
             failed.append(Broken(below.rstrip("/") or path, error.strerror or str(error)))
         files.sort()
@@ -100,6 +103,11 @@ def glance(path: str, wanted: Wanted) -> tuple[Found, list[tuple[str, list[File]
     digest.update(repr(found.broken).encode())
     found.digest = digest.hexdigest()
     return found, everything
+
+
+def _no_sheet(wanted: Wanted, base: str) -> bool:
+    """Whether a file of a folder of results is wanted: the sheet of many of them is not."""
+    return base != GRID and wanted(base)
 
 
 def _look_into(
@@ -146,10 +154,10 @@ def _is_ours(path: str, below: str) -> bool:
     """Whether a folder holds a run, or below the root samples, edits or a film."""
     if os.path.isfile(os.path.join(path, MODEL)) and os.path.isdir(os.path.join(path, CHECKPOINTS)):
         return True
-    return _has_record(path, CONFIG) or (below != "" and _has_record(path, MANIFEST))
+    return has_record(path, CONFIG) or (below != "" and has_record(path, MANIFEST))
 
 
-def _has_record(path: str, base: str) -> bool:
+def has_record(path: str, base: str) -> bool:
     """Whether a folder holds a record of ours of this name."""
     file = os.path.join(path, base)
     try:
