@@ -16,6 +16,7 @@ from unblot.system.lazy import names_from
 if TYPE_CHECKING:
     from unblot.evaluation.coverage import Covering, covering
     from unblot.evaluation.distances import frechet_distance, frechet_error, frechet_infinity, kernel_distance
+    from unblot.evaluation.features import FEATURES, FeatureData, Features, build_features, extract
     from unblot.evaluation.image_set import ImageSet
     from unblot.evaluation.likelihood import Bound, ode_log_likelihood, variational_bound
     from unblot.evaluation.memorization import Nearness, copying_z, nearness, percentiles, share_interval, variants_of
@@ -24,18 +25,23 @@ if TYPE_CHECKING:
     from unblot.vlb import VARIANCES, density, discretised
 
 __all__ = [
+    "FEATURES",
     "VARIANCES",
     "Bound",
     "Covering",
+    "FeatureData",
+    "Features",
     "ImageSet",
     "Metric",
     "Nearness",
     "OctaveRatio",
+    "build_features",
     "compare_features",
     "copying_z",
     "covering",
     "density",
     "discretised",
+    "extract",
     "frechet_distance",
     "frechet_error",
     "frechet_infinity",
@@ -59,6 +65,7 @@ __getattr__ = names_from(
             "frechet_infinity",
             "kernel_distance",
         ),
+        "unblot.evaluation.features": ("FEATURES", "FeatureData", "Features", "build_features", "extract"),
         "unblot.evaluation.image_set": ("ImageSet",),
         "unblot.evaluation.likelihood": ("Bound", "ode_log_likelihood", "variational_bound"),
         "unblot.evaluation.memorization": (
