@@ -208,15 +208,21 @@ def distill(
 
 
 def evaluate(
-    path: str | Path, *, quiet: bool = False, report: Callable[[str], None] = lambda line: None, **choices: Any
+    path: str | Path,
+    *,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+    **choices: Any,
 ) -> dict[str, Any]:
-    """Measures how good, varied and original the samples of a run are; writes RUN/report/ and returns the report.
+    """Measures how good, varied and original the samples of a run are, or other pictures; returns the report.
 
-    choices: fields of `EvaluateConfig`; `report` gets lines on the progress. Samples have the labels and captions of
-    training pictures, where there are any. Raises UnblotError where the data is not what the run was trained on.
+    choices: fields of `EvaluateConfig`; `report` gets lines on the progress. out: the folder for the report, by default
+    RUN/report. Samples have the labels and captions of training pictures, where there are any. Raises UnblotError where
+    the data is not what the run was trained on, and where `out` holds a file of a report's name that is none.
     """
     from unblot.evaluation.measure import Options
-    from unblot.reports.evaluation import sampled_and_evaluated
+    from unblot.reports.evaluation import must_be_report, sampled_and_evaluated
 
     config = from_choices(EvaluateConfig, choices)
     features = tuple(several(config.features)) if config.features else ()
@@ -225,14 +231,18 @@ def evaluate(
     run = load(path, config.device)
     if config.ode:
         run.config.need_pixels(arg("ode", config.ode))
-    must_be_writable(run.path / REPORT)
+    folder = None if out is None else user_path(out)
+    if folder is None:
+        must_be_writable(run.path / REPORT)
+    else:
+        must_be_report(folder)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
 
     def note(line: str) -> None:
         if not quiet:
             print(f"note: {printable(line)}")
 
-    return sampled_and_evaluated(run, dataset, config, options, note, join_group(), report)
+    return sampled_and_evaluated(run, dataset, config, options, note, join_group(), report, folder)
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:

@@ -94,8 +94,8 @@ def doctor_command(args: dict[str, Any]) -> None:
 
 def evaluate_command(args: dict[str, Any]) -> None:
     """Answer four questions about a run with metrics, intervals and pictures: are the samples good, varied and new, and
-    is the run still learning? Makes samples, compares them with the training and the held-out pictures, and writes
-    RUN/report/report.html and report.json."""
+    is the run still learning? Makes samples, or takes pictures that you have (--samples), compares them with the
+    training and the held-out pictures, and writes report.html and report.json into RUN/report or --out."""
     from unblot import api
     from unblot.reports.evaluation import HTML
     from unblot.reports.verdicts import summary
@@ -103,11 +103,12 @@ def evaluate_command(args: dict[str, Any]) -> None:
     from unblot.runs.hub import local_run
     from unblot.system.progress import progress_line
 
-    path = local_run(args.pop("run"))
+    path, out = local_run(args.pop("run")), args["out"]
     with progress_line("evaluating", quiet=not is_main()) as report:
         found = api.evaluate(path, report=report, **args)
     say(summary(found))
-    say(f"\nlook at   {(path if path.is_dir() else path.parent) / REPORT / HTML}")
+    folder = (path if path.is_dir() else path.parent) / REPORT if out is None else out
+    say(f"\nlook at   {folder / HTML}")
 
 
 def tune_command(args: dict[str, Any]) -> None:
@@ -133,7 +134,8 @@ def tune_command(args: dict[str, Any]) -> None:
 
 
 def compare_command(args: dict[str, Any]) -> None:
-    """Show evaluated runs side by side: metrics against held-out pictures, copies, likelihood, training."""
+    """Show evaluations side by side: metrics against held-out pictures, copies, likelihood, training. Each is that of a
+    run, or what unblot evaluate --out wrote."""
     from unblot.reports.comparison import compare
     from unblot.reports.evaluation import read_report
 

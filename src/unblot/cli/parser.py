@@ -185,6 +185,7 @@ def _measuring(command: Command) -> None:
     usage = "RUN [-n N] [flags]"
     evaluate = command("evaluate", "measure how good, varied and original samples are", does.evaluate_command, usage)
     add_run(evaluate)
+    add_path(evaluate, "--out", metavar="FOLDER", help="folder to write the report into (default: RUN/report)")
     add_flags(evaluate, EvaluateConfig)
 
     ema = command("ema", "choose the average of the weights", does.ema_command, "RUN [--std X] [--by distance]")
@@ -197,7 +198,7 @@ def _measuring(command: Command) -> None:
     add_flags(tune, TuneConfig)
 
     compare = command("compare", "show evaluated runs side by side", does.compare_command, "RUN RUN ...")
-    add_path(compare, "runs", nargs="+", metavar="RUN", help="run folders that were evaluated")
+    add_path(compare, "runs", nargs="+", metavar="RUN", help="run folders that were evaluated, or folders of reports")
 
     explain = command("explain", "show how a diffusion model works", does.explain_command, "[DATA|RUN] [--out FILE]")
     add_path(explain, "target", type=str, nargs="?", default="digits", metavar="DATA|RUN", help="(default: digits)")

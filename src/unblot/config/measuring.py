@@ -2,14 +2,38 @@
 
 from dataclasses import dataclass
 
-from unblot.config.options import AS_TUNED, SPEC, Checked, device_option, moved_data_option, option, steps_option
+from unblot.config.options import (
+    AS_TUNED,
+    SPEC,
+    Checked,
+    device_option,
+    moved_data_option,
+    nfe_option,
+    option,
+    quality_option,
+    solver_option,
+    spacing_option,
+    steps_option,
+)
+from unblot.errors import UnblotError, arg
+
+DRAWING = ("guidance", "quality", "nfe", "steps", "solver", "spacing", "seed")
+OF_THE_RUN = (*DRAWING, "likelihood", "ode")
+"""Choices that say nothing of pictures from elsewhere: how the run draws, and what is measured of its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Checked):
-    """Every choice of an evaluation."""
+    """Every choice of an evaluation. Raises UnblotError for `samples` beside a choice of OF_THE_RUN."""
 
     n: int = option("number of samples to evaluate", "what", "N", low=2, default=2000)
+    samples: str | None = option(
+        "judge these pictures, at most N of them, instead of drawing samples: a folder, archive or array file of the"
+        " run's size, colours and depth",
+        "what",
+        "PATH",
+        default=None,
+    )
     features: str = option(
         "features to compare pictures by, several with + (default: efficientnet for colour from 48 pixels, where"
         " installed; classifier with labels; else random)",
@@ -26,9 +50,26 @@ class EvaluateConfig(Checked):
     guidance: float | None = option(
         "strength of guidance (default: as tuned, or 2 with captions, else 1)", "sampling", "X", default=None
     )
+    quality: str | None = quality_option("sampling")
+    nfe: int | None = nfe_option("sampling")
     steps: int | None = steps_option("sampling", AS_TUNED)
+    solver: str | None = solver_option("sampling", AS_TUNED)
+    spacing: str | None = spacing_option("sampling", AS_TUNED)
     seed: int = option("seed of the samples", "sampling", "N", low=0, default=0)
     device: str = device_option("sampling")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples is None:
+            return
+        object.__setattr__(self, "samples", str(self.samples))
+        for name in OF_THE_RUN:
+            given, usual = getattr(self, name), getattr(EvaluateConfig, name)
+            if given != usual and (name, given) != ("likelihood", 0):  # there is none in any case
+                raise UnblotError(
+                    f"{arg(name, given)} is for what the run draws or for its model, and "
+                    f"{arg('samples', self.samples)} gives pictures to judge instead; leave one of the two out"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

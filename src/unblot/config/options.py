@@ -122,6 +122,20 @@ def spacing_option(group: str, by: str) -> Any:
     return option(f"noise levels that the steps visit (default: {by})", group, SPEC, table="SPACINGS", default=None)
 
 
+def nfe_option(group: str) -> Any:
+    return option("network calls that a sample may take", group, "N", low=1, default=None)
+
+
+def quality_option(group: str) -> Any:
+    return option(
+        "a sampler that `unblot tune` found (default: good, where the run was tuned)",
+        group,
+        "NAME",
+        table="QUALITIES",
+        default=None,
+    )
+
+
 def label_option(group: str) -> Any:
     return option("class by name or number; 0,1,2 or all take turns (default: no class)", group, "NAME", default=None)
 

@@ -12,8 +12,10 @@ from unblot.config.options import (
     device_option,
     label_option,
     negative_option,
+    nfe_option,
     option,
     prompt_option,
+    quality_option,
     solver_option,
     spacing_option,
     steps_option,
@@ -58,14 +60,8 @@ class SampleConfig(Worded):
     label: str | None = label_option("samples")
     prompt: str | None = prompt_option("samples")
     seed: int = option("sample i follows from the seed and i alone", "samples", "N", low=0, default=0)
-    quality: str | None = option(
-        "a sampler that `unblot tune` found (default: good, where the run was tuned)",
-        "sampling",
-        "NAME",
-        table="QUALITIES",
-        default=None,
-    )
-    nfe: int | None = option("network calls that a sample may take", "sampling", "N", low=1, default=None)
+    quality: str | None = quality_option("sampling")
+    nfe: int | None = nfe_option("sampling")
     steps: int | None = steps_option("sampling", AS_TUNED)
     solver: str | None = solver_option("sampling", AS_TUNED)
     spacing: str | None = spacing_option("sampling", AS_TUNED)

@@ -54,14 +54,12 @@ def read_inputs(paths: Sequence[str | Path], shape: Sequence[int], pages: str = 
 def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str = "") -> np.ndarray:
     """The picture as stored values (C, H, W) of a run with this value map and shape.
 
-    fit: crop, pad or stretch converts the size, colours and bit depth; empty converts nothing. Full opacity, and three
-    equal channels for a gray run, need no conversion. Raises UnblotError for a picture that needs a conversion that is
-    not allowed or does not exist.
+    fit: crop, pad or stretch converts the size, colours and bit depth; empty converts nothing. Raises UnblotError for a
+    picture that needs a conversion that is not allowed or does not exist.
     """
     wanted = f"this run's pictures are {shape_name(shape)} of {values.dtype}"
-    for same in (given, given.opaque(), given.opaque().one_gray()):
-        if same.array.shape == tuple(shape) and same.array.dtype == values.dtype:
-            return np.ascontiguousarray(continued(same.array) if values.alpha else same.array)
+    if (fitting := as_it_is(given, values, shape)) is not None:
+        return fitting
     given = given if values.alpha else given.opaque()
     colours = {shape[0] - values.alpha, len(given.array) - given.alpha}
     if len(colours) > 1 and colours != {1, 3}:
@@ -72,6 +70,17 @@ def to_spec(given: InputImage, values: ValueMap, shape: Sequence[int], fit: str 
         return conform(given.array, given.alpha, _spec(shape, values, fit))
     except UnblotError as error:
         raise UnblotError(f"{given}; {wanted}, and it cannot be converted: {error}") from None
+
+
+def as_it_is(given: InputImage, values: ValueMap, shape: Sequence[int]) -> np.ndarray | None:
+    """The picture as stored values (C, H, W) of a run with this value map and shape; None where it must be converted.
+
+    Full opacity, and three equal channels for a gray run, are no conversion.
+    """
+    for same in (given, given.opaque(), given.opaque().one_gray()):
+        if same.array.shape == tuple(shape) and same.array.dtype == values.dtype:
+            return np.ascontiguousarray(continued(same.array) if values.alpha else same.array)
+    return None
 
 
 def unknown_pixels(mask: InputImage, picture: InputImage, shape: Sequence[int], fit: str = "") -> np.ndarray:
@@ -148,7 +157,7 @@ def _read(path: str, shape: Sequence[int], pages: str) -> Iterator[InputImage]:
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(path) or suffix not in (*PICTURES, ".npy"):
         with tempfile.TemporaryDirectory() as scratch:
-            yield from _listed(path, open_source(path, labels=False)[0].load(Path(scratch)))
+            yield from listed(path, open_source(path, labels=False)[0].load(Path(scratch)))
     elif suffix == ".npy":
         yield from _arrays(path, shape)
     else:
@@ -168,11 +177,11 @@ def _arrays(path: str, shape: Sequence[int]) -> Iterator[InputImage]:
     elif array.shape == (height, width, channels):
         yield InputImage(path, np.array(array).transpose(2, 0, 1), False)
     else:
-        yield from _listed(path, open_source(path, labels=False)[0].load(Path()))
+        yield from listed(path, open_source(path, labels=False)[0].load(Path()))
 
 
-def _listed(path: str, listing: Listing) -> Iterator[InputImage]:
-    """The pictures of a folder, an archive or an array."""
+def listed(path: str, listing: Listing) -> Iterator[InputImage]:
+    """The pictures of a folder, an archive or an array. Raises UnblotError for one that cannot be read."""
     if listing.broken:
         raise UnblotError(f"cannot read {listing.broken[0]}")
     if listing.array:

@@ -14,6 +14,7 @@ from unblot.config.card import CardConfig
 from unblot.data.output import save_sheet
 from unblot.errors import UnblotError, arg, counted, printable
 from unblot.reports.evaluation import JSON, read_report
+from unblot.reports.samplers import given
 from unblot.reports.verdicts import MEANINGS, TITLES, asked, bits_per_dim, find, number
 from unblot.runs.folder import CARD, REPORT, fingerprint
 from unblot.runs.run import Run
@@ -42,13 +43,22 @@ def write_card(run: Run, config: CardConfig | None = None) -> Path:
         raise UnblotError(f"{arg('license', config.license)} is no name of a licence; give one such as apache-2.0")
     folder = run.path / CARD
     must_be_writable(folder)
-    report = read_report(run.path) if (run.path / REPORT / JSON).exists() else None
+    report = own_report(run)
     label = "all" if run.config.draws_labels else None
     samples = run.sample(config.n, seed=config.seed, label=label)
     folder.mkdir(parents=True, exist_ok=True)
     save_sheet(folder / PICTURE, samples.grid(), samples.provenance)
     write_text(folder / README, card(run, config, report, samples.provenance))
     return folder / README
+
+
+def own_report(run: Run) -> dict[str, Any] | None:
+    """The last evaluation of a run; None where there is none, or it is of pictures that were given to be judged.
+
+    Raises UnblotError for a damaged report.
+    """
+    report = read_report(run.path) if (run.path / REPORT / JSON).exists() else None
+    return None if report is None or given(report) is not None else report
 
 
 def card(run: Run, config: CardConfig, report: dict[str, Any] | None, sampled: dict[str, Any]) -> str:

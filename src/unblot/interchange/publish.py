@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from unblot.config.card import CardConfig
 from unblot.config.schema import RunConfig
 from unblot.errors import note
-from unblot.interchange.card import PICTURE, README, write_card
-from unblot.reports.evaluation import JSON
-from unblot.runs.folder import CARD, CONFIG, MODEL, REPORT, TUNING, save_model
+from unblot.interchange.card import PICTURE, README, own_report, write_card
+from unblot.runs.folder import CARD, CONFIG, MODEL, TUNING, save_model
 from unblot.runs.hub import hub_name, reaching_hub
 from unblot.runs.run import Run
 from unblot.system.files import write_json
@@ -29,7 +28,7 @@ def publish(run: Run, name: str, config: CardConfig | None = None, private: bool
     with reaching_hub(name):
         from huggingface_hub import HfApi
     write_card(run, config)
-    if not (run.path / REPORT / JSON).exists():
+    if own_report(run) is None:
         note(f"whether it copies its training pictures is not known; unblot evaluate {run.path} measures it")
     with tempfile.TemporaryDirectory() as folder:
         gather(run, Path(folder))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unblot.errors import printable
+from unblot.reports.samplers import origins, same_sampler
 from unblot.reports.verdicts import MEANINGS, bits_per_dim, find, number
 
 
@@ -12,9 +13,7 @@ def compare(reports: Sequence[dict[str, Any]]) -> str:
     rows: list[tuple[str, list[str]]] = [
         ("run", [printable(r["run"]) for r in reports]),
         ("data", [printable(r["data"]["name"]) for r in reports]),
-        ("network", [printable(r["model"]["network"].split(":")[0]) for r in reports]),
-        ("parameters", [f"{r['model']['parameters'] / 1e6:.2f} M" for r in reports]),
-        ("steps", [str(r["model"]["steps"]) for r in reports]),
+        *origins(reports),
         ("samples", [str(r["count"]) for r in reports]),
         ("features", [printable(r["metrics"]["features"][0]) for r in reports]),
     ]
@@ -50,3 +49,5 @@ def _caveats(reports: Sequence[dict[str, Any]]) -> Iterable[str]:
         yield "the metrics are in different features: they do not compare"
     if len({r["count"] for r in reports}) > 1:
         yield "the numbers of samples differ: Fréchet distance, recall and coverage do not compare"
+    if not same_sampler(reports):
+        yield "the runs were sampled with different samplers: their metrics compare models and samplers at once"

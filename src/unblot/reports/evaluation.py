@@ -5,13 +5,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unblot._version import __version__
-from unblot.config.measuring import EvaluateConfig
+from unblot.config.measuring import DRAWING, EvaluateConfig
 from unblot.config.sampling import SampleConfig
 from unblot.config.schema import RunConfig
 from unblot.data.cache.build import cache_folder
@@ -27,16 +28,20 @@ from unblot.losses import WEIGHTINGS
 from unblot.process.schedules import SCHEDULES
 from unblot.reports.comparison import compare
 from unblot.reports.evaluation_page import page
+from unblot.reports.given import given_samples
+from unblot.reports.samplers import given
 from unblot.reports.verdicts import summary, verdicts
 from unblot.runs.conditions import as_trained, needs_clusters
 from unblot.runs.folder import REPORT, fingerprint
 from unblot.runs.metrics import HELD_OUT, mean_loss, of_kind, read_metrics
 from unblot.runs.run import Run
+from unblot.runs.samples import Samples, network_calls
 from unblot.runs.shared import sample_in_shares, shares
 from unblot.sampling.loop import Progress
 from unblot.specs import build
 from unblot.system.distributed import Group
 from unblot.system.files import write_json, write_text
+from unblot.system.folders import must_be_page
 from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
@@ -46,25 +51,47 @@ Note = Callable[[str], None]
 
 
 def sampled_and_evaluated(
-    run: Run, dataset: Dataset, config: EvaluateConfig, options: Options, note: Note, group: Group, report: Note
+    run: Run,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    options: Options,
+    note: Note,
+    group: Group,
+    report: Note,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """The report of a run with new samples of it: drawn by all processes of the group, which all have the report.
+    """The report of a run with new samples of it, or with the pictures of `config.samples` in their place.
 
-    The main process measures and writes, see `evaluate_run`. `report` gets what is being done.
+    All processes of the group draw, and all have the report; the main process measures and writes, see `evaluate_run`.
+    `report` gets what is being done.
     """
-    shown = as_trained(run.config.data, dataset, config.seed, config.n)
-    asked = SampleConfig(n=config.n, steps=config.steps, seed=config.seed, **shown, guidance=config.guidance)
-    samples = sample_in_shares(run, group, asked, _drawing(config.n, group, asked.batch_size, report))
+    drawn = None if config.samples is not None else _drawn(run, dataset, config, group, report)
     found: dict[str, Any] = {}
 
     def judge() -> str:
+        samples = drawn
+        if config.samples is not None:
+            report(f"reading the pictures of {config.samples}")
+            samples = given_samples(run, config.samples, config.n, note)
         assert samples is not None
-        given, about = (run.path, run.config, run.denoiser, dataset, samples.array), samples.provenance
-        found.update(evaluate_run(*given, options, note, about, samples.prompts, report))
+        what = (run.path, run.config, run.denoiser, dataset, samples.array)
+        found.update(evaluate_run(*what, options, note, samples.provenance, samples.prompts, report, out))
         return "" if group.world == 1 else json.dumps(found)
 
     told = decided(group, judge)
     return found or json.loads(told)
+
+
+def _drawn(run: Run, dataset: Dataset, config: EvaluateConfig, group: Group, report: Note) -> Samples | None:
+    """New samples, which show what training pictures do, in the main process; None in the others."""
+    shown = as_trained(run.config.data, dataset, config.seed, config.n)
+    chosen = {name: getattr(config, name) for name in DRAWING}
+    asked = SampleConfig(n=config.n, **shown, **chosen)
+    samples = sample_in_shares(run, group, asked, _drawing(config.n, group, asked.batch_size, report))
+    if samples is None:
+        return None
+    calls = network_calls(run.sampler(asked), run.config.train.schedule)
+    return replace(samples, provenance={**samples.provenance, "nfe": calls})
 
 
 def _drawing(n: int, group: Group, batch: int, report: Note) -> Callable[[Progress], None]:
@@ -90,19 +117,21 @@ def evaluate_run(
     about: dict[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
     report: Note = lambda line: None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """The report of a run, which is also written into `folder`/report: report.json and report.html.
+    """The report of a run, which is also written into `out` (`folder`/report): report.json and report.html.
 
     config, denoiser: of the run, with its averaged weights. dataset: what it was trained on. samples: (N, C, H, W) with
-    the data's stored values; about: their provenance; prompts: the text of each, of a captioned run. `note` gets a line
-    for everything that could not be measured, `report` for each part that begins.
+    the data's stored values; about: their provenance, with the place of pictures that were given as `samples`; prompts:
+    the text of each, of a captioned run. `note` gets a line for everything that could not be measured, `report` for
+    each part that begins.
     Raises UnblotError for samples that do not fit the data.
     """
     options = options or Options(cache=cache_folder() / "features")
-    found = evaluate(config, denoiser, dataset, samples, options, note, prompts, report)
-    found |= {"run": folder.resolve().name, "sampled_with": about or {}, "history": history(folder)}
+    found = evaluate(config, denoiser, dataset, samples, options, note, prompts, report, about)
+    found |= {"run": folder.resolve().name, "history": [] if given(found) else history(folder)}
     shown = page(found, dataset, samples)
-    target = folder / REPORT
+    target = out or folder / REPORT
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / JSON, found)
     write_text(target / HTML, shown)
@@ -118,6 +147,7 @@ def evaluate(
     note: Note,
     prompts: Sequence[str] | None = None,
     report: Note = lambda line: None,
+    about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All measurements as plain values, each part with the seconds it took, and a verdict on each question."""
     seconds: dict[str, float] = {}
@@ -139,6 +169,7 @@ def evaluate(
         compared = f"{len(dataset.train):,} of {dataset.training_count:,} training pictures"
         noted(f"compared with {compared}, a sample: the others stay in their shards, and copies of them are not found")
     found: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
+    found["sampled_with"] = about or {}
     with timed("metrics"):
         found["metrics"] = measure.metrics(parts, dataset, options, noted)
     with timed("spectrum"):
@@ -147,10 +178,12 @@ def evaluate(
         found["originality"] = measure.originality(parts, options, noted)
     with timed("captions"):
         found["captions"] = _captions(parts, dataset, prompts, noted)
+    if given(found) is not None:
+        noted("likelihood and loss by noise level are left out: they are the model's, and these pictures were given")
     with timed("likelihood"):
-        found["likelihood"] = measure.likelihood(config, denoiser, dataset, options)
+        found["likelihood"] = None if given(found) else measure.likelihood(config, denoiser, dataset, options)
     with timed("learning"):
-        found["learning"] = _learning(config, denoiser, dataset, noted)
+        found["learning"] = None if given(found) else _learning(config, denoiser, dataset, noted)
     found |= {"notes": notes, "seconds": seconds}
     return found | {"verdicts": verdicts(found)}
 
@@ -202,7 +235,10 @@ def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Not
 
 def _captions(parts: Parts, dataset: Dataset, prompts: Sequence[str] | None, note: Note) -> dict[str, Any] | None:
     """How the captions of samples rank, beside those of real pictures; None, and a note, where nothing can be said."""
-    if prompts is None or dataset.captions is None:
+    if dataset.captions is None:
+        return None
+    if prompts is None:
+        note("whether samples obey their captions is not known: they have none")
         return None
     texts = dataset.captions
     training, held_out = (Pairs(part, [texts[i] for i in part.indices]) for part in (parts.training, parts.held_out))
@@ -222,10 +258,31 @@ def history(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def must_be_report(folder: Path) -> None:
+    """Raises UnblotError where a report cannot be written into a folder without loss: it may replace a report alone."""
+    must_be_page(folder / HTML)
+    path = folder / JSON
+    if path.exists() and not _is_report(path):
+        raise UnblotError(f"{str(path)!r} is no report of unblot; choose another {arg('out')}, or remove it")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        found = read_stored(path, dict[str, Any])
+    except UnblotError:
+        return False
+    return {"unblot", "verdicts"} <= found.keys()
+
+
 def read_report(folder: Path) -> dict[str, Any]:
-    """The report.json of a run folder. Raises UnblotError where the run was not evaluated, or the file is damaged."""
+    """The report.json of a run folder, or in the folder that it was written into.
+
+    Raises UnblotError where there is none, or the file is damaged.
+    """
     path = folder / REPORT / JSON
     anew = f"make a new one with: unblot evaluate {folder}"
+    if not path.exists() and (folder / JSON).exists():
+        path, anew = folder / JSON, f"make a new one with: unblot evaluate RUN --out {folder}"
     if not path.exists():
         raise UnblotError(f"no report in {str(folder)!r}; {anew}")
     report = read_stored(path, dict[str, Any], f"it is damaged; {anew}")

@@ -9,6 +9,7 @@ from unblot.errors import counted
 from unblot.process.octaves import GRAINY, SMOOTH
 from unblot.reports import charts
 from unblot.reports.render import Picture, render, sheet, thumbnail
+from unblot.reports.samplers import given
 from unblot.reports.verdicts import ANSWERS, MEANINGS, TITLES, asked, bits_per_dim, number
 
 SHOWN, SHOWN_POINTS, SHOWN_CLASSES = 64, 4000, 40
@@ -26,6 +27,7 @@ def page(report: dict[str, Any], dataset: Dataset, samples: np.ndarray) -> str:
     return render(
         "evaluation.html",
         report=report,
+        given=given(report),
         questions=asked(report),
         answers=ANSWERS,
         number=number,

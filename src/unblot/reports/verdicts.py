@@ -5,6 +5,7 @@ from typing import Any
 from unblot.errors import counted, printable
 from unblot.evaluation.coverage import share_distance_by_chance
 from unblot.process.octaves import FINEST, ratio_in_words
+from unblot.reports.samplers import from_where, given
 
 QUESTIONS = {
     "good": "Is it good?",
@@ -227,6 +228,8 @@ def _captions(found: dict[str, Any]) -> Answer:
 
 def _learning(report: dict[str, Any]) -> Answer:
     found = report["learning"]
+    if given(report) is not None:
+        return _answer("unknown", "That is a question to the model, and these pictures were given.")
     if found is None and report["model"].get("distilled"):
         return _answer("unknown", "The model is distilled: ask its teacher, from which it learned.")
     if found is None:
@@ -248,8 +251,8 @@ def summary(report: dict[str, Any]) -> str:
     """The report for the terminal: the questions with their answers."""
     data = report["data"]
     lines = [
-        f"{report['run']}: {counted(report['count'], 'sample')}, {data['training']} training and {data['held_out']}"
-        f" held-out {data['kind']} of {data['name']}",
+        f"{report['run']}: {counted(report['count'], 'sample')}{from_where(report)}, {data['training']} training"
+        f" and {data['held_out']} held-out {data['kind']} of {data['name']}",
         "",
     ]
     lines += [f"{question:<22} {report['verdicts'][key]['text']}" for key, question in asked(report).items()]

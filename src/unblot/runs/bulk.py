@@ -28,16 +28,16 @@ from unblot.errors import UnblotError, arg
 from unblot.runs.conditions import label_of, note_on_turns
 from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples
+from unblot.runs.samples import network_calls
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import Progress
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.compiling import compiled_for_many
 from unblot.system.distributed import Group, wait_for_all
-from unblot.system.folders import GENERATOR, MANIFEST, begin_folder, claimed, recorded, refuse_foreign
+from unblot.system.folders import GENERATOR, GRID, MANIFEST, begin_folder, claimed, recorded, refuse_foreign
 from unblot.system.launch import need_name, started_again
 from unblot.system.stored import read_stored
 
-GRID = "grid.png"
 SHARD = 4096  # samples per file
 MANY = 10_000  # from this number of samples on they are written in shards
 SHOWN = 100  # samples in the grid
@@ -143,7 +143,7 @@ def _sample_into(
         if not begun:
             fresh = overwrite or not (folder / MANIFEST).exists()
             if fresh and group.is_main_process and first is not None:
-                begin_folder(folder, names, {**manifest, "sampled_with": _sampled_with(first)}, overwrite)
+                begin_folder(folder, names, {**manifest, "sampled_with": _sampled_with(job, first)}, overwrite)
             wait_for_all(group)  # no other process writes before the main one has prepared the folder
         begun = True
 
@@ -165,12 +165,13 @@ def _sample_into(
     wait_for_all(group)  # the folder stays claimed until all are done
 
 
-def _sampled_with(samples: Samples) -> dict[str, Any]:
-    """The provenance of samples, with the levels sigma/alpha that were visited."""
+def _sampled_with(job: Job, samples: Samples) -> dict[str, Any]:
+    """The provenance of samples, with the network calls of each and the levels sigma/alpha that were visited."""
     about = samples.provenance
     levels = sampling_levels(about["schedule"], about["spacing"], about["steps"])
     ratios = [float(f"{ratio:.6g}") for ratio in (levels.sigma / levels.alpha).tolist()]
-    return {**about, "levels": [ratio if math.isfinite(ratio) else "infinity" for ratio in ratios]}
+    calls = network_calls(job.sampler, about["schedule"])
+    return {**about, "nfe": calls, "levels": [ratio if math.isfinite(ratio) else "infinity" for ratio in ratios]}
 
 
 def _names(unit: range, shards: bool) -> set[str]:
