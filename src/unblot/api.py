@@ -27,7 +27,6 @@ from unblot.runs.run_data import data_of_choices, data_of_run, line_printer, ope
 from unblot.runs.snapshots import EmaCandidate
 from unblot.runs.start import how_to_start
 from unblot.runs.tuning_store import Tuning
-from unblot.specs import several
 from unblot.system.distributed import join_group, shared_clock
 from unblot.system.folders import claimed, locked, must_be_writable, user_path
 from unblot.system.launch import added_before, note_launch
@@ -221,13 +220,9 @@ def evaluate(
     RUN/report. Samples have the labels and captions of training pictures, where there are any. Raises UnblotError where
     the data is not what the run was trained on, and where `out` holds a file of a report's name that is none.
     """
-    from unblot.evaluation.measure import Options
     from unblot.reports.evaluation import must_be_report, sampled_and_evaluated
 
     config = from_choices(EvaluateConfig, choices)
-    features = tuple(several(config.features)) if config.features else ()
-    cache = cache_folder() / "features"
-    options = Options(features, config.flip, config.shift, config.likelihood, config.ode, cache)
     run = load(path, config.device)
     if config.ode:
         run.config.need_pixels(arg("ode", config.ode))
@@ -242,7 +237,7 @@ def evaluate(
         if not quiet:
             print(f"note: {printable(line)}")
 
-    return sampled_and_evaluated(run, dataset, config, options, note, join_group(), report, folder)
+    return sampled_and_evaluated(run, dataset, config, note, join_group(), report, folder)
 
 
 def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lambda row: None, **choices: Any) -> Run:

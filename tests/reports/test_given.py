@@ -16,8 +16,8 @@ from unblot.config.measuring import OF_THE_RUN, EvaluateConfig
 from unblot.errors import UnblotError
 from unblot.evaluation.image_set import ImageSet
 from unblot.interchange.card import own_report
-from unblot.reports.evaluation import read_report
 from unblot.reports.comparison import compare
+from unblot.reports.evaluation import read_report
 from unblot.reports.verdicts import summary
 from unblot.runs import bulk
 

@@ -38,7 +38,7 @@ from unblot.runs.run import Run
 from unblot.runs.samples import Samples, network_calls
 from unblot.runs.shared import sample_in_shares, shares
 from unblot.sampling.loop import Progress
-from unblot.specs import build
+from unblot.specs import build, several
 from unblot.system.distributed import Group
 from unblot.system.files import write_json, write_text
 from unblot.system.folders import must_be_page
@@ -54,7 +54,6 @@ def sampled_and_evaluated(
     run: Run,
     dataset: Dataset,
     config: EvaluateConfig,
-    options: Options,
     note: Note,
     group: Group,
     report: Note,
@@ -65,6 +64,8 @@ def sampled_and_evaluated(
     All processes of the group draw, and all have the report; the main process measures and writes, see `evaluate_run`.
     `report` gets what is being done.
     """
+    features = tuple(several(config.features)) if config.features else ()
+    options = Options(features, config.flip, config.shift, config.likelihood, config.ode, cache_folder() / "features")
     drawn = None if config.samples is not None else _drawn(run, dataset, config, group, report)
     found: dict[str, Any] = {}
 
