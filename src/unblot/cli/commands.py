@@ -6,10 +6,12 @@ The docstring of each is the text of its `--help`. Heavy imports stand inside, s
 import json
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unblot.errors import UnblotError, escaped, flag, typed
+
+if TYPE_CHECKING:
+    from unblot.runs.run import Run
 
 GOING_ON = ("steps", "budget", "device", "quiet")  # flags that go with --resume
 
@@ -50,7 +52,7 @@ def train_command(args: dict[str, Any]) -> None:
                 "--data may change)"
             )
         run = api.resume(resumed, data=moved, **{k: v for k, v in args.items() if k in GOING_ON})
-    say(_next(run.path))
+    _end(run)
 
 
 def distill_command(args: dict[str, Any]) -> None:
@@ -61,14 +63,16 @@ def distill_command(args: dict[str, Any]) -> None:
     """
     from unblot import api
 
-    run = api.distill(args.pop("run"), **args)
-    say(_next(run.path))
+    _end(api.distill(args.pop("run"), **args))
 
 
-def _next(run: Path) -> str:
-    """What to do after a training, in lines."""
-    shown = f"look at   {run / 'samples'}\n" if any((run / "samples").glob("*.png")) else ""
-    return f"{shown}next      unblot sample {typed(run)}"
+def _end(run: "Run") -> None:
+    """Says what to do after a training. Raises KeyboardInterrupt where that was stopped before its end."""
+    if any((run.path / "samples").glob("*.png")):
+        say(f"look at   {run.path / 'samples'}")
+    say(f"next      unblot {'train --resume' if run.interrupted else 'sample'} {typed(run.path)}")
+    if run.interrupted:
+        raise KeyboardInterrupt
 
 
 def doctor_command(args: dict[str, Any]) -> None:

@@ -38,13 +38,15 @@ from unblot.system.folders import user_path
 class Run:
     """A trained model: the folder it is in, its configuration, and the denoiser.
 
-    adapters: what was added to the weights of the folder, in words.
+    adapters: what was added to the weights of the folder, in words. interrupted: of the run that a training returns,
+    whether that was stopped before its end.
     """
 
     path: Path
     config: RunConfig
     denoiser: Denoiser
     adapters: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def device(self) -> torch.device:

@@ -73,7 +73,7 @@ def train_to_end(
         keep(folder, budget_plan, trainer, controller.used())
     if not finished:
         monitor.note(f"stopped after step {trainer.step}; go on with: unblot train --resume {typed(folder)}")
-    run = load(folder, train.device)
+    run = dataclasses.replace(load(folder, train.device), interrupted=not finished)
     if run.config.adapter is not None and trainer.group.is_main_process:
         monitor.note(f"adapter: {save_adapter(run)}")
     end_where_terminated()
