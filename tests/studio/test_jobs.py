@@ -1,24 +1,28 @@
 """Jobs are their files: whoever reads them sees the same, and the process that started them may go."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from starlette.testclient import TestClient
 
 import unblot
-from helpers import TINY_RUN
+from helpers import NETWORK, STUDIO_TOKEN, TINY_RUN
 from unblot.errors import UnblotError
-from unblot.studio import jobs
+from unblot.studio import jobs, runs
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
 from unblot.studio.jobs import JOBS, STARTED
 from unblot.studio.runner import ENDED, OUTPUT
+from unblot.system.folders import LOCK
 
 
 def ended(root: Path, name: str) -> jobs.Status:
@@ -104,6 +108,79 @@ def test_states_are_read_from_the_files(tmp_path: Path) -> None:
         jobs.status(tmp_path, "../x")
 
 
+def test_a_job_whose_process_never_came_up_is_lost(tmp_path: Path) -> None:
+    for text in ("", str(os.getpid())):  # its starter was killed; its number is another process by now
+        job = made(tmp_path, "train", {STARTED: text})
+        assert jobs.status(tmp_path, job.id).state == "running"
+        os.utime(tmp_path / JOBS / job.id / STARTED, (time.time() - 2 * jobs.STARTING,) * 2)
+        assert jobs.status(tmp_path, job.id).state == "lost"
+
+
+def test_a_job_that_cannot_be_started_has_failed_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **choices: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    first, second = (jobs.add(tmp_path, "train", []) for _ in range(2))
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    jobs.advance(tmp_path)
+    for job in (first, second):  # the next one is not kept waiting
+        assert jobs.status(tmp_path, job.id).state == "failed"
+        assert "could not be started: cannot allocate memory" in jobs.output(tmp_path, job.id)
+
+
+def test_stopping_a_job_that_has_just_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = made(tmp_path, "train", {STARTED: "999999999"})
+    monkeypatch.setattr(jobs, "in_use", lambda folder: True)  # it still was when the status was read
+    jobs.stop(tmp_path, job.id)
+    starting = made(tmp_path, "train", {STARTED: ""})
+    with pytest.raises(UnblotError, match="just starting"):
+        jobs.stop(tmp_path, starting.id)
+
+
+def test_two_that_start_jobs_at_once_start_one_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(jobs, "_start", lambda root, job: begun.append(job.id))
+    first, second = (jobs.add(tmp_path, "train", []) for _ in range(2))
+    with FileLock(tmp_path / JOBS / LOCK):  # another process, which has seen that both wait
+        late = threading.Thread(target=jobs.advance, args=(tmp_path,))
+        late.start()
+        late.join(0.2)
+        (tmp_path / JOBS / first.id / STARTED).write_text(str(os.getpid()))
+    late.join()
+    assert begun == []
+    assert jobs.status(tmp_path, second.id).state == "waiting"
+
+
+def test_of_several_trainings_of_a_run_the_one_that_runs_is_shown(tmp_path: Path) -> None:
+    over = {STARTED: "1", ENDED: '{"code": 0, "time": 0}'}
+    running = jobs.add(tmp_path, "train", [], "mine")
+    (tmp_path / JOBS / running.id / STARTED).write_text(str(os.getpid()))
+    waiting, ended = (jobs.add(tmp_path, "train", [], "mine") for _ in range(2))
+    for name, text in over.items():
+        (tmp_path / JOBS / ended.id / name).write_text(text)
+    shown = []
+    for job in (running, waiting, None):
+        shown.append(jobs.of_run(tmp_path, "mine").job.id)
+        for name, text in over.items() if job else ():
+            (tmp_path / JOBS / job.id / name).write_text(text)
+    assert shown == [running.id, waiting.id, ended.id]
+    assert jobs.of_run(tmp_path, "other") is None
+
+
+def test_a_training_that_is_stopped_is_called_so(tmp_path: Path) -> None:
+    flags = ["--network", NETWORK, "--steps", "100000", "--batch-size", "8", "--preview-every", "0"]
+    job = jobs.add(tmp_path, "train", ["digits", "--out", str(tmp_path / "run"), *flags], "run")
+    jobs.advance(tmp_path)
+    while not runs.is_run(tmp_path / "run") or runs.card(tmp_path / "run").step == 0:
+        assert jobs.status(tmp_path, job.id).state == "running", jobs.output(tmp_path, job.id)
+        time.sleep(0.05)
+    jobs.stop(tmp_path, job.id)
+    found = ended(tmp_path, job.id)
+    assert (found.state, found.code) == ("stopped", 130)
+    assert "go on with: unblot train --resume" in jobs.output(tmp_path, job.id)
+    assert runs.card(tmp_path / "run").state == "stopped"
+
+
 def test_a_job_that_waits_can_be_stopped_and_never_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_start", lambda root, job: pytest.fail("started"))
     job = jobs.add(tmp_path, "train", [])
@@ -124,10 +201,11 @@ def test_a_job_that_draws_shows_its_pictures_as_they_come_out_of_noise(tmp_path:
     assert jobs.picture(tmp_path, job.id) == ""
     jobs.advance(tmp_path)
     assert ended(tmp_path, job.id).state == "done"
-    client = TestClient(make_app(Folders(tmp_path, (tmp_path,)), "t"), "http://127.0.0.1")
-    client.headers["Authorization"] = "Bearer t"
+    client = TestClient(make_app(Folders(tmp_path, (tmp_path,)), STUDIO_TOKEN), "http://127.0.0.1")
+    client.headers["Authorization"] = f"Bearer {STUDIO_TOKEN}"
     found = client.get(f"/api/jobs/{job.id}").json()
     assert found["picture"]
     assert client.get(f"/api/jobs/{job.id}/picture").content.startswith(b"\x89PNG")
-    with client.stream("GET", f"/live/jobs/{job.id}") as stream:
-        assert any(f"/api/jobs/{job.id}/picture?{found['picture']}" in line for line in stream.iter_lines())
+    told = client.get(f"/live/jobs/{job.id}").text  # which ends, as the job has
+    assert f"/api/jobs/{job.id}/picture?{found['picture']}" in told
+    assert told.endswith("event: end\ndata: \n\n")

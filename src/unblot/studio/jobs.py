@@ -10,6 +10,7 @@
 A page, a second tab and a studio that was started again read the same files, and a job outlives all of them.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,10 +20,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unblot.errors import UnblotError
+import filelock
+
+from unblot.errors import UnblotError, sentence
 from unblot.studio import runner
 from unblot.studio.runner import ENDED, OUTPUT
-from unblot.system.files import write_json
+from unblot.system.files import write_json, write_text
 from unblot.system.folders import LOCK, in_use
 from unblot.system.stored import read_stored
 
@@ -31,7 +34,9 @@ JOB, STARTED, NOW = "job.json", "started", "now.png"
 WATCHED = ("sample", "film")  # commands that show their pictures while they come out of noise
 ONE_AT_A_TIME = ("train", "distill", "tune")  # that would take each other's cores
 TAIL_BYTES = 64 * 1024  # of the output that a page shows
+UNFINISHED = "running", "waiting"
 STOPPED = -signal.SIGINT, -signal.SIGTERM, 130, 143  # exit codes of a command that was stopped
+STARTING = 60.0  # seconds in which the process of a job has come up, or never will
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def _names(root: Path, most: int = 100) -> list[str]:
     folder = root / JOBS
     names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
     whole = [name for name in names if (folder / name / JOB).is_file()]
-    return [*whole[:most], *(name for name in whole[most:] if status(root, name).state in ("waiting", "running"))]
+    return [*whole[:most], *(name for name in whole[most:] if status(root, name).state in UNFINISHED)]
 
 
 def status(root: Path, name: str) -> Status:
@@ -110,15 +115,22 @@ def status(root: Path, name: str) -> Status:
         ended = read_stored(folder / ENDED, Ended, "remove its folder")
         state = "done" if ended.code == 0 else "stopped" if ended.code in STOPPED else "failed"
         return Status(job, state, ended.code, ended.time - start)
-    if in_use(folder) or (not (folder / LOCK).exists() and _exists(folder)):  # it takes the lock when it is loaded
-        return Status(job, "running", seconds=time.time() - start)
+    seconds = time.time() - start
+    if in_use(folder) or _is_starting(folder, seconds):
+        return Status(job, "running", seconds=seconds)
     return Status(job, "lost")
 
 
 def of_run(root: Path, name: str) -> Status | None:
-    """The newest training of a run, among the newest jobs and all that wait or run."""
-    own = (one for one in _names(root) if (job := _job(root, one)).run == name and job.command == "train")
-    return next((status(root, one) for one in own), None)
+    """The training of a run: the one that runs, else one that waits, else the newest among the newest jobs."""
+    own = [status(root, one) for one in _names(root) if (job := _job(root, one)).run == name and job.command == "train"]
+    return next((one for state in UNFINISHED for one in own if one.state == state), own[0] if own else None)
+
+
+def unfinished(root: Path, run: str, command: str | None = None) -> list[Status]:
+    """The jobs of a run that run or wait, those of one command where it is given."""
+    own = (one for one in jobs(root, most=0) if one.job.run == run)
+    return [one for one in own if command in (None, one.job.command)]
 
 
 def _job(root: Path, name: str) -> Job:
@@ -144,32 +156,52 @@ def picture(root: Path, name: str) -> str:
 
 
 def stop(root: Path, name: str) -> None:
-    """Interrupts a job as Ctrl-C does, after which a training can be resumed; one that waits will not start."""
+    """Interrupts a job as Ctrl-C does, after which a training can be resumed; one that waits will not start.
+
+    Raises UnblotError for a job that is only starting.
+    """
     found = status(root, name)
     folder = root / JOBS / name
     if found.state == "waiting" and _claim(folder):
         write_json(folder / ENDED, asdict(Ended(130, time.time())))
-    elif found.state == "running" and (text := (folder / STARTED).read_text()):
-        os.killpg(int(text), signal.SIGINT)
+    elif found.state in UNFINISHED:
+        if not (group := (folder / STARTED).read_text()):
+            raise UnblotError(f"job {name} is just starting; stop it in a moment")
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.killpg(int(group), signal.SIGINT)
 
 
 def advance(root: Path) -> None:
-    """Starts the jobs whose turn it is, in the order in which they were added."""
-    found = jobs(root)[::-1]
-    busy = any(one.state == "running" and one.job.command in ONE_AT_A_TIME for one in found)
-    for one in found:
-        if one.state != "waiting" or (busy and one.job.command in ONE_AT_A_TIME):
-            continue
-        if _claim(root / JOBS / one.job.id):
-            _start(root, one.job)
-            busy = busy or one.job.command in ONE_AT_A_TIME
+    """Starts the jobs whose turn it is, in the order in which they were added; one process at a time does this."""
+    if not (root / JOBS).is_dir():
+        return
+    with filelock.FileLock(root / JOBS / LOCK):
+        found = jobs(root)[::-1]
+        busy = any(one.state == "running" and one.job.command in ONE_AT_A_TIME for one in found)
+        for one in found:
+            if one.state != "waiting" or (busy and one.job.command in ONE_AT_A_TIME):
+                continue
+            if _claim(root / JOBS / one.job.id) and _begin(root, one.job):
+                busy = busy or one.job.command in ONE_AT_A_TIME
 
 
 def _claim(folder: Path) -> bool:
-    """Whether this process is the one that starts the job."""
+    """Whether this process is the one that starts the job, or ends it before it starts."""
     try:
         (folder / STARTED).touch(exist_ok=False)
     except FileExistsError:
+        return False
+    return True
+
+
+def _begin(root: Path, job: Job) -> bool:
+    """Whether the process of a job could be started. Else the job has ended, and its output says why."""
+    try:
+        _start(root, job)
+    except OSError as e:
+        folder = root / JOBS / job.id
+        write_text(folder / OUTPUT, f"the job could not be started: {sentence(e)}\n")
+        write_json(folder / ENDED, asdict(Ended(2, time.time())))
         return False
     return True
 
@@ -183,10 +215,13 @@ def _start(root: Path, job: Job) -> None:
     (folder / STARTED).write_text(str(process.pid))
 
 
-def _exists(folder: Path) -> bool:
-    """Whether the process of a job that just starts is there."""
+def _is_starting(folder: Path, seconds: float) -> bool:
+    """Whether the process of a job that began so many seconds ago is still to take its lock, when it is loaded."""
+    if (folder / LOCK).exists() or seconds > STARTING:
+        return False
+    process = (folder / STARTED).read_text()
     try:
-        os.kill(int((folder / STARTED).read_text() or os.getpid()), 0)
+        os.kill(int(process or os.getpid()), 0)  # without a number it is just being started
     except (ProcessLookupError, PermissionError):
         return False
     return True
