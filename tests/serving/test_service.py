@@ -1,5 +1,6 @@
 """The service: each picture is that of `unblot sample`, whatever else is asked; limits, deadlines, who may ask."""
 
+import asyncio
 import base64
 import io
 import json
@@ -19,11 +20,12 @@ from unblot.editing.files import edit_files
 from unblot.errors import UnblotError
 from unblot.runs.folder import MODEL, save_model
 from unblot.runs.labels import choose_labels
+from unblot.runs.samples import Samples
 from unblot.serving.answers import accepted
 from unblot.serving.app import create_app
 from unblot.serving.guard import check_token
 from unblot.serving.models import load_models
-from unblot.serving.queue import Job
+from unblot.serving.queue import Job, Late, Queue
 
 AS_JSON = {"Content-Type": "application/json"}
 HOME = "http://127.0.0.1:8000"
@@ -213,6 +215,57 @@ def test_a_request_is_given_up_at_its_deadline_and_the_next_is_served(digits):
         go.set()
         there.app.state.service.queue.end()  # what was given up is not computed
         assert batches(there)[1] == 1
+
+
+def test_nothing_is_computed_for_a_client_that_has_gone(digits):
+    with client(digits) as there:
+        queue, go, told = there.app.state.service.queue, held(there), []
+        body = [{"type": "http.request", "body": b'{"steps": 2}'}]
+
+        async def receive():
+            if body:
+                return body.pop()
+            while not len(queue):
+                await asyncio.sleep(0.01)
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            told.append(message)
+
+        headers = [(b"host", HOME.removeprefix("http://").encode()), (b"content-type", b"application/json")]
+        scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/samples", "query_string": b""}
+        scope |= {"headers": headers, "server": ("127.0.0.1", 8000), "scheme": "http"}
+        asyncio.run(there.app(scope, receive, send))
+        assert [message["status"] for message in told if "status" in message] in ([], [499])
+        go.set()
+        queue.end()
+        assert batches(there)[1] == 1, "the job that held the thread alone"
+
+
+def test_a_computation_is_given_up_when_all_its_clients_have_gone():
+    begun = threading.Event()
+
+    def endless(asked, check):
+        begun.set()
+        while True:
+            check()
+            threading.Event().wait(0.001)
+
+    queue, job = Queue(1, 1), Job("key", 1, None, endless, float("inf"))
+    queue.put(job)
+    begun.wait(10)
+    job.left.set()
+    with pytest.raises(Late):
+        job.future.result(10)
+    queue.end()
+
+
+def test_a_sheet_is_made_only_where_it_is_the_answer(digits, monkeypatch):
+    monkeypatch.setattr(Samples, "grid", lambda samples: 1 / 0)
+    with client(digits) as there:
+        for count, accept in ((1, "image/png"), (2, "application/x-npy"), (2, "application/json")):
+            answer = there.post("/samples", json={"steps": 1, "count": count}, headers={"Accept": accept})
+            assert answer.status_code == 200
 
 
 def test_what_waits_at_the_end_is_computed(digits):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,21 +29,21 @@ class Ascii(JSONResponse):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures (N, C, H, W), stored values, with what made each."""
+    """Pictures (N, C, H, W), stored values, with what made each. sheet: makes one picture of all, to look at."""
 
     array: np.ndarray
     values: ValueMap
     about: list[dict[str, Any]]
-    sheet: Image.Image
+    sheet: Callable[[], Image.Image]
 
     @classmethod
     def of(cls, result: Samples | EditResult) -> "Drawn":
         """The pictures of samples or of an edit."""
         if isinstance(result, Samples):
             about = [result.about(row) for row in range(len(result.array))]
-            return cls(result.array, result.values, about, result.grid())
+            return cls(result.array, result.values, about, result.grid)
         array = result.array.reshape(-1, *result.array.shape[2:])
-        return cls(array, result.values, [result.about_of(i) for i in range(len(array))], result.grid())
+        return cls(array, result.values, [result.about_of(i) for i in range(len(array))], result.grid)
 
 
 def accepted(accept: str) -> str | None:
@@ -83,7 +84,7 @@ def encoded(drawn: Drawn, kind: str) -> bytes:
             return picture_bytes(drawn.array[0], drawn.values, drawn.about[0])
         return _png(Image.fromarray(as_display(drawn.array, drawn.values)[0]))
     if kind == PNG:
-        return _png(drawn.sheet)
+        return _png(drawn.sheet())
     pictures = [
         {
             "about": about,

@@ -33,6 +33,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"description": "the queue is full; Retry-After says in how many seconds to come again", **ERROR},
     504: {"description": "not done within the deadline", **ERROR},
 }
+CLOSED = 499  # of a client that has closed its connection, in the counts; it hears of nothing
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 PICTURES: dict[int | str, dict[str, Any]] = {
     200: {"description": "the pictures", "content": {PNG: BINARY, NPY: BINARY, JSON: {"schema": {}}}}
@@ -67,10 +68,27 @@ class Service:
         waiting = Job((key, kind), asked.count, checked, encoding, time.monotonic() + self.config.deadline)
         self.queue.put(waiting)
         try:
-            body = await asyncio.wait_for(asyncio.wrap_future(waiting.future), self.config.deadline)
-        except (TimeoutError, Late):
+            body = await self._answer(request, waiting)
+        except Late:
             raise HTTPException(504, f"not done within {self.config.deadline:g} s; ask for less, or later") from None
+        if body is None:
+            return Response(status_code=CLOSED)
         return Response(body, media_type=kind, headers={"Cache-Control": "no-store"})
+
+    async def _answer(self, request: Request, waiting: Job) -> bytes | None:
+        """The result of a job; None where the client has gone before it. Raises Late at the deadline."""
+        answer, gone = asyncio.wrap_future(waiting.future), asyncio.create_task(_disconnected(request))
+        try:
+            await asyncio.wait((answer, gone), timeout=self.config.deadline, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if not gone.done():
+                raise Late
+            return None
+        finally:  # what nobody waits for is not computed
+            waiting.left.set()
+            answer.cancel()
+            gone.cancel()
 
     def _body(self, model: Model, result: Any, kind: str) -> bytes | Exception:
         if isinstance(result, Exception):
@@ -78,6 +96,12 @@ class Service:
         drawn = Drawn.of(result)
         self.metrics.pictures.labels(model.name).inc(len(drawn.array))
         return encoded(drawn, kind)
+
+
+async def _disconnected(request: Request) -> None:
+    """Returns when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def create_app(models: dict[str, Model], config: ServeConfig) -> FastAPI:

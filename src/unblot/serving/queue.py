@@ -31,7 +31,7 @@ Check = Callable[[], None]  # raises Late where nobody waits
 class Job:
     """A request that waits: `compute(asked of all, check)` gives the results, or errors, of jobs with an equal key.
 
-    size: the number of its pictures. deadline: on the clock of `time.monotonic`.
+    size: the number of its pictures. deadline: on the clock of `time.monotonic`. left: set when nobody waits any more.
     """
 
     key: Hashable
@@ -40,6 +40,7 @@ class Job:
     compute: Callable[[Sequence[Any], Check], Sequence[Any]]
     deadline: float
     future: Future = field(default_factory=Future)
+    left: threading.Event = field(default_factory=threading.Event)
 
 
 class Queue:
@@ -112,7 +113,7 @@ class Queue:
         last, pictures = max(job.deadline for job in jobs), sum(job.size for job in jobs)
 
         def check() -> None:
-            if time.monotonic() > last:
+            if time.monotonic() > last or all(job.left.is_set() for job in jobs):
                 raise Late
 
         self._on_batch(pictures)

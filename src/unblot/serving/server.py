@@ -1,7 +1,6 @@
 """`unblot serve`: the service on a port, until it is told to stop."""
 
 import os
-import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from unblot.config.serving import ServeConfig
 from unblot.errors import UnblotError, UnblotNote, arg
 from unblot.serving.app import create_app
 from unblot.serving.guard import check_token
+from unblot.serving.listening import listen, run_until_stopped
 from unblot.serving.models import load_models
 
 TOKEN = "UNBLOT_TOKEN"
@@ -36,14 +36,8 @@ def serve(runs: Sequence[str | Path], *, report: Callable[[str], None] = lambda 
         )
     app = create_app(load_models(runs, config.device), config)
     settings = uvicorn.Config(app, config.host, config.port, log_level="error", access_log=False, server_header=False)
-    try:
-        socket = settings.bind_socket()
-    except (SystemExit, OSError):
-        raise UnblotError(f"{arg('port', config.port)} of {config.host} cannot be had; give another") from None
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    report(f"http://{host}:{socket.getsockname()[1]}")
-    for stop in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again at the end, when all is done
-        signal.signal(stop, lambda *_: None)
+    place, address = listen(settings)
+    report(address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnblotNote)  # about the prompts of clients
-        uvicorn.Server(settings).run(sockets=[socket])
+        run_until_stopped(settings, place)
