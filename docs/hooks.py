@@ -89,7 +89,7 @@ def serve() -> str:
 def studio() -> str:
     """The requests of `unblot studio`."""
     with tempfile.TemporaryDirectory() as folder:
-        return requests(make_app(Folders(Path(folder), ()), "token").openapi())
+        return requests(make_app(Folders(Path(folder), ()), "a-token-of-this-page").openapi())
 
 
 def requests(schema: dict[str, Any]) -> str:

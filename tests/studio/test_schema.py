@@ -6,13 +6,13 @@ import pytest
 from fastapi import FastAPI
 
 import unblot
-from helpers import TINY_RUN
+from helpers import STUDIO_TOKEN, TINY_RUN
 from openapi import ask, questions
 from unblot.studio import jobs
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
 
-HEADERS = {"Host": "127.0.0.1", "Authorization": "Bearer t"}
+HEADERS = {"Host": "127.0.0.1", "Authorization": f"Bearer {STUDIO_TOKEN}"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def application(root: Path) -> FastAPI:
-    return make_app(Folders(root, (root,)), "t")
+    return make_app(Folders(root, (root,)), STUDIO_TOKEN)
 
 
 @pytest.mark.parametrize(("address", "mode"), questions(application(Path("nowhere"))))

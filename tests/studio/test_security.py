@@ -1,16 +1,18 @@
 """Who may speak to the studio: only this machine's own pages, with the token."""
 
+import webbrowser
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from unblot.serving.guard import is_local
+from unblot.studio import app as studio
 from unblot.studio.api import Folders
-from unblot.studio.app import make_app
+from unblot.studio.app import DOOR, make_app
 from unblot.studio.security import COOKIE
 
-TOKEN = "t0ken"
+TOKEN = "t0ken-of-the-tests"
 
 
 @pytest.fixture
@@ -30,9 +32,8 @@ def test_without_the_token_nothing_is_said(app: TestClient) -> None:
 
 
 def test_the_token_of_the_address_becomes_a_cookie_of_this_site_alone(app: TestClient) -> None:
-    answer = app.get(f"/jobs?token={TOKEN}&x=1", follow_redirects=False)
-    assert answer.status_code == 303
-    assert answer.headers["location"] == "/jobs?x=1"
+    answer = app.get(f"/jobs?token={TOKEN}&x=%22%3E", follow_redirects=False)
+    assert 'content="0; url=/jobs?x=%22%3E"' in answer.text  # a redirect from another site brings no cookie
     cookie = answer.headers["set-cookie"].lower()
     assert "samesite=strict" in cookie
     assert "httponly" in cookie
@@ -80,3 +81,29 @@ def test_every_answer_carries_the_policy(app: TestClient) -> None:
 def test_what_is_this_machine() -> None:
     assert all(map(is_local, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
     assert not any(map(is_local, ("0.0.0.0", "example.org", "192.168.0.2", "")))
+
+
+def test_where_other_machines_are_let_in_the_token_alone_decides(tmp_path: Path) -> None:
+    app = TestClient(make_app(Folders(tmp_path, (tmp_path,)), TOKEN, "0.0.0.0"), "http://10.0.0.7:8770")
+    assert app.get("/api/runs").status_code == 401
+    assert app.get("/api/runs", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert app.get("/api/runs", headers={"Authorization": f"Bearer {TOKEN}", "Origin": "null"}).status_code == 403
+
+
+def test_no_process_is_told_the_token_in_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def read(address: str) -> None:
+        opened.extend((address, Path(address.removeprefix("file://")).read_text()))
+        assert (tmp_path / DOOR).stat().st_mode & 0o077 == 0
+
+    monkeypatch.setattr(webbrowser, "open", read)
+    monkeypatch.setattr(studio, "run_until_stopped", lambda settings, place: place.close())
+    said: list[str] = []
+    studio.serve(tmp_path, port=0, say=said.append)
+    address, page = opened
+    token = (tmp_path / studio.TOKEN).read_text()
+    assert token not in address
+    assert f'{said[0].split()[1]}"' in page
+    assert f"?token={token}" in said[0]
+    assert not (tmp_path / DOOR).exists()

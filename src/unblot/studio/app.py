@@ -16,21 +16,27 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
 from unblot._version import __version__
-from unblot.errors import UnblotError, arg
-from unblot.serving.guard import is_local
+from unblot.errors import UnblotError
+from unblot.serving.guard import LEAST, check_token, is_local
+from unblot.serving.listening import listen, run_until_stopped
 from unblot.studio import jobs
 from unblot.studio.api import Folders, router
 from unblot.studio.pages import add_pages, error_page
-from unblot.studio.security import Guard
+from unblot.studio.security import Guard, redirecting
 
 STATIC = Path(__file__).parent / "static"
 LOOK = 1.0  # seconds between two looks at the queue
 PORT = 8770
 TOKEN = ".studio/token"
+DOOR = ".studio/open.html"  # leads the browser in: its own arguments, which every user can read, hold no token
 
 
-def make_app(folders: Folders, token: str, hosts: tuple[str, ...] = ()) -> FastAPI:
-    """The application over these folders; see `Guard` for token and hosts."""
+def make_app(folders: Folders, token: str, host: str = "127.0.0.1") -> FastAPI:
+    """The application over these folders, for a server that listens on this address; see `Guard`.
+
+    Raises UnblotError for a token that can be guessed.
+    """
+    check_token(host, token)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +46,7 @@ def make_app(folders: Folders, token: str, hosts: tuple[str, ...] = ()) -> FastA
 
     app = FastAPI(
         title="unblot studio", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        middleware=[Middleware(Guard, token=token, hosts=hosts)],
+        middleware=[Middleware(Guard, token=token, host=host)],
     )  # fmt: skip
     app.include_router(router(folders))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -65,7 +71,7 @@ def serve(
     browser: bool = True,
     say: Callable[[str], Any] = print,
 ) -> None:
-    """Runs the studio until it is interrupted. Trainings that it started go on.
+    """Runs the studio until SIGTERM or SIGINT. Trainings that it started go on.
 
     root: the folder of the runs, made where it is missing. allow: more folders that data may be read from, besides the
     present one. Raises UnblotError where the port is taken, and on Windows.
@@ -74,29 +80,49 @@ def serve(
         raise UnblotError("the studio stops its jobs with signals that this system lacks; on Windows use WSL")
     folders = Folders(Path(root).expanduser().resolve(), (Path.cwd(), *(Path(p).expanduser() for p in allow)))
     folders.root.mkdir(parents=True, exist_ok=True)
-    token = stored_token(folders.root)
+    token, door = stored_token(folders.root), folders.root / DOOR
+    app = make_app(folders, token, host)
+    settings = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+    place, address = listen(settings)
     if not is_local(host):
-        say(f"the studio listens on {host}: who has the address below can train, draw and read files in its folders")
-    app = make_app(folders, token, () if is_local(host) else (host,))
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
-    say(f"open   {address}\nstop   Ctrl-C; trainings go on")
-    if browser:
-        webbrowser.open(address)
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+        say(f"the studio listens on {host}, which other machines call by the name of this one: who has the address")
+        say("below can train, draw and read files in its folders")
+    say(f"open   {address}/?token={token}\nstop   Ctrl-C; trainings go on")
     try:
-        uvicorn.Server(config).run()
-    except SystemExit:
-        raise UnblotError(f"{arg('port', port)} of {host} cannot be used; choose another") from None
+        if browser:
+            door.unlink(missing_ok=True)
+            _write_private(door, redirecting(f"{address}/?token={token}"))
+            webbrowser.open(door.as_uri())
+        run_until_stopped(settings, place)
+    finally:
+        door.unlink(missing_ok=True)
 
 
 def stored_token(root: Path) -> str:
-    """The token of the studio of these runs, which stays the same over restarts; only its owner can read the file."""
+    """The token of the studio of these runs, which stays the same over restarts; only its owner can read the file.
+
+    Raises UnblotError where the file holds none that is long enough.
+    """
     path = root / TOKEN
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(24))
-    return path.read_text().strip()
+        written = path.with_name(f"{path.name}.{os.getpid()}")
+        written.unlink(missing_ok=True)
+        _write_private(written, secrets.token_urlsafe(24))
+        with contextlib.suppress(FileExistsError):  # another studio was faster
+            os.link(written, path)
+        written.unlink()
+    token = path.read_text().strip()
+    if len(token) < LEAST:
+        short = f"holds no token of {LEAST} characters or more; remove it, and a new one is made"
+        raise UnblotError(f"{str(path)!r} {short}")
+    return token
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A new file that only its owner can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 async def _queue(root: Path) -> None:

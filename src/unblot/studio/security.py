@@ -5,10 +5,11 @@ A page of another site can send requests to 127.0.0.1 (cross-site posts), and it
 """
 
 import hmac
+from html import escape
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, quote, urlencode
 
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unblot.serving.guard import host_name, is_foreign, is_local
@@ -28,11 +29,12 @@ class Guard:
     """An ASGI middleware: 403 for a foreign Host or Origin, 401 without the token, and the headers of every answer.
 
     The token comes in the printed address once (`?token=`), then as a cookie that no other site's page can use, or in
-    `Authorization: Bearer`. hosts: names under which the server may be called, besides those of this machine.
+    `Authorization: Bearer`. host: the address that is listened on; one that other machines reach is called by names
+    that nobody knows beforehand, and there the token alone decides.
     """
 
-    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] = ()):
-        self.app, self.token, self.hosts = app, token, hosts
+    def __init__(self, app: ASGIApp, token: str, host: str):
+        self.app, self.token, self.any_host = app, token, not is_local(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,7 +47,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> ASGIApp | None:
         """The answer to a request that may not pass, or to the first one, whose token becomes a cookie."""
         host = headers.get("host", "")
-        if not self._known(host_name(host)):
+        if not (self.any_host or is_local(host_name(host))):
             return PlainTextResponse("403: this server is not called by this name", 403)
         if is_foreign(headers.get("origin"), host):
             return PlainTextResponse("403: a page of another site asked", 403)
@@ -54,7 +56,7 @@ class Guard:
         cookie = COOKIE.format(port=scope["server"][1])
         if given and self._right(given) and scope["method"] in SAFE:
             rest = urlencode(query, doseq=True)
-            answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+            answer = HTMLResponse(redirecting(quote(scope["path"]) + (f"?{rest}" if rest else "")))
             answer.set_cookie(cookie, self.token, httponly=True, samesite="strict")
             return answer
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
@@ -65,8 +67,13 @@ class Guard:
     def _right(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self.token.encode())
 
-    def _known(self, name: str) -> bool:
-        return is_local(name) or name in self.hosts
+
+def redirecting(address: str) -> str:
+    """A page that goes on to an address by itself. A browser sends our cookie where a page of ours leads, but not where
+    a redirect does that began in a file or on another site."""
+    return (
+        f'<!doctype html><link rel="icon" href="data:,"><meta http-equiv="refresh" content="0; url={escape(address)}">'
+    )
 
 
 def _cookie(text: str, name: str) -> str:
