@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unblot
-from helpers import TINY_LATENT_RUN, TINY_RUN
+from helpers import STUDIO_TOKEN, TINY_LATENT_RUN, TINY_RUN
 from unblot.errors import UnblotError
 from unblot.runs.bulk import sample_to_folder
-from unblot.studio import jobs, runs
+from unblot.studio import jobs, runs, uploads
 from unblot.studio.api import Folders, NewJob, job_arguments
 from unblot.studio.app import TOKEN, make_app, stored_token
 from unblot.studio.pages import settings_of
@@ -31,8 +33,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def app(root: Path) -> TestClient:
-    client = TestClient(make_app(Folders(root, (root,)), "t"), "http://127.0.0.1", raise_server_exceptions=True)
-    client.headers["Authorization"] = "Bearer t"
+    client = TestClient(make_app(Folders(root, (root,)), STUDIO_TOKEN), "http://127.0.0.1")
+    client.headers["Authorization"] = f"Bearer {STUDIO_TOKEN}"
     return client
 
 
@@ -97,6 +99,17 @@ def test_the_token_stays_over_restarts_and_is_its_owners_alone(tmp_path: Path) -
     assert (tmp_path / TOKEN).stat().st_mode & 0o077 == 0
 
 
+def test_a_token_that_can_be_guessed_opens_nothing(tmp_path: Path) -> None:
+    (tmp_path / TOKEN).parent.mkdir()
+    for text in ("", "short\n"):  # as a full disk leaves it
+        (tmp_path / TOKEN).write_text(text)
+        with pytest.raises(UnblotError, match="remove it, and a new one is made"):
+            stored_token(tmp_path)
+        with pytest.raises(UnblotError, match="16 or more"):
+            make_app(Folders(tmp_path, ()), text.strip())
+    assert [path.name for path in (tmp_path / TOKEN).parent.iterdir()] == ["token"]
+
+
 def test_what_is_not_there_is_said(app: TestClient) -> None:
     for path in ("/api/runs/other", "/runs/other", "/runs/first/nothing", "/jobs/other", "/api/jobs/other"):
         answer = app.get(path)
@@ -120,6 +133,15 @@ def test_what_is_not_there_is_said(app: TestClient) -> None:
     ({"command": "sample", "run": "first", "values": {"autoguide": "../../etc"}}, "outside of the folders"),
     ({"command": "sample", "run": "first", "values": {"autoguide": "snapshots/9.safetensors"}}, "no such file"),
     ({"command": "edit", "run": "first", "pictures": ["/etc/passwd"]}, "outside of the folders"),
+    ({"command": "train", "run": "first", "values": {"size": "8"}}, "leave out size (only steps and budget"),
+    ({"command": "train", "run": "first", "data": "digits"}, "leave out data"),
+    ({"command": "train", "run": "first", "dry_run": True}, "leave out dry_run"),
+    ({"command": "train", "data": "digits", "values": {"unlabelled": "false"}}, "must be True or False"),
+    ({"command": "sample", "run": "first", "out": "x"}, "sample has no use for out"),
+    ({"command": "doctor", "data": "digits", "run": "first"}, "doctor has no use for run"),
+    ({"command": "explain", "data": "digits", "run": "first"}, "explain has no use for data"),
+    ({"command": "explain", "data": "digits", "values": {"seed": "1"}}, "explain has no use for seed"),
+    ({"command": "edit", "run": "first", "kind": "img2img", "mask": "m.png"}, "edit has no use for mask"),
     *(({"command": "train", "data": name}, "no such file") for name in ("a\0b", "~nobody-of-this-name/a", "a" * 5000)),
 ])  # fmt: skip
 def test_a_job_that_cannot_run_is_refused_in_one_line(app: TestClient, root: Path, job: dict, words: str) -> None:
@@ -225,8 +247,8 @@ def test_many_runs_are_listed_a_page_at_a_time(root: Path, tmp_path: Path) -> No
     for i in range(500):
         (tmp_path / f"run-{i:03d}").mkdir()
         (tmp_path / f"run-{i:03d}" / "config.json").write_text(config)
-    app = TestClient(make_app(Folders(tmp_path, (tmp_path,)), "t"), "http://127.0.0.1")
-    app.headers["Authorization"] = "Bearer t"
+    app = TestClient(make_app(Folders(tmp_path, (tmp_path,)), STUDIO_TOKEN), "http://127.0.0.1")
+    app.headers["Authorization"] = f"Bearer {STUDIO_TOKEN}"
     pages = [app.get(f"/api/runs?page={i}").json() for i in (0, 20, 99)]
     assert [page["count"] for page in pages] == [500] * 3
     assert [len(page["runs"]) for page in pages] == [24, 20, 20]
@@ -245,3 +267,71 @@ def test_two_uploads_of_one_name_are_refused(app: TestClient, root: Path, names:
     assert answer.status_code == 422
     assert "two files are named 'a.png'" in answer.json()["detail"]
     assert sorted(root.rglob("*")) == before
+
+
+def test_an_upload_comes_in_several_requests_and_is_one_folder(
+    app: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(names: list[str], **more: str) -> Any:
+        files = [("files", ("x.png", b"12345")) for _ in names]
+        return app.post("/api/uploads", files=files, data={"paths": names, **more})
+
+    first = send(["set/cats/1.png", "set/cats/2.png"]).json()
+    assert Path(first["folder"]).name == "cats"
+    second = send(["set/dogs/1.png"], upload=first["upload"]).json()
+    assert (second["upload"], Path(second["folder"]).name) == (first["upload"], "set")
+    kept = {path.relative_to(second["folder"]).as_posix() for path in Path(second["folder"]).rglob("*.png")}
+    assert kept == {"cats/1.png", "cats/2.png", "dogs/1.png"}
+    assert [Path(path).read_bytes() for path in (*first["files"], *second["files"])] == [b"12345"] * 3
+    assert send(["a.png"], upload="0" * 32).status_code == 404
+    assert send(["a.png"], upload="../../first").status_code == 422
+    for limit, most, words in (("MOST_FILES", 3, "4 files are too many"), ("MOST_BYTES", 19, "larger than")):
+        upload = send(["a.png", "b.png"]).json()["upload"]
+        monkeypatch.setattr(uploads, limit, most)
+        answer = send(["c.png", "d.png"], upload=upload)
+        assert (answer.status_code, words in answer.json()["detail"]) == (422, True)
+        assert not (root / uploads.UPLOADS / upload).exists()
+        monkeypatch.undo()
+    for taken in ("a.png", "a.png/b.png"):
+        answer = send([taken], upload=send(["a.png"]).json()["upload"])
+        assert (answer.status_code, "two files are named" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.fixture
+def busy(app: TestClient, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A studio with a run, `first`, whose jobs begin and never end."""
+    shutil.copytree(root / "first", tmp_path / "first")
+    monkeypatch.setattr(jobs, "_start", lambda root, job: None)
+    client = TestClient(make_app(Folders(tmp_path, (tmp_path,)), STUDIO_TOKEN), "http://127.0.0.1")
+    client.headers["Authorization"] = f"Bearer {STUDIO_TOKEN}"
+    return client
+
+
+def test_a_run_is_trained_by_one_job_at_a_time(busy: TestClient) -> None:
+    for job, words in (
+        ({"command": "train", "data": "digits", "out": "new"}, "there is a run 'new' already"),
+        ({"command": "train", "run": "first", "values": {"steps": "9"}}, "(train, waiting) already"),
+    ):
+        assert busy.post("/api/jobs", json=job).status_code == 201
+        again = busy.post("/api/jobs", json=job)
+        assert (again.status_code, words in again.json()["detail"]) == (422, True), again.text
+
+
+def test_a_run_that_a_job_needs_is_not_removed(busy: TestClient, tmp_path: Path) -> None:
+    job = busy.post("/api/jobs", json={"command": "evaluate", "run": "first"}).json()["job"]
+    answer = busy.delete("/api/runs/first?confirm=first")
+    assert f"needed by job {job['id']} (evaluate, running)" in answer.json()["detail"]
+    (tmp_path / jobs.JOBS / job["id"] / "ended.json").write_text('{"code": 0, "time": 0}')
+    assert busy.delete("/api/runs/first?confirm=first").status_code == 200
+
+
+def test_the_name_of_a_run_that_was_removed_can_be_used_again(busy: TestClient, tmp_path: Path) -> None:
+    again = {"command": "train", "data": "digits", "out": "first"}
+    (tmp_path / "first" / "samples" / "film.gif").unlink(missing_ok=True)  # which a test has put there
+    assert busy.delete("/api/runs/first?confirm=first").status_code == 200
+    assert not (tmp_path / "first").exists()
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "notes.txt").write_text("mine")
+    assert "holds files that are not of a run" in busy.post("/api/jobs", json=again).json()["detail"]
+    (tmp_path / "first" / "notes.txt").unlink()
+    assert busy.post("/api/jobs", json=again).status_code == 201

@@ -1,6 +1,7 @@
 """The whole way in a real browser: data, training, drawing, editing, with reloads, and no request to another host."""
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -14,9 +15,12 @@ import uvicorn
 from PIL import Image
 
 import unblot
-from helpers import TINY_RUN, captioned_folder
+from helpers import STUDIO_TOKEN, TINY_RUN, captioned_folder
+from unblot.studio import jobs
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
+from unblot.studio.security import redirecting
+from unblot.system.folders import locked
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -31,7 +35,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     root = tmp_path_factory.mktemp("studio")
     unblot.train("digits", out=root / "first", quiet=True, preview_every=2, **TINY_RUN)
     config = uvicorn.Config(
-        make_app(Folders(root, (root,)), "t"), port=0, log_level="critical", timeout_graceful_shutdown=1
+        make_app(Folders(root, (root,)), STUDIO_TOKEN), port=0, log_level="critical", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -63,7 +67,8 @@ def page(
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" and "422" not in m.text else None)
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.on("request", lambda r: None if r.url.startswith((studio[0], "data:", "blob:")) else wrong.append(r.url))
-    page.goto(studio[0] + "?token=t")
+    page.goto(studio[0] + "?token=" + STUDIO_TOKEN)
+    page.wait_for_url(studio[0])  # where the answer leads
     yield page
     context.close()
     assert not wrong
@@ -132,6 +137,127 @@ def test_from_a_dropped_folder_to_a_picture(page: "playwright.Page", studio: tup
     assert re.search("mine.*finished", page.inner_text("main"), re.S)
 
 
+def test_a_folder_of_many_pictures_is_sent_in_parts(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    for i in range(450):
+        (tmp_path / "many" / "ab"[i > 300]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "many" / "ab"[i > 300] / f"{i}.png").write_bytes(b"%d" % i)
+    page.goto(studio[0] + "data")
+    parts: list[str] = []
+    page.on("request", lambda r: parts.append(r.url) if r.method == "POST" else None)
+    page.set_input_files("input[webkitdirectory]", tmp_path / "many")
+    playwright.expect(page.locator("[data-drop] [role=status]")).to_have_text("450 files are here", timeout=WAIT)
+    kept = Path(page.input_value("#data"))
+    assert len(parts) == 3
+    assert {path.relative_to(kept).as_posix(): path.read_bytes() for path in kept.rglob("*.png")} == {
+        f"{'ab'[i > 300]}/{i}.png": b"%d" % i for i in range(450)
+    }
+
+
+def test_a_dropped_folder_is_kept_with_its_folders(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    names = {"cats/1.png", "cats/old/2.png", "dogs/3.png"}
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(b"x")
+    page.goto(studio[0] + "data")
+    box = page.locator("[data-drop]").bounding_box()
+    driver = page.context.new_cdp_session(page)
+    dragged = {"items": [], "files": [str(tmp_path / "set")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": box["x"] + 9, "y": box["y"] + 9, "data": dragged}
+        driver.send("Input.dispatchDragEvent", event)
+    page.wait_for_selector("text=3 files are here", timeout=WAIT)
+    kept = Path(page.input_value("#data"))
+    assert {path.relative_to(kept).as_posix() for path in kept.rglob("*.png")} == names
+
+
+def test_what_people_do_with_a_live_page_stays(page: "playwright.Page", studio: tuple[str, Path]) -> None:
+    address, root = studio
+    run, metrics = root / "first", root / "first" / "metrics.jsonl"
+    before = metrics.read_bytes()
+    slider, levels = page.locator("[data-film] input"), page.locator("details[data-with-part]")
+    with locked(run):  # as a training has it
+        page.goto(address + "runs/first")
+        assert levels.get_attribute("open") is not None
+        page.click("text=Held-out loss by noise level")
+        page.focus("[data-film] input")
+        page.keyboard.press("Home")
+        shutil.copy(run / "samples/step_00000004.png", run / "samples/step_00000006.png")
+        metrics.write_bytes(before + b'{"step": 6, "loss": 0.125, "grad_norm": 1.0}\n')
+        page.wait_for_selector("text=loss 0.1250", timeout=WAIT)
+        playwright.expect(slider).to_have_attribute("max", "2", timeout=WAIT)
+        assert slider.input_value() == "0"
+        assert slider.evaluate("one => one === document.activeElement")
+        assert levels.get_attribute("open") is None
+        page.keyboard.press("End")
+        shutil.copy(run / "samples/step_00000004.png", run / "samples/step_00000008.png")
+        playwright.expect(slider).to_have_value("3", timeout=WAIT)  # the newest, as before
+        assert "step_00000008" in page.get_attribute("[data-film] img", "src")
+    metrics.write_bytes(before)
+    for step in (6, 8):
+        (run / f"samples/step_{step:08d}.png").unlink()
+
+
+def test_a_log_stays_where_it_is_read_and_else_follows(page: "playwright.Page", studio: tuple[str, Path]) -> None:
+    address, root = studio
+    job = jobs.add(root, "show", ["first"])
+    folder = root / jobs.JOBS / job.id
+    (folder / jobs.STARTED).write_text(str(os.getpid()))
+    log = folder / "output.log"
+    log.write_text("".join(f"line {i}\n" for i in range(200)))
+    page.goto(address + "jobs/" + job.id)
+    shown, at = page.locator(".log"), "log => [log.scrollTop, log.scrollHeight - log.clientHeight]"
+    top, end = shown.evaluate(at)
+    assert abs(top - end) < 2
+    shown.evaluate("log => log.scrollTop = 40")
+    for text, follows in (("more", False), ("most", True)):
+        log.write_text(log.read_text() + f"{text}\n" * 3)
+        playwright.expect(shown).to_contain_text(text, timeout=WAIT)
+        top, end = shown.evaluate(at)
+        assert abs(top - (end if follows else 40)) < 2
+        shown.evaluate("log => log.scrollTop = 1e9")
+    (folder / "ended.json").write_text('{"code": 0, "time": 0}')
+    page.wait_for_selector(".state.done", timeout=WAIT)
+    assert page.locator("button:has-text('Stop')").count() == 0
+
+
+def test_a_form_is_sent_once(page: "playwright.Page", studio: tuple[str, Path]) -> None:
+    page.goto(studio[0] + "train?data=digits")
+    held: list[playwright.Route] = []
+    page.route("**/api/jobs", lambda route: held.append(route))
+    start, plan = page.locator("button:has-text('Start')"), page.locator("button:has-text('Show the plan')")
+    start.click()
+    for button in (start, plan):
+        playwright.expect(button).to_be_disabled()
+    held[0].fulfill(status=422, json={"detail": "not so"})
+    playwright.expect(page.locator("form [role=alert]")).to_have_text("not so")
+    playwright.expect(start).to_be_enabled()
+    assert len(held) == 1
+
+
+def test_a_page_of_a_file_leads_in(browser: "playwright.Browser", studio: tuple[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "open.html").write_text(redirecting(f"{studio[0]}jobs?token={STUDIO_TOKEN}"))
+    page = browser.new_page()
+    page.goto((tmp_path / "open.html").as_uri())
+    page.wait_for_url(studio[0] + "jobs", timeout=WAIT)
+    playwright.expect(page.locator("h1")).to_have_text("Jobs")
+    page.close()
+
+
+def test_a_picture_that_the_browser_cannot_show_is_no_error(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "a.tif")
+    page.goto(studio[0] + "runs/first/edit")
+    page.set_input_files("#picture", tmp_path / "a.tif")
+    playwright.expect(page.locator("[data-taken]")).to_contain_text("a.tif: this browser shows no preview")
+    page.click("button:has-text('Edit')")
+    playwright.expect(page.locator("form [role=alert]")).to_contain_text("no mask can be painted without a preview")
+
+
 def test_a_painted_mask_is_filled_and_the_rest_stays(
     page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -143,7 +269,14 @@ def test_a_painted_mask_is_filled_and_the_rest_stays(
     assert page.inner_text("form [role=alert]") == "choose a picture first"
     page.set_input_files("#picture", tmp_path / "a.png")
     page.wait_for_selector("canvas")
+    shown = "document.querySelector('canvas').toDataURL()"
+    plain = page.evaluate(shown)
     page.focus("canvas")
+    there = page.evaluate(shown)
+    page.keyboard.press("ArrowLeft")
+    moved = page.evaluate(shown)
+    assert len({plain, there, moved}) == 3, "where the brush is can be seen"
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     page.fill("#edit-n", "1")
     page.fill("#edit-steps", "2")

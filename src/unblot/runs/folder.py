@@ -167,7 +167,7 @@ def write_run_config(folder: Path, config: RunConfig) -> None:
 
 def remove_run(folder: Path) -> None:
     """Removes the files that unblot wrote into a run folder, and the folders that are empty then."""
-    touched = {folder / name for name in (CHECKPOINTS, SAMPLES, REPORT)}
+    touched = {folder / name for name in (CHECKPOINTS, SAMPLES, REPORT, SNAPSHOTS, CARD)}
     for path in sorted(folder.rglob("*"), key=lambda path: path.name == CONFIG):  # as long as it stands, this is a run
         name = path.relative_to(folder).as_posix()
         if path.is_dir() and not path.is_symlink():

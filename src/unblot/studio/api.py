@@ -1,30 +1,36 @@
 """The REST service of the studio: runs, jobs, uploads and files. The pages use nothing else."""
 
-import asyncio
 import os
+import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, HTTPException, Query, Response, UploadFile
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from unblot.config.edits import EDITS
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError, arg, command_line
-from unblot.runs.folder import remove_run
+from unblot.runs.folder import is_run, refuse_run, remove_run
 from unblot.studio import commands, jobs, runs, uploads
 from unblot.studio.security import REPORT_POLICY
-from unblot.system.folders import in_use
+from unblot.system.folders import LOCK, in_use
 
 REPORTS = ".studio/reports"
 SHOWN_FILES = {".png", ".gif", ".jpg", ".html", ".json", ".jsonl", ".npy", ".npz", ".tif", ".log", ".safetensors"}
-TICK = 0.5  # seconds between two looks at a file that grows
 NAME = Annotated[str, InPath(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+TAKEN = {  # fields of a job besides its values; of commands that are not here "run"
+    "train": {"data", "out", "dry_run"},
+    "doctor": {"data"},
+    "explain": {"run", "data"},
+    "edit": {"run", "kind", "pictures", "mask"},
+}
+GOING_ON = ("steps", "budget")  # what may change where a training is resumed
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,17 @@ def router(folders: Folders) -> APIRouter:
 
     @service.post("/uploads")
     def upload(
-        files: Annotated[list[UploadFile], File()], paths: Annotated[list[str] | None, Form()] = None
+        files: Annotated[list[UploadFile], File()],
+        paths: Annotated[list[str] | None, Form()] = None,
+        upload: Annotated[str | None, Form(pattern=uploads.ID)] = None,
     ) -> dict[str, Any]:
-        """Keeps files in a folder of their own; returns its path and the files'. paths: where each lies in the folder
-        that was dropped, whose folders inside are kept, for they may be labels."""
-        folder, targets = uploads.keep(root, files, paths)
-        return {"folder": str(folder), "files": [str(target) for target in targets]}
+        """Keeps files in a folder of their own, or with those of an earlier `upload`: a request holds fewer than 1,000.
+
+        Returns the upload, the folder that holds all its files, and where these files are. paths: where each lies in
+        the folder that was dropped, whose folders inside are kept, for they may be labels.
+        """
+        upload, folder, targets = uploads.keep(root, files, paths, upload)
+        return {"upload": upload, "folder": str(folder), "files": [str(target) for target in targets]}
 
     @service.get("/commands/{command}")
     def choices(command: NAME) -> dict[str, Any]:
@@ -121,7 +132,12 @@ def _add_runs(service: APIRouter, root: Path) -> None:
             raise UnblotError(f"to remove run {name!r}, repeat its name")
         if in_use(folder):
             raise UnblotError(f"run {name!r} is being trained; stop it first")
+        if others := jobs.unfinished(root, name):
+            raise UnblotError(f"run {name!r} is needed by {_words(others[0])}; stop that first")
         remove_run(folder)
+        (folder / LOCK).unlink(missing_ok=True)  # of a process that was killed
+        with suppress(OSError):  # there are other files in it
+            folder.rmdir()
         return {"removed": name}
 
     @service.get("/runs/{name}/frames/{path:path}")
@@ -136,14 +152,14 @@ def _add_runs(service: APIRouter, root: Path) -> None:
 
 
 def _add_jobs(service: APIRouter, folders: Folders) -> None:
-    root = folders.root
+    root, adding = folders.root, threading.Lock()
 
     @service.post("/jobs", status_code=201)
     def new(job: NewJob) -> dict[str, Any]:
         """Checks the choices, and puts the command at the end of the queue."""
-        with command_line(False):
+        with command_line(False), adding:
             arguments, run = job_arguments(folders, job)
-        added = jobs.add(root, job.command, arguments, run)
+            added = jobs.add(root, job.command, arguments, run)
         jobs.advance(root)
         return asdict(jobs.status(root, added.id))
 
@@ -179,15 +195,18 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
 def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]:
     """The arguments of the command line for a job, and the name of its run. Raises UnblotError for bad ones."""
     _known(job.command, "explain")
+    _refuse_unused(job)
     root, values = folders.root, _held_inside(folders, job)
     if job.command == "train" and job.run is not None:
-        steps = {name: values[name] for name in ("steps", "budget") if values.get(name)}
         folder = runs.run_folder(root, job.run)
-        return ["--resume", str(folder), "--quiet", *commands.arguments("train", steps)], job.run
+        if others := jobs.unfinished(root, job.run, "train"):
+            raise UnblotError(f"run {job.run!r} has {_words(others[0])} already; wait for it, or stop it")
+        return ["--resume", str(folder), "--quiet", *commands.arguments("train", values)], job.run
     if job.command == "train":
         name = job.out or f"run-{uuid.uuid4().hex[:6]}"
-        if (root / name).exists():
+        if is_run(root / name) or jobs.unfinished(root, name, "train"):
             raise UnblotError(f"there is a run {name!r} already; choose another name")
+        refuse_run(root / name)
         flags = commands.arguments("train", values)
         if job.dry_run:
             return [data_of(folders, job.data), "--dry-run", *flags], None
@@ -209,6 +228,25 @@ def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]
         raise UnblotError("choose a picture to edit first")
     mask = ["--mask", str(folders.inside(job.mask))] if job.mask and job.kind == "inpaint" else []
     return [job.kind, str(folder), *pictures, *mask, *commands.arguments("edit", values, job.kind)], folder.name
+
+
+def _refuse_unused(job: NewJob) -> None:
+    """Raises UnblotError for what the command of a job has no use for, which would be dropped."""
+    resumes = job.command == "train" and job.run is not None
+    used = {"run"} if resumes else TAKEN.get(job.command, {"run"})
+    if job.command == "edit" and job.kind != "inpaint":
+        used = used - {"mask"}
+    if job.command == "explain" and job.run is not None:
+        used = used - {"data"}
+    given = [name for name in job.model_fields_set - {"command", "values"} if getattr(job, name)]
+    values = [name for name, value in job.values.items() if value]
+    if resumes and (unused := sorted({*given, *values} - used - {*GOING_ON})):
+        raise UnblotError(
+            f"a run that is trained further keeps its choices; leave out {unused[0]} (only {' and '.join(GOING_ON)} "
+            "may change)"
+        )
+    if unused := sorted({*given} - used) + (values if job.command == "explain" else []):
+        raise UnblotError(f"{job.command} has no use for {unused[0]} here; leave it out")
 
 
 def _held_inside(folders: Folders, job: NewJob) -> dict[str, Any]:
@@ -246,29 +284,13 @@ def served(folder: Path, path: str) -> Response:
     return FileResponse(real, headers=headers)
 
 
-async def watched(request: Request, look: Callable[[], str]) -> AsyncIterator[str]:
-    """Server-sent events: what `look` returns, at once and whenever it is another."""
-    last = None
-    while not await request.is_disconnected():
-        try:
-            found = await asyncio.to_thread(look)
-        except UnblotError:  # as long as a run is being made
-            found = ""
-        if found != last:
-            lines = "".join(f"data: {line}\n" for line in found.split("\n"))
-            last = found
-            yield f"event: message\n{lines}\n"
-        await asyncio.sleep(TICK)
-
-
-def stream(request: Request, look: Callable[[], str]) -> StreamingResponse:
-    """An answer that goes on: see `watched`."""
-    return StreamingResponse(watched(request, look), media_type="text/event-stream")
-
-
 def _known(command: str, *others: str) -> None:
     if command not in (*commands.COMMANDS, *others):
         raise UnblotError(f"unknown command {command!r}; choose among {', '.join((*commands.COMMANDS, *others))}")
+
+
+def _words(status: jobs.Status) -> str:
+    return f"job {status.job.id} ({status.job.command}, {status.state})"
 
 
 def _report_of(root: Path, id: str) -> str:

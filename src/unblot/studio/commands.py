@@ -90,6 +90,7 @@ def arguments(command: str, values: Mapping[str, Any], kind: str | None = None) 
             continue
         f = options[name]
         if field_type(f) is bool:
+            check_value(f, value)
             flags.append(flag(name))
             continue
         for one in value if isinstance(value, list) and f.metadata["repeats"] else [value]:

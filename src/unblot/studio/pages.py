@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,9 @@ from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError
 from unblot.runs.samples import GUIDANCE_OPTIONS
 from unblot.studio import commands, jobs, runs
-from unblot.studio.api import Folders, stream
+from unblot.studio.api import Folders
+from unblot.studio.live import Look, stream
+from unblot.system.folders import in_use
 
 MEASURES = {
     "evaluate": "How good, varied and original are the pictures?",
@@ -32,6 +35,14 @@ SETTINGS = [  # that draw pictures again; what files do not record of them is as
 ]
 CHOOSERS = ["quality", "nfe"]  # which choose some of the settings, and do not go with them
 NOTES = ("note:", "warning:")  # how lines of a training's output begin that a user should see
+NO_RUN: dict[str, Any] = {
+    "card": None,
+    "previews": [],
+    "charts": {"loss": {}, "levels": {}},
+    "job": None,
+    "now": "",
+    "notes": [],
+}
 WIDTH, HEIGHT, EDGE, LABEL = 640, 220, 48, 12  # of the chart of losses
 
 
@@ -74,7 +85,7 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
 
     @app.get("/jobs/{id}", include_in_schema=False)
     def job_page(id: str) -> HTMLResponse:
-        return page("job.html", status=jobs.status(root, id))
+        return page("job.html", **job_values(root, id))
 
     @app.get("/style.css", include_in_schema=False)
     def style() -> Response:
@@ -123,10 +134,11 @@ def _add_run_pages(app: FastAPI, root: Path) -> None:
 def _add_streams(app: FastAPI, root: Path) -> None:
     @app.get("/live/runs/{name}", include_in_schema=False)
     def live_run(name: str, request: Request) -> StreamingResponse:
-        def look() -> str:
-            """Nothing while the job that will make the run has not begun."""
-            folder = root / name
-            return render("live_run.html", **live_values(runs.run_folder(root, name))) if folder.is_dir() else ""
+        runs.run_folder(root, name)
+
+        def look() -> Look:
+            values = live_values(runs.run_folder(root, name))
+            return Look(parts("live_run.html", **values), values["over"])
 
         return stream(request, look)
 
@@ -134,24 +146,40 @@ def _add_streams(app: FastAPI, root: Path) -> None:
     def live_job(id: str, request: Request) -> StreamingResponse:
         jobs.status(root, id)
 
-        def look() -> str:
-            status = jobs.status(root, id)
-            now = jobs.picture(root, id)
-            output = jobs.output(root, id)
-            return render("live_job.html", status=status, output=output, report=_has_page(status), picture=now)
+        def look() -> Look:
+            values = job_values(root, id)
+            shown = parts("live_job.html", **values)
+            if values["status"].job.command == "train":
+                shown |= parts("live_run.html", **values)
+            return Look(shown, values["over"])
 
         return stream(request, look)
 
 
+def job_values(root: Path, id: str) -> dict[str, Any]:
+    """What changes on the page of a job while it goes on; of a training with the run's, as soon as that is there."""
+    status = jobs.status(root, id)  # before all that it changes
+    of_run = NO_RUN
+    if status.job.command == "train" and status.job.run is not None:
+        with suppress(UnblotError):  # as long as the run is being made
+            of_run = live_values(runs.run_folder(root, status.job.run))
+    return {
+        **of_run, "status": status, "over": status.state not in jobs.UNFINISHED, "output": jobs.output(root, id),
+        "picture": jobs.picture(root, id), "report": _has_page(status),
+    }  # fmt: skip
+
+
 def live_values(folder: Path) -> dict[str, Any]:
-    """What changes on the page of a run while it trains."""
-    charts = {name: chart(curves) for name, curves in runs.curves(folder).items()}
+    """What changes on the page of a run while it trains. over: nothing does any more."""
     job = jobs.of_run(folder.parent, folder.name)
+    over = not in_use(folder) and (job is None or job.state not in jobs.UNFINISHED)  # before all that it changes
+    charts = {name: chart(curves) for name, curves in runs.curves(folder).items()}
     said = jobs.output(folder.parent, job.job.id).strip().split("\n") if job else []
     return {
         "card": runs.card(folder), "previews": runs.previews(folder), "charts": charts, "job": job,
         "now": said[-1] if job and job.state == "running" else "",
         "notes": [line for line in said if line.startswith(NOTES)],
+        "over": over,
     }  # fmt: skip
 
 
@@ -212,6 +240,12 @@ def grouped(fields: list[commands.Field]) -> dict[str, list[commands.Field]]:
 def render(template: str, **values: Any) -> str:
     """A page or a part of one; every value is escaped."""
     return _environment().get_template(template).render(values)
+
+
+def parts(template: str, **values: Any) -> dict[str, str]:
+    """The blocks of a template by name: the parts of a page that are sent again on their own."""
+    found = _environment().get_template(template)
+    return {name: "".join(block(found.new_context(values))).strip() for name, block in found.blocks.items()}
 
 
 def error_page(message: str) -> str:

@@ -12,30 +12,49 @@ from fastapi import UploadFile
 from unblot.errors import UnblotError
 
 UPLOADS = ".studio/uploads"
-MOST_FILES, MOST_BYTES = 20_000, 4 * 2**30  # of one upload
+ID = r"^[0-9a-f]{32}$"  # of an upload, which is also the name of its folder
+MOST_FILES, MOST_BYTES = 20_000, 4 * 2**30  # of one upload, in all its requests
 MOST_FOLDERS, MOST_NAME = 8, 120  # of a path in it; bytes of each
 
 
-def keep(root: Path, files: Sequence[UploadFile], paths: Sequence[str] | None) -> tuple[Path, list[Path]]:
-    """Writes files below `root`; returns their folder and where each is. paths: where each lay; None for its name.
+def keep(
+    root: Path, files: Sequence[UploadFile], paths: Sequence[str] | None, upload: str | None = None
+) -> tuple[str, Path, list[Path]]:
+    """Writes files below `root`; returns their upload, the folder that holds all of that, and where each file is.
 
-    Raises UnblotError, with nothing kept, for too many or too large ones, and for two of one name.
+    paths: where each lay; None for its name. upload: an earlier one, which they are part of. Raises UnblotError, with
+    nothing of the upload kept, for too many or too large ones, and for two of one name.
     """
-    if len(files) > MOST_FILES:
-        raise UnblotError(f"{len(files)} files are too many; at most {MOST_FILES} at once")
     names = [file.filename or "file" for file in files] if paths is None else paths
     if len(names) != len(files):
         raise UnblotError(f"{len(files)} files have {len(names)} paths; give a path for each, or none")
-    folder, left = root / UPLOADS / uuid.uuid4().hex, MOST_BYTES
+    if upload is not None and not (root / UPLOADS / upload).is_dir():
+        raise UnblotError(f"there is no upload {upload!r}; begin a new one")
+    upload = upload or uuid.uuid4().hex
+    folder = root / UPLOADS / upload
     targets = [folder / place for place in _safe_places(names)]
     try:
+        count, size = _already(folder)
+        if count + len(files) > MOST_FILES:
+            raise UnblotError(f"{count + len(files)} files are too many; at most {MOST_FILES} at once")
         for file, target in zip(files, targets, strict=True):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            left -= _keep(file, target, left)
-    except UnblotError:
+            size += _keep(file, target, MOST_BYTES - size)
+    except (UnblotError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return folder, targets
+    return upload, _holding(folder), targets
+
+
+def _already(folder: Path) -> tuple[int, int]:
+    """How many files an upload has so far, and their bytes."""
+    sizes = [os.path.getsize(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names]
+    return len(sizes), sum(sizes)
+
+
+def _holding(folder: Path) -> Path:
+    """The innermost folder of an upload that holds all of it."""
+    inside = list(folder.iterdir())
+    return _holding(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def _safe_places(names: Sequence[str]) -> list[Path]:
@@ -44,11 +63,13 @@ def _safe_places(names: Sequence[str]) -> list[Path]:
     Raises UnblotError where two would go to one place.
     """
     places = [Path(*_safe_parts(name)) for name in names]
-    above = os.path.commonpath([place.parent for place in places])
-    places = [place.relative_to(above) for place in places]
     if twice := [place for place, count in Counter(places).items() if count > 1]:
-        raise UnblotError(f"two files are named {str(twice[0])!r}; drop the folder that holds both, or rename one")
+        raise _same_place(twice[0])
     return places
+
+
+def _same_place(place: Path) -> UnblotError:
+    return UnblotError(f"two files are named {place.name!r}; drop the folder that holds both, or rename one")
 
 
 def _safe_parts(name: str) -> list[str]:
@@ -61,9 +82,14 @@ def _safe_parts(name: str) -> list[str]:
 
 
 def _keep(file: UploadFile, target: Path, left: int) -> int:
-    """Writes an upload; returns its size. Raises UnblotError where it is larger than what is left."""
+    """Writes an upload; returns its size. Raises UnblotError where it is larger than what is left, or has no place."""
     size = 0
-    with target.open("wb") as out:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        out = target.open("xb")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise _same_place(target) from None
+    with out:
         while part := file.file.read(2**20):
             size += len(part)
             if size > left:

@@ -11,13 +11,53 @@ const api = async (method, path, body) => {
   throw new Error(typeof found.detail === "string" ? found.detail : found.detail.map((d) => d.msg).join("; "));
 };
 
-const upload = async (files) => {
-  const form = new FormData();
-  for (const file of files) {
-    form.append("files", file);
-    form.append("paths", file.webkitRelativePath || file.name);
+// Files with the places that they had, in parts that a server takes: of few files, and not of too many bytes.
+const PART_FILES = 200, PART_BYTES = 64 * 2 ** 20;
+const partsOf = (files) => {
+  const parts = [];
+  let bytes = 0;
+  for (const one of files) {
+    if (!parts.length || parts.at(-1).length >= PART_FILES || bytes + one.file.size > PART_BYTES) {
+      parts.push([]);
+      bytes = 0;
+    }
+    parts.at(-1).push(one);
+    bytes += one.file.size;
   }
-  return api("POST", "/uploads", form);
+  return parts;
+};
+
+const placed = (files) => [...files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
+
+// All parts go into one upload. told: hears how many files are kept.
+const upload = async (files, told = () => {}) => {
+  const all = { files: [] };
+  for (const part of partsOf(files)) {
+    const form = new FormData();
+    for (const { file, path } of part) {
+      form.append("files", file);
+      form.append("paths", path);
+    }
+    if (all.upload) form.append("upload", all.upload);
+    const found = await api("POST", "/uploads", form);
+    Object.assign(all, found, { files: [...all.files, ...found.files] });
+    told(all.files.length);
+  }
+  return all;
+};
+
+// The files of what was dropped, also of folders in folders. A folder tells a hundred of its entries at a time.
+const filesOf = async (entry) => {
+  if (entry.isFile) {
+    const file = await new Promise((found, failed) => entry.file(found, failed));
+    return [{ file, path: entry.fullPath.slice(1) }];
+  }
+  const reader = entry.createReader(), all = [];
+  for (;;) {
+    const some = await new Promise((found, failed) => reader.readEntries(found, failed));
+    if (!some.length) return all;
+    for (const one of some) all.push(...await filesOf(one));
+  }
 };
 
 const jobOf = (form, submitter) => {
@@ -32,7 +72,6 @@ const jobOf = (form, submitter) => {
   }
   job.command ??= form.dataset.job;
   job.run ??= form.dataset.run || null;
-  job.kind ??= "inpaint";
   job.dry_run = submitter?.name === "dry_run";
   return job;
 };
@@ -58,12 +97,17 @@ const follow = async (id, place) => {
 
 const submit = async (form, submitter) => {
   const alert = form.querySelector("[role=alert]");
+  const busy = (is) => {
+    for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = is;
+  };
   alert.textContent = "";
+  busy(true);
   try {
     if (form.dataset.delete) {
       const confirm = encodeURIComponent(form.confirm.value);
       await api("DELETE", "/runs/" + encodeURIComponent(form.dataset.delete) + "?confirm=" + confirm);
       location.href = "/";
+      return;
     } else if (form.dataset.stop) {
       await api("POST", "/jobs/" + form.dataset.stop + "/stop");
     } else {
@@ -72,11 +116,19 @@ const submit = async (form, submitter) => {
       const status = await api("POST", "/jobs", job);
       if (!("live" in form.dataset)) { location.href = "/jobs/" + status.job.id; return; }
       const found = await follow(status.job.id, form.querySelector(".now"));
-      if (found.state === "done") location.reload();
-      else alert.textContent = found.output.trim().split("\n").pop() || found.state;
+      if (found.state === "done") { location.reload(); return; }
+      alert.textContent = found.output.trim().split("\n").pop() || found.state;
     }
   } catch (error) { alert.textContent = error.message; }
+  busy(false);  // not where another page comes
 };
+
+// Buttons of a page that is gone back to, or that a browser remembers as they were.
+const freeButtons = () => {
+  for (const button of document.querySelectorAll("form button")) button.disabled = false;
+};
+freeButtons();
+window.addEventListener("pageshow", (event) => { if (event.persisted) freeButtons(); });
 
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-job], [data-delete], [data-stop]")) return;
@@ -120,6 +172,7 @@ if (settings.some((name) => asked.has(name))) {
   for (const input of document.querySelectorAll(`form[data-job] [name="${CSS.escape(name)}"]`)) {
     if (input.type === "radio") input.checked = input.value === value;
     else input.value = value;
+    if (input.checked) input.dispatchEvent(new Event("change", { bubbles: true }));
   }
 }
 
@@ -156,175 +209,29 @@ document.addEventListener("input", (event) => {
 // Dropped and chosen files become a folder on this machine.
 for (const drop of document.querySelectorAll("[data-drop]")) {
   const status = drop.querySelector("[role=status]");
-  const keep = async (files) => {
-    if (!files.length) return;
-    status.textContent = `keeping ${files.length} files …`;
+  const keep = async (finding) => {
     try {
-      const found = await upload(files);
+      const files = await finding;
+      if (!files.length) return;
+      status.textContent = `keeping ${files.length} files …`;
+      const found = await upload(files, (kept) => { status.textContent = `${kept} of ${files.length} files are here`; });
       drop.querySelector("#data").value = found.files.length === 1 ? found.files[0] : found.folder;
       drop.querySelector("#data").dispatchEvent(new Event("input", { bubbles: true }));
       status.textContent = `${files.length} files are here`;
     } catch (error) { status.textContent = error.message; }
   };
-  for (const input of drop.querySelectorAll("input[type=file]")) input.addEventListener("change", () => keep(input.files));
+  for (const input of drop.querySelectorAll("input[type=file]")) {
+    input.addEventListener("change", () => keep(placed(input.files)));
+  }
   drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    keep(event.dataTransfer.files);
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+    keep(Promise.all(entries.map(filesOf)).then((found) => found.flat()));
   });
 }
-
-// A brush for the mask: white where the picture is new.
-const brush = { canvas: document.querySelector(".brush canvas"), mask: null, picture: null, at: [0, 0] };
-
-const paint = (x, y) => {
-  const radius = Number(document.querySelector("#brush-size").value) / 2;
-  const context = brush.mask.getContext("2d");
-  context.fillStyle = "white";
-  context.beginPath();
-  context.arc(x, y, radius, 0, 7);
-  context.fill();
-  show();
-};
-
-const show = () => {
-  const context = brush.canvas.getContext("2d");
-  context.globalAlpha = 1;
-  context.clearRect(0, 0, brush.canvas.width, brush.canvas.height);
-  context.drawImage(brush.picture, 0, 0);
-  const over = new OffscreenCanvas(brush.mask.width, brush.mask.height);
-  const tint = over.getContext("2d");
-  tint.drawImage(brush.mask, 0, 0);
-  tint.globalCompositeOperation = "source-in";
-  tint.fillStyle = "#d22";
-  tint.fillRect(0, 0, over.width, over.height);
-  context.globalAlpha = 0.6;
-  context.drawImage(over, 0, 0);
-};
-
-const begin = async (file) => {
-  brush.picture = await createImageBitmap(file);
-  brush.mask = new OffscreenCanvas(brush.picture.width, brush.picture.height);
-  [brush.canvas.width, brush.canvas.height] = [brush.picture.width, brush.picture.height];
-  brush.canvas.setAttribute("width", brush.picture.width);
-  brush.at = [brush.picture.width / 2, brush.picture.height / 2];
-  document.querySelector("#brush-size").value = Math.max(2, Math.round(brush.picture.width / 8));
-  frame.place.querySelector("img").src = URL.createObjectURL(file);
-  showKind(document.querySelector("[name=kind]:checked").value);
-  show();
-  showFrame();
-};
-
-// A frame around the picture, whose sides are dragged outwards: how far it is to be continued.
-const frame = { place: document.querySelector(".border .frame"), scale: 1 };
-const sideInput = (side) => document.querySelector("#outpaint-" + side);
-
-const showFrame = () => {
-  if (!brush.picture) return;
-  frame.scale = Math.max(0.25, Math.min(24, 240 / Math.max(brush.picture.width, brush.picture.height)));
-  const image = frame.place.querySelector("img");
-  [image.width, image.height] = [brush.picture.width * frame.scale, brush.picture.height * frame.scale];
-  for (const handle of frame.place.querySelectorAll(".handle")) {
-    const pixels = Math.max(0, Number(sideInput(handle.dataset.side).value) || 0);
-    image.style["margin-" + handle.dataset.side] = pixels * frame.scale + "px";
-    handle.setAttribute("aria-valuenow", pixels);
-  }
-};
-
-const moveSide = (side, pixels) => {
-  sideInput(side).value = Math.max(0, Math.round(pixels));
-  sideInput(side).dispatchEvent(new Event("input", { bubbles: true }));
-};
-
-for (const handle of document.querySelectorAll(".handle")) {
-  const side = handle.dataset.side, sign = side === "left" || side === "top" ? -1 : 1;
-  const along = (event) => (side === "left" || side === "right" ? event.clientX : event.clientY) * sign;
-  let from = null;
-  handle.addEventListener("pointerdown", (event) => {
-    handle.setPointerCapture(event.pointerId);
-    from = { at: along(event), pixels: Number(sideInput(side).value) || 0 };
-  });
-  handle.addEventListener("pointermove", (event) => {
-    if (from && event.buttons) moveSide(side, from.pixels + (along(event) - from.at) / frame.scale);
-  });
-  handle.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    moveSide(side, (Number(sideInput(side).value) || 0) + step * sign);
-  });
-  sideInput(side).addEventListener("input", showFrame);
-}
-
-// A picture of the run itself, instead of a file that is chosen.
-const takeOwn = async (path) => {
-  const run = encodeURIComponent(document.querySelector("form[data-edit]").dataset.run);
-  const answer = await fetch("/api/runs/" + run + "/files/" + path.split("/").map(encodeURIComponent).join("/"));
-  if (!answer.ok) return;
-  brush.file = new File([await answer.blob()], path.split("/").pop(), { type: "image/png" });
-  const words = document.querySelector("[data-taken]");
-  words.textContent = path + " is taken, unless another file is chosen";
-  words.hidden = false;
-  begin(brush.file);
-};
-
-const showKind = (kind) => {
-  for (const own of document.querySelectorAll("[data-kind]")) own.hidden = own.dataset.kind !== kind;
-  document.querySelector(".brush").hidden = !brush.picture || kind !== "inpaint";
-  document.querySelector(".border").hidden = !brush.picture || kind !== "outpaint";
-};
-
-if (brush.canvas) {
-  const place = (event) => {
-    const box = brush.canvas.getBoundingClientRect();
-    return [(event.clientX - box.left) * brush.canvas.width / box.width,
-            (event.clientY - box.top) * brush.canvas.height / box.height];
-  };
-  document.querySelector("#picture").addEventListener("change", (event) => begin(event.target.files[0]));
-  const taken = new URLSearchParams(location.search).get("picture");
-  if (taken) takeOwn(taken);
-  brush.canvas.addEventListener("pointerdown", (event) => { brush.canvas.setPointerCapture(event.pointerId); paint(...place(event)); });
-  brush.canvas.addEventListener("pointermove", (event) => { if (event.buttons) paint(...place(event)); });
-  brush.canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (!step && event.key !== " ") return;
-    event.preventDefault();
-    if (step) brush.at = brush.at.map((value, i) => value + step[i] * Math.max(1, brush.canvas.width / 32));
-    else paint(...brush.at);
-  });
-  document.querySelector("[data-clear]").addEventListener("click", () => {
-    brush.mask.getContext("2d").clearRect(0, 0, brush.mask.width, brush.mask.height);
-    show();
-  });
-  document.addEventListener("change", (event) => {
-    if (event.target.name === "kind") showKind(event.target.value);
-  });
-  showKind(document.querySelector("[name=kind]:checked").value);
-}
-
-const edited = async (form) => {
-  const kind = form.querySelector("[name=kind]:checked").value;
-  const file = form.querySelector("#picture").files[0] || brush.file;
-  if (!file) throw new Error("choose a picture first");
-  const files = [file];
-  if (kind === "interpolate") {
-    const other = form.querySelector("#other").files[0];
-    if (!other) throw new Error("choose the other picture first");
-    files.push(new File([other], "other-" + other.name, { type: other.type }));
-    return { pictures: (await upload(files)).files };
-  }
-  if (kind === "inpaint") {
-    const whole = new OffscreenCanvas(brush.mask.width, brush.mask.height);
-    const context = whole.getContext("2d");
-    context.fillRect(0, 0, whole.width, whole.height);
-    context.drawImage(brush.mask, 0, 0);
-    files.push(new File([await whole.convertToBlob({ type: "image/png" })], "mask-of-the-brush.png"));
-  }
-  const found = await upload(files);
-  return { pictures: [found.files[0]], mask: found.files[1] || null };
-};
 
 // Before this line a form would be sent by the browser itself, and nothing would come of it: all inputs were disabled.
 document.querySelector(".until-ready").disabled = false;
