@@ -17,6 +17,7 @@ from unblot.cli.parser import main
 from unblot.data.readers.walking import is_record
 from unblot.runs.folder import CONFIG, LOG, MODEL, remove_run
 from unblot.system.folders import MANIFEST, claimed, locked, must_be_writable, recorded
+from unblot.tuning import search
 
 TRAIN = ["train", "digits", "--quiet", *TINY]
 
@@ -147,7 +148,8 @@ def test_commands_that_read_a_run_change_only_their_own_files(run, tmp_path, cap
     assert before.items() <= tree(copy).items()
 
 
-def test_commands_that_measure_a_run_change_nothing_but_what_they_make(run, tmp_path):
+def test_commands_that_measure_a_run_change_nothing_but_what_they_make(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "parse_budget", lambda text: (0.0, False))  # a search of one candidate
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     add_foreign_files(copy)

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 import unblot
 from helpers import TINY_LATENT_RUN
+from machine import Machine
 from unblot.cli.parser import main
 from unblot.config.presets import ladder
 from unblot.config.schema import RunConfig
@@ -25,14 +26,16 @@ from unblot.editing.images import colorize, img2img, inpaint, known_x0, upscale
 from unblot.errors import UnblotError
 from unblot.latent.latents import AT_A_TIME, latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
+from unblot.process.levels import NoiseLevel
 from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
-from unblot.runs.folder import CONFIG, MODEL, load_model, read_config, save_model
+from unblot.runs.folder import CONFIG, MODEL, build_model, load_model, read_config, save_model
 from unblot.runs.run import Run
 from unblot.system.files import read_tensors
 from unblot.system.folders import locked
 from unblot.training import first_stage
 from unblot.training.budget_controller import BudgetController
+from unblot.training.decoder_stage import Pace
 from unblot.training.first_stage import (
     FILE,
     MOST,
@@ -69,6 +72,15 @@ def run(pictures, tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def planned(pictures) -> tuple[RunConfig, Dataset]:
     return unblot.plan(pictures, quiet=True, **CHOICES), open_data(str(pictures))
+
+
+def test_latents_have_the_channels_that_are_chosen(pictures):
+    model = build_model(unblot.plan(pictures, quiet=True, **CHOICES, latent_channels=6))
+    z = model.latents(torch.randn(2, 3, 10, 12))
+    assert z.shape[:2] == (2, 6)
+    one = torch.ones(())
+    assert model(z, NoiseLevel(one, one)).x0.shape == z.shape
+    assert model.pictures(z, (10, 12)).shape == (2, 3, 10, 12)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -459,22 +471,47 @@ def test_a_run_that_was_stopped_in_its_first_stage_is_told_the_same_of_its_data(
 def test_a_run_with_a_budget_that_was_stopped_in_its_first_stage_is_planned_as_if_it_had_not_been(
     pictures, tmp_path, monkeypatch
 ):
+    machine, path = latent_machine(monkeypatch), tmp_path / "run"
+
     def killed(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unblot.config.durations.LEAST_SECONDS", 0.0)
     with monkeypatch.context() as patched:
-        patched.setattr("unblot.training.first_stage.FirstStage.measure", killed)
+        patched.setattr(FirstStage, "measure", killed)
         with pytest.raises(KeyboardInterrupt):
-            unblot.train(pictures, out=tmp_path / "run", quiet=True, latent=True, budget="4s", seed=3)
-    assert used_before(tmp_path / "run", {}) > 0.5
-    start = time.monotonic()
-    train = unblot.resume(tmp_path / "run", quiet=True).config.train
-    assert time.monotonic() - start < 4 + 2  # not the whole budget again, but for reading and writing
+            unblot.train(pictures, out=path, quiet=True, latent=True, budget="60s", seed=3)
+    before, start = used_before(path, {}), machine.now
+    assert before > 10
+    train = unblot.resume(path, quiet=True).config.train
+    assert before + machine.now - start == pytest.approx(60, rel=0.05)  # not the whole budget again
     assert train.seed == 3
-    smallest = ladder(unblot.load(tmp_path / "run").config.x0_facts, "default")[0]
+    smallest = ladder(unblot.load(path).config.x0_facts, "default")[0]
     assert train.network.split(",")[0] == smallest.split(",")[0]  # as trial steps chose it
-    assert json.loads((tmp_path / "run" / "plan.json").read_text())["plan"]["used"] > 1.0  # a quarter of the budget
+    assert json.loads((path / "plan.json").read_text())["plan"]["used"] == pytest.approx(
+        18, abs=1
+    )  # a quarter, and trial steps
+
+
+def latent_machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine on whose clock a step of the first stage takes 0.1 s, one of the second 0.2 s, and the decoder's
+    fine-tuning the time that it may."""
+    machine = Machine(monkeypatch, lambda trainer, now: 0.2)
+
+    def take_step(stage: FirstStage, steps: int) -> Tensor:
+        machine.now += 0.1
+        stage.step += 1
+        return torch.tensor(1.0)
+
+    def fine_tune(trainer: Any, controller: BudgetController, *_: object) -> bool:
+        machine.now += Pace(trainer.config, controller, machine).seconds
+        return True
+
+    monkeypatch.setattr(FirstStage, "take_step", take_step)
+    monkeypatch.setattr("unblot.training.loop.run_decoder_stage", fine_tune)
+    monkeypatch.setattr(BudgetController.__init__, "__defaults__", (None, machine, 0.0))
+    for room in ("latents", "first_stage"):
+        monkeypatch.setattr(f"unblot.training.{room}.time", SimpleNamespace(monotonic=machine))
+    return machine
 
 
 def test_evaluation_has_no_likelihood_of_latents(run):

@@ -2,13 +2,13 @@
 
 import json
 import re
-import signal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from machine import Machine
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.config.durations import format_seconds, parse_budget
@@ -24,50 +24,8 @@ from unblot.training.budget import choose, go_on
 from unblot.training.budget_controller import MEASURING, BudgetController
 from unblot.training.learning_rate import Switch, learning_rate
 from unblot.training.task import DenoisingTask
-from unblot.training.trainer import StepResult
 
 TINY = "unet:width=16,multipliers=1,blocks=1,attention="
-
-
-class Machine:
-    """A clock that only work moves: a step takes `step_seconds(trainer, now)`, a preview 1 s and a save 0.3 s."""
-
-    def __init__(self, monkeypatch, step_seconds):
-        self.now, self.rates, self.step_seconds, self.stop_at = 1000.0, [], step_seconds, None
-        save = checkpoint.save
-
-        def take_step(trainer):
-            self.now += self.step_seconds(trainer, self.now - 1000.0)
-            self.rates.append(learning_rate(trainer.config.train, trainer.step, trainer.switch))
-            trainer.step += 1
-            if trainer.step == self.stop_at:
-                signal.raise_signal(signal.SIGINT)
-            return StepResult(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(0.0))
-
-        def preview_pictures(trainer, steps):
-            self.now += steps / 20
-            return torch.zeros(1, *trainer.config.data.shape), None
-
-        def preview_samples(trainer, steps):
-            pictures, labels = preview_pictures(trainer, steps)
-            return [pictures], labels
-
-        def slow_save(*args):
-            self.now += 0.3
-            return save(*args)
-
-        monkeypatch.setattr(engine.Trainer, "take_step", take_step)
-        monkeypatch.setattr("unblot.training.timing.preview_samples", preview_samples)
-        monkeypatch.setattr(loop, "preview_pictures", preview_pictures)
-        monkeypatch.setattr(checkpoint, "save", slow_save)
-        monkeypatch.setattr(api, "shared_clock", lambda group: self)
-
-    def __call__(self):
-        return self.now
-
-    @property
-    def gone(self):
-        return self.now - 1000.0
 
 
 def end_of(folder):
