@@ -16,6 +16,7 @@ from pages import NASTY, SHOWN, check
 from unblot import api
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
+from unblot.evaluation import retrieval
 from unblot.evaluation.image_set import ImageSet
 from unblot.evaluation.measure import Options, likelihood
 from unblot.evaluation.memorization import nearness
@@ -356,9 +357,28 @@ def test_captions_are_obeyed_as_far_as_samples_are_between_real_and_shuffled(hon
     assert "captions" not in honest[1]["verdicts"]
 
 
-def test_a_captioned_run_is_asked_whether_it_obeys(tmp_path: Path) -> None:
-    run = api.train("shapes:count=60,size=8", held_out=0.4, out=tmp_path / "run", **TINY)
-    report = api.evaluate(run.path, n=10, steps=1, features="pixels:dims=4", likelihood=0, quiet=True)
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    return api.train("shapes:count=60,size=8", held_out=0.4, out=tmp_path_factory.mktemp("captioned") / "run", **TINY)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_captioned_run_is_asked_whether_it_obeys_and_told_where_that_is_not_known(
+    captioned: api.Run, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "STEPS", 2)
+    monkeypatch.setattr(retrieval, "TRUSTED", 2.0 if trusted else 0.0)  # of a judge that has learned nothing
+    report = api.evaluate(captioned.path, n=10, steps=1, features="pixels:dims=4", likelihood=0, quiet=True)
     told = [note for note in report["notes"] if "obey" in note]
-    assert (report["captions"] is None) == (len(told) == 1)
-    assert ("Captions" in (run.path / "report" / "report.html").read_text()) == (report["captions"] is not None)
+    shown = (captioned.path / "report" / "report.html").read_text()
+    if trusted:
+        assert told == []
+        assert report["captions"]["samples"]["count"] == 10
+        assert "captions" in report["verdicts"]
+        assert "Captions" in shown
+    else:
+        assert len(told) == 1
+        assert "the judge cannot be trusted" in told[0]
+        assert report["captions"] is None
+        assert "captions" not in report["verdicts"]
+        assert "Captions" not in shown

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import NETWORK
+from unblot import api
 from unblot.nn import NETWORKS
 from unblot.training.optim import OPTIMIZERS, Optimizer, orthogonal, split
+from unblot.training.trainer import Trainer, denoising_trainer
 
 GOOD, BAD = torch.tensor(False), torch.tensor(True)
 
@@ -105,3 +108,34 @@ def test_muon_makes_its_moments_once(monkeypatch):
     monkeypatch.setattr(torch, "zeros_like", lambda *_: pytest.fail("made anew"))
     give_gradients(module, 2)
     optimizer.step(0.01, GOOD)
+
+
+def trainer_of(**choices) -> Trainer:
+    """A trainer of digits before its first step; only the choices tell two of them apart."""
+    choices = {"network": NETWORK, "batch_size": 8, "steps": 4, "clusters": 0, "warmup": 0.0, **choices}
+    return denoising_trainer(api.plan("digits", quiet=True, **choices), api.open_data("digits"))
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 1e6])
+def test_gradients_are_clipped_to_the_norm_that_is_chosen(clip_norm, monkeypatch):
+    norms, step = [], Optimizer.step
+
+    def seen(optimizer, rate, bad):
+        norms.append(float(torch.stack([p.grad.norm() for p in optimizer.parameters if p.grad is not None]).norm()))
+        return step(optimizer, rate, bad)
+
+    monkeypatch.setattr(Optimizer, "step", seen)
+    norm = float(trainer_of(clip_norm=clip_norm).take_step().grad_norm)
+    assert 1e-3 < norm < 1e6
+    assert norms == [pytest.approx(min(norm, clip_norm), rel=1e-2)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weights_decay_by_the_share_that_is_chosen_times_the_learning_rate(optimizer):
+    plain, decayed = (trainer_of(optimizer=optimizer, learning_rate=0.1, weight_decay=decay) for decay in (0.0, 0.5))
+    before = [p.detach().clone() for p in plain.denoiser.parameters()]
+    rate = plain.learning_rate(0)
+    assert rate == pytest.approx(0.1, rel=0.2)
+    plain.take_step(), decayed.take_step()
+    for p, q, old in zip(plain.denoiser.parameters(), decayed.denoiser.parameters(), before, strict=True):
+        torch.testing.assert_close(p - q, 0.5 * rate * old, rtol=1e-3, atol=1e-6)
