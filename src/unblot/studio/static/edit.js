@@ -17,7 +17,6 @@ const paint = (x, y) => {
 };
 
 const show = () => {
-  if (!brush.picture) return;
   const context = brush.canvas.getContext("2d");
   context.globalAlpha = 1;
   context.clearRect(0, 0, brush.canvas.width, brush.canvas.height);
@@ -30,19 +29,15 @@ const show = () => {
   tint.fillRect(0, 0, over.width, over.height);
   context.globalAlpha = 0.6;
   context.drawImage(over, 0, 0);
-  if (document.activeElement === brush.canvas) showBrush(context);
+  showBrush();
 };
 
-// Where the brush is, for those who move it by keys: a ring that is seen on light and on dark.
-const showBrush = (context) => {
-  context.globalAlpha = 1;
-  for (const [colour, width] of [["black", 3], ["white", 1]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = width * brush.canvas.width / (brush.canvas.clientWidth || brush.canvas.width);
-    context.beginPath();
-    context.arc(...brush.at, brushRadius(), 0, 7);
-    context.stroke();
-  }
+// Where the brush is, for those who move it by keys: a ring over the canvas, as long as that has the focus.
+const showBrush = () => {
+  const ring = brush.canvas.nextElementSibling.style, [x, y] = brush.at;
+  ring.left = 100 * x / brush.canvas.width + "%";
+  ring.top = 100 * y / brush.canvas.height + "%";
+  ring.width = 200 * brushRadius() / brush.canvas.width + "%";
 };
 
 const begin = async (file) => {
@@ -52,7 +47,8 @@ const begin = async (file) => {
   showKind(document.querySelector("[name=kind]:checked").value);
   if (!brush.picture) return;
   [brush.canvas.width, brush.canvas.height] = [brush.picture.width, brush.picture.height];
-  brush.canvas.setAttribute("width", brush.picture.width);
+  const enlarged = Math.max(1, Math.min(24, 240 / Math.max(brush.picture.width, brush.picture.height)));
+  brush.canvas.style.width = brush.picture.width * enlarged + "px";  // small pictures can be painted on, too
   brush.at = [brush.picture.width / 2, brush.picture.height / 2];
   document.querySelector("#brush-size").value = Math.max(2, Math.round(brush.picture.width / 8));
   frame.place.querySelector("img").src = URL.createObjectURL(file);
@@ -141,10 +137,9 @@ if (brush.canvas) {
     if (!step) return paint(...brush.at);
     const ends = [brush.canvas.width, brush.canvas.height], pace = Math.max(1, brush.canvas.width / 32);
     brush.at = brush.at.map((value, i) => Math.min(ends[i], Math.max(0, value + step[i] * pace)));
-    show();
+    showBrush();
   });
-  for (const change of ["focus", "blur"]) brush.canvas.addEventListener(change, show);
-  document.querySelector("#brush-size").addEventListener("input", show);
+  document.querySelector("#brush-size").addEventListener("input", showBrush);
   document.querySelector("[data-clear]").addEventListener("click", () => {
     brush.mask.getContext("2d").clearRect(0, 0, brush.mask.width, brush.mask.height);
     show();
