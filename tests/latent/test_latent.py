@@ -207,7 +207,7 @@ def test_pictures_and_latents_are_those_of_float32_also_in_mixed_precision(run, 
         found = run.denoiser.latents(x), run.pictures(z)
     assert {part.dtype for part in found} == {torch.float32}
     assert all(torch.equal(*pair) for pair in zip(found, (z, run.pictures(z)), strict=True))
-    monkeypatch.setattr("unblot.runs.run.mixed_precision", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr("unblot.runs.run.precision_of", lambda *_: torch.autocast("cpu", torch.bfloat16))
     frames, samples = shoot(run, 2, steps=1)
     assert (frames[0].x0.dtype, samples.array.dtype) == (np.float32, np.uint8)
 

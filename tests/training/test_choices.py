@@ -72,7 +72,7 @@ def test_every_default_is_accepted():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: unblot.evaluate("no-run", solver="heun"),
+        lambda: unblot.evaluate("no-run", solvers="heun"),
         lambda: unblot.tune("no-run", solver="heun"),
         lambda: unblot.choose_ema("no-run", solver="heun"),
         lambda: unblot.audit("digits", solver="heun"),

@@ -22,7 +22,7 @@ def available_device(name: str) -> torch.device:
         if 0 < gpus <= int(os.environ.get("LOCAL_RANK", "0")):
             raise UnblotError(
                 f"torchrun has started more processes on this machine than its {counted(gpus, 'GPU')}; start "
-                f"{gpus} (--nproc-per-node={gpus}), or use {arg('device', 'cpu')}"
+                f"no more than these, or use {arg('device', 'cpu')}"
             )
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
