@@ -174,6 +174,28 @@ def test_a_dropped_folder_is_kept_with_its_folders(
     assert {path.relative_to(kept).as_posix() for path in kept.rglob("*.png")} == names
 
 
+def test_hidden_files_of_a_folder_stay_where_they_are(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    for name in ("a.png", "b.png", "._a.png", ".thumbnails/a.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "pictures" / name)
+    page.goto(studio[0] + "train")
+    page.set_input_files("input[webkitdirectory]", tmp_path / "pictures")
+    playwright.expect(page.locator("#data")).to_have_value(re.compile("uploads"), timeout=WAIT)
+    kept = Path(page.input_value("#data"))
+    assert sorted(path.name for path in kept.rglob("*") if path.is_file()) == ["a.png", "b.png"]
+
+
+def test_a_run_whose_data_was_moved_is_measured(page: "playwright.Page", studio: tuple[str, Path]) -> None:
+    page.goto(studio[0] + "runs/first/measure")
+    form = page.locator("form[data-job=ema]")
+    form.locator("summary").first.click()
+    form.locator("#ema-data").fill("/nowhere")
+    form.locator("button:has-text('Start')").click()
+    playwright.expect(form.locator("[role=alert]")).to_contain_text("/nowhere", timeout=WAIT)
+
+
 def test_what_people_do_with_a_live_page_stays(page: "playwright.Page", studio: tuple[str, Path]) -> None:
     address, root = studio
     run, metrics = root / "first", root / "first" / "metrics.jsonl"

@@ -12,7 +12,7 @@
     const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
     part.innerHTML = html;
     part.scrollTop = follows ? part.scrollHeight : top;
-    if (focused) document.getElementById(focused)?.focus();
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     part.closest("[data-with-part]")?.toggleAttribute("hidden", !html.trim());
     const film = part.closest("[data-film]");
     if (film && html.trim()) lengthen(film.querySelector("input"), part.textContent.trim());
@@ -37,6 +37,12 @@
     }
     source.addEventListener("end", () => { ended = true; source.close(); });
   };
+
+  // A link to what is folded in folds it out.
+  addEventListener("hashchange", () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (target?.matches("details")) target.open = true;
+  });
 
   if (live) {
     for (const log of live.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;

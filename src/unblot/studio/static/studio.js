@@ -29,10 +29,12 @@ const partsOf = (files) => {
 
 const placed = (files) => [...files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
 
-// All parts go into one upload. told: hears how many files are kept.
+// All parts go into one upload, without hidden files, which systems leave behind. told: hears how many files are kept.
 const upload = async (files, told = () => {}) => {
   const all = { files: [] };
-  for (const part of partsOf(files)) {
+  const seen = files.filter(({ path }) => !/(^|\/)\./.test(path));
+  if (files.length && !seen.length) throw new Error("all files of it are hidden: their names begin with a dot");
+  for (const part of partsOf(seen)) {
     const form = new FormData();
     for (const { file, path } of part) {
       form.append("files", file);
@@ -65,7 +67,8 @@ const jobOf = (form, submitter) => {
   for (const input of form.querySelectorAll("[name]:not(button)")) {
     if (input.type === "radio" && !input.checked) continue;
     const value = input.type === "checkbox" ? input.checked : input.value.trim();
-    if (["data", "out", "run", "kind", "command"].includes(input.name)) job[input.name] = value || null;
+    const own = ["out", "run", "kind", "command"].includes(input.name) || (input.name === "data" && !form.dataset.run);
+    if (own) job[input.name] = value || null;  // of a run, "data" is where its data was moved to: a choice
     else if (value !== "" && value !== false && !input.closest("[hidden]")) {
       job.values[input.name] = input.matches("textarea") ? value.split("\n").filter((line) => line.trim()) : value;
     }
