@@ -218,19 +218,17 @@ def evaluate(
 
     choices: fields of `EvaluateConfig`; `report` gets lines on the progress. out: the folder for the report, by default
     RUN/report. Samples have the labels and captions of training pictures, where there are any. Raises UnblotError where
-    the data is not what the run was trained on, and where `out` holds a file of a report's name that is none.
+    the data is not what the run was trained on, and where something else than a report would be replaced, or the run's
+    own by that of other pictures.
     """
-    from unblot.reports.evaluation import must_be_report, sampled_and_evaluated
+    from unblot.reports.evaluation import sampled_and_evaluated
+    from unblot.reports.place import place_of_report
 
     config = from_choices(EvaluateConfig, choices)
     run = load(path, config.device)
     if config.ode:
         run.config.need_pixels(arg("ode", config.ode))
-    folder = None if out is None else user_path(out)
-    if folder is None:
-        must_be_writable(run.path / REPORT)
-    else:
-        must_be_report(folder)
+    folder = place_of_report(run.path, None if out is None else user_path(out), config.samples is not None)
     dataset, _ = data_of_run(run.config, run.path, config.data, quiet)
 
     def note(line: str) -> None:

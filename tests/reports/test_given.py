@@ -17,9 +17,12 @@ from unblot.errors import UnblotError
 from unblot.evaluation.image_set import ImageSet
 from unblot.interchange.card import own_report
 from unblot.reports.comparison import compare
-from unblot.reports.evaluation import read_report
+from unblot.reports.evaluation import JSON, read_report
+from unblot.reports.place import place_of_report
 from unblot.reports.verdicts import summary
 from unblot.runs import bulk
+from unblot.runs.folder import REPORT
+from unblot.system.files import write_json
 
 TINY = {"steps": 2, "batch_size": 8, "quiet": True}
 QUICK = {"features": "pixels:dims=4", "quiet": True}
@@ -264,3 +267,16 @@ def test_the_command_line_judges_and_compares(
     assert f"--steps 3 is for what the run draws or for its model, and --samples {drawn[0]} gives pictures" in told
     (out / "report.json").write_text("{")
     assert "unblot evaluate RUN --out" in refused(capsys, "compare", out)
+
+
+def test_other_pictures_do_not_replace_the_evaluation_of_the_run(judged: Path, tmp_path: Path) -> None:
+    own, other, report = tmp_path / REPORT, tmp_path / "elsewhere", read_report(judged)
+    assert place_of_report(tmp_path, None, judges_given=True) == own
+    own.mkdir()
+    write_json(own / JSON, report)  # of other pictures itself
+    assert place_of_report(tmp_path, None, judges_given=True) == own
+    write_json(own / JSON, report | {"sampled_with": {}})
+    with pytest.raises(UnblotError, match="give out='FOLDER'"):
+        place_of_report(tmp_path, None, judges_given=True)
+    assert place_of_report(tmp_path, None, judges_given=False) == own
+    assert place_of_report(tmp_path, other, judges_given=True) == other

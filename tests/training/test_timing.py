@@ -40,6 +40,13 @@ def test_a_streak_of_steps_measures_the_making_of_batches_too(step: float) -> No
     assert len(longer) == pytest.approx(min(timing.MOST_TRIES, 10 / step - AHEAD), abs=1)
 
 
+def test_long_steps_are_timed_by_a_few() -> None:
+    machine = Machine(5.0)
+    machine.taken = AHEAD + 1  # the batches are not what takes long
+    assert streak(machine, lambda: machine.now, until=0.0) == pytest.approx([5.0] * timing.TRIES)
+    assert machine.now <= least_seconds(5.0, torch.device("cuda"))
+
+
 def test_a_preview_on_a_gpu_is_timed_after_a_first_one_and_after_a_wait(monkeypatch) -> None:
     done = []
     monkeypatch.setattr(timing, "preview_samples", lambda trainer, steps: (done.append(steps), None))

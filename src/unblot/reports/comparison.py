@@ -45,7 +45,9 @@ def _caveats(reports: Sequence[dict[str, Any]]) -> Iterable[str]:
     for what, key in (("data", "fingerprint"), ("numbers of held-out pictures", "held_out")):
         if len({r["data"][key] for r in reports}) > 1:
             yield f"the runs have different {what}: their metrics do not compare"
-    if len({r["metrics"]["features"][0] for r in reports}) > 1:
+    if len({r.get("measures") for r in reports}) > 1:
+        yield "the evaluations are of versions that measure in different ways: evaluate all anew"
+    elif len({r["metrics"]["features"][0] for r in reports}) > 1:
         yield "the metrics are in different features: they do not compare"
     if len({r["count"] for r in reports}) > 1:
         yield "the numbers of samples differ: Fréchet distance, recall and coverage do not compare"

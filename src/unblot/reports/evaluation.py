@@ -41,11 +41,11 @@ from unblot.sampling.loop import Progress
 from unblot.specs import build, several
 from unblot.system.distributed import Group
 from unblot.system.files import write_json, write_text
-from unblot.system.folders import must_be_page
 from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
 JSON, HTML = "report.json", "report.html"
+MEASURES = 2  # raised where figures of the same samples change: with the judge, its training, or what is compared
 
 Note = Callable[[str], None]
 
@@ -170,7 +170,7 @@ def evaluate(
         compared = f"{len(dataset.train):,} of {dataset.training_count:,} training pictures"
         noted(f"compared with {compared}, a sample: the others stay in their shards, and copies of them are not found")
     found: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
-    found["sampled_with"] = about or {}
+    found |= {"sampled_with": about or {}, "measures": MEASURES}
     with timed("metrics"):
         found["metrics"] = measure.metrics(parts, dataset, options, noted)
     with timed("spectrum"):
@@ -207,6 +207,7 @@ def _about(config: RunConfig, denoiser: Denoiser, dataset: Dataset) -> dict[str,
             "steps": config.train.steps,
             "preset": config.train.preset,
             "distilled": config.distill is not None,
+            "needs_clusters": needs_clusters(config),
             "fingerprint": fingerprint(denoiser),
         },
     }
@@ -257,22 +258,6 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [
         {"step": line["step"]} | {side: mean_loss(line, side) for side in ("training", "held_out")} for line in lines
     ]
-
-
-def must_be_report(folder: Path) -> None:
-    """Raises UnblotError where a report cannot be written into a folder without loss: it may replace a report alone."""
-    must_be_page(folder / HTML)
-    path = folder / JSON
-    if path.exists() and not _is_report(path):
-        raise UnblotError(f"{str(path)!r} is no report of unblot; choose another {arg('out')}, or remove it")
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        found = read_stored(path, dict[str, Any])
-    except UnblotError:
-        return False
-    return {"unblot", "verdicts"} <= found.keys()
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def origins(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 def same_sampler(reports: Sequence[dict[str, Any]]) -> bool:
     """Whether the samples of all reports were drawn by one sampler, as far as that is recorded."""
-    return len({json.dumps([_about(r).get(name) for name in SAMPLER]) for r in reports}) < 2
+    known = [about for r in reports if "solver" in (about := _about(r))]
+    return len({json.dumps([about.get(name) for name in SAMPLER]) for about in known}) < 2
 
 
 def _about(report: dict[str, Any]) -> dict[str, Any]:

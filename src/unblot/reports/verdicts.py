@@ -232,6 +232,8 @@ def _learning(report: dict[str, Any]) -> Answer:
         return _answer("unknown", "That is a question to the model, and these pictures were given.")
     if found is None and report["model"].get("distilled"):
         return _answer("unknown", "The model is distilled: ask its teacher, from which it learned.")
+    if found is None and report["model"].get("needs_clusters"):
+        return _answer("unknown", "The model never saw pictures without a cluster, and held-out pictures have none.")
     if found is None:
         return _answer("unknown", "There are too few held-out or training pictures to say.")
     ends = f"95 % interval {found['low']:+.1%} to {found['high']:+.1%}"

@@ -39,6 +39,8 @@ def conditions(
     data, label = run.data, label_of(run, config)
     if isinstance(config, EditConfig) and config.label is None and never_unlabelled(run):
         way = f"give {arg('label')}" if data.classes else f"train with {arg('label_dropout', 0.15)}"
+        if run.distill is not None:
+            way = f"edit with its teacher, {run.distill.teacher!r}"
         raise UnblotError(
             f"this model never saw pictures without a {'label' if data.classes else 'cluster'}, as an edit without one "
             f"needs it; {way}"

@@ -16,6 +16,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     """Within it the first Ctrl-C or SIGTERM only sets a flag, which the yielded function reads; a second one of its
     kind stops at once. After the work `end_where_terminated` is to be called."""
     flag = threading.Event()
+    if _terminated.is_set():
+        flag.set()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set
         return

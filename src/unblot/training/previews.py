@@ -86,6 +86,7 @@ def _samples(
     how: dict[str, Any] = {"spacing": "karras", "solver": "dpmpp_2m", "steps": steps}
     if config.distill is not None:  # a student samples well only in its own steps
         how = {"spacing": config.train.spacing, "solver": config.train.solver, "steps": config.train.sampling_steps}
+    trained = min(trainer.micro_batch, -(-config.train.batch_size // trainer.group.world))  # pictures at a time
     return sample_batches(
         trainer.denoiser,
         config.shape,
@@ -95,7 +96,7 @@ def _samples(
         seed=seed,
         condition=condition,
         guidance=guidance,
-        batch_size=max(1, min(64, trainer.micro_batch, PREVIEW_VALUES // math.prod(config.data.shape))),
+        batch_size=max(1, min(64, trained, PREVIEW_VALUES // math.prod(config.data.shape))),
     )
 
 

@@ -34,11 +34,15 @@ def streak(trainer: Trainer, clock: Clock, until: float) -> list[float]:
     Before them the batches are used up that were made ahead while other things were timed: from then on a step takes as
     long as its batch where that takes longer.
     """
-    for _ in range(AHEAD + 1):
+    for _ in range(AHEAD):
         trainer.take_step()
     wait_for(trainer.device)
     start, steps = clock(), 0
-    while (now := clock()) < start + STREAK_SECONDS or steps < STREAK or (now < until and steps < MOST_TRIES):
+    trainer.take_step()
+    wait_for(trainer.device)
+    least = STREAK if clock() - start < STREAK_SECONDS else TRIES  # a long step is timed well enough by a few
+    start = clock()
+    while (now := clock()) < start + STREAK_SECONDS or steps < least or (now < until and steps < MOST_TRIES):
         trainer.take_step()
         steps += 1
     wait_for(trainer.device)
@@ -48,7 +52,8 @@ def streak(trainer: Trainer, clock: Clock, until: float) -> list[float]:
 def least_seconds(step: float, device: torch.device) -> float:
     """About how many seconds a first step and `step_times` take at least, where a step takes `step` seconds."""
     if device.type == "cuda":
-        return (1 + AHEAD + 1) * step + max(STREAK * step, STREAK_SECONDS)
+        timed = TRIES * step if step >= STREAK_SECONDS else max(STREAK * step, STREAK_SECONDS)
+        return (1 + AHEAD + 1) * step + timed
     return (1 + TRIES) * step
 
 

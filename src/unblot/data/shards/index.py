@@ -18,7 +18,7 @@ from unblot.errors import UnblotError, printable
 from unblot.system.stored import parse_stored
 
 INDEX, JOB, FORMAT, VERSION = "index.json", "packing.json", "unblot shards", 2
-DAMAGED = "it is damaged, or another version of unblot wrote it"
+DAMAGED = "it is damaged, or another version of unblot wrote it; pack the pictures again"
 
 
 @dataclass(frozen=True)

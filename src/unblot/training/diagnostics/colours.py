@@ -24,9 +24,9 @@ class ColourStatistics:
     def __init__(self, dataset: Dataset, labels: Tensor | None):
         most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
         chosen = alike(dataset, labels, most)
-        means = _means(in_parts(dataset, chosen))
+        means = _means(batches_of(dataset, chosen))
         self.mean = means.mean(0)
-        squares = self._squares(in_parts(dataset, chosen))
+        squares = self._squares(batches_of(dataset, chosen))
         self.std = squares.mean(0).sqrt()
         spread = [x.std(0) if len(chosen) > 1 else x[0] * torch.nan for x in (means, squares)]
         self.spread = torch.stack(spread)  # from picture to picture; unknown for one
@@ -74,7 +74,7 @@ def split(pictures: Tensor) -> Sequence[Tensor]:
     return pictures.split(at_a_time(pictures.shape[1:]))
 
 
-def in_parts(dataset: Dataset, chosen: np.ndarray) -> Iterator[Tensor]:
+def batches_of(dataset: Dataset, chosen: np.ndarray) -> Iterator[Tensor]:
     """The pictures at the indices `chosen`, (n, C, H, W) in the network's range, `at_a_time`."""
     n = at_a_time(dataset.shape)
     return (dataset.batch(chosen[i : i + n])[0] for i in range(0, len(chosen), n))

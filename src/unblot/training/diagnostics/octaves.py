@@ -9,7 +9,7 @@ from torch import Tensor
 from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.process.octaves import EMPTY, octave_powers
-from unblot.training.diagnostics.colours import AT_A_TIME, alike, in_parts, split
+from unblot.training.diagnostics.colours import AT_A_TIME, alike, batches_of, split
 
 REFERENCE = 500  # training pictures compared with
 VALUES = 2**25  # values in them, at most
@@ -25,7 +25,7 @@ class OctaveStatistics:
     def __init__(self, dataset: Dataset, labels: Tensor | None, count: int):
         most = int(min(REFERENCE, max(AT_A_TIME, VALUES // math.prod(dataset.shape))))
         chosen = alike(dataset, labels, most)
-        powers = torch.cat([octave_powers(part) for part in in_parts(dataset, chosen)])
+        powers = torch.cat([octave_powers(part) for part in batches_of(dataset, chosen)])
         self.values: ValueMap = dataset.values
         self.power = powers.mean(0)
         self.known = self.power > EMPTY * (1 + self.power.sum())  # a flat picture has rounding errors
