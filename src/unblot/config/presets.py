@@ -179,15 +179,17 @@ def _side(data: DataFacts) -> int:
 
 
 def _levels_for(data: DataFacts) -> str:
-    """EDM's training levels, log sigma ~ N(mean, std²), down to the same cleanest ones for all data.
+    """EDM's training levels, log sigma ~ N(mean, std²), down to the same cleanest ones for all data without captions.
 
     What a picture shows is decided at higher noise where its contrast is stronger, and where it is larger: its coarsest
-    waves rise above the noise sooner. Captions say what pictures show. As measured; see docs/recipe.md, "Noise levels".
+    waves rise above the noise sooner. Captions say what pictures show: with them the band is narrow, about where that
+    is decided. As measured; see docs/recipe.md, "Noise levels".
     """
     mean = -0.8
     if _with_spectrum(data):
-        shown = math.log(data.std) + 0.5 * math.log(_side(data) / 64) + 0.1
-        mean = max(mean, shown, -0.2 if data.text else mean)
+        mean = max(mean, math.log(data.std) + 0.5 * math.log(_side(data) / 64) + 0.1)
+        if data.text:
+            return f"edm:mean={round(max(mean, -0.2), 2):g},std=1"
     return f"edm:mean={round(mean, 2):g},std={round((mean + 3.8) / 2.5, 2):g}"
 
 
