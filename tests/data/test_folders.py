@@ -32,6 +32,16 @@ def listed(path: Path, scratch: Path) -> Listing:
     return open_source(str(path))[0].load(scratch / "scratch")
 
 
+def put(place: Path, members: dict[str, bytes]) -> None:
+    """Writes files into a folder, or into an archive where the name of the place is one's."""
+    if place.suffix:
+        packed(place, members)
+        return
+    for name, data in members.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("name", "is_hidden"),
     [
@@ -59,11 +69,7 @@ def test_hidden_folders_and_runs_are_no_data_in_folders_and_archives(suffix: str
     members |= {"bee/config.json": b"{}", "bee/manifest.json": b'{"files": []}'}
     members |= {"bee/x.json": b"[" * 10_000, "Thumbs.db": b""}
     place = tmp_path / f"set{suffix}"
-    if suffix:
-        packed(place, members)
-    for name, data in members.items() if not suffix else ():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(data)
+    put(place, members)
     listing = listed(place, tmp_path)
     assert [os.path.normpath(item.name) for item in listing.items] == ["ant/1.png", "bee/1.png"]
     assert listing.classes == ("ant", "bee")
@@ -77,11 +83,7 @@ def test_the_sheet_of_results_is_none_of_their_pictures(suffix: str, tmp_path: P
     place = tmp_path / f"drawn{suffix}"
     for manifest, expected in ((b'{"generator": "unblot 1.0", "files": []}', 3), (b'{"generator": "camera"}', 4)):
         members["manifest.json"] = manifest
-        if suffix:
-            packed(place, members)
-        for name, data in members.items() if not suffix else ():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(data)
+        put(place, members)
         listing = listed(place, tmp_path)
         assert len(listing.items) == expected
         assert ("grid.png" in {item.name for item in listing.items}) == (expected == 4)
