@@ -2,16 +2,19 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from unblot.cli.parser import main
+from unblot.training.trainer import Trainer
 
 NETWORK = "unet:width=16,multipliers=1,blocks=1,attention="
 TINY = ["--network", NETWORK, "--steps", "4", "--batch-size", "8", "--preview-every", "4"]
@@ -56,3 +59,16 @@ def refused(capsys, *argv) -> str:
     assert "Traceback" not in told
     assert re.match(r"unblot( \w+)*: error: ", told)
     return told
+
+
+def stopped_after(patched: pytest.MonkeyPatch, step: int) -> None:
+    """Trainings get Ctrl-C after this step."""
+    take_step = Trainer.take_step
+
+    def interrupted_step(trainer: Trainer):
+        result = take_step(trainer)
+        if trainer.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    patched.setattr(Trainer, "take_step", interrupted_step)

@@ -6,22 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import TINY
+from helpers import TINY, stopped_after
 from unblot.cli.parser import main
-from unblot.training.trainer import Trainer
-
-
-def stopped_after(patched: pytest.MonkeyPatch, step: int) -> None:
-    """Trainings get Ctrl-C after this step."""
-    take_step = Trainer.take_step
-
-    def interrupted_step(trainer: Trainer):
-        result = take_step(trainer)
-        if trainer.step == step:
-            signal.raise_signal(signal.SIGINT)
-        return result
-
-    patched.setattr(Trainer, "take_step", interrupted_step)
 
 
 def test_a_training_or_distillation_that_is_stopped_exits_with_130_and_can_go_on(

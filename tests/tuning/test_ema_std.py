@@ -1,12 +1,12 @@
 """Another EMA std, put into the model of a finished run."""
 
 import shutil
-import signal
 
 import numpy as np
 import pytest
 import torch
 
+from helpers import stopped_after
 from unblot import UnblotError, api
 from unblot.cli import parser as cli
 from unblot.errors import UnblotNote
@@ -15,7 +15,6 @@ from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training.averages import posthoc
-from unblot.training.trainer import Trainer
 from unblot.tuning import ema_std
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
@@ -121,14 +120,7 @@ def test_of_a_stopped_run_it_says_which_step_the_average_is_of(copy, tmp_path, m
     (copy / posthoc.SNAPSHOTS / f"{TINY['steps']:08d}.safetensors").unlink()
     with pytest.warns(UnblotNote, match="checkpoint of step 24, and its newest snapshot is of step 21"):
         api.choose_ema(copy, std=0.1)
-    take_step = Trainer.take_step
-
-    def stopped_at_2(self):
-        if self.step == 1:
-            signal.raise_signal(signal.SIGINT)
-        return take_step(self)
-
-    monkeypatch.setattr(Trainer, "take_step", stopped_at_2)
+    stopped_after(monkeypatch, 2)
     run = api.train("digits", out=tmp_path / "early", quiet=True, preview_every=0, **TINY)
     with pytest.raises(UnblotError, match="stopped after step 2, before its first snapshot; go on with it by"):
         api.choose_ema(run.path)

@@ -1,17 +1,16 @@
 """What is shown of a run: a log file, a notebook, TensorBoard, and services that may fail."""
 
 import re
-import signal
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from helpers import stopped_after
 from unblot import UnblotError, api
 from unblot.runs.folder import LOG
 from unblot.training.diagnostics import notebook
 from unblot.training.diagnostics.monitor import Monitor
-from unblot.training.trainer import Trainer
 
 TINY = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
@@ -136,14 +135,7 @@ def test_a_step_that_was_skipped_does_not_hide_the_losses_after_it_nor_going_bac
 
 
 def test_a_run_that_was_stopped_says_where_and_not_that_more_time_would_help(tmp_path, monkeypatch):
-    take_step = Trainer.take_step
-
-    def stopped(trainer):
-        if trainer.step == 3:
-            signal.raise_signal(signal.SIGINT)
-        return take_step(trainer)
-
-    monkeypatch.setattr(Trainer, "take_step", stopped)
+    stopped_after(monkeypatch, 4)
     api.train("digits", out=tmp_path / "run", quiet=True, **TINY)
     told = (tmp_path / "run" / LOG).read_text()
     assert "stopped   after 4 of 6 steps" in told
