@@ -145,7 +145,13 @@ def edm() -> Weighting:
     return weight
 
 
-WEIGHTINGS: dict[str, Callable[..., Weighting]] = {"none": none, "min_snr": min_snr, "edm": edm}
+def balanced() -> Weighting:
+    """No weight on the loss that is measured; in training each level's loss is divided by its size, as it is found (see
+    `training.loss_by_time`; Karras et al. 2024)."""
+    return none()
+
+
+WEIGHTINGS: dict[str, Callable[..., Weighting]] = {"none": none, "min_snr": min_snr, "edm": edm, "balanced": balanced}
 
 
 def _x0_error_per_output_error(level: NoiseLevel, denoiser: Denoiser) -> Tensor:

@@ -13,7 +13,7 @@ from unblot import UnblotError, api
 from unblot.runs.folder import load_model
 from unblot.runs.metrics import read_metrics
 from unblot.training import checkpoint
-from unblot.training.adaptive_times import REFRESH
+from unblot.training.loss_by_time import REFRESH
 
 CHOICES = {
     "network": "unet:width=16,multipliers=1,blocks=1",
@@ -77,18 +77,21 @@ def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with
     assert (tmp_path / "two" / "samples" / "step_00000004.png").exists()
 
 
-def test_adaptive_times_are_the_same_on_one_process_and_two(tmp_path):
+@pytest.mark.parametrize(
+    ("option", "value", "learned"), [("times", "adaptive", "density"), ("weighting", "balanced", "weights")]
+)
+def test_what_is_learned_by_time_is_the_same_on_one_process_and_two(tmp_path, option, value, learned):
     steps = REFRESH + 8
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=steps, decay="none", times="adaptive", **CHOICES)
-    begin = ("digits", f"--steps={steps - 4}", "--decay=none", "--times=adaptive")
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=steps, decay="none", **{option: value}, **CHOICES)
+    begin = ("digits", f"--steps={steps - 4}", "--decay=none", f"--{option}={value}")
     train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
     api.resume(tmp_path / "two", steps=steps, quiet=True)
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == steps
     assert two == pytest.approx(one, rel=1e-5)
     (a, _), (b, _) = (checkpoint.load_newest(tmp_path / name) for name in ("one", "two"))
-    assert a["task/density"].std() > 0.01
-    assert torch.equal(a["task/density"], b["task/density"])
+    assert a[f"task/{learned}"].std() > 0.01
+    assert torch.equal(a[f"task/{learned}"], b[f"task/{learned}"])
 
 
 def test_two_processes_learn_the_latents_that_one_does(tmp_path):

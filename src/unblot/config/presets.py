@@ -46,7 +46,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         "parameterization": "edm",
         "schedule": _levels_for(data),
         "times": "stratified",
-        "weighting": "none",
+        "weighting": "balanced",
         "data_std": data.std,
         "spectrum": "data" if _with_spectrum(data) else "none",
         "steps": steps,
@@ -104,7 +104,9 @@ def resolve(data: DataFacts, choices: Mapping[str, Any]) -> TrainConfig:
         raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     decided = {**PRESETS[preset](data), **choices}
     if decided["parameterization"] != "edm":  # the preset decided for edm
-        decided["spectrum"] = choices.get("spectrum", "none")
+        decided |= {name: choices.get(name, "none") for name in ("spectrum", "weighting")}
+    if decided.get("times") == "adaptive":  # which has weights of its own
+        decided["weighting"] = choices.get("weighting", "none")
     fifth = max(1, decided["steps"] // 5)
     decided = {"preview_every": fifth, "checkpoint_every": min(1000, fifth), **decided}
     if decided.get("held_out_every") is None:

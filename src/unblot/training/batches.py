@@ -51,8 +51,9 @@ class Batch(NamedTuple):
     """The input of a step: pictures and noise (B, C, H, W) and times (B,), on the CPU as all levels are.
 
     label: (B,) int64. tokens: (B, L) int64, of the captions. augmentation: (B, K), how each picture was augmented.
-    second_noise: (B, C, H, W), for distillation. weight: (B,) on the CPU, what each loss is multiplied by. Each is
-    None where there is none.
+    second_noise: (B, C, H, W), for distillation. weight: (B,) on the CPU, what each loss is multiplied by. balance:
+    (B,) on the CPU, what it is multiplied by in the gradient alone, not in the loss that is logged. Each is None where
+    there is none.
     """
 
     x0: Tensor
@@ -63,6 +64,7 @@ class Batch(NamedTuple):
     augmentation: Tensor | None = None
     second_noise: Tensor | None = None
     weight: Tensor | None = None
+    balance: Tensor | None = None
 
     @property
     def condition(self) -> Condition:
@@ -84,6 +86,10 @@ class Batch(NamedTuple):
     def weighted(self, losses: Tensor) -> Tensor:
         """The losses (B,) of these pictures, multiplied by `weight`."""
         return losses if self.weight is None else losses * per_picture(self.weight, losses)
+
+    def balanced(self, losses: Tensor) -> Tensor:
+        """The losses (B,) of these pictures, multiplied by `balance`."""
+        return losses if self.balance is None else losses * per_picture(self.balance, losses)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         names = "x0", "eps", "label", "tokens", "augmentation", "second_noise"

@@ -115,6 +115,11 @@ def check_specs(choices: Mapping[str, Any]) -> None:
         build(EMAS, spec, "ema")
     check_optimizer(choices.get("optimizer", "adamw"))
     check_times(choices.get("times", "stratified"))
+    if choices.get("times") == "adaptive" and choices.get("weighting") == "balanced":
+        raise UnblotError(
+            f"times adaptive and weighting balanced do not go together: one draws more of the large losses, the other "
+            f"makes them count less; use {arg('weighting', 'none')}"
+        )
 
 
 def table_of(name: str, spec: str) -> Mapping[str, Callable[..., Any]]:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from unblot.config.schema import RunConfig
+from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.losses import OBJECTIVES, WEIGHTINGS, Objective, Weighting, bound_loss, training_loss
@@ -16,9 +16,9 @@ from unblot.runs.folder import build_denoiser
 from unblot.specs import build
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.distributed import Group
-from unblot.training.adaptive_times import Adaptive
 from unblot.training.batches import Batch, BatchMaker, training_schedule
 from unblot.training.captions import remember_captions
+from unblot.training.loss_by_time import Adaptive, Balanced
 from unblot.vlb import Decoder, decoder_of, reverse_step
 
 
@@ -79,22 +79,18 @@ class DenoisingTask:
         self.objective = build(OBJECTIVES, train.objective, "objective")
         self.weighting = build(WEIGHTINGS, train.weighting, "weighting")
         self.decoder = decoder_of(self.batches.x0_dataset.values)
-        self.adaptive = Adaptive(self.device) if train.times == "adaptive" else None
+        self.by_time = _learned_by_time(train, self.device)
 
     def autocast(self) -> torch.autocast:
         """The context in which the network computes."""
         return mixed_precision(self.precision, self.device)
 
     def prepare(self, batch: Batch, step: int) -> Batch:
-        """The batch with adaptive times, and the weights that go with them, where times are adaptive.
+        """The batch with adaptive times or balanced losses, where the run has them.
 
-        Not done when the batch is made: the prefetcher makes batches before their density is known.
+        Not done when the batch is made: the prefetcher makes batches before the losses up to theirs are known.
         """
-        if self.adaptive is None:
-            return batch
-        self.adaptive.refresh(step)
-        t = self.adaptive.times(batch.t)
-        return batch._replace(t=t, weight=self.adaptive.weight(t))
+        return batch if self.by_time is None else self.by_time.prepare(batch, step)
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
         """The denoiser's loss at each picture's level, weighted by level, (B,)."""
@@ -106,18 +102,26 @@ class DenoisingTask:
             return denoising_loss(self.denoiser, batch, self.schedule, self.objective, self.weighting, self.decoder)
 
     def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
-        """Adaptive times learn from the losses."""
-        if self.adaptive is not None:
-            self.adaptive.learn(losses, t, bad, group)
+        """Adaptive times and balanced losses learn from the losses."""
+        if self.by_time is not None:
+            self.by_time.losses.learn(losses, t, bad, group)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state of adaptive times."""
-        return {} if self.adaptive is None else self.adaptive.tensors()
+        """What was learned of the loss by time."""
+        return {} if self.by_time is None else self.by_time.tensors()
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores the state of adaptive times."""
-        if self.adaptive is not None:
-            self.adaptive.load(tensors)
+        """Restores what was learned of the loss by time."""
+        if self.by_time is not None:
+            self.by_time.load(tensors)
+
+
+def _learned_by_time(train: TrainConfig, device: torch.device) -> Adaptive | Balanced | None:
+    """What learns from the loss by time, if anything; the bound alone (objective vlb) has no weights by level."""
+    if train.times == "adaptive":
+        return Adaptive(device)
+    squared_error = build(OBJECTIVES, train.objective, "objective").squared_error
+    return Balanced(device) if train.weighting == "balanced" and squared_error else None
 
 
 def denoising_loss(

@@ -180,7 +180,7 @@ class Trainer:
         found: dict[str, list[Tensor]] = defaultdict(list)
         for part in self._parts(batch):
             losses = self.losses(part)
-            total = sum(self._share_of_mean(loss, part) for loss in losses.values())
+            total = sum(self._share_of_mean(part.balanced(loss), part) for loss in losses.values())
             assert isinstance(total, Tensor)
             (total * self.group.world if self.sharded else total).backward()  # FSDP averages over processes
             for name, loss in losses.items():

@@ -1,4 +1,5 @@
-"""Adaptive times: the mean stays what it was, its variance falls, and a run stays a function of its seed."""
+"""Adaptive times: the mean stays what it was, its variance falls. Balanced losses: each level counts by its size. With
+both a run stays a function of its seed."""
 
 from dataclasses import fields
 
@@ -12,11 +13,20 @@ from unblot.config.schema import TrainConfig
 from unblot.config.tables import entries
 from unblot.runs.metrics import read_metrics
 from unblot.system.distributed import Group
-from unblot.training import adaptive_times as adaptive
-from unblot.training import checkpoint
+from unblot.training import checkpoint, loss_by_time
 from unblot.training import trainer as engine
-from unblot.training.adaptive_times import BINS, FLOOR, KNOWN, MEMORY, Adaptive, density_from
 from unblot.training.batches import TIMES
+from unblot.training.loss_by_time import (
+    BINS,
+    FLOOR,
+    KNOWN,
+    MEMORY,
+    POWER,
+    Adaptive,
+    density_from,
+    sizes_from,
+    weights_from,
+)
 from unblot.training.prefetch import Prefetcher
 from unblot.training.task import DenoisingTask
 
@@ -43,8 +53,8 @@ def trainer_for(**choices) -> engine.Trainer:
 @pytest.fixture
 def eager(monkeypatch):
     """A density that changes after every third step, whatever is known."""
-    monkeypatch.setattr(adaptive, "REFRESH", 3)
-    monkeypatch.setattr(adaptive, "KNOWN", 1)
+    monkeypatch.setattr(loss_by_time, "REFRESH", 3)
+    monkeypatch.setattr(loss_by_time, "KNOWN", 1)
 
 
 # --- the density and its times
@@ -54,7 +64,7 @@ def eager(monkeypatch):
 @given(squares)
 def test_the_weighted_mean_over_its_times_is_the_mean_over_uniform_ones(found):
     """Whatever the losses: exactly where they are constant in a bin, and for any other to the fineness of the sum."""
-    times = times_with(density_from(torch.full((BINS,), 20.0), found))
+    times = times_with(density_from(sizes_from(torch.full((BINS,), 20.0), found)))
     t = times.times(EVEN)
     for loss, mean in ((torch.exp(t), torch.exp(EVEN).mean()), ((t * BINS).long() % 3.0, (EVEN * BINS).long() % 3.0)):
         assert (loss * times.weight(t)).mean().item() == pytest.approx(mean.mean().item(), rel=3e-3)
@@ -66,7 +76,7 @@ def test_the_weighted_mean_over_its_times_is_the_mean_over_uniform_ones(found):
 @settings(max_examples=30, deadline=None)
 @given(squares)
 def test_times_have_the_density_and_rise_with_their_quantiles(found):
-    density = density_from(torch.full((BINS,), 20.0), found)
+    density = density_from(sizes_from(torch.full((BINS,), 20.0), found))
     assert density.mean().item() == pytest.approx(1, rel=1e-12)
     assert density.min() >= FLOOR * (1 - 1e-12)
     t = times_with(density).times(EVEN)
@@ -78,11 +88,11 @@ def test_times_have_the_density_and_rise_with_their_quantiles(found):
 
 def test_times_are_uniform_to_the_bit_until_every_bin_is_known():
     counts, found = torch.full((BINS,), 100.0), torch.arange(1.0, BINS + 1)
-    assert density_from(counts, found).std() > 0.1
+    assert density_from(sizes_from(counts, found)).std() > 0.1
     counts[5] = KNOWN - 1
     for unknown in (
-        density_from(counts, found),
-        density_from(counts + 100, 0 * found),
+        density_from(sizes_from(counts, found)),
+        density_from(sizes_from(counts + 100, 0 * found)),
         Adaptive(CPU).density,
     ):
         times, t = times_with(unknown.double()), torch.cat([EVEN, EVEN.sqrt()])
@@ -98,7 +108,7 @@ def learned(second_moment, steps: int, batch: int = 64) -> Adaptive:
         strata = (torch.arange(batch) + torch.rand(batch, dtype=torch.float64, generator=g)) / batch
         t = times.times(strata)
         spread = torch.randn(batch, generator=g).abs()  # of mean square 1
-        times.learn((second_moment(t).sqrt() * spread).float(), t, GOOD, world)
+        times.losses.learn((second_moment(t).sqrt() * spread).float(), t, GOOD, world)
     times.refresh(0)
     return times
 
@@ -122,22 +132,22 @@ def test_it_follows_a_loss_that_changes():
     before = times.density.clone()
     for _ in range(10 * MEMORY // 8):
         t = times.times((torch.arange(256).double() + 0.5) / 256)
-        times.learn(torch.exp(-3 * t).float(), t, GOOD, Group())
+        times.losses.learn(torch.exp(-3 * t).float(), t, GOOD, Group())
     times.refresh(0)
     assert before[-1] > 5 * before[0]
     assert times.density[0] > 5 * times.density[-1]
-    assert times.seen[0].max() <= MEMORY + 256
+    assert times.losses.seen[0].max() <= MEMORY + 256
 
 
 def test_steps_that_are_skipped_teach_nothing():
     times = learned(lambda t: t, 20)
-    before = times.seen.clone()
+    before = times.losses.seen.clone()
     t, huge = EVEN[:: len(EVEN) // 64], torch.full((64,), 1e30)  # finite, but its square is not
     for found, bad in ((torch.ones(64), True), (torch.full((64,), torch.nan), True), (huge, False)):
-        times.learn(found, t, torch.tensor(bad), Group())
-        assert torch.equal(times.seen, before)
-    times.learn(torch.ones(64), t, GOOD, Group())
-    assert not torch.equal(times.seen, before)
+        times.losses.learn(found, t, torch.tensor(bad), Group())
+        assert torch.equal(times.losses.seen, before)
+    times.losses.learn(torch.ones(64), t, GOOD, Group())
+    assert not torch.equal(times.losses.seen, before)
 
 
 def test_sums_in_another_order_give_the_same_density():
@@ -145,25 +155,70 @@ def test_sums_in_another_order_give_the_same_density():
     found = torch.rand(BINS, generator=g).double()
     counts = torch.full((BINS,), 200.0).double()
     for scale in (1 + 1e-7, 1 - 1e-7, 1 + 3e-7):
-        assert torch.equal(density_from(counts, found * scale), density_from(counts, found))
+        assert torch.equal(density_from(sizes_from(counts, found * scale)), density_from(sizes_from(counts, found)))
+
+
+# --- the weights of balanced losses
+
+
+def test_a_level_whose_loss_is_larger_weighs_less():
+    counts, found = torch.full((BINS,), 100.0).double(), torch.full((BINS,), 4.0).double()
+    found[3], found[7] = 16 * 4.0, 0.0
+    weights = weights_from(sizes_from(counts, found))
+    assert weights.mean().item() == pytest.approx(1, rel=1e-12)
+    assert (weights[3] / weights[0]).item() == pytest.approx(4**-POWER, rel=0.03)
+    assert weights[7] == weights.max()
+    assert bool(weights.isfinite().all())
+    counts[5] = KNOWN - 1
+    assert torch.equal(weights_from(sizes_from(counts, found)), torch.ones(BINS).double())
+
+
+def test_weights_change_the_gradient_and_not_the_loss_that_is_logged(monkeypatch):
+    monkeypatch.setattr(loss_by_time, "REFRESH", 4)
+    monkeypatch.setattr(loss_by_time, "KNOWN", 1)
+    plain, balanced = trainer_for(weighting="none"), trainer_for(weighting="balanced")
+    same = [torch.equal(plain.take_step().loss, balanced.take_step().loss) for _ in range(6)]
+    assert same == [True] * 5 + [False]  # the fifth step is the first with other weights, and the sixth sees them
+    assert balanced.task.by_time.weights.std() > 0.01
+
+
+def test_the_default_balances_but_not_where_times_are_adaptive_or_another_network_output_is_learned():
+    assert trainer_for().config.train.weighting == "balanced"
+    for choices in ({"times": "adaptive"}, {"parameterization": "eps"}, {"preset": "ddpm"}):
+        assert trainer_for(**choices).config.train.weighting == "none"
+    assert trainer_for(parameterization="eps", weighting="balanced").config.train.weighting == "balanced"
+    assert trainer_for(objective="vlb").task.by_time is None  # the bound has its own weights
+    with pytest.raises(UnblotError, match="adaptive and weighting balanced do not go together"):
+        trainer_for(times="adaptive", weighting="balanced")
 
 
 # --- in training
 
+LEARNED = {"adaptive": ({"times": "adaptive"}, "density"), "balanced": ({"weighting": "balanced"}, "weights")}
+both = pytest.mark.parametrize(("learned", "name"), LEARNED.values(), ids=LEARNED.keys())
+
 
 def test_a_run_is_the_stratified_one_until_the_density_changes(monkeypatch):
-    monkeypatch.setattr(adaptive, "REFRESH", 4)
-    monkeypatch.setattr(adaptive, "KNOWN", 1)
-    plain, moved = trainer_for(), trainer_for(times="adaptive")
+    monkeypatch.setattr(loss_by_time, "REFRESH", 4)
+    monkeypatch.setattr(loss_by_time, "KNOWN", 1)
+    plain, moved = trainer_for(weighting="none"), trainer_for(times="adaptive")
     same = [torch.equal(plain.take_step().loss, moved.take_step().loss) for _ in range(5)]
     assert same == [True] * 4 + [False]
 
 
 @pytest.mark.parametrize(
-    "choices", [{}, {"objective": "hybrid"}, {"objective": "vlb"}, {"augment": "non_leaking"}, {"coupling": "ot"}]
+    "choices",
+    [
+        {"times": "adaptive"},
+        {"times": "adaptive", "objective": "hybrid"},
+        {"times": "adaptive", "objective": "vlb"},
+        {"times": "adaptive", "augment": "non_leaking"},
+        {"times": "adaptive", "coupling": "ot"},
+        {"weighting": "balanced"},
+        {"weighting": "balanced", "objective": "hybrid"},
+    ],
 )
 def test_it_resumes_exactly_between_two_changes(eager, choices):
-    choices = {**choices, "times": "adaptive"}
     straight, stopped = trainer_for(**choices), trainer_for(**choices)
     for _ in range(8):
         straight.take_step(), stopped.take_step()
@@ -171,13 +226,13 @@ def test_it_resumes_exactly_between_two_changes(eager, choices):
     again.restore({name: t.clone().contiguous() for name, t in stopped.tensors().items()}, stopped.step)
     results = [(straight.take_step(), again.take_step()) for _ in range(4)]
     assert all(torch.isfinite(a.loss) and torch.equal(a.loss, b.loss) for a, b in results)
-    assert again.task.adaptive.density.std() > 0.01
     for name, tensor in straight.tensors().items():
         assert torch.equal(again.tensors()[name], tensor), name
 
 
-def test_a_run_folder_holds_all_that_it_needs(eager, tmp_path):
-    choices = {**TINY, "times": "adaptive", "preview_every": 0, "checkpoint_every": 5, "log_every": 1}
+@both
+def test_a_run_folder_holds_all_that_it_needs(eager, tmp_path, learned, name):
+    choices = {**TINY, **learned, "preview_every": 0, "checkpoint_every": 5, "log_every": 1}
     run = api.train("digits", out=tmp_path / "run", quiet=True, **choices)
     lines = read_metrics(run.path)
     newest = run.path / "checkpoints" / "00000012"
@@ -186,26 +241,28 @@ def test_a_run_folder_holds_all_that_it_needs(eager, tmp_path):
     newest.rmdir()
     api.resume(run.path, quiet=True)
     assert read_metrics(run.path) == lines
-    assert checkpoint.load_newest(run.path)[0]["task/density"].std() > 0.01
+    assert checkpoint.load_newest(run.path)[0][f"task/{name}"].std() > 0.01
 
 
-def test_batches_made_ahead_take_the_density_of_their_own_step(eager):
-    plain, fed = trainer_for(times="adaptive"), trainer_for(times="adaptive")
+@both
+def test_batches_made_ahead_take_what_was_learned_up_to_their_own_step(eager, learned, name):
+    plain, fed = trainer_for(**learned), trainer_for(**learned)
     fed.prefetcher = Prefetcher(fed.prefetcher.make, CPU)
     fed.prefetcher.worker = engine.Prefetcher.__init__.__globals__["ThreadPoolExecutor"](1)
     results = [(plain.take_step().loss, fed.take_step().loss) for _ in range(8)]
     fed.prefetcher.worker.shutdown()
     assert all(torch.equal(a, b) for a, b in results)
-    assert plain.task.adaptive.density.std() > 0.01
+    assert getattr(plain.task.by_time, name).std() > 0.01
 
 
-def test_a_batch_in_parts_teaches_the_same(eager):
-    whole, parts = trainer_for(times="adaptive"), trainer_for(times="adaptive")
+@both
+def test_a_batch_in_parts_teaches_the_same(eager, learned, name):
+    whole, parts = trainer_for(**learned), trainer_for(**learned)
     parts.micro_batch = 7
     for _ in range(5):
         a, b = whole.take_step(), parts.take_step()
         assert b.loss.item() == pytest.approx(a.loss.item(), rel=1e-5)
-    torch.testing.assert_close(parts.task.adaptive.seen, whole.task.adaptive.seen, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.task.by_time.losses.seen, whole.task.by_time.losses.seen, rtol=1e-4, atol=1e-5)
 
 
 # --- naming it
