@@ -37,8 +37,8 @@ class LatentConfig(Checked):
         default=None,
     )
     adversarial_steps: int | None = option(
-        "steps of fine-tuning the autoencoder's decoder at the end (default: as fit into a tenth of the budget, more of "
-        "a short one, or at most 1,000)",
+        "steps of fine-tuning the autoencoder's decoder at the end (default: as fit into a tenth of the budget, more "
+        "of a short one, or at most 1,000)",
         "latent",
         "N",
         low=0,
