@@ -31,12 +31,15 @@ def main() -> None:
 
 
 def write(run: Run, dataset: Dataset) -> None:
-    """The pictures of every lesson, and numbers.json."""
+    """The pictures of the lessons that the page shows, and numbers.json."""
     HERE.mkdir(exist_ok=True)
+    page = (HERE.parent / "how-it-works.md").read_text(encoding="utf-8")
     found = {name: LESSONS[name](run, dataset, 0) for name in SHOWN}
     for name, values in found.items():
         for what, value in values.items():
             file = HERE / f"{name}-{what}".replace("_", "-")
+            if f"({HERE.name}/{file.name}." not in page:
+                continue
             if str(value).startswith("<svg"):
                 file.with_suffix(".svg").write_text(standing_alone(str(value)))
             elif hasattr(value, "src"):

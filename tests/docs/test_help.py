@@ -12,6 +12,7 @@ from unblot.cli.parser import main, make_parser
 from unblot.config.edits import EDITS
 from unblot.config.tables import entries
 from unblot.data.split import AT_LEAST, AT_MOST
+from unblot.runs import folder
 
 EVERY_EDIT = [("edit", kind) for kind in EDITS]
 
@@ -66,3 +67,10 @@ def test_the_page_on_training_has_every_option_of_every_network() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", section, re.MULTILINE)) == entries("NETWORKS")["unet"]
     for network, options in entries("NETWORKS").items():
         assert {f"`{name}`" for name in (network, *options)} <= set(re.findall(r"`\w+`", section)), network
+
+
+def test_the_page_on_the_files_of_a_run_has_every_file() -> None:
+    page = (Path(unblot.__file__).parents[2] / "docs" / "reference" / "run-folder.md").read_text()
+    files = re.findall(r"^    ([\w.]+/?) ", folder.__doc__ or "", re.MULTILINE)
+    assert {"card/", "adapter.safetensors"} <= set(files)
+    assert [name for name in files if f"`{name}" not in page] == []

@@ -157,6 +157,15 @@ def test_every_page_is_in_the_navigation() -> None:
     assert pages == set(re.findall(r": ([\w/-]+\.md)$", text, re.MULTILINE))
 
 
+def test_every_picture_is_shown_by_a_page() -> None:
+    shown = set()
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
+        links = re.findall(r"\]\(([\w./-]+)\)|src=\"([^\"]+)\"", page.read_text())
+        shown |= {(page.parent / "".join(link)).resolve() for link in links}
+    pictures = {path.resolve() for kind in ("png", "svg") for path in ROOT.glob(f"docs/**/*.{kind}")}
+    assert sorted(path.name for path in pictures - shown) == []
+
+
 def test_links_of_the_pages_outside_the_site_lead_to_files() -> None:
     for page in ROOT.glob("*.md"):
         for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", page.read_text()):

@@ -20,19 +20,25 @@ class LatentConfig(Checked):
     )
     latent_channels: int = option("channels of the latents", "latent", "N", low=1, high=64, default=4)
     latent_noise: float = option(
-        "noise on latents in training: more for form, less for detail", "latent", "X", low=0, high=10, default=0.8
+        "noise added to the latents while the autoencoder is trained; more gives cleaner shapes, less gives finer "
+        "detail",
+        "latent",
+        "X",
+        low=0,
+        high=10,
+        default=0.8,
     )
     latent_width: int = option("width of the autoencoder", "latent", "N", low=4, high=1024, default=32)
     latent_steps: int | None = option(
-        "its training steps (default: as fit into a quarter of the budget, or as many as the run has)",
+        "training steps of the autoencoder (default: as fit into a quarter of the budget, or as many as the run has)",
         "latent",
         "N",
         low=1,
         default=None,
     )
     adversarial_steps: int | None = option(
-        "steps of its decoder at the end, for fine detail (default: a tenth of the budget, more of a short one, or at "
-        "most 1,000)",
+        "steps of fine-tuning the autoencoder's decoder at the end (default: as fit into a tenth of the budget, more "
+        "of a short one, or at most 1,000)",
         "latent",
         "N",
         low=0,

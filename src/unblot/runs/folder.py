@@ -8,6 +8,7 @@
     metrics.jsonl        one JSON object a line; without times, so that a repetition writes the same
     plan.json            with a budget: the plan from trial steps, and how it ended
     training.log         the messages of training, with times
+    wandb.id             with `--log-to wandb`: which run of the service this is
     tuning.json          how this model samples best, where `unblot tune` has measured that
     checkpoints/         everything needed to go on
     snapshots/           averages of the weights on the way, from which others are rebuilt

@@ -1,4 +1,4 @@
-"""The end of a run in latents: its decoder is fine-tuned against a discriminator, for detail as strong as it really is.
+"""The end of a run in latents: its decoder is fine-tuned against a discriminator, which adds fine detail.
 
 A decoder that is trained to bring pictures back answers what it is not sure of with its mean, and latents that the
 model draws leave it less sure than real ones. So what it makes of drawn latents is shown to a discriminator (Goodfellow
