@@ -45,7 +45,7 @@ from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
 JSON, HTML = "report.json", "report.html"
-MEASURES = 2  # raised where figures of the same samples change: with the judge, its training, or what is compared
+MEASURES = 3  # raised where figures of the same samples change: with the judge, its training, or what is compared
 
 Note = Callable[[str], None]
 
