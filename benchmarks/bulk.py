@@ -61,7 +61,7 @@ def main() -> None:
         for share in [*args.kills, None]:
             wanted = None if share is None else max(1, round(share * shards))
             parts.append(sampled([*command, "-n", str(args.n), "--out", str(many)], many, wanted))
-        second_noise = sampled([*command, "-n", str(args.n), "--out", str(many)], many, None)  # nothing is left to do
+        again = sampled([*command, "-n", str(args.n), "--out", str(many)], many, None)  # nothing is left to do
         choices = {"steps": args.steps, "label": "all", "batch_size": args.batch_size}
         found = {
             "pictures": args.n,
@@ -70,7 +70,7 @@ def main() -> None:
             "killed_after_shards": [round(k * shards) for k, part in zip(args.kills, parts) if part.killed],
             "memory_megabytes": {"all": max(part.megabytes for part in parts), "tenth": tenth.megabytes},
             **examined(run, many, args.n, choices),
-            "seconds": {"all_parts": sum(part.seconds for part in parts), "nothing_left": second_noise.seconds},
+            "seconds": {"all_parts": sum(part.seconds for part in parts), "nothing_left": again.seconds},
             "pictures_per_second": args.n // 10 / tenth.seconds,
             "pictures_per_cpu_second": args.n // 10 / tenth.cpu_seconds,
             "megabytes_on_disk": sum(p.stat().st_size for p in many.iterdir()) / 1e6,

@@ -259,10 +259,7 @@ def table(results: list[dict[str, Any]]) -> str:
             runs = found["runs"]
             cells = []
             for name in FIGURES:
-                values = [run[name] for run in runs if run[name] is not None]
-                cells.append(
-                    "–" if not values else f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-                )
+                cells.append(_spread([run[name] for run in runs if run[name] is not None]))
             broken = f"{sum(run['failed'] for run in runs)} of {len(runs)}"
             size = f"{runs[0]['parameters'] / 1e3:.0f} k"
             lines.append(f"| {result['task']} | {model} ({found['knob']}) | {size} | {' | '.join(cells)} | {broken} |")

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from unblot.evaluation.distances import Z95, kernel_distance
 
 
 def seconds(
@@ -33,6 +36,12 @@ def seconds(
 def summary(values: list[float]) -> dict[str, float]:
     """Median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def kernel(samples: Tensor, reference: Tensor) -> list[float]:
+    """The kernel distance of features (N, d) and (M, d), and the ends of its 95 % interval; unbiased at any N, M."""
+    value, std = kernel_distance(samples, reference)
+    return [float(f"{number:.4g}") for number in (value, value - Z95 * std, value + Z95 * std)]
 
 
 def matrix_product(

@@ -125,11 +125,11 @@ def main() -> None:
         folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
         files = write_pngs(folder, args.count)
         pillow_seconds(files)  # the first reading of the files is the disk's business
-        pillow, packing, second_noise = [], [], []
+        pillow, packing, again = [], [], []
         for _ in range(args.rounds):
             pillow.append(pillow_seconds(files))
             packing.append(pack_seconds(folder, cache))
-            second_noise.append(pack_seconds(folder, cache))
+            again.append(pack_seconds(folder, cache))
             shutil.rmtree(cache)
         memory = peak_megabytes(folder, cache)
         data = open_data(str(folder), cache=cache)
@@ -141,7 +141,7 @@ def main() -> None:
         pillow_seconds=summary(pillow),
         pack_seconds=summary(packing),
         pack_to_pillow=round(summary(packing)["median"] / summary(pillow)["median"], 3),
-        second_start_seconds=summary(second_noise),
+        second_start_seconds=summary(again),
         peak_megabytes=memory,
         batch_milliseconds=round(batch * 1e3, 3),
         step_milliseconds=round(step * 1e3, 1),

@@ -6,6 +6,8 @@ knows any. With each are given:
 
 - frechet: Fréchet distance in the features of EfficientNet-lite0. Of all real pictures, held-out and training ones,
   --pictures chosen at random are set aside, and the others are the reference; the floor is the distance of the former.
+  A few hundred samples raise it: it compares only those of one number, against one reference.
+- kernel: the kernel distance of the same features with its 95 % interval, which their number does not bias.
 - octaves: the power of the samples over that of the reference in each octave, finest first; 1 is right.
 - label_agreement: how often a classifier trained on the real training pictures gives the label that was asked for; how
   often it is right about held-out ones stands beside it.
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from contestants import CONTESTANTS, TrainingSet, frame_of, train
 from label_classifier import agreement, fitted
-from measure import machine
+from measure import kernel, machine
 from stopwatch import Drawable
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
@@ -157,6 +159,7 @@ class Judge:
         self.about: dict[str, Any] = {
             "reference": f"{len(self.real)} real pictures, {held_out} of them held out",
             "floor": round(frechet_distance(found["aside"], self.reference), 2),
+            "kernel_floor": kernel(found["aside"], self.reference),
         }
         if dataset.classes:
             self.classifier = fitted(
@@ -175,8 +178,10 @@ class Judge:
         sheet(stored[:SHEET], self.dataset.values, columns=COLUMNS).save(self.out / f"{name}.png")
         samples = ImageSet(stored, self.encode)
         octaves = power_ratios(samples.chunks(), self.real.chunks())
+        seen = self.of(samples)
         return {
-            "frechet": round(frechet_distance(self.of(samples), self.reference), 2),
+            "frechet": round(frechet_distance(seen, self.reference), 2),
+            "kernel": kernel(seen, self.reference),
             "octaves": [o.ratio and round(o.ratio, 3) for o in octaves],
             "label_agreement": None if labels is None else round(agreement(self.classifier, samples[:], labels), 4),
         }
@@ -187,6 +192,7 @@ def table(result: dict[str, Any], contestants: dict[str, Any]) -> str:
     heads = (
         "",
         "Fréchet",
+        "kernel distance",
         "octaves, finest first",
         "labels right",
         "steps",
@@ -199,14 +205,21 @@ def table(result: dict[str, Any], contestants: dict[str, Any]) -> str:
     for name, f in contestants.items():
         agreed = "not told labels" if f["label_agreement"] is None else f"{f['label_agreement']:.1%}"
         octaves = ", ".join("–" if ratio is None else f"{ratio:.2f}" for ratio in f["octaves"])
-        cells = (name, f["frechet"], octaves, agreed, f["steps"], f["pictures_seen"], f["seconds"], f["cpu_seconds"])
+        distances = (f["frechet"], _interval(f["kernel"]))
+        cells = (name, *distances, octaves, agreed, f["steps"], f["pictures_seen"], f["seconds"], f["cpu_seconds"])
         lines.append("| " + " | ".join(map(str, cells)) + f" | {f['parameters'] / 1e6:.2f} M |")
     if result["guidance of unblot"] != 1:
         lines.append(f"unblot's with guidance {result['guidance of unblot']:g}, two calls of the network a step")
-    lines.append(f"floor {result['floor']}; against {result['reference']}; {result['pictures']} samples of each")
+    floors = f"floors {result['floor']} and {_interval(result['kernel_floor'])}"
+    lines.append(f"{floors}; against {result['reference']}; {result['pictures']} samples of each")
     if "classifier_held_out_accuracy" in result:
         lines.append(f"the classifier is right about {result['classifier_held_out_accuracy']:.1%} of held-out pictures")
     peers = [f["frechet"] for name, f in contestants.items() if not name.startswith("unblot")]
     for name in (name for name in contestants if name.startswith("unblot") and peers):
         lines.append(f"the better peer over {name}: {min(peers) / contestants[name]['frechet']:.2f}")
     return "\n".join(lines)
+
+
+def _interval(kernel: list[float]) -> str:
+    value, low, high = kernel
+    return f"{value:g} ({low:g} to {high:g})"

@@ -9,7 +9,9 @@ has decayed at the end. Then, with the averaged weights:
 - octaves: the power of samples over that of real pictures in each octave of the spectrum, finest first; 1 is right.
 - flat: the power of the finest detail in the flattest quarter of the pictures, over that of real ones: grain.
 - frechet: the Fréchet distance of --pictures samples to REFERENCE real pictures in the features of EfficientNet-lite0;
-  floor: that of as many other real pictures.
+  floor: that of as many other real pictures. So few samples raise it: it compares only those of one number.
+- kernel: the kernel distance of the same features with its 95 % interval, which their number does not bias;
+  kernel_floor: that of the other real pictures.
 
 Candidates are written NAME=CHOICE;CHOICE, as in 'joined=network=unet:patch=4,join=true;batch_size=32'.
 With --latents RUN they are second stages in the latents of that run, whose autoencoder is not trained again.
@@ -26,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from measure import kernel
 from unblot.config.schema import DataConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.data.output import sheet
@@ -150,7 +153,8 @@ class Judge:
             found = {"some": self.features(real), "reference": self.features(dataset.batch(rest)[0])}
             write_tensors(kept, found, {})
         some, self.reference = (read_tensors(kept)[0][name] for name in ("some", "reference"))
-        self.floor = round(frechet_distance(some, self.reference), 1)
+        floor = round(frechet_distance(some, self.reference), 1)
+        self.floors = {"floor": floor, "kernel_floor": kernel(some, self.reference)}
         sheet(dataset.pictures[self.chosen[:SHEET]], dataset.values, columns=8).save(
             args.out / f"real-{args.data.name}-{args.size}.png"
         )
@@ -182,8 +186,9 @@ class Judge:
         samples = torch.from_numpy(self.dataset.values.encode(stored, np.float32))  # as a person gets them: clipped
         found["octaves"] = [round(x, 2) for x in (octave_powers(samples).mean(0) / self.power).tolist()]
         found["flat"] = round(float(grain(samples) / self.grain), 2)
-        found["frechet"] = round(frechet_distance(self.features(samples), self.reference), 1)
-        return found | {"floor": self.floor, "measuring_seconds": round(time.process_time() - start, 1)}
+        seen = self.features(samples)
+        found |= {"frechet": round(frechet_distance(seen, self.reference), 1), "kernel": kernel(seen, self.reference)}
+        return found | self.floors | {"measuring_seconds": round(time.process_time() - start, 1)}
 
     def features(self, x: Tensor) -> Tensor:
         """Features (N, 1280) of pictures in the network's range; transparent ones are laid over white."""

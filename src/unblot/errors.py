@@ -2,6 +2,7 @@
 
 import errno
 import shlex
+import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -77,6 +78,12 @@ def sentence(error: OSError) -> str:
     """An error of the operating system as a sentence: which file, what is wrong, what to do."""
     reason = REASONS.get(error.errno or 0) or (error.strerror or str(error) or type(error).__name__).lower()
     return f"{str(error.filename)!r}: {reason}" if error.filename else reason
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the memory of the machine or of a GPU was too small. PyTorch, whose error it may be, is not imported."""
+    torch = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def one_line(text: object, most: int = 200) -> str:

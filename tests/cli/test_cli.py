@@ -9,9 +9,11 @@ import struct
 import subprocess
 import sys
 from dataclasses import fields
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers import TINY, refused
@@ -19,6 +21,7 @@ from unblot.api import SPECS
 from unblot.cli.parser import main
 from unblot.config.schema import TrainConfig
 from unblot.config.tables import TABLES, entries
+from unblot.runs import describe
 from unblot.specs import options_of
 
 
@@ -209,6 +212,15 @@ def test_shells_get_a_completion_script():
         (["train", "--resume", "no/such/run"], "no run at 'no/such/run'"),
         (["sample", "no/such/run"], "no model at"),
         (["show", "no/such/run"], "no model at"),
+        (["train", ""], "argument DATA: an empty name"),
+        (["train", "digits", "--from", ""], "argument --from: an empty name"),
+        (["sample", "runs/x", "--out", ""], "argument --out: an empty name"),
+        (["plan", "", "--devices", "2xcpu"], "argument DATA: an empty name"),
+        (["plan", "--devices", "2xcpu", "--hours", "nan"], "--hours must be at least 0, not nan"),
+        (["plan", "--devices", "2xcpu", "--hours", "inf"], "--hours must be at least 0, not inf"),
+        (["plan", "--devices", "2xcpu", "--hours", "-5"], "--hours must be at least 0, not -5.0"),
+        (["explain", "--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["studio", "--port", "80000"], "--port must be from 0 to 65535, not 80000"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, capsys, tmp_path, monkeypatch):
@@ -235,6 +247,23 @@ def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, caps
 def test_wrong_sampling_arguments_are_refused(run, flags, told, capsys, tmp_path):
     assert told in refused(capsys, "sample", run, "--out", tmp_path / "out", *flags)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("choice", [["--preview-every", "0"], ["--seed", "0"], ["--label-dropout", "0"]])
+def test_a_resumed_run_keeps_its_choices_whatever_their_values(run, choice, capsys):
+    assert f"leave out {choice[0]} (only" in refused(capsys, "train", "--resume", run, *choice)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried 2 TiB"), MemoryError()])
+def test_too_little_memory_is_one_line_with_the_way_out(error, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(describe, "describe", Mock(side_effect=error))
+    assert refused(capsys, "show", tmp_path) == "unblot: error: out of memory; use a smaller --batch-size or -n\n"
+
+
+def test_other_failures_of_a_machine_are_no_lack_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(describe, "describe", Mock(side_effect=RuntimeError("a mistake")))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        main(["show", str(tmp_path)])
 
 
 def test_nothing_is_overwritten_without_being_asked(run, capsys, tmp_path):

@@ -18,6 +18,7 @@ from unblot.data.values import ValueMap
 from unblot.editing import images as edit
 from unblot.editing.files import edit_files
 from unblot.editing.inputs import InputImage, gray_weights, to_spec, transparent_pixels, unknown_pixels
+from unblot.editing.result import result_stems
 from unblot.errors import UnblotError
 
 FAST = ["--steps", "2"]
@@ -318,6 +319,20 @@ def test_wrong_arguments_are_one_line_and_leave_nothing(digits, files, capsys, a
 
 def test_nothing_is_overwritten_without_being_asked(digits, files, capsys):
     assert "--overwrite" in refused(capsys, "edit", "img2img", digits.path, files / "a.png", "--out", files)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x/cat.png", "y/dog.png"], ["cat-1", "cat-2", "dog-1", "dog-2"]),
+        (["x/a.png", "1-a.png", "y/a.png"], ["1-a-1", "1-a-2", "2-1-a-1", "2-1-a-2", "3-a-1", "3-a-2"]),
+        (["x/Cat.png", "y/cat.png"], ["1-Cat-1", "1-Cat-2", "2-cat-1", "2-cat-2"]),  # one file on some systems
+        (["cat.png", "cat-1.png"], ["cat-1", "cat-2", "cat-1-1", "cat-1-2"]),
+    ],
+)
+def test_no_result_has_the_name_of_another(names, expected):
+    assert result_stems(names, len(names), 2) == expected
+    assert len({stem.casefold() for stem in expected}) == len(expected)
 
 
 def test_points_are_no_pictures(tmp_path, files, capsys):

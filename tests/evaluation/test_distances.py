@@ -1,6 +1,8 @@
 """Distances: closed forms, laws, and agreement with torchmetrics on random and on real features."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from measure import kernel
 from unblot.evaluation.distances import (
     Moments,
     distance_of_any_number,
@@ -166,3 +170,11 @@ def test_of_few_samples_in_many_dimensions_those_with_too_little_variety_are_not
     assert found[0] < found[1]
     many = normal(4 * d, d, 1)
     assert distance_of_any_number(many, reference) == frechet_distance(many, reference)
+
+
+def test_benchmarks_give_the_kernel_distance_with_its_interval() -> None:
+    x, y = digits()
+    value, low, high = kernel(x, y)
+    expected, std = kernel_distance(x, y)
+    assert value == pytest.approx(expected, rel=1e-3)
+    assert (high - low) / 2 == pytest.approx(1.96 * std, rel=1e-2)

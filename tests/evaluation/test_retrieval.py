@@ -8,7 +8,15 @@ import torch
 
 from unblot.evaluation import retrieval
 from unblot.evaluation.image_set import ImageSet
-from unblot.evaluation.retrieval import DualEncoder, Pairs, caption_agreement, contrastive_loss, ranks, train_encoder
+from unblot.evaluation.retrieval import (
+    DualEncoder,
+    Pairs,
+    caption_agreement,
+    contrastive_loss,
+    ranks,
+    train_encoder,
+    with_other_captions,
+)
 
 TONES = ("black", "dark", "light", "white")
 PLACES = ("left", "above")
@@ -54,6 +62,17 @@ def test_the_true_caption_comes_first_and_shuffled_ones_by_chance(found: dict) -
     assert found["held_out"]["recall_at_1"] > 0.9
     assert found["shuffled"]["recall_at_1"] < 0.15
     assert found["shuffled"]["mean_rank"] == pytest.approx(12.5, abs=3)
+
+
+@pytest.mark.parametrize("drawn", [["a cat"], ["a cat", "a dog"], ["a text of no picture"]])
+def test_shuffled_captions_are_never_the_true_ones_however_few_the_prompts(drawn: list[str]) -> None:
+    pool = ["a bird", "a cat", "a dog", "a fish"]
+    samples = Pairs(ImageSet(np.zeros((90, 1, 2, 2), np.float32)), [(drawn[i % len(drawn)],) for i in range(90)])
+    others = with_other_captions(samples, pool)
+    assert others == with_other_captions(samples, pool)
+    for text in drawn:
+        found = {other for (own,), (other,) in zip(samples.captions, others.captions, strict=True) if own == text}
+        assert found == {*pool} - {text}
 
 
 def test_the_same_pairs_give_the_same_numbers_and_pictures_that_do_not_show_their_captions_chance(found: dict) -> None:

@@ -208,6 +208,14 @@ def test_summary_and_comparison_show_every_run(copier, honest) -> None:
     assert "different" not in compare([honest[1], honest[1]])
 
 
+@pytest.mark.parametrize("rule", [{"flip": True}, {"shift": 2}])
+def test_copies_that_are_counted_by_other_rules_are_told_apart(honest, rule: dict) -> None:
+    report, caveat = honest[1], "shares of copies do not compare"
+    other = {**report, "originality": {**report["originality"], **rule}}
+    assert caveat in compare([report, other])
+    assert caveat not in compare([other, other, {**report, "originality": None}])
+
+
 def test_what_does_not_belong_together_is_refused(run: api.Run, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UnblotError, match="do not fit pictures of shape"):
         evaluated(run, data, np.zeros((100, 3, 8, 8), np.uint8), tmp_path)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -28,9 +29,11 @@ from unblot.runs.conditions import condition_as_trained, needs_clusters
 from unblot.runs.describe import describe
 from unblot.runs.folder import METRICS, MODEL, SAMPLES, save_model
 from unblot.runs.run import Run
+from unblot.runs.shared import sample_in_shares
 from unblot.sampling.settings import SamplerConfig, sampler_for
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import MOST_STEPS
+from unblot.system.distributed import Group
 from unblot.tuning.ema_std import best_std
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
@@ -83,6 +86,27 @@ def test_an_interval_without_a_level_is_refused(run):
         run.sample(1, steps=1, label="3", guidance=2.0, guidance_low=5, guidance_high=1)
     with pytest.raises(UnblotError, match="limit a guidance"):
         run.sample(1, steps=1, label="3", guidance_high=5)
+
+
+def test_network_calls_are_counted_before_anything_is_drawn(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "sample_with", lambda *a: pytest.fail("drawn"))
+    for module in (bulk, evaluation):
+        monkeypatch.setattr(module, "network_calls", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sample_to_folder(tmp_path / "s", run, 2)
+    with pytest.raises(ZeroDivisionError):
+        unblot.evaluate(run.path, n=2, quiet=True)
+
+
+def test_samples_are_held_in_memory_once(run, monkeypatch):
+    """However many batches there are, and in the one process of an evaluation."""
+    monkeypatch.setattr(Run, "drawn", lambda self, batch, on_step: np.zeros((len(range(3000)[batch.part]), 1, 8, 8)))
+    config = SampleConfig(n=3000, batch_size=30, steps=1)
+    tracemalloc.start()
+    array = sample_in_shares(run, Group(), config).array
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1.7 * array.nbytes
 
 
 def test_guidance_needs_a_model_that_knows_no_label(tmp_path):

@@ -1,5 +1,7 @@
 """Solvers: orders of convergence, identities, statistics, and the laws that every entry of the table obeys."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES, edm, flow, karras, linear, uniform_time_levels
 from unblot.sampling.guidance import THRESHOLDS
 from unblot.sampling.loop import count_nfe, pictures_noise, sample, visited
+from unblot.sampling.settings import SamplerConfig
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, options_of
@@ -156,9 +159,14 @@ def test_evaluations_are_counted_right(name: str) -> None:
     for sequence in (uniform_time_levels(karras(), 18), karras()(torch.linspace(1, 0.2, 9, dtype=F64))):
         denoise.calls = 0
         sample(denoise, 80 * noise(), sequence, solver, noise)
-        assert denoise.calls == count_nfe(solver, sequence) or name == "adaptive"
-    if name == "adaptive":
-        assert solver.nfe == 0
+        assert count_nfe(solver, sequence) == (0 if name == "adaptive" else denoise.calls)
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "ddpm:variance=learned"])
+def test_guidance_doubles_the_calls_where_the_pictures_do_not_decide_them(solver: str) -> None:
+    plain = SamplerConfig(solver, "karras", 7)
+    assert (plain.nfe(karras()) == 0) == (solver == "adaptive")
+    assert replace(plain, guidance=2.0).nfe(karras()) == 2 * plain.nfe(karras())
 
 
 @every

@@ -38,13 +38,14 @@ def train_command(args: dict[str, Any]) -> None:
 
     resumed, data, moved, dry = (args.pop(name) for name in ("resume", "data", "moved", "dry_run"))
     if resumed is None:
+        data = "digits" if data is None else data
         if moved is not None:
             raise UnblotError("--data goes with --resume; give the pictures of a new run as unblot train DATA")
         if dry:
-            return say("\n".join(dry_run(data or "digits", args)))
-        run = api.train(data or "digits", **args)
+            return say("\n".join(dry_run(data, args)))
+        run = api.train(data, **args)
     else:
-        fixed = [flag(k) for k, v in args.items() if k not in GOING_ON and v not in (None, False)]
+        fixed = [flag(k) for k, v in args.items() if k not in GOING_ON and v is not None and v is not False]
         fixed = ["DATA"] * (data is not None) + ["--dry-run"] * dry + fixed
         if fixed:
             raise UnblotError(
@@ -173,7 +174,7 @@ def explain_command(args: dict[str, Any]) -> None:
     The page is in English and Chinese, and needs no other file."""
     from unblot.lessons.page import explain
 
-    out = explain(args["target"], args["out"], args["seed"], report=lambda line: print(line, file=sys.stderr))
+    out = explain(args.pop("target"), args.pop("out"), report=lambda line: print(line, file=sys.stderr), **args)
     say(f"the lessons are in {out}")
 
 

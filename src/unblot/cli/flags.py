@@ -60,9 +60,20 @@ def path_of(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r}: {e}") from None
 
 
-def add_path(parser: argparse.ArgumentParser, *args: str, **kwargs: Any) -> None:
+def filled(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Reads a text as `kind` does, and refuses an empty one: a variable of the shell that is not set."""
+
+    def read(text: str) -> Any:
+        if not text:
+            raise argparse.ArgumentTypeError("an empty name; give a file or a folder, or leave the argument out")
+        return kind(text)
+
+    return read
+
+
+def add_path(parser: argparse.ArgumentParser, *args: str, type: Callable[[str], Any] = path_of, **kwargs: Any) -> None:
     """An argument that is a path, which shells complete."""
-    parser.add_argument(*args, **{"type": path_of, **kwargs}).complete = FILES  # type: ignore[attr-defined]
+    parser.add_argument(*args, type=filled(type), **kwargs).complete = FILES  # type: ignore[attr-defined]
 
 
 def add_flags(
@@ -81,7 +92,8 @@ def add_flags(
         if about["group"] not in added:
             added[about["group"]] = parser.add_argument_group(about["group"])
         kind = field_type(field)
-        how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": about["value"]}
+        read = filled(kind) if about["value"] == "PATH" else kind
+        how = {"action": "store_true"} if kind is bool else {"type": read, "metavar": about["value"]}
         how |= {"action": "append"} if about["repeats"] else {}
         name = flag(field.name)
         action = added[about["group"]].add_argument(

@@ -26,13 +26,14 @@ from unblot.cli.flags import (
     add_run,
 )
 from unblot.cli.scaling import plan_command
+from unblot.config.commands import ExplainConfig, PlanConfig, StudioConfig
 from unblot.config.edits import EDITS
 from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
 from unblot.config.transfer import TransferConfig
-from unblot.errors import UnblotError, UnblotNote, command_line, escaped, sentence
+from unblot.errors import UnblotError, UnblotNote, command_line, escaped, is_out_of_memory, sentence
 
 DESCRIPTION = """Train a diffusion model from scratch on your own pictures, and draw new ones from it.
 
@@ -113,9 +114,9 @@ def _training(command: Command) -> None:
     plan = command("plan", "say what a training would take on other machines", plan_command, usage)
     add_path(plan, "data", type=str, nargs="?", metavar="DATA", help=f"{DATA} (default: digits)")
     plan.add_argument("--devices", required=True, metavar="NxNAME", help=DEVICES)
-    plan.add_argument("--hours", type=float, metavar="H", help="also say what fits into this time")
     reached = "share of a GPU's rate that training reaches (default: 0.25, assumed)"
     plan.add_argument("--reached", type=float, default=argparse.SUPPRESS, metavar="X", help=reached)
+    add_flags(plan, PlanConfig)
     add_flags(plan, DataConfig, skip=["data"])
     add_flags(plan, LatentConfig, skip=["pixels"])
     add_flags(plan, TrainConfig, skip=["budget", "device", "log_to"])
@@ -203,14 +204,13 @@ def _measuring(command: Command) -> None:
     explain = command("explain", "show how a diffusion model works", does.explain_command, "[DATA|RUN] [--out FILE]")
     add_path(explain, "target", type=str, nargs="?", default="digits", metavar="DATA|RUN", help="(default: digits)")
     add_path(explain, "--out", default="lessons.html", metavar="FILE", help="the page (default: lessons.html)")
-    explain.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random number (default: 0)")
+    add_flags(explain, ExplainConfig)
 
     studio = command("studio", "open everything in a browser", does.studio_command, "[FOLDER] [flags]")
     add_path(studio, "folder", nargs="?", default="runs", metavar="FOLDER", help="where runs are (default: runs)")
     add_path(studio, "--allow", action="append", default=[], metavar="PATH", help="data may be read from here, too")
-    studio.add_argument("--port", type=int, default=8770, metavar="N", help="(default: 8770)")
-    studio.add_argument("--host", default="127.0.0.1", metavar="NAME", help="address to listen on (default: 127.0.0.1)")
     studio.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
+    add_flags(studio, StudioConfig)
 
     add_run(command("show", "describe a run", does.show_command, "RUN"))
 
@@ -235,7 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         return _fail(sentence(e))
-    except RuntimeError as e:
+    except (RuntimeError, MemoryError) as e:
+        if is_out_of_memory(e):
+            return _fail("out of memory; use a smaller --batch-size or -n")
         if not _several() or not _lost_process(e):
             raise
         return _fail("another process of this run has ended, and says why")
@@ -249,7 +251,7 @@ def _several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _lost_process(error: RuntimeError) -> bool:
+def _lost_process(error: Exception) -> bool:
     from unblot.system.distributed import lost_process
 
     return lost_process(error)

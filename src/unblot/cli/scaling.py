@@ -13,13 +13,14 @@ def plan_command(args: dict[str, Any]) -> None:
     steps here. Nothing is trained. See docs/scale.md.
     """
     from unblot import api
+    from unblot.config.commands import PlanConfig
     from unblot.errors import counted
     from unblot.runs.describe import latent_words
     from unblot.system.memory import in_words
     from unblot.training.forecast import hours_needed, steps_within
 
-    hours = args.pop("hours")
-    found = api.forecast(args.pop("data") or "digits", **args)
+    hours, data = PlanConfig(hours=args.pop("hours", None)).hours, args.pop("data")
+    found = api.forecast("digits" if data is None else data, **args)
     data, train, wanted, one = found.config.data, found.config.train, found.wanted, found.steps[0]
     pictures = f"{counted(data.count, data.kind.removesuffix('s'))} of {data.height}x{data.width}x{data.channels}"
     network = f"{train.network}, {found.parameters / 1e6:.2f} M parameters"

@@ -80,10 +80,12 @@ class EditResult:
 def result_stems(names: Sequence[str], count: int, n: int) -> list[str]:
     """The names of the results' files without their suffix, NAME-1, NAME-2, … for each of the first `count` pictures.
 
-    A second picture to interpolate to has none.
+    A second picture to interpolate to has none. Where two pictures have one name, but for small and capital letters,
+    the number of each picture stands before its name.
     """
     plain = [Path(name).stem or "picture" for name in names[:count]]
-    unique = [name if plain.count(name) == 1 else f"{row + 1}-{name}" for row, name in enumerate(plain)]
+    repeated = len({name.casefold() for name in plain}) < len(plain)
+    unique = [f"{row}-{name}" for row, name in enumerate(plain, 1)] if repeated else plain
     return [f"{name}-{i + 1}" for name in unique for i in range(n)]
 
 

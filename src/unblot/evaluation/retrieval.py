@@ -78,10 +78,21 @@ def caption_agreement(training: Pairs, held_out: Pairs, samples: Pairs) -> dict[
             f"the judge cannot be trusted: it gives the captions of held-out real pictures mean rank "
             f"{real.ranks.mean():.0f} of {candidates} (chance: {chance:.0f}); more captioned pictures would help"
         )
-    turned = Pairs(samples.pictures, [*samples.captions[1:], samples.captions[0]])
-    rows = {"samples": samples, "shuffled": turned}
+    rows = {"samples": samples, "shuffled": with_other_captions(samples, pool)}
     found = {name: ranks(encoder, pairs, pool, candidates).to_dict() for name, pairs in rows.items()}
     return {"candidates": candidates, "held_out": real.to_dict(), **found}
+
+
+def with_other_captions(pairs: Pairs, pool: Sequence[str]) -> Pairs:
+    """The pictures, each with one of the pool that is not its first caption, at random from the seed i of picture i.
+
+    pool: two different captions or more.
+    """
+    captions = []
+    for i, (own, *_) in enumerate(pairs.captions):
+        first, second = np.random.default_rng([1, i]).choice(len(pool), 2, replace=False)
+        captions.append((pool[second if pool[first] == own else first],))
+    return Pairs(pairs.pictures, captions)
 
 
 class DualEncoder(nn.Module):

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from torch import Tensor
 
 from unblot import api
+from unblot.config.commands import ExplainConfig
 from unblot.data.dataset import Dataset
 from unblot.data.output import grid
 from unblot.data.subset import spread
@@ -45,7 +46,7 @@ def explain(
     target: a run folder, or data as in `train`, on which a small model is trained for BUDGET. Raises UnblotError for
     what is neither, for points in the plane, and for a distilled run.
     """
-    path = user_path(out)
+    path, seed = user_path(out), ExplainConfig(seed=seed).seed
     must_be_page(path)
     with tempfile.TemporaryDirectory() as scratch:
         run = api.load(target) if is_run(user_path(target)) else None

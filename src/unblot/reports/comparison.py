@@ -51,5 +51,8 @@ def _caveats(reports: Sequence[dict[str, Any]]) -> Iterable[str]:
         yield "the metrics are in different features: they do not compare"
     if len({r["count"] for r in reports}) > 1:
         yield "the numbers of samples differ: Fréchet distance, recall and coverage do not compare"
+    searched = [r["originality"] for r in reports if r["originality"]]
+    if len({(found.get("flip"), found.get("shift")) for found in searched}) > 1:
+        yield "mirrored or moved copies count in some evaluations alone: the shares of copies do not compare"
     if not same_sampler(reports):
         yield "the runs were sampled with different samplers: their metrics compare models and samplers at once"

@@ -45,7 +45,7 @@ from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
 JSON, HTML = "report.json", "report.html"
-MEASURES = 2  # raised where figures of the same samples change: with the judge, its training, or what is compared
+MEASURES = 3  # raised where figures of the same samples change: with the judge, its training, or what is compared
 
 Note = Callable[[str], None]
 
@@ -88,11 +88,9 @@ def _drawn(run: Run, dataset: Dataset, config: EvaluateConfig, group: Group, rep
     shown = as_trained(run.config.data, dataset, config.seed, config.n)
     chosen = {name: getattr(config, name) for name in DRAWING}
     asked = SampleConfig(n=config.n, **shown, **chosen)
+    calls = network_calls(run.sampler(asked), run.config.train.schedule)  # before the work rather than after it
     samples = sample_in_shares(run, group, asked, _drawing(config.n, group, asked.batch_size, report))
-    if samples is None:
-        return None
-    calls = network_calls(run.sampler(asked), run.config.train.schedule)
-    return replace(samples, provenance={**samples.provenance, "nfe": calls})
+    return samples and replace(samples, provenance={**samples.provenance, "nfe": calls})
 
 
 def _drawing(n: int, group: Group, batch: int, report: Note) -> Callable[[Progress], None]:

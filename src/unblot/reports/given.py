@@ -81,9 +81,9 @@ def _fitting(run: Run, pictures: Any, count: int) -> np.ndarray:
                 f"{picture}; this run's pictures are {shape_name(shape)} of {values.dtype}, and samples are judged as "
                 "they are: give them with this size, these channels and this type"
             )
+        if found.dtype.kind == "f" and not np.isfinite(fitting).all():
+            raise UnblotError("some of the samples hold values that are NaN or infinite; leave these pictures out")
         found[row] = fitting
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise UnblotError("some of the samples hold values that are NaN or infinite; leave these pictures out")
     return found
 
 

@@ -27,7 +27,7 @@ from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
 from unblot.runs.conditions import label_of, note_on_turns
 from unblot.runs.folder import SAMPLES, fingerprint
-from unblot.runs.run import Run, Samples
+from unblot.runs.run import Run, Samples, provenance_of
 from unblot.runs.samples import network_calls
 from unblot.sampling.batched import sampling_levels
 from unblot.sampling.loop import Progress
@@ -136,14 +136,15 @@ def _sample_into(
     size = SHARD if job.shards else batch_size
     units = [range(first, min(first + size, n)) for first in range(0, n, size)]
     shown: list[Samples] = []
+    about = {**manifest, "sampled_with": _sampled_with(job)}
     begun = False
 
-    def begin(first: Samples | None = None) -> None:
+    def begin() -> None:
         nonlocal begun
         if not begun:
             fresh = overwrite or not (folder / MANIFEST).exists()
-            if fresh and group.is_main_process and first is not None:
-                begin_folder(folder, names, {**manifest, "sampled_with": _sampled_with(job, first)}, overwrite)
+            if fresh and group.is_main_process:
+                begin_folder(folder, names, about, overwrite)
             wait_for_all(group)  # no other process writes before the main one has prepared the folder
         begun = True
 
@@ -155,7 +156,7 @@ def _sample_into(
             samples = job.sample(unit)
             if unit[0] < SHOWN:
                 shown.append(samples)
-            begin(samples)
+            begin()
             _write(folder, samples, job.shards)
             progress(len(unit))
     begin()
@@ -165,9 +166,9 @@ def _sample_into(
     wait_for_all(group)  # the folder stays claimed until all are done
 
 
-def _sampled_with(job: Job, samples: Samples) -> dict[str, Any]:
-    """The provenance of samples, with the network calls of each and the levels sigma/alpha that were visited."""
-    about = samples.provenance
+def _sampled_with(job: Job) -> dict[str, Any]:
+    """The provenance of samples, with the network calls of each and the levels sigma/alpha that are visited."""
+    about = provenance_of(job.run, job.sampler, job.config)
     levels = sampling_levels(about["schedule"], about["spacing"], about["steps"])
     ratios = [float(f"{ratio:.6g}") for ratio in (levels.sigma / levels.alpha).tolist()]
     calls = network_calls(job.sampler, about["schedule"])

@@ -114,7 +114,9 @@ class Run:
             guidance=guidance,
             batch_size=config.batch_size,
         )
-        array = np.concatenate([values.decode(self.drawn(batch, on_step)) for batch in batches])
+        array = np.empty((len(indices), *data.shape), values.dtype)  # all samples once, however many batches
+        for batch in batches:
+            array[batch.part] = values.decode(self.drawn(batch, on_step))
         about = provenance_of(self, sampler, config)
         return Samples(array, chosen, data, indices, about, prompts)
 

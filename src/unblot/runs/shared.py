@@ -44,8 +44,8 @@ def sample_in_shares(
 ) -> Samples | None:
     """`Run.sample` by all processes together; the samples in the main process, None in the others."""
     parts = in_shares(run, group, run.sampler(config), config, 0, lambda samples: samples, on_step)
-    if not parts:
-        return None
+    if len(parts) < 2:
+        return parts[0] if parts else None  # without a copy
     labels, prompts = (
         None if getattr(parts[0], name) is None else [one for part in parts for one in getattr(part, name)]
         for name in ("labels", "prompts")

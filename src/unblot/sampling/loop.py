@@ -131,6 +131,8 @@ def count_nfe(solver: Solver, levels: NoiseLevel) -> int:
 
     A step that ends at sigma = 0 takes one call. So may a two-call step out of pure noise, which counts as two here.
     """
+    if solver.nfe == 0:
+        return 0
     levels = visited(levels, solver)
     steps = (_noise_ratio(levels).diff() < 0) if solver.renoise is not None else levels.sigma[1:] >= 0
     last = levels.sigma[1:] == 0

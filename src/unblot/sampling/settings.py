@@ -58,7 +58,8 @@ class SamplerConfig:
     def nfe(self, schedule: Schedule) -> int:
         """Network calls per picture, two for each guided estimate; 0 where the number depends on the pictures."""
         solver, levels = build(SOLVERS, self.solver, "solver"), self.levels(schedule)
-        return count_nfe(solver, levels) if not self.guided else self._guided_nfe(solver, levels)
+        guided = self.guided and solver.nfe != 0
+        return self._guided_nfe(solver, levels) if guided else count_nfe(solver, levels)
 
     def _guided_nfe(self, solver: Solver, levels: NoiseLevel) -> int:
         """Network calls per picture with guidance, counted by sampling with a denoiser that only counts."""
@@ -67,7 +68,7 @@ class SamplerConfig:
         def count(x: Tensor, level: NoiseLevel) -> Denoised:
             nonlocal calls
             calls += 1
-            return Denoised(torch.zeros_like(x))
+            return Denoised(torch.zeros_like(x), torch.zeros_like(x))  # with a variance, where one is learned
 
         high = math.inf if self.guidance_high is None else self.guidance_high
         guided = autoguidance(count, count, 2.0, low=self.guidance_low, high=high)  # any scale but 1 costs the same

@@ -16,6 +16,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
 from unblot._version import __version__
+from unblot.config.choices import from_choices
+from unblot.config.commands import StudioConfig
 from unblot.errors import UnblotError
 from unblot.serving.guard import LEAST, check_token, is_local
 from unblot.serving.listening import listen, run_until_stopped
@@ -26,7 +28,6 @@ from unblot.studio.security import Guard, redirecting
 
 STATIC = Path(__file__).parent / "static"
 LOOK = 1.0  # seconds between two looks at the queue
-PORT = 8770
 TOKEN = ".studio/token"
 DOOR = ".studio/open.html"  # leads the browser in: its own arguments, which every user can read, hold no token
 
@@ -65,24 +66,26 @@ def make_app(folders: Folders, token: str, host: str = "127.0.0.1") -> FastAPI:
 
 def serve(
     root: str | Path = "runs",
-    host: str = "127.0.0.1",
-    port: int = PORT,
+    *,
     allow: tuple[str | Path, ...] = (),
     browser: bool = True,
     say: Callable[[str], Any] = print,
+    **choices: Any,
 ) -> None:
     """Runs the studio until SIGTERM or SIGINT. Trainings that it started go on.
 
     root: the folder of the runs, made where it is missing. allow: more folders that data may be read from, besides the
-    present one. Raises UnblotError where the port is taken, and on Windows.
+    present one. choices: see `StudioConfig`. Raises UnblotError where the port is taken, and on Windows.
     """
+    config = from_choices(StudioConfig, choices)
+    host = config.host
     if not hasattr(os, "killpg"):
         raise UnblotError("the studio stops its jobs with signals that this system lacks; on Windows use WSL")
     folders = Folders(Path(root).expanduser().resolve(), (Path.cwd(), *(Path(p).expanduser() for p in allow)))
     folders.root.mkdir(parents=True, exist_ok=True)
     token, door = stored_token(folders.root), folders.root / DOOR
     app = make_app(folders, token, host)
-    settings = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+    settings = uvicorn.Config(app, host=host, port=config.port, log_level="warning", timeout_graceful_shutdown=2)
     place, address = listen(settings)
     if not is_local(host):
         say(f"the studio listens on {host}, which other machines call by the name of this one: who has the address")

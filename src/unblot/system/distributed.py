@@ -84,7 +84,7 @@ def _session(store: dist.Store, rank: int, world: int) -> str:
     return mine
 
 
-def lost_process(error: RuntimeError) -> bool:
+def lost_process(error: Exception) -> bool:
     """Whether an operation over all processes has failed, as it does where one of them has ended."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
