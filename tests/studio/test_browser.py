@@ -246,6 +246,25 @@ def test_a_log_stays_where_it_is_read_and_else_follows(page: "playwright.Page", 
     assert page.locator("button:has-text('Stop')").count() == 0
 
 
+def test_a_job_is_stopped_once(
+    page: "playwright.Page", studio: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, root = studio
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append(group))
+    job = jobs.add(root, "show", ["first"])
+    folder = root / jobs.JOBS / job.id
+    (folder / jobs.STARTED).write_text("999999999")
+    with locked(folder):
+        page.goto(address + "jobs/" + job.id)
+        page.click("button:has-text('Stop')")
+        page.wait_for_selector("text=It is being stopped", timeout=WAIT)
+        assert page.locator("button:has-text('Stop')").count() == 0
+        (folder / "ended.json").write_text('{"code": 130, "time": 0}')
+        page.wait_for_selector(".state.stopped", timeout=WAIT)
+    assert sent == [999999999]
+
+
 def test_a_form_is_sent_once(page: "playwright.Page", studio: tuple[str, Path]) -> None:
     page.goto(studio[0] + "train?data=digits")
     held: list[playwright.Route] = []

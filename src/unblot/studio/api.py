@@ -181,7 +181,7 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
 
     @service.post("/jobs/{id}/stop")
     def stop(id: NAME) -> dict[str, Any]:
-        """Interrupts a job as Ctrl-C does; a training saves what it has and can be resumed."""
+        """Interrupts a job as Ctrl-C does, once; a training saves what it has and can be resumed."""
         jobs.stop(root, id)
         return asdict(jobs.status(root, id))
 

@@ -113,6 +113,7 @@ const submit = async (form, submitter) => {
       return;
     } else if (form.dataset.stop) {
       await api("POST", "/jobs/" + form.dataset.stop + "/stop");
+      return;  // the page shows it
     } else {
       const job = jobOf(form, submitter);
       if ("edit" in form.dataset) Object.assign(job, await edited(form));
