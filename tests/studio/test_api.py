@@ -278,6 +278,7 @@ def test_many_runs_are_listed_a_page_at_a_time(root: Path, tmp_path: Path) -> No
     pages = [app.get(f"/api/runs?page={i}").json() for i in (0, 20, 99)]
     assert [page["count"] for page in pages] == [500] * 3
     assert [len(page["runs"]) for page in pages] == [24, 20, 20]
+    assert app.get("/learn").text.count("<option") == 1 + 500
 
 
 def test_a_job_with_a_field_that_is_none_of_its_own_is_refused_by_name(app: TestClient) -> None:

@@ -352,6 +352,37 @@ def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
     assert len([path for path in (root / "first/samples/interpolate").glob("*.png") if "grid" not in path.name]) == 3
 
 
+def test_what_was_chosen_stays_after_a_result_and_over_a_reload(
+    page: "playwright.Page", studio: tuple[str, Path]
+) -> None:
+    page.goto(studio[0] + "runs/first/draw")
+    number = page.locator("#sample-n")
+    playwright.expect(number).to_have_attribute("placeholder", "16")
+    page.select_option("#as", "film")
+    playwright.expect(number).to_have_attribute("placeholder", "4")
+    page.click("summary")
+    assert page.locator("#sample-guidance_low").is_visible()
+    assert not page.locator("#sample-batch_size").is_visible(), "which a film does not take"
+    page.fill("#sample-n", "2")
+    page.fill("#sample-steps", "2")
+    page.evaluate("document.title = 'the same page'")
+    page.click("button:has-text('Draw')")
+    page.wait_for_selector("section[aria-label=film] img", timeout=WAIT)
+    playwright.expect(page.locator("button:has-text('Draw')")).to_be_enabled()
+    assert page.title() == "the same page"
+    page.reload()
+    assert page.input_value("#as") == "film"
+    playwright.expect(number).to_have_attribute("placeholder", "4")
+    page.select_option("#as", "sample")
+    page.click("summary")
+    assert page.locator("#sample-batch_size").is_visible()
+    page.goto(studio[0] + "runs/first/edit")
+    page.check("[name=kind][value=outpaint]")
+    page.reload()
+    assert page.is_checked("[name=kind][value=outpaint]")
+    assert page.locator("#outpaint-left").is_visible()
+
+
 def test_again_draws_the_very_picture_whatever_was_typed_before(
     page: "playwright.Page", studio: tuple[str, Path]
 ) -> None:

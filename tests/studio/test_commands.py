@@ -52,6 +52,11 @@ def test_nought_is_a_value() -> None:
     ]  # fmt: skip
 
 
+def test_a_film_has_its_own_number_of_pictures() -> None:
+    usual = {one: {f.name: f.placeholder for f in commands.fields(one)[0]}["n"] for one in ("sample", "film")}
+    assert usual == {"sample": "16", "film": "4"}
+
+
 @pytest.mark.parametrize("kind", EDITS)
 def test_each_kind_of_edit_takes_its_own_choices_alone(kind: str) -> None:
     for other, own in commands.edit_fields().items():

@@ -8,7 +8,7 @@ from unblot.config.edits import EDITS
 from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
-from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.sampling import EditConfig, FilmConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
 from unblot.config.tables import DECIDED, entries, help_of, names
 from unblot.config.transfer import TransferConfig
@@ -33,7 +33,7 @@ COMMANDS = {
         ("data", "log_to"),
     ),
     "sample": Choices((SampleConfig,), ("prompt", "negative", "label", "n", "seed", "steps", "solver", "guidance")),
-    "film": Choices((SampleConfig,), ("prompt", "label", "n", "seed", "steps", "solver", "guidance"),
+    "film": Choices((FilmConfig,), ("prompt", "label", "n", "seed", "steps", "solver", "guidance"),
                     ("device", "batch_size")),
     "edit": Choices((EditConfig,), ("prompt", "label", "n", "seed", "steps", "fit")),
     "evaluate": Choices((EvaluateConfig,), ("n", "features", "steps")),

@@ -77,7 +77,7 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
     @app.get("/learn", include_in_schema=False)
     def learn_page() -> HTMLResponse:
         done = [s for s in jobs.jobs(root) if s.job.command == "explain"]
-        return page("learn.html", lessons=done, runs=runs.page(root)[2])
+        return page("learn.html", lessons=done, names=runs.names(root))
 
     @app.get("/jobs", include_in_schema=False)
     def jobs_page() -> HTMLResponse:
@@ -267,7 +267,8 @@ def _environment() -> Environment:
 
 def _form(command: str) -> dict[str, Any]:
     first, others = commands.fields(command)
-    return {"first": first, "groups": grouped(others)}
+    placeholders = {field.name: field.placeholder for field in (*first, *others)}
+    return {"first": first, "groups": grouped(others), "placeholders": placeholders}
 
 
 def _has_page(status: jobs.Status) -> bool:

@@ -98,13 +98,22 @@ const follow = async (id, place) => {
   }
 };
 
+// What was drawn or made before, again: the page itself stays as it is, with what is chosen in it.
+const renewGallery = async () => {
+  const answer = await fetch(location.href);
+  if (!answer.ok) throw new Error(answer.statusText);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.querySelector("[data-gallery]").replaceWith(page.querySelector("[data-gallery]"));
+};
+
+const busy = (form, is) => {
+  for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = is;
+};
+
 const submit = async (form, submitter) => {
   const alert = form.querySelector("[role=alert]");
-  const busy = (is) => {
-    for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = is;
-  };
   alert.textContent = "";
-  busy(true);
+  busy(form, true);
   try {
     if (form.dataset.delete) {
       const confirm = encodeURIComponent(form.confirm.value);
@@ -120,11 +129,13 @@ const submit = async (form, submitter) => {
       const status = await api("POST", "/jobs", job);
       if (!("live" in form.dataset)) { location.href = "/jobs/" + status.job.id; return; }
       const found = await follow(status.job.id, form.querySelector(".now"));
-      if (found.state === "done") { location.reload(); return; }
-      alert.textContent = found.output.trim().split("\n").pop() || found.state;
+      if (found.state === "done") {
+        await renewGallery();
+        form.querySelector(".now img")?.remove();
+      } else alert.textContent = found.output.trim().split("\n").pop() || found.state;
     }
   } catch (error) { alert.textContent = error.message; }
-  busy(false);  // not where another page comes
+  busy(form, false);  // not where another page comes
 };
 
 // Buttons of a page that is gone back to, or that a browser remembers as they were.
@@ -140,23 +151,40 @@ document.addEventListener("submit", (event) => {
   submit(event.target, event.submitter);
 });
 
+// A form with several commands has the fields of the chosen one, with its defaults.
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("select[name=command]")) return;
+  const placeholders = JSON.parse(event.target.selectedOptions[0].dataset.placeholders);
+  for (const input of event.target.form.querySelectorAll(".field [name]:not([name=command])")) {
+    input.closest(".field").hidden = !(input.name in placeholders);
+    if (input.matches("input")) input.placeholder = placeholders[input.name] ?? "";
+  }
+});
+
 // What was chosen stays over a reload, as long as the tab is open.
 const remembered = (form) => "form " + location.pathname + " " + form.dataset.job;
+const restore = (input, value) => {
+  if (input.type === "checkbox") input.checked = value;
+  else if (input.type === "radio") input.checked ||= input.value === value;
+  else if (input.matches("select")) for (const one of input.options) one.selected = one.value === value;
+  else if (!input.value) input.value = value;
+  if (input.checked) input.dispatchEvent(new Event("change", { bubbles: true }));
+};
 for (const form of document.querySelectorAll("form[data-job]")) {
   const kept = JSON.parse(sessionStorage.getItem(remembered(form)) || "{}");
   for (const input of form.querySelectorAll("[name]")) {
-    if (!(input.name in kept) || input.type === "radio") continue;
-    if (input.type === "checkbox") input.checked = kept[input.name];
-    else if (!input.value) input.value = kept[input.name];
+    if (input.name in kept) restore(input, kept[input.name]);
   }
   form.addEventListener("input", () => {
     const values = {};
     for (const input of form.querySelectorAll("[name]")) {
-      if (input.type !== "radio") values[input.name] = input.type === "checkbox" ? input.checked : input.value;
+      if (input.type === "checkbox") values[input.name] = input.checked;
+      else if (input.type !== "radio" || input.checked) values[input.name] = input.value;
     }
     sessionStorage.setItem(remembered(form), JSON.stringify(values));
   });
 }
+for (const one of document.querySelectorAll("select[name=command]")) one.dispatchEvent(new Event("change", { bubbles: true }));
 
 // Settings of pictures that were drawn before, into the form that draws; those that they do not record are empty.
 const settings = document.querySelector("form[data-settings]")?.dataset.settings.split(" ") || [];
