@@ -319,6 +319,9 @@ def test_an_upload_comes_in_several_requests_and_is_one_folder(
         assert (answer.status_code, words in answer.json()["detail"]) == (422, True)
         assert not (root / uploads.UPLOADS / upload).exists()
         monkeypatch.undo()
+    upload = send(["a.png"]).json()["upload"]
+    assert "two files are named 'b.png'" in send(["b.png", "b.png"], upload=upload).json()["detail"]
+    assert not (root / uploads.UPLOADS / upload).exists()
     for taken in ("a.png", "a.png/b.png"):
         answer = send([taken], upload=send(["a.png"]).json()["upload"])
         assert (answer.status_code, "two files are named" in answer.json()["detail"]) == (422, True)

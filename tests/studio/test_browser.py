@@ -187,6 +187,44 @@ def test_hidden_files_of_a_folder_stay_where_they_are(
     assert sorted(path.name for path in kept.rglob("*") if path.is_file()) == ["a.png", "b.png"]
 
 
+def test_nothing_begins_with_earlier_data_while_or_after_files_are_sent(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    page.goto(studio[0] + "train?data=digits")
+    held: list[playwright.Route] = []
+    page.route("**/api/uploads", lambda route: held.append(route))
+    start, data, files = page.locator("button:has-text('Start')"), page.locator("#data"), "input[type=file] >> nth=0"
+    page.set_input_files(files, tmp_path / "a.png")
+    playwright.expect(start).to_be_disabled()
+    playwright.expect(data).to_have_value("")
+    held[0].fulfill(status=422, json={"detail": "not so"})
+    playwright.expect(page.locator("[data-drop] [role=status]")).to_have_text("not so")
+    playwright.expect(start).to_be_enabled()
+    playwright.expect(data).to_have_value("")
+    page.unroute("**/api/uploads")
+    page.set_input_files(files, tmp_path / "a.png")  # the same once more
+    playwright.expect(data).to_have_value(re.compile("a.png"), timeout=WAIT)
+    playwright.expect(start).to_be_enabled()
+
+
+def test_what_is_too_much_is_refused_before_it_is_sent(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(b"1234")
+    page.goto(studio[0] + "train")
+    sent: list[str] = []
+    page.on("request", lambda r: sent.append(r.url) if r.method == "POST" else None)
+    status = page.locator("[data-drop] [role=status]")
+    for limit, most, words in (("mostFiles", 2, "3 files are too many; at most 2"), ("mostBytes", 11, "larger than")):
+        page.evaluate(f"document.querySelector('main').dataset.{limit} = {most}")
+        page.set_input_files("input[type=file] >> nth=0", sorted(tmp_path.glob("*.png")))
+        playwright.expect(status).to_contain_text(words)
+        page.evaluate(f"document.querySelector('main').dataset.{limit} = 99")
+    assert not sent
+
+
 def test_a_run_whose_data_was_moved_is_measured(page: "playwright.Page", studio: tuple[str, Path]) -> None:
     page.goto(studio[0] + "runs/first/measure")
     form = page.locator("form[data-job=ema]")

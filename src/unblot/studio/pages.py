@@ -19,7 +19,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError
 from unblot.runs.samples import GUIDANCE_OPTIONS
-from unblot.studio import commands, jobs, runs
+from unblot.studio import commands, jobs, runs, uploads
 from unblot.studio.api import Folders
 from unblot.studio.live import Look, stream
 from unblot.system.folders import in_use
@@ -259,7 +259,10 @@ def _environment() -> Environment:
         loader=PackageLoader("unblot.studio"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"version": __version__, "settings": " ".join([*SETTINGS, *CHOOSERS])}
+    environment.globals |= {
+        "version": __version__, "settings": " ".join([*SETTINGS, *CHOOSERS]),
+        "most_files": uploads.MOST_FILES, "most_bytes": uploads.MOST_BYTES,
+    }  # fmt: skip
     environment.filters["settings_of"] = settings_of
     environment.filters["command_line"] = lambda job: shlex.join(["unblot", job.command, *job.arguments])
     return environment

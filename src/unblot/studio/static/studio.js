@@ -13,6 +13,7 @@ const api = async (method, path, body) => {
 
 // Files with the places that they had, in parts that a server takes: of few files, and not of too many bytes.
 const PART_FILES = 200, PART_BYTES = 64 * 2 ** 20;
+const limits = document.querySelector("main").dataset;  // of all parts: what the server would refuse in the end
 const partsOf = (files) => {
   const parts = [];
   let bytes = 0;
@@ -33,7 +34,12 @@ const placed = (files) => [...files].map((file) => ({ file, path: file.webkitRel
 const upload = async (files, told = () => {}) => {
   const all = { files: [] };
   const seen = files.filter(({ path }) => !/(^|\/)\./.test(path));
-  if (files.length && !seen.length) throw new Error("all files of it are hidden: their names begin with a dot");
+  if (!files.length) throw new Error("there is no file in it");
+  if (!seen.length) throw new Error("all files of it are hidden: their names begin with a dot");
+  if (seen.length > limits.mostFiles) throw new Error(`${seen.length} files are too many; at most ${limits.mostFiles} at once`);
+  if (seen.reduce((bytes, { file }) => bytes + file.size, 0) > limits.mostBytes) {
+    throw new Error(`the upload is larger than ${limits.mostBytes / 2 ** 30} GiB; give the path of a folder`);
+  }
   for (const part of partsOf(seen)) {
     const form = new FormData();
     for (const { file, path } of part) {
@@ -240,20 +246,32 @@ document.addEventListener("input", (event) => {
 
 // Dropped and chosen files become a folder on this machine.
 for (const drop of document.querySelectorAll("[data-drop]")) {
-  const status = drop.querySelector("[role=status]");
+  const status = drop.querySelector("[role=status]"), data = drop.querySelector("#data");
+  const take = (place) => {
+    data.value = place;
+    data.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  let newest = 0;
   const keep = async (finding) => {
+    const own = ++newest, isNewest = () => own === newest;  // what is dropped in the meantime takes its place
+    const tell = (words) => { if (isNewest()) status.textContent = words; };
+    take("");  // nothing is to begin with what was dropped before
+    busy(drop.closest("form"), true);
     try {
       const files = await finding;
-      if (!files.length) return;
-      status.textContent = `keeping ${files.length} files …`;
-      const found = await upload(files, (kept) => { status.textContent = `${kept} of ${files.length} files are here`; });
-      drop.querySelector("#data").value = found.files.length === 1 ? found.files[0] : found.folder;
-      drop.querySelector("#data").dispatchEvent(new Event("input", { bubbles: true }));
-      status.textContent = `${files.length} files are here`;
-    } catch (error) { status.textContent = error.message; }
+      tell(`keeping ${files.length} files …`);
+      const found = await upload(files, (kept) => tell(`${kept} of ${files.length} files are here`));
+      if (isNewest()) take(found.files.length === 1 ? found.files[0] : found.folder);
+      tell(`${files.length} files are here`);
+    } catch (error) { tell(error.message); }
+    finally { if (isNewest()) busy(drop.closest("form"), false); }
   };
   for (const input of drop.querySelectorAll("input[type=file]")) {
-    input.addEventListener("change", () => keep(placed(input.files)));
+    input.addEventListener("change", () => {
+      const files = placed(input.files);
+      input.value = "";  // so that the same files can be chosen again
+      if (files.length) keep(files);
+    });
   }
   drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
@@ -261,7 +279,7 @@ for (const drop of document.querySelectorAll("[data-drop]")) {
     event.preventDefault();
     drop.classList.remove("over");
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-    keep(Promise.all(entries.map(filesOf)).then((found) => found.flat()));
+    if (entries.length) keep(Promise.all(entries.map(filesOf)).then((found) => found.flat()));
   });
 }
 
