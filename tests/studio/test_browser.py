@@ -365,6 +365,37 @@ def test_a_painted_mask_is_filled_and_the_rest_stays(
     same = np.array(Image.open(made)) == picture
     assert same[0].all()
     assert not same.all()
+    assert page.evaluate(PAINTED, [4, 4]), "picture and mask are there to go on with"
+    playwright.expect(page.locator("button:has-text('Edit')")).to_be_enabled()
+
+
+PAINTED = "([x, y]) => brush.mask.getContext('2d').getImageData(x, y, 1, 1).data[3] > 100"
+
+
+def test_a_photograph_can_be_painted_with_a_brush_of_its_size_and_fast_strokes(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((800, 1200, 3), np.uint8)).save(tmp_path / "a.png")
+    page.goto(studio[0] + "runs/first/edit")
+    page.set_input_files("#picture", tmp_path / "a.png")
+    page.wait_for_selector("canvas")
+    size, canvas = page.locator("#brush-size"), page.locator("canvas")
+    assert (size.input_value(), size.get_attribute("max")) == ("150", "600")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    scale = box["width"] / 1200
+    places = ((200, 200), (1000, 200), (1000, 600))
+    first, second, third = ((box["x"] + x * scale, box["y"] + y * scale) for x, y in places)
+    page.mouse.move(*first)
+    page.mouse.down()
+    page.mouse.move(*second)
+    page.mouse.up()
+    assert [page.evaluate(PAINTED, place) for place in ([200, 200], [600, 200], [1000, 200])] == [True] * 3
+    page.mouse.move(*third)  # without the button
+    page.mouse.down()
+    page.mouse.up()
+    assert page.evaluate(PAINTED, [1000, 600])
+    assert not page.evaluate(PAINTED, [1000, 400])
 
 
 def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
