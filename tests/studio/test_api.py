@@ -1,5 +1,6 @@
 """The REST service: runs as they lie in their folders, uploads, and clear words for what cannot be done."""
 
+import errno
 import io
 import json
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
 import unblot
@@ -325,6 +327,31 @@ def test_an_upload_comes_in_several_requests_and_is_one_folder(
     for taken in ("a.png", "a.png/b.png"):
         answer = send([taken], upload=send(["a.png"]).json()["upload"])
         assert (answer.status_code, "two files are named" in answer.json()["detail"]) == (422, True)
+
+
+def test_what_the_operating_system_refuses_is_said(
+    app: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(code: int) -> Any:
+        def fail(*_: Any) -> None:
+            raise OSError(code, "as the system says")
+
+        return fail
+
+    async def full(self: UploadFile, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "as the system says")
+
+    for place, name, fail in ((UploadFile, "write", full), (uploads, "_keep", raises(errno.EDQUOT))):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, fail)
+            answer = app.post("/api/uploads", files={"files": ("x.png", b"x")})
+        assert (answer.status_code, "free some space" in answer.json()["detail"]) == (507, True)
+    assert app.post("/api/uploads", content=b"x", headers={"Content-Type": "multipart/form-data"}).status_code == 400
+    monkeypatch.setattr(runs, "names", raises(errno.EIO))
+    answer = app.get("/")
+    assert (answer.status_code, "as the system says" in answer.text) == (500, True)
+    monkeypatch.setattr(runs, "names", raises(errno.ENAMETOOLONG))
+    assert app.get("/api/runs").status_code == 422
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,22 @@ NO_RUN: dict[str, Any] = {
 }
 WIDTH, HEIGHT, EDGE, LABEL = 640, 220, 48, 12  # of the chart of losses
 
+Page = Callable[..., HTMLResponse]  # the answer that is a template with these values
 
-def add_pages(app: FastAPI, folders: Folders) -> None:
-    """The routes of all pages."""
-    _add_run_pages(app, folders.root)
-    _add_other_pages(app, folders.root)
+
+def add_pages(app: FastAPI, folders: Folders, local: bool) -> None:
+    """The routes of all pages. local: whether no other machine reaches them, which they say."""
+    page = partial(_page, local=local)
+    _add_run_pages(app, folders.root, page)
+    _add_other_pages(app, folders.root, page)
     _add_streams(app, folders.root)
 
 
-def page(template: str, **values: Any) -> HTMLResponse:
-    """The answer that is a page."""
+def _page(template: str, **values: Any) -> HTMLResponse:
     return HTMLResponse(render(template, **values))
 
 
-def _add_other_pages(app: FastAPI, root: Path) -> None:
+def _add_other_pages(app: FastAPI, root: Path, page: Page) -> None:
     @app.get("/", include_in_schema=False)
     def list_page(page_number: int = 0) -> HTMLResponse:
         count, number, found = runs.page(root, page_number)
@@ -95,7 +97,7 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
         return Response(text, media_type="text/css")
 
 
-def _add_run_pages(app: FastAPI, root: Path) -> None:
+def _add_run_pages(app: FastAPI, root: Path, page: Page) -> None:
     @app.get("/compare", include_in_schema=False)
     def compare_page(a: str = "", b: str = "") -> HTMLResponse:
         names = runs.names(root)
@@ -248,9 +250,9 @@ def parts(template: str, **values: Any) -> dict[str, str]:
     return {name: "".join(block(found.new_context(values))).strip() for name, block in found.blocks.items()}
 
 
-def error_page(message: str) -> str:
-    """A page that says what was wrong with a request."""
-    return render("error.html", message=message)
+def error_page(message: str, local: bool) -> str:
+    """A page that says what was wrong with a request. local: as of the other pages."""
+    return render("error.html", message=message, local=local)
 
 
 @cache
