@@ -1,5 +1,6 @@
 """The REST service: runs as they lie in their folders, uploads, and clear words for what cannot be done."""
 
+import errno
 import io
 import json
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
 import unblot
@@ -142,6 +144,14 @@ def test_what_is_not_there_is_said(app: TestClient) -> None:
     ({"command": "explain", "data": "digits", "run": "first"}, "explain has no use for data"),
     ({"command": "explain", "data": "digits", "values": {"seed": "1"}}, "explain has no use for seed"),
     ({"command": "edit", "run": "first", "kind": "img2img", "mask": "m.png"}, "edit has no use for mask"),
+    ({"command": "train", "data": "digits", "out": 90 * "\u4e2d"}, "more than 200 bytes"),
+    ({"command": "train", "data": "digits", "values": {"steps": 0}}, "steps= must be"),
+    ({"command": "train", "data": "digits", "values": {"steps": 1.5}}, "whole number"),
+    ({"command": "train", "data": "digits", "values": {"steps": int(400 * "9")}}, "steps= must be"),
+    ({"command": "train", "data": "digits", "values": {"unlabelled": 1}}, "must be True or False"),
+    ({"command": "train", "run": "first", "values": {"seed": 0}}, "leave out seed"),
+    ({"command": "explain", "data": "digits", "values": {"seed": 0}}, "explain has no use for seed"),
+    ({"command": "sample", "run": "first", "values": {"autoguide": 0}}, "no such file"),
     *(({"command": "train", "data": name}, "no such file") for name in ("a\0b", "~nobody-of-this-name/a", "a" * 5000)),
 ])  # fmt: skip
 def test_a_job_that_cannot_run_is_refused_in_one_line(app: TestClient, root: Path, job: dict, words: str) -> None:
@@ -160,7 +170,25 @@ def test_a_job_is_the_command_that_one_would_type(root: Path) -> None:
         None,
     )
     more = NewJob(command="train", run="first", values={"steps": "9", "size": ""})
-    assert job_arguments(folders, more)[0] == ["--resume", str(root / "first"), "--quiet", "--steps=9"]
+    assert job_arguments(folders, more)[0] == ["--resume", str(root / "first"), "--steps=9"], "what it prints is shown"
+    sent = '{"command": "sample", "run": "first", "values": {"seed": 0, "n": 4, "guidance": 1.5, "label": 0}}'
+    flags = ["--seed=0", "-n4", "--guidance=1.5", "--label=0"]
+    assert job_arguments(folders, NewJob.model_validate_json(sent))[0] == [str(root / "first"), *flags]
+
+
+def test_data_may_have_a_colon_in_its_name_and_options_behind_it(root: Path) -> None:
+    def data_of(text: str) -> str:
+        arguments = job_arguments(Folders(root, (root,)), NewJob(command="doctor", data=text))[0]
+        moved = NewJob(command="evaluate", run="first", values={"data": text})
+        assert job_arguments(Folders(root, (root,)), moved)[0][1] == f"--data={arguments[0]}"
+        return arguments[0]
+
+    (root / "12:30").mkdir(exist_ok=True)
+    for place in ("12:30", str(root / "12:30")):
+        assert data_of(place) == str(root / "12:30")
+        assert data_of(f"{place}:labels=none") == f"{root / '12:30'}:labels=none"
+    assert data_of("digits:labels=none") == "digits:labels=none"
+    (root / "12:30").rmdir()
 
 
 def test_a_weaker_model_is_looked_for_in_the_run_first_and_nowhere_outside(root: Path, tmp_path: Path) -> None:
@@ -252,6 +280,7 @@ def test_many_runs_are_listed_a_page_at_a_time(root: Path, tmp_path: Path) -> No
     pages = [app.get(f"/api/runs?page={i}").json() for i in (0, 20, 99)]
     assert [page["count"] for page in pages] == [500] * 3
     assert [len(page["runs"]) for page in pages] == [24, 20, 20]
+    assert app.get("/learn").text.count("<option") == 1 + 500
 
 
 def test_a_job_with_a_field_that_is_none_of_its_own_is_refused_by_name(app: TestClient) -> None:
@@ -292,9 +321,37 @@ def test_an_upload_comes_in_several_requests_and_is_one_folder(
         assert (answer.status_code, words in answer.json()["detail"]) == (422, True)
         assert not (root / uploads.UPLOADS / upload).exists()
         monkeypatch.undo()
+    upload = send(["a.png"]).json()["upload"]
+    assert "two files are named 'b.png'" in send(["b.png", "b.png"], upload=upload).json()["detail"]
+    assert not (root / uploads.UPLOADS / upload).exists()
     for taken in ("a.png", "a.png/b.png"):
         answer = send([taken], upload=send(["a.png"]).json()["upload"])
         assert (answer.status_code, "two files are named" in answer.json()["detail"]) == (422, True)
+
+
+def test_what_the_operating_system_refuses_is_said(
+    app: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(code: int) -> Any:
+        def fail(*_: Any) -> None:
+            raise OSError(code, "as the system says")
+
+        return fail
+
+    async def full(self: UploadFile, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "as the system says")
+
+    for place, name, fail in ((UploadFile, "write", full), (uploads, "_keep", raises(errno.EDQUOT))):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, fail)
+            answer = app.post("/api/uploads", files={"files": ("x.png", b"x")})
+        assert (answer.status_code, "free some space" in answer.json()["detail"]) == (507, True)
+    assert app.post("/api/uploads", content=b"x", headers={"Content-Type": "multipart/form-data"}).status_code == 400
+    monkeypatch.setattr(runs, "names", raises(errno.EIO))
+    answer = app.get("/")
+    assert (answer.status_code, "as the system says" in answer.text) == (500, True)
+    monkeypatch.setattr(runs, "names", raises(errno.ENAMETOOLONG))
+    assert app.get("/api/runs").status_code == 422
 
 
 @pytest.fixture

@@ -187,6 +187,44 @@ def test_hidden_files_of_a_folder_stay_where_they_are(
     assert sorted(path.name for path in kept.rglob("*") if path.is_file()) == ["a.png", "b.png"]
 
 
+def test_nothing_begins_with_earlier_data_while_or_after_files_are_sent(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    page.goto(studio[0] + "train?data=digits")
+    held: list[playwright.Route] = []
+    page.route("**/api/uploads", lambda route: held.append(route))
+    start, data, files = page.locator("button:has-text('Start')"), page.locator("#data"), "input[type=file] >> nth=0"
+    page.set_input_files(files, tmp_path / "a.png")
+    playwright.expect(start).to_be_disabled()
+    playwright.expect(data).to_have_value("")
+    held[0].fulfill(status=422, json={"detail": "not so"})
+    playwright.expect(page.locator("[data-drop] [role=status]")).to_have_text("not so")
+    playwright.expect(start).to_be_enabled()
+    playwright.expect(data).to_have_value("")
+    page.unroute("**/api/uploads")
+    page.set_input_files(files, tmp_path / "a.png")  # the same once more
+    playwright.expect(data).to_have_value(re.compile("a.png"), timeout=WAIT)
+    playwright.expect(start).to_be_enabled()
+
+
+def test_what_is_too_much_is_refused_before_it_is_sent(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(b"1234")
+    page.goto(studio[0] + "train")
+    sent: list[str] = []
+    page.on("request", lambda r: sent.append(r.url) if r.method == "POST" else None)
+    status = page.locator("[data-drop] [role=status]")
+    for limit, most, words in (("mostFiles", 2, "3 files are too many; at most 2"), ("mostBytes", 11, "larger than")):
+        page.evaluate(f"document.querySelector('main').dataset.{limit} = {most}")
+        page.set_input_files("input[type=file] >> nth=0", sorted(tmp_path.glob("*.png")))
+        playwright.expect(status).to_contain_text(words)
+        page.evaluate(f"document.querySelector('main').dataset.{limit} = 99")
+    assert not sent
+
+
 def test_a_run_whose_data_was_moved_is_measured(page: "playwright.Page", studio: tuple[str, Path]) -> None:
     page.goto(studio[0] + "runs/first/measure")
     form = page.locator("form[data-job=ema]")
@@ -244,6 +282,25 @@ def test_a_log_stays_where_it_is_read_and_else_follows(page: "playwright.Page", 
     (folder / "ended.json").write_text('{"code": 0, "time": 0}')
     page.wait_for_selector(".state.done", timeout=WAIT)
     assert page.locator("button:has-text('Stop')").count() == 0
+
+
+def test_a_job_is_stopped_once(
+    page: "playwright.Page", studio: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, root = studio
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append(group))
+    job = jobs.add(root, "show", ["first"])
+    folder = root / jobs.JOBS / job.id
+    (folder / jobs.STARTED).write_text("999999999")
+    with locked(folder):
+        page.goto(address + "jobs/" + job.id)
+        page.click("button:has-text('Stop')")
+        page.wait_for_selector("text=It is being stopped", timeout=WAIT)
+        assert page.locator("button:has-text('Stop')").count() == 0
+        (folder / "ended.json").write_text('{"code": 130, "time": 0}')
+        page.wait_for_selector(".state.stopped", timeout=WAIT)
+    assert sent == [999999999]
 
 
 def test_a_form_is_sent_once(page: "playwright.Page", studio: tuple[str, Path]) -> None:
@@ -308,6 +365,37 @@ def test_a_painted_mask_is_filled_and_the_rest_stays(
     same = np.array(Image.open(made)) == picture
     assert same[0].all()
     assert not same.all()
+    assert page.evaluate(PAINTED, [4, 4]), "picture and mask are there to go on with"
+    playwright.expect(page.locator("button:has-text('Edit')")).to_be_enabled()
+
+
+PAINTED = "([x, y]) => brush.mask.getContext('2d').getImageData(x, y, 1, 1).data[3] > 100"
+
+
+def test_a_photograph_can_be_painted_with_a_brush_of_its_size_and_fast_strokes(
+    page: "playwright.Page", studio: tuple[str, Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((800, 1200, 3), np.uint8)).save(tmp_path / "a.png")
+    page.goto(studio[0] + "runs/first/edit")
+    page.set_input_files("#picture", tmp_path / "a.png")
+    page.wait_for_selector("canvas")
+    size, canvas = page.locator("#brush-size"), page.locator("canvas")
+    assert (size.input_value(), size.get_attribute("max")) == ("150", "600")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    scale = box["width"] / 1200
+    places = ((200, 200), (1000, 200), (1000, 600))
+    first, second, third = ((box["x"] + x * scale, box["y"] + y * scale) for x, y in places)
+    page.mouse.move(*first)
+    page.mouse.down()
+    page.mouse.move(*second)
+    page.mouse.up()
+    assert [page.evaluate(PAINTED, place) for place in ([200, 200], [600, 200], [1000, 200])] == [True] * 3
+    page.mouse.move(*third)  # without the button
+    page.mouse.down()
+    page.mouse.up()
+    assert page.evaluate(PAINTED, [1000, 600])
+    assert not page.evaluate(PAINTED, [1000, 400])
 
 
 def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
@@ -331,6 +419,37 @@ def test_a_picture_of_the_run_is_edited_interpolated_and_drawn_again(
     page.click("button:has-text('Edit')")
     page.wait_for_selector("section[aria-label=interpolate] img", timeout=WAIT)
     assert len([path for path in (root / "first/samples/interpolate").glob("*.png") if "grid" not in path.name]) == 3
+
+
+def test_what_was_chosen_stays_after_a_result_and_over_a_reload(
+    page: "playwright.Page", studio: tuple[str, Path]
+) -> None:
+    page.goto(studio[0] + "runs/first/draw")
+    number = page.locator("#sample-n")
+    playwright.expect(number).to_have_attribute("placeholder", "16")
+    page.select_option("#as", "film")
+    playwright.expect(number).to_have_attribute("placeholder", "4")
+    page.click("summary")
+    assert page.locator("#sample-guidance_low").is_visible()
+    assert not page.locator("#sample-batch_size").is_visible(), "which a film does not take"
+    page.fill("#sample-n", "2")
+    page.fill("#sample-steps", "2")
+    page.evaluate("document.title = 'the same page'")
+    page.click("button:has-text('Draw')")
+    page.wait_for_selector("section[aria-label=film] img", timeout=WAIT)
+    playwright.expect(page.locator("button:has-text('Draw')")).to_be_enabled()
+    assert page.title() == "the same page"
+    page.reload()
+    assert page.input_value("#as") == "film"
+    playwright.expect(number).to_have_attribute("placeholder", "4")
+    page.select_option("#as", "sample")
+    page.click("summary")
+    assert page.locator("#sample-batch_size").is_visible()
+    page.goto(studio[0] + "runs/first/edit")
+    page.check("[name=kind][value=outpaint]")
+    page.reload()
+    assert page.is_checked("[name=kind][value=outpaint]")
+    assert page.locator("#outpaint-left").is_visible()
 
 
 def test_again_draws_the_very_picture_whatever_was_typed_before(

@@ -46,6 +46,17 @@ def test_empty_values_are_left_to_the_command() -> None:
     assert commands.arguments("sample", {"n": "3", "prompt": ["a b", "c"]}) == ["-n3", "--prompt=a b", "--prompt=c"]
 
 
+def test_nought_is_a_value() -> None:
+    assert commands.arguments("sample", {"seed": 0, "guidance_low": 0.0, "label": 0}) == [
+        "--seed=0", "--guidance-low=0.0", "--label=0",
+    ]  # fmt: skip
+
+
+def test_a_film_has_its_own_number_of_pictures() -> None:
+    usual = {one: {f.name: f.placeholder for f in commands.fields(one)[0]}["n"] for one in ("sample", "film")}
+    assert usual == {"sample": "16", "film": "4"}
+
+
 @pytest.mark.parametrize("kind", EDITS)
 def test_each_kind_of_edit_takes_its_own_choices_alone(kind: str) -> None:
     for other, own in commands.edit_fields().items():

@@ -7,17 +7,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import pytest
-from filelock import FileLock
 from starlette.testclient import TestClient
 
 import unblot
 from helpers import NETWORK, STUDIO_TOKEN, TINY_RUN
 from unblot.errors import UnblotError
-from unblot.studio import jobs, runs
+from unblot.studio import jobs, runner, runs
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
 from unblot.studio.jobs import JOBS, STARTED
@@ -132,16 +134,73 @@ def test_stopping_a_job_that_has_just_gone_is_no_error(tmp_path: Path, monkeypat
     job = made(tmp_path, "train", {STARTED: "999999999"})
     monkeypatch.setattr(jobs, "in_use", lambda folder: True)  # it still was when the status was read
     jobs.stop(tmp_path, job.id)
-    starting = made(tmp_path, "train", {STARTED: ""})
-    with pytest.raises(UnblotError, match="just starting"):
-        jobs.stop(tmp_path, starting.id)
+
+
+def test_a_job_is_not_stopped_before_its_process_hears_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "killpg", lambda group, number: pytest.fail("it would end without a word"))
+    for text in ("", str(os.getpid())):
+        starting = made(tmp_path, "train", {STARTED: text})
+        with pytest.raises(UnblotError, match="just starting"):
+            jobs.stop(tmp_path, starting.id)
+        assert not jobs.status(tmp_path, starting.id).stopping
+
+
+def test_a_job_is_interrupted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append((group, number)))
+    monkeypatch.setattr(jobs, "in_use", lambda folder: True)
+    job = made(tmp_path, "train", {STARTED: "999999999"})
+    assert not jobs.status(tmp_path, job.id).stopping
+    jobs.stop(tmp_path, job.id)
+    assert jobs.status(tmp_path, job.id).stopping
+    with pytest.raises(UnblotError, match=f"job {job.id} is being stopped; it ends after its step"):
+        jobs.stop(tmp_path, job.id)
+    assert sent == [(999999999, signal.SIGINT)]
+    (tmp_path / JOBS / job.id / ENDED).write_text('{"code": 130, "time": 0}')
+    found = jobs.status(tmp_path, job.id)
+    assert (found.state, found.stopping) == ("stopped", False)
+
+
+def test_a_job_that_ends_while_one_looks_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def just_ended(folder: Path) -> bool:
+        (folder / ENDED).write_text('{"code": 0, "time": 0}')
+        return False
+
+    monkeypatch.setattr(jobs, "in_use", just_ended)
+    job = made(tmp_path, "train", {STARTED: "999999999"})
+    assert jobs.status(tmp_path, job.id).state == "done"
+
+
+def test_who_sees_the_lock_of_a_job_can_interrupt_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    class Command:
+        def __init__(self, *args: object, **choices: object) -> None:
+            order.append("command")
+
+        def wait(self) -> int:
+            return 0
+
+    @contextmanager
+    def lock(path: Path) -> Iterator[None]:
+        order.append("lock")
+        yield
+
+    monkeypatch.setattr(sys, "argv", ["runner.py", str(tmp_path), "show"])
+    monkeypatch.setattr(signal, "signal", lambda *_: order.append("hears"))
+    monkeypatch.setattr(subprocess, "Popen", Command)
+    monkeypatch.setattr(subprocess, "run", lambda *_: order.append("next"))
+    monkeypatch.setattr(filelock, "FileLock", lock)
+    runner.main()
+    assert order == ["hears", "command", "lock", "next"]
+    assert (tmp_path / ENDED).is_file()
 
 
 def test_two_that_start_jobs_at_once_start_one_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
     monkeypatch.setattr(jobs, "_start", lambda root, job: begun.append(job.id))
     first, second = (jobs.add(tmp_path, "train", []) for _ in range(2))
-    with FileLock(tmp_path / JOBS / LOCK):  # another process, which has seen that both wait
+    with filelock.FileLock(tmp_path / JOBS / LOCK):  # another process, which has seen that both wait
         late = threading.Thread(target=jobs.advance, args=(tmp_path,))
         late.start()
         late.join(0.2)

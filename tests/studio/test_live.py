@@ -14,7 +14,7 @@ from unblot.studio import jobs, live
 from unblot.studio.api import Folders
 from unblot.studio.app import make_app
 from unblot.studio.live import Look
-from unblot.studio.pages import live_values, parts
+from unblot.studio.pages import job_values, live_values, parts
 from unblot.system.folders import locked
 
 
@@ -77,6 +77,20 @@ def test_a_training_that_waits_keeps_the_page_of_its_run_open(root: Path) -> Non
     assert not live_values(root / "first")["over"]
     jobs.stop(root, job.id)
     assert live_values(root / "first")["over"]
+
+
+def test_a_job_that_is_being_stopped_has_no_button_any_more(root: Path) -> None:
+    def state() -> str:
+        return parts("live_job.html", **job_values(root, job.id))["state"]
+
+    job = jobs.add(root, "sample", [])
+    folder = root / jobs.JOBS / job.id
+    (folder / jobs.STARTED).write_text("999999999")
+    with locked(folder):
+        assert "Stop</button>" in state()
+        jobs.stop(root, job.id)  # there is no such process
+        assert "It is being stopped." in state()
+        assert "<form" not in state()
 
 
 def test_every_part_of_a_page_has_its_place_there(root: Path) -> None:

@@ -1,5 +1,7 @@
 """Who may speak to the studio: only this machine's own pages, with the token."""
 
+import socket
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -90,18 +92,62 @@ def test_where_other_machines_are_let_in_the_token_alone_decides(tmp_path: Path)
     assert app.get("/api/runs", headers={"Authorization": f"Bearer {TOKEN}", "Origin": "null"}).status_code == 403
 
 
-def test_no_process_is_told_the_token_in_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
+@pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("0.0.0.0", False), ("::", False)])
+def test_pages_say_that_all_stays_on_this_machine_where_it_does(tmp_path: Path, host: str, local: bool) -> None:
+    app = TestClient(make_app(Folders(tmp_path, (tmp_path,)), TOKEN, host), "http://127.0.0.1")
+    for path in ("/", "/runs/other"):
+        page = app.get(path, headers={"Authorization": f"Bearer {TOKEN}"}).text
+        assert ("stays on this machine" in page) is local
 
-    def read(address: str) -> None:
-        opened.extend((address, Path(address.removeprefix("file://")).read_text()))
-        assert (tmp_path / DOOR).stat().st_mode & 0o077 == 0
 
-    monkeypatch.setattr(webbrowser, "open", read)
+def test_the_address_of_what_listens_everywhere_is_one_that_others_can_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(studio, "run_until_stopped", lambda settings, place: place.close())
     said: list[str] = []
+    studio.serve(tmp_path, host="0.0.0.0", port=0, browser=False, say=said.append)
+    assert f"open   http://{socket.gethostname()}:" in said[-1]
+
+
+def test_the_studio_serves_while_a_browser_is_open_in_its_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serves, shown = threading.Event(), threading.Event()
+
+    def browse(address: str) -> None:
+        if serves.wait(10):
+            shown.set()
+
+    def run(settings: object, place: socket.socket) -> None:
+        serves.set()
+        shown.wait(10)
+        place.close()
+
+    monkeypatch.setattr(webbrowser, "open", browse)
+    monkeypatch.setattr(studio, "run_until_stopped", run)
+    studio.serve(tmp_path, port=0, say=lambda line: None)
+    assert shown.is_set()
+
+
+def test_no_process_is_told_the_token_in_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    shown = threading.Event()
+
+    def read(address: str) -> None:
+        rights = (tmp_path / DOOR).stat().st_mode & 0o077
+        opened.extend((address, Path(address.removeprefix("file://")).read_text(), str(rights)))
+        shown.set()
+
+    def run(settings: object, place: socket.socket) -> None:
+        assert shown.wait(10)
+        place.close()
+
+    monkeypatch.setattr(webbrowser, "open", read)
+    monkeypatch.setattr(studio, "run_until_stopped", run)
+    said: list[str] = []
     studio.serve(tmp_path, port=0, say=said.append)
-    address, page = opened
+    address, page, rights = opened
+    assert rights == "0"
     token = (tmp_path / studio.TOKEN).read_text()
     assert token not in address
     assert f'{said[0].split()[1]}"' in page

@@ -189,7 +189,8 @@ def show_command(args: dict[str, Any]) -> None:
 def studio_command(args: dict[str, Any]) -> None:
     """Open a page in the browser that shows every run live, trains, draws, edits, measures and explains.
 
-    It listens on this machine alone, and asks for the token in the printed address. Trainings go on when it ends.
+    It listens on this machine alone unless --host says otherwise (then unencrypted), and asks for the token in the
+    printed address. Trainings go on when it ends.
     """
     try:
         from unblot.studio.app import serve

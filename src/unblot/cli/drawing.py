@@ -8,8 +8,6 @@ from typing import Any
 from unblot.cli.commands import say
 from unblot.errors import UnblotError
 
-FILMED = 4  # samples of a film
-
 
 def sample_command(args: dict[str, Any]) -> None:
     """Draw new pictures from a trained model: a grid to look at, and one file a sample with the values of the data.
@@ -64,6 +62,7 @@ def edit_command(args: dict[str, Any]) -> None:
 def film_command(args: dict[str, Any]) -> None:
     """Show how samples come out of noise: a strip and an animation of x_t and of the estimate x0_hat, with a chart of
     what changes at each step, coarse and fine. With --compare-steps: the same samples in several numbers of steps."""
+    from unblot.config.sampling import FilmConfig
     from unblot.reports import film
     from unblot.runs.film import frame_changes, in_steps, shoot, step_counts
 
@@ -71,7 +70,7 @@ def film_command(args: dict[str, Any]) -> None:
     if compared is not None and path is not None:
         raise UnblotError("--watch shows one sampling, and --compare-steps draws several; leave one of them out")
     counts = [] if compared is None else step_counts(compared)  # before the work rather than after it
-    args = _with_count(_with_prompts(args), FILMED)
+    args = _with_count(_with_prompts(args), FilmConfig.n)
     with _output("film", args, film.STEPS_FILES if counts else film.FILES) as (run, folder, overwrite):
         if counts:
             drawn = in_steps(run, counts=counts, **args)

@@ -30,7 +30,7 @@ from unblot.config.commands import ExplainConfig, PlanConfig, StudioConfig
 from unblot.config.edits import EDITS
 from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
-from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.sampling import EditConfig, FilmConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
 from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, is_out_of_memory, sentence
@@ -146,11 +146,11 @@ def _sampling(command: Command) -> None:
     add_adapters(film)
     add_out(film, "film")
     add_prompts(film)
-    count = f"number of samples (default: {drawing.FILMED}, or one for each prompt)"
+    count = f"number of samples (default: {FilmConfig.n}, or one for each prompt)"
     film.add_argument("-n", type=int, default=argparse.SUPPRESS, metavar="N", help=count)
     film.add_argument("--compare-steps", metavar="N,N,...", help="draw the same samples in these numbers of steps")
     add_path(film, "--watch", metavar="PNG", help=WATCH)
-    add_flags(film, SampleConfig, skip=["n", "batch_size"])
+    add_flags(film, FilmConfig, skip=["n", "batch_size"])
 
 
 def _editing(edit: argparse.ArgumentParser) -> None:

@@ -87,7 +87,7 @@ def check_value(f: dataclasses.Field, value: Any) -> None:
         raise UnblotError(f"{arg(f.name)} must be {KINDS[kind]}, not {value!r}")
     if kind not in (int, float):
         return
-    if not math.isfinite(value) or abs(value) > MOST or not low <= value <= high:
+    if abs(value) > MOST or not math.isfinite(value) or not low <= value <= high:  # a huge whole number is no float
         bounds = [f"{word} {bound:g}" for word, bound in (("at least", low), ("at most", high)) if math.isfinite(bound)]
         limit = f"from {low:g} to {high:g}" if len(bounds) == 2 else "".join(bounds) or "a finite number"
         raise UnblotError(f"{arg(f.name)} must be {limit}, not {value}")

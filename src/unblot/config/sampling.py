@@ -91,6 +91,13 @@ class SampleConfig(Worded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilmConfig(SampleConfig):
+    """The choices of a film, which shows fewer samples."""
+
+    n: int = option("number of samples", "samples", "N", low=1, default=4)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EditConfig(Worded):
     """The choices that all edits share. Fields that are None suit the edit, or are taken from the run."""
 

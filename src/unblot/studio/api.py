@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, HTTPException, Query, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from unblot.config.edits import EDITS
-from unblot.data.readers.sources import BUILT_IN
+from unblot.data.readers.sources import BUILT_IN, split_spec
 from unblot.errors import UnblotError, arg, command_line
 from unblot.runs.folder import is_run, refuse_run, remove_run
 from unblot.studio import commands, jobs, runs, uploads
@@ -31,6 +31,7 @@ TAKEN = {  # fields of a job besides its values; of commands that are not here "
     "edit": {"run", "kind", "pictures", "mask"},
 }
 GOING_ON = ("steps", "budget")  # what may change where a training is resumed
+LONGEST = 200  # bytes of the name of a run: file systems take 255
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class NewJob(BaseModel):
     pictures: list[str] = []
     mask: str | None = None
     dry_run: bool = False
-    values: dict[str, str | bool | list[str]] = {}
+    values: dict[str, str | StrictBool | int | float | list[str]] = {}
 
 
 def router(folders: Folders) -> APIRouter:
@@ -181,15 +182,15 @@ def _add_jobs(service: APIRouter, folders: Folders) -> None:
 
     @service.post("/jobs/{id}/stop")
     def stop(id: NAME) -> dict[str, Any]:
-        """Interrupts a job as Ctrl-C does; a training saves what it has and can be resumed."""
+        """Interrupts a job as Ctrl-C does, once; a training saves what it has and can be resumed."""
         jobs.stop(root, id)
         return asdict(jobs.status(root, id))
 
     @service.get("/jobs/{id}/report")
     def report(id: NAME) -> Response:
         """The page that doctor or explain wrote."""
-        jobs.status(root, id)
-        return served(root / REPORTS, _report_of(root, id))
+        pages = [text for text in jobs.status(root, id).job.arguments if text.startswith(str(root / REPORTS))]
+        return served(root / REPORTS, Path(pages[0]).name if pages else "")
 
 
 def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]:
@@ -201,9 +202,11 @@ def job_arguments(folders: Folders, job: NewJob) -> tuple[list[str], str | None]
         folder = runs.run_folder(root, job.run)
         if others := jobs.unfinished(root, job.run, "train"):
             raise UnblotError(f"run {job.run!r} has {_words(others[0])} already; wait for it, or stop it")
-        return ["--resume", str(folder), "--quiet", *commands.arguments("train", values)], job.run
+        return ["--resume", str(folder), *commands.arguments("train", values)], job.run
     if job.command == "train":
         name = job.out or f"run-{uuid.uuid4().hex[:6]}"
+        if len(name.encode()) > LONGEST:
+            raise UnblotError(f"the name {name!r} has more than {LONGEST} bytes; choose a shorter one")
         if is_run(root / name) or jobs.unfinished(root, name, "train"):
             raise UnblotError(f"there is a run {name!r} already; choose another name")
         refuse_run(root / name)
@@ -239,7 +242,7 @@ def _refuse_unused(job: NewJob) -> None:
     if job.command == "explain" and job.run is not None:
         used = used - {"data"}
     given = [name for name in job.model_fields_set - {"command", "values"} if getattr(job, name)]
-    values = [name for name, value in job.values.items() if value]
+    values = [name for name, value in job.values.items() if commands.is_given(value)]
     if resumes and (unused := sorted({*given, *values} - used - {*GOING_ON})):
         raise UnblotError(
             f"a run that is trained further keeps its choices; leave out {unused[0]} (only {' and '.join(GOING_ON)} "
@@ -252,7 +255,7 @@ def _refuse_unused(job: NewJob) -> None:
 def _held_inside(folders: Folders, job: NewJob) -> dict[str, Any]:
     """The choices of a job, its paths inside the folders. Raises UnblotError for one that is not."""
     known = commands.paths(job.command) if job.command in commands.COMMANDS else ()
-    given = {name: str(value) for name, value in job.values.items() if value and name in known}
+    given = {name: str(value) for name, value in job.values.items() if name in known and commands.is_given(value)}
     return job.values | {name: _path_inside(folders, job, name, path) for name, path in given.items()}
 
 
@@ -263,7 +266,7 @@ def _path_inside(folders: Folders, job: NewJob, name: str, path: str) -> str:
         real = runs.resolved(folder / path)
         if real.is_relative_to(folder) and os.path.exists(real):
             return real.relative_to(folder).as_posix()
-    return str(folders.inside(path))
+    return data_of(folders, path) if name == "data" else str(folders.inside(path))
 
 
 def data_of(folders: Folders, data: str | None) -> str:
@@ -271,8 +274,8 @@ def data_of(folders: Folders, data: str | None) -> str:
     text = (data or "").strip()
     if not text:
         raise UnblotError("say where the pictures are: drop files, or give a folder, an archive or built-in data")
-    place, colon, options = text.partition(":")
-    return text if place in BUILT_IN else f"{folders.inside(place)}{colon}{options}"
+    place, options = split_spec(text)
+    return text if place in BUILT_IN else ":".join(filter(None, (str(folders.inside(place)), options)))
 
 
 def served(folder: Path, path: str) -> Response:
@@ -291,9 +294,3 @@ def _known(command: str, *others: str) -> None:
 
 def _words(status: jobs.Status) -> str:
     return f"job {status.job.id} ({status.job.command}, {status.state})"
-
-
-def _report_of(root: Path, id: str) -> str:
-    """The name of the page that a job writes."""
-    arguments = jobs.status(root, id).job.arguments
-    return next((Path(text).name for text in arguments if text.startswith(str(root / REPORTS))), "")

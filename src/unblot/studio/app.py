@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
+import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
@@ -18,7 +21,7 @@ from starlette.middleware import Middleware
 from unblot._version import __version__
 from unblot.config.choices import from_choices
 from unblot.config.commands import StudioConfig
-from unblot.errors import UnblotError
+from unblot.errors import UnblotError, sentence
 from unblot.serving.guard import LEAST, check_token, is_local
 from unblot.serving.listening import listen, run_until_stopped
 from unblot.studio import jobs
@@ -30,6 +33,7 @@ STATIC = Path(__file__).parent / "static"
 LOOK = 1.0  # seconds between two looks at the queue
 TOKEN = ".studio/token"
 DOOR = ".studio/open.html"  # leads the browser in: its own arguments, which every user can read, hold no token
+ANSWERS = {errno.ENOSPC: 507, errno.EDQUOT: 507, errno.ENAMETOOLONG: 422}  # to errors of the operating system; else 500
 
 
 def make_app(folders: Folders, token: str, host: str = "127.0.0.1") -> FastAPI:
@@ -51,17 +55,34 @@ def make_app(folders: Folders, token: str, host: str = "127.0.0.1") -> FastAPI:
     )  # fmt: skip
     app.include_router(router(folders))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    add_pages(app, folders)
+    add_pages(app, folders, is_local(host))
+    _add_refusals(app, is_local(host))
+    return app
+
+
+def _add_refusals(app: FastAPI, local: bool) -> None:
+    """The answers to what cannot be done: one line that says what to do, as JSON below /api and else as a page."""
+
+    def refusal(request: Request, line: str, status: int) -> Response:
+        if request.url.path.startswith("/api"):
+            return JSONResponse({"detail": line}, status)
+        return HTMLResponse(error_page(line, local), status)
 
     @app.exception_handler(UnblotError)
     def refused(request: Request, error: UnblotError) -> Response:
-        """A bad value: 404 where there is no such thing, else 422; one line that says what to do."""
-        status = 404 if str(error).startswith("there is no ") else 422
-        if request.url.path.startswith("/api"):
-            return JSONResponse({"detail": str(error)}, status)
-        return HTMLResponse(error_page(str(error)), status)
+        """A bad value: 404 where there is no such thing, else 422."""
+        return refusal(request, str(error), 404 if str(error).startswith("there is no ") else 422)
 
-    return app
+    @app.exception_handler(OSError)
+    def failed(request: Request, error: OSError) -> Response:
+        """What the operating system refuses, such as a file on a full disk."""
+        return refusal(request, sentence(error), ANSWERS.get(error.errno or 0, 500))
+
+    @app.exception_handler(400)
+    async def unread(request: Request, error: HTTPException) -> Response:
+        """A request that could not be read; files of an upload are on the disk before they are kept."""
+        cause = error.__cause__
+        return failed(request, cause) if isinstance(cause, OSError) else await http_exception_handler(request, error)
 
 
 def serve(
@@ -95,7 +116,8 @@ def serve(
         if browser:
             door.unlink(missing_ok=True)
             _write_private(door, redirecting(f"{address}/?token={token}"))
-            webbrowser.open(door.as_uri())
+            opening = threading.Thread(target=webbrowser.open, args=(door.as_uri(),), daemon=True)
+            opening.start()  # which goes on as long as a text browser is open
         run_until_stopped(settings, place)
     finally:
         door.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from unblot.config.edits import EDITS
 from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
-from unblot.config.sampling import EditConfig, SampleConfig
+from unblot.config.sampling import EditConfig, FilmConfig, SampleConfig
 from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
 from unblot.config.tables import DECIDED, entries, help_of, names
 from unblot.config.transfer import TransferConfig
@@ -33,7 +33,7 @@ COMMANDS = {
         ("data", "log_to"),
     ),
     "sample": Choices((SampleConfig,), ("prompt", "negative", "label", "n", "seed", "steps", "solver", "guidance")),
-    "film": Choices((SampleConfig,), ("prompt", "label", "n", "seed", "steps", "solver", "guidance"),
+    "film": Choices((FilmConfig,), ("prompt", "label", "n", "seed", "steps", "solver", "guidance"),
                     ("device", "batch_size")),
     "edit": Choices((EditConfig,), ("prompt", "label", "n", "seed", "steps", "fit")),
     "evaluate": Choices((EvaluateConfig,), ("n", "features", "steps")),
@@ -86,7 +86,7 @@ def arguments(command: str, values: Mapping[str, Any], kind: str | None = None) 
     for name, value in values.items():
         if name not in options:
             raise UnblotError(f"unknown choice {name!r} of {command}; choose among {', '.join(options)}")
-        if value in ("", None, False, []):
+        if not is_given(value):
             continue
         f = options[name]
         if field_type(f) is bool:
@@ -100,6 +100,11 @@ def arguments(command: str, values: Mapping[str, Any], kind: str | None = None) 
                 raise UnblotError(f"the studio imports no code for network {one!r}; choose {names('NETWORKS')}")
             flags += [flag(name) + ("=" if len(name) > 1 else "") + str(one)]
     return flags
+
+
+def is_given(value: Any) -> bool:
+    """Whether a form holds a value, which 0 is; an empty field and a switch that is off are none."""
+    return not (value is None or value is False or value == "" or value == [])
 
 
 def paths(command: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
                     started      made by the one process that starts the job; the number of its process group
                     output.log   what the command prints
                     now.png      of a job that draws: its pictures while they come out of noise
+                    stopping     made by the one process that interrupts the job, which may take a while to end
                     ended.json   its exit code and the time
                     .lock        held while the job runs, and let go however that ends
 
@@ -30,7 +31,7 @@ from unblot.system.folders import LOCK, in_use
 from unblot.system.stored import read_stored
 
 JOBS = ".studio/jobs"
-JOB, STARTED, NOW = "job.json", "started", "now.png"
+JOB, STARTED, STOPPING, NOW = "job.json", "started", "stopping", "now.png"
 WATCHED = ("sample", "film")  # commands that show their pictures while they come out of noise
 ONE_AT_A_TIME = ("train", "distill", "tune")  # that would take each other's cores
 TAIL_BYTES = 64 * 1024  # of the output that a page shows
@@ -60,12 +61,16 @@ class Ended:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a job stands: waiting, running, done, stopped, failed, or lost where its process is gone without an end."""
+    """Where a job stands: waiting, running, done, stopped, failed, or lost where its process is gone without an end.
+
+    stopping: it runs, but was interrupted; a training ends after its step.
+    """
 
     job: Job
     state: str
     code: int | None = None
     seconds: float | None = None
+    stopping: bool = False
 
 
 def add(root: Path, command: str, arguments: Sequence[str], run: str | None = None) -> Job:
@@ -111,14 +116,21 @@ def status(root: Path, name: str) -> Status:
     if not (folder / STARTED).exists():
         return Status(job, "waiting")
     start = (folder / STARTED).stat().st_mtime
-    if (folder / ENDED).is_file():
-        ended = read_stored(folder / ENDED, Ended, "remove its folder")
-        state = "done" if ended.code == 0 else "stopped" if ended.code in STOPPED else "failed"
-        return Status(job, state, ended.code, ended.time - start)
+    if (end := _end(folder, job, start)) is not None:
+        return end
     seconds = time.time() - start
     if in_use(folder) or _is_starting(folder, seconds):
-        return Status(job, "running", seconds=seconds)
-    return Status(job, "lost")
+        return Status(job, "running", seconds=seconds, stopping=(folder / STOPPING).exists())
+    return _end(folder, job, start) or Status(job, "lost")  # it may have ended since the first look
+
+
+def _end(folder: Path, job: Job, start: float) -> Status | None:
+    """How a job ended that was started at this time; None where it has not ended."""
+    if not (folder / ENDED).is_file():
+        return None
+    ended = read_stored(folder / ENDED, Ended, "remove its folder")
+    state = "done" if ended.code == 0 else "stopped" if ended.code in STOPPED else "failed"
+    return Status(job, state, ended.code, ended.time - start)
 
 
 def of_run(root: Path, name: str) -> Status | None:
@@ -158,15 +170,19 @@ def picture(root: Path, name: str) -> str:
 def stop(root: Path, name: str) -> None:
     """Interrupts a job as Ctrl-C does, after which a training can be resumed; one that waits will not start.
 
-    Raises UnblotError for a job that is only starting.
+    It is done once: a second Ctrl-C would end a training before it has saved itself. Raises UnblotError for a job that
+    is only starting, and for one that is being stopped already.
     """
     found = status(root, name)
     folder = root / JOBS / name
-    if found.state == "waiting" and _claim(folder):
+    if found.state == "waiting" and _made(folder / STARTED):
         write_json(folder / ENDED, asdict(Ended(130, time.time())))
     elif found.state in UNFINISHED:
-        if not (group := (folder / STARTED).read_text()):
+        group = (folder / STARTED).read_text()
+        if not group or _is_starting(folder, found.seconds or 0.0):  # nobody is there who would hear it
             raise UnblotError(f"job {name} is just starting; stop it in a moment")
+        if not _made(folder / STOPPING):
+            raise UnblotError(f"job {name} is being stopped; it ends after its step")
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.killpg(int(group), signal.SIGINT)
 
@@ -181,14 +197,14 @@ def advance(root: Path) -> None:
         for one in found:
             if one.state != "waiting" or (busy and one.job.command in ONE_AT_A_TIME):
                 continue
-            if _claim(root / JOBS / one.job.id) and _begin(root, one.job):
+            if _made(root / JOBS / one.job.id / STARTED) and _begin(root, one.job):
                 busy = busy or one.job.command in ONE_AT_A_TIME
 
 
-def _claim(folder: Path) -> bool:
-    """Whether this process is the one that starts the job, or ends it before it starts."""
+def _made(path: Path) -> bool:
+    """Whether this process is the one that makes the file, and with it starts the job, or stops it."""
     try:
-        (folder / STARTED).touch(exist_ok=False)
+        path.touch(exist_ok=False)
     except FileExistsError:
         return False
     return True

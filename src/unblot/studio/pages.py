@@ -2,9 +2,9 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.readers.sources import BUILT_IN
 from unblot.errors import UnblotError
 from unblot.runs.samples import GUIDANCE_OPTIONS
-from unblot.studio import commands, jobs, runs
+from unblot.studio import commands, jobs, runs, uploads
 from unblot.studio.api import Folders
 from unblot.studio.live import Look, stream
 from unblot.system.folders import in_use
@@ -45,20 +45,22 @@ NO_RUN: dict[str, Any] = {
 }
 WIDTH, HEIGHT, EDGE, LABEL = 640, 220, 48, 12  # of the chart of losses
 
+Page = Callable[..., HTMLResponse]  # the answer that is a template with these values
 
-def add_pages(app: FastAPI, folders: Folders) -> None:
-    """The routes of all pages."""
-    _add_run_pages(app, folders.root)
-    _add_other_pages(app, folders.root)
+
+def add_pages(app: FastAPI, folders: Folders, local: bool) -> None:
+    """The routes of all pages. local: whether no other machine reaches them, which they say."""
+    page = partial(_page, local=local)
+    _add_run_pages(app, folders.root, page)
+    _add_other_pages(app, folders.root, page)
     _add_streams(app, folders.root)
 
 
-def page(template: str, **values: Any) -> HTMLResponse:
-    """The answer that is a page."""
+def _page(template: str, **values: Any) -> HTMLResponse:
     return HTMLResponse(render(template, **values))
 
 
-def _add_other_pages(app: FastAPI, root: Path) -> None:
+def _add_other_pages(app: FastAPI, root: Path, page: Page) -> None:
     @app.get("/", include_in_schema=False)
     def list_page(page_number: int = 0) -> HTMLResponse:
         count, number, found = runs.page(root, page_number)
@@ -77,7 +79,7 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
     @app.get("/learn", include_in_schema=False)
     def learn_page() -> HTMLResponse:
         done = [s for s in jobs.jobs(root) if s.job.command == "explain"]
-        return page("learn.html", lessons=done, runs=runs.page(root)[2])
+        return page("learn.html", lessons=done, names=runs.names(root))
 
     @app.get("/jobs", include_in_schema=False)
     def jobs_page() -> HTMLResponse:
@@ -95,7 +97,7 @@ def _add_other_pages(app: FastAPI, root: Path) -> None:
         return Response(text, media_type="text/css")
 
 
-def _add_run_pages(app: FastAPI, root: Path) -> None:
+def _add_run_pages(app: FastAPI, root: Path, page: Page) -> None:
     @app.get("/compare", include_in_schema=False)
     def compare_page(a: str = "", b: str = "") -> HTMLResponse:
         names = runs.names(root)
@@ -248,9 +250,9 @@ def parts(template: str, **values: Any) -> dict[str, str]:
     return {name: "".join(block(found.new_context(values))).strip() for name, block in found.blocks.items()}
 
 
-def error_page(message: str) -> str:
-    """A page that says what was wrong with a request."""
-    return render("error.html", message=message)
+def error_page(message: str, local: bool) -> str:
+    """A page that says what was wrong with a request. local: as of the other pages."""
+    return render("error.html", message=message, local=local)
 
 
 @cache
@@ -259,7 +261,10 @@ def _environment() -> Environment:
         loader=PackageLoader("unblot.studio"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"version": __version__, "settings": " ".join([*SETTINGS, *CHOOSERS])}
+    environment.globals |= {
+        "version": __version__, "settings": " ".join([*SETTINGS, *CHOOSERS]),
+        "most_files": uploads.MOST_FILES, "most_bytes": uploads.MOST_BYTES,
+    }  # fmt: skip
     environment.filters["settings_of"] = settings_of
     environment.filters["command_line"] = lambda job: shlex.join(["unblot", job.command, *job.arguments])
     return environment
@@ -267,7 +272,8 @@ def _environment() -> Environment:
 
 def _form(command: str) -> dict[str, Any]:
     first, others = commands.fields(command)
-    return {"first": first, "groups": grouped(others)}
+    placeholders = {field.name: field.placeholder for field in (*first, *others)}
+    return {"first": first, "groups": grouped(others), "placeholders": placeholders}
 
 
 def _has_page(status: jobs.Status) -> bool:

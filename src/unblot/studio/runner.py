@@ -19,13 +19,14 @@ NEXT = "import sys; from pathlib import Path; from unblot.studio.jobs import adv
 
 def main() -> None:
     """Runs the command of the arguments, job folder first; afterwards starts the next job of the studio."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # meant for the command, which is in this group
     folder, *command = sys.argv[1:]
     place = Path(folder)
-    with filelock.FileLock(place / LOCK):
-        signal.signal(signal.SIGINT, lambda *_: None)  # meant for the command, which is in this group
-        with (place / OUTPUT).open("ab") as file:
-            code = subprocess.run([sys.executable, "-m", "unblot", *command], stdin=subprocess.DEVNULL,
-                                  stdout=file, stderr=file).returncode  # fmt: skip
+    with (place / OUTPUT).open("ab") as file:
+        process = subprocess.Popen([sys.executable, "-m", "unblot", *command], stdin=subprocess.DEVNULL,
+                                   stdout=file, stderr=file)  # fmt: skip
+    with filelock.FileLock(place / LOCK):  # who sees it can stop the job: the command is there to be interrupted
+        code = process.wait()
         (place / f"{ENDED}.part").write_text(json.dumps({"code": code, "time": time.time()}))
         os.replace(place / f"{ENDED}.part", place / ENDED)
     subprocess.run([sys.executable, "-c", NEXT, str(place.parents[2])])

@@ -32,8 +32,8 @@ def keep(
         raise UnblotError(f"there is no upload {upload!r}; begin a new one")
     upload = upload or uuid.uuid4().hex
     folder = root / UPLOADS / upload
-    targets = [folder / place for place in _safe_places(names)]
     try:
+        targets = [folder / place for place in _safe_places(names)]
         count, size = _already(folder)
         if count + len(files) > MOST_FILES:
             raise UnblotError(f"{count + len(files)} files are too many; at most {MOST_FILES} at once")

@@ -1,15 +1,21 @@
 "use strict";
 // The page that edits: a brush for the mask, a frame to drag, and what is sent of both.
 
-// A brush for the mask: white where the picture is new.
+// A brush for the mask, which is red where the picture is to be new.
 const brush = { canvas: document.querySelector(".brush canvas"), mask: null, picture: null, at: [0, 0] };
 
 const brushRadius = () => Number(document.querySelector("#brush-size").value) / 2;
 
-const paint = (x, y) => {
+// A disc, and a line to it from where the stroke was last.
+const paint = (x, y, last = [x, y]) => {
   brush.at = [x, y];
   const context = brush.mask.getContext("2d");
-  context.fillStyle = "white";
+  context.fillStyle = context.strokeStyle = "#d22";
+  context.lineWidth = 2 * brushRadius();
+  context.beginPath();
+  context.moveTo(...last);
+  context.lineTo(x, y);
+  context.stroke();
   context.beginPath();
   context.arc(x, y, brushRadius(), 0, 7);
   context.fill();
@@ -21,14 +27,8 @@ const show = () => {
   context.globalAlpha = 1;
   context.clearRect(0, 0, brush.canvas.width, brush.canvas.height);
   context.drawImage(brush.picture, 0, 0);
-  const over = new OffscreenCanvas(brush.mask.width, brush.mask.height);
-  const tint = over.getContext("2d");
-  tint.drawImage(brush.mask, 0, 0);
-  tint.globalCompositeOperation = "source-in";
-  tint.fillStyle = "#d22";
-  tint.fillRect(0, 0, over.width, over.height);
   context.globalAlpha = 0.6;
-  context.drawImage(over, 0, 0);
+  context.drawImage(brush.mask, 0, 0);
   showBrush();
 };
 
@@ -50,7 +50,9 @@ const begin = async (file) => {
   const enlarged = Math.max(1, Math.min(24, 240 / Math.max(brush.picture.width, brush.picture.height)));
   brush.canvas.style.width = brush.picture.width * enlarged + "px";  // small pictures can be painted on, too
   brush.at = [brush.picture.width / 2, brush.picture.height / 2];
-  document.querySelector("#brush-size").value = Math.max(2, Math.round(brush.picture.width / 8));
+  const size = document.querySelector("#brush-size");
+  size.max = Math.max(2, Math.round(brush.picture.width / 2));
+  size.value = Math.max(2, Math.round(brush.picture.width / 8));
   frame.place.querySelector("img").src = URL.createObjectURL(file);
   show();
   showFrame();
@@ -129,7 +131,12 @@ if (brush.canvas) {
   const taken = new URLSearchParams(location.search).get("picture");
   if (taken) takeOwn(taken);
   brush.canvas.addEventListener("pointerdown", (event) => { brush.canvas.setPointerCapture(event.pointerId); paint(...place(event)); });
-  brush.canvas.addEventListener("pointermove", (event) => { if (event.buttons) paint(...place(event)); });
+  brush.canvas.addEventListener("pointermove", (event) => {
+    if (!event.buttons) return;
+    const last = brush.canvas.hasPointerCapture(event.pointerId) ? brush.at : undefined;  // else it comes from outside
+    brush.canvas.setPointerCapture(event.pointerId);
+    paint(...place(event), last);
+  });
   brush.canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step && event.key !== " ") return;
@@ -167,8 +174,14 @@ const edited = async (form) => {
     }
     const whole = new OffscreenCanvas(brush.mask.width, brush.mask.height);
     const context = whole.getContext("2d");
-    context.fillRect(0, 0, whole.width, whole.height);
+    const under = (operation, colour) => {
+      context.globalCompositeOperation = operation;
+      context.fillStyle = colour;
+      context.fillRect(0, 0, whole.width, whole.height);
+    };
     context.drawImage(brush.mask, 0, 0);
+    under("source-in", "white");  // what is painted
+    under("destination-over", "black");  // what stays
     files.push(new File([await whole.convertToBlob({ type: "image/png" })], "mask-of-the-brush.png"));
   }
   const found = await upload(placed(files));

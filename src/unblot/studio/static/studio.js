@@ -13,6 +13,7 @@ const api = async (method, path, body) => {
 
 // Files with the places that they had, in parts that a server takes: of few files, and not of too many bytes.
 const PART_FILES = 200, PART_BYTES = 64 * 2 ** 20;
+const limits = document.querySelector("main").dataset;  // of all parts: what the server would refuse in the end
 const partsOf = (files) => {
   const parts = [];
   let bytes = 0;
@@ -33,7 +34,12 @@ const placed = (files) => [...files].map((file) => ({ file, path: file.webkitRel
 const upload = async (files, told = () => {}) => {
   const all = { files: [] };
   const seen = files.filter(({ path }) => !/(^|\/)\./.test(path));
-  if (files.length && !seen.length) throw new Error("all files of it are hidden: their names begin with a dot");
+  if (!files.length) throw new Error("there is no file in it");
+  if (!seen.length) throw new Error("all files of it are hidden: their names begin with a dot");
+  if (seen.length > limits.mostFiles) throw new Error(`${seen.length} files are too many; at most ${limits.mostFiles} at once`);
+  if (seen.reduce((bytes, { file }) => bytes + file.size, 0) > limits.mostBytes) {
+    throw new Error(`the upload is larger than ${limits.mostBytes / 2 ** 30} GiB; give the path of a folder`);
+  }
   for (const part of partsOf(seen)) {
     const form = new FormData();
     for (const { file, path } of part) {
@@ -98,13 +104,22 @@ const follow = async (id, place) => {
   }
 };
 
+// What was drawn or made before, again: the page itself stays as it is, with what is chosen in it.
+const renewGallery = async () => {
+  const answer = await fetch(location.href);
+  if (!answer.ok) throw new Error(answer.statusText);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.querySelector("[data-gallery]").replaceWith(page.querySelector("[data-gallery]"));
+};
+
+const busy = (form, is) => {
+  for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = is;
+};
+
 const submit = async (form, submitter) => {
   const alert = form.querySelector("[role=alert]");
-  const busy = (is) => {
-    for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = is;
-  };
   alert.textContent = "";
-  busy(true);
+  busy(form, true);
   try {
     if (form.dataset.delete) {
       const confirm = encodeURIComponent(form.confirm.value);
@@ -113,17 +128,20 @@ const submit = async (form, submitter) => {
       return;
     } else if (form.dataset.stop) {
       await api("POST", "/jobs/" + form.dataset.stop + "/stop");
+      return;  // the page shows it
     } else {
       const job = jobOf(form, submitter);
       if ("edit" in form.dataset) Object.assign(job, await edited(form));
       const status = await api("POST", "/jobs", job);
       if (!("live" in form.dataset)) { location.href = "/jobs/" + status.job.id; return; }
       const found = await follow(status.job.id, form.querySelector(".now"));
-      if (found.state === "done") { location.reload(); return; }
-      alert.textContent = found.output.trim().split("\n").pop() || found.state;
+      if (found.state === "done") {
+        await renewGallery();
+        form.querySelector(".now img")?.remove();
+      } else alert.textContent = found.output.trim().split("\n").pop() || found.state;
     }
   } catch (error) { alert.textContent = error.message; }
-  busy(false);  // not where another page comes
+  busy(form, false);  // not where another page comes
 };
 
 // Buttons of a page that is gone back to, or that a browser remembers as they were.
@@ -139,23 +157,40 @@ document.addEventListener("submit", (event) => {
   submit(event.target, event.submitter);
 });
 
+// A form with several commands has the fields of the chosen one, with its defaults.
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("select[name=command]")) return;
+  const placeholders = JSON.parse(event.target.selectedOptions[0].dataset.placeholders);
+  for (const input of event.target.form.querySelectorAll(".field [name]:not([name=command])")) {
+    input.closest(".field").hidden = !(input.name in placeholders);
+    if (input.matches("input")) input.placeholder = placeholders[input.name] ?? "";
+  }
+});
+
 // What was chosen stays over a reload, as long as the tab is open.
 const remembered = (form) => "form " + location.pathname + " " + form.dataset.job;
+const restore = (input, value) => {
+  if (input.type === "checkbox") input.checked = value;
+  else if (input.type === "radio") input.checked ||= input.value === value;
+  else if (input.matches("select")) for (const one of input.options) one.selected = one.value === value;
+  else if (!input.value) input.value = value;
+  if (input.checked) input.dispatchEvent(new Event("change", { bubbles: true }));
+};
 for (const form of document.querySelectorAll("form[data-job]")) {
   const kept = JSON.parse(sessionStorage.getItem(remembered(form)) || "{}");
   for (const input of form.querySelectorAll("[name]")) {
-    if (!(input.name in kept) || input.type === "radio") continue;
-    if (input.type === "checkbox") input.checked = kept[input.name];
-    else if (!input.value) input.value = kept[input.name];
+    if (input.name in kept) restore(input, kept[input.name]);
   }
   form.addEventListener("input", () => {
     const values = {};
     for (const input of form.querySelectorAll("[name]")) {
-      if (input.type !== "radio") values[input.name] = input.type === "checkbox" ? input.checked : input.value;
+      if (input.type === "checkbox") values[input.name] = input.checked;
+      else if (input.type !== "radio" || input.checked) values[input.name] = input.value;
     }
     sessionStorage.setItem(remembered(form), JSON.stringify(values));
   });
 }
+for (const one of document.querySelectorAll("select[name=command]")) one.dispatchEvent(new Event("change", { bubbles: true }));
 
 // Settings of pictures that were drawn before, into the form that draws; those that they do not record are empty.
 const settings = document.querySelector("form[data-settings]")?.dataset.settings.split(" ") || [];
@@ -211,20 +246,32 @@ document.addEventListener("input", (event) => {
 
 // Dropped and chosen files become a folder on this machine.
 for (const drop of document.querySelectorAll("[data-drop]")) {
-  const status = drop.querySelector("[role=status]");
+  const status = drop.querySelector("[role=status]"), data = drop.querySelector("#data");
+  const take = (place) => {
+    data.value = place;
+    data.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  let newest = 0;
   const keep = async (finding) => {
+    const own = ++newest, isNewest = () => own === newest;  // what is dropped in the meantime takes its place
+    const tell = (words) => { if (isNewest()) status.textContent = words; };
+    take("");  // nothing is to begin with what was dropped before
+    busy(drop.closest("form"), true);
     try {
       const files = await finding;
-      if (!files.length) return;
-      status.textContent = `keeping ${files.length} files …`;
-      const found = await upload(files, (kept) => { status.textContent = `${kept} of ${files.length} files are here`; });
-      drop.querySelector("#data").value = found.files.length === 1 ? found.files[0] : found.folder;
-      drop.querySelector("#data").dispatchEvent(new Event("input", { bubbles: true }));
-      status.textContent = `${files.length} files are here`;
-    } catch (error) { status.textContent = error.message; }
+      tell(`keeping ${files.length} files …`);
+      const found = await upload(files, (kept) => tell(`${kept} of ${files.length} files are here`));
+      if (isNewest()) take(found.files.length === 1 ? found.files[0] : found.folder);
+      tell(`${files.length} files are here`);
+    } catch (error) { tell(error.message); }
+    finally { if (isNewest()) busy(drop.closest("form"), false); }
   };
   for (const input of drop.querySelectorAll("input[type=file]")) {
-    input.addEventListener("change", () => keep(placed(input.files)));
+    input.addEventListener("change", () => {
+      const files = placed(input.files);
+      input.value = "";  // so that the same files can be chosen again
+      if (files.length) keep(files);
+    });
   }
   drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
@@ -232,7 +279,7 @@ for (const drop of document.querySelectorAll("[data-drop]")) {
     event.preventDefault();
     drop.classList.remove("over");
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-    keep(Promise.all(entries.map(filesOf)).then((found) => found.flat()));
+    if (entries.length) keep(Promise.all(entries.map(filesOf)).then((found) => found.flat()));
   });
 }
 
