@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg, one_line
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, buffers, frozen_weights, save_model
 from unblot.system.distributed import wait_for_all
@@ -22,7 +21,7 @@ from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
-from unblot.training.previews import PREVIEW_STEPS, left_out_where_it_fails, preview_pictures, preview_prompts
+from unblot.training.previews import left_out_where_it_fails, write_preview
 from unblot.training.trainer import StepResult, Trainer, any_process
 
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -163,19 +162,13 @@ class Loop:
 
     def preview(self) -> None:
         """Writes a grid of samples of the averaged weights, always from the same noise."""
-        with self.controller.overhead("previews"), left_out_where_it_fails(self.trainer, self.monitor.note):
-            trainer, values = self.trainer, self.trainer.task.batches.dataset.values
-            if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
-                return
-            pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
-            if not trainer.group.is_main_process:
-                return
-            path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
-            captions = preview_prompts(trainer, len(pictures))
-            shown = sheet(values.decode(pictures.numpy()), values, columns=10, captions=captions)
-            save_sheet(path, shown, {} if captions is None else {"captions": captions})
-            self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
-            self.monitor.note(f"preview: {path}")
+        trainer = self.trainer
+        path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
+        with self.controller.overhead("previews"), left_out_where_it_fails(trainer, self.monitor.note):
+            drawn = write_preview(trainer, path)
+            if drawn is not None:
+                self.logger.preview(trainer.step, *drawn, trainer.task.batches.dataset)
+                self.monitor.note(f"preview: {path}")
 
     def end(self, interrupted: Callable[[], bool]) -> bool:
         """What comes after the last step: fine-tuning of the decoder of a run in latents, a last preview, saving. False
