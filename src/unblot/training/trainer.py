@@ -86,7 +86,7 @@ class Trainer:
     def take_step(self) -> StepResult:
         """One step of the optimizers and of the average. A gradient that is not finite leaves the weights as they are.
 
-        Without a wait for the device. Raises UnblotError where not even one picture fits into its memory.
+        Waits for no device but Apple's GPUs. Raises UnblotError where not even one picture fits into its memory.
         """
         self.denoiser.train()
         rate = self.learning_rate(self.step)
