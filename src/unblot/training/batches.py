@@ -137,7 +137,8 @@ class BatchSampler:
             t = stratified_uniform(n, self.batch_size, first, g)
         eps = torch.randn(n, *self.shape, generator=g)
         u, share = torch.rand(n, generator=g), self.label_dropout
-        kept = torch.bucketize(u, torch.tensor([2 * share, 3 * share]), right=True)  # below `share` nothing is
+        alone = min(share, (1 - share) / 3)  # the share of pictures that keep a caption alone, and a label alone
+        kept = torch.bucketize(u, torch.tensor([share + alone, share + 2 * alone]), right=True)
         return t, eps, u < share, kept
 
     def _pictures(self, step: int) -> tuple[Tensor, Tensor]:
