@@ -5,7 +5,7 @@ import signal
 import torch
 
 from unblot import api
-from unblot.training import checkpoint, loop
+from unblot.training import checkpoint, previews
 from unblot.training import trainer as engine
 from unblot.training.learning_rate import learning_rate
 from unblot.training.trainer import StepResult
@@ -40,7 +40,7 @@ class Machine:
 
         monkeypatch.setattr(engine.Trainer, "take_step", take_step)
         monkeypatch.setattr("unblot.training.timing.preview_samples", preview_samples)
-        monkeypatch.setattr(loop, "preview_pictures", preview_pictures)
+        monkeypatch.setattr(previews, "preview_pictures", preview_pictures)
         monkeypatch.setattr(checkpoint, "save", slow_save)
         monkeypatch.setattr(api, "shared_clock", lambda group: self)
 

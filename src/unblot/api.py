@@ -19,7 +19,7 @@ from unblot.distillation.student import keep_teacher, read_teacher, student_conf
 from unblot.distillation.task import DistillationTask
 from unblot.errors import UnblotError, arg, printable
 from unblot.nn.own import import_named
-from unblot.runs.folder import MODEL, REPORT, create, read_config, save_model
+from unblot.runs.folder import MODEL, REPORT, create, note_other_code, read_config, save_model
 from unblot.runs.hub import local_run
 from unblot.runs.labels import choose_labels
 from unblot.runs.run import Run, Samples, load
@@ -144,6 +144,7 @@ def resume(
     """
     folder, group = user_path(folder), join_group()
     config = read_config(folder)
+    note_other_code(config, folder / MODEL)
     must_be_writable(folder)
     budget = None if str(budget).startswith("+") and added_before(folder) else budget
     with locked(folder) if group.is_main_process else nullcontext():

@@ -16,6 +16,7 @@ import pytest
 
 from data_files import encoded
 from unblot.data.cache import build, journal, manifest, place, pool, worker
+from unblot.data.cache.decoding import Decoded
 from unblot.data.dataset import open_data
 from unblot.data.image_spec import ImageOptions, ImageSpec
 from unblot.data.readers import reading
@@ -505,3 +506,35 @@ def test_a_decoder_that_hangs_is_ended_and_breaks_only_its_picture(folder, tmp_p
     assert made.broken[0] == ("p0077.png", "its decoder crashed or hung")
     assert len(made.pictures) == COUNT - 2
     assert waited == [pool.PATIENCE] * 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("900000 100000\n", 8), ("max 100000\n", 8)]
+)
+def test_there_are_as_many_workers_as_a_container_has_processor_time(limit, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(limit)
+    assert pool.cores(tmp_path / "cpu.max") == found
+    assert pool.cores(tmp_path / "nothing") == 8
+
+
+def test_no_more_workers_start_than_there_is_work_for(folder, tmp_path, monkeypatch):
+    started = []
+
+    class Counted:
+        def __init__(self):
+            started.append(self)
+
+        def begin(self, job): ...
+
+        def close(self): ...
+
+        def ask(self, task):
+            return Decoded(task[0], [1] * len(task[1]), [], {})
+
+    monkeypatch.setattr(pool, "Worker", Counted)
+    tasks = iter([(0, [Item("a.png")] * 150), (150, [Item("b.png")] * 150)])
+    assert len(list(pool.decode_all({}, tasks, COUNT, 8, []))) == 2
+    assert len(started) <= 2
+    early = [place.early_workers(str(folder), ImageOptions(), tmp_path / "cache", most) for most in (1, 3, 64)]
+    assert early == [1, 3, 4]  # one for each 64 of 300 files beyond the 64 that need none

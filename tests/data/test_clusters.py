@@ -1,11 +1,13 @@
 """Clusters: the same each time, of training pictures alone, and drawn from as often as they come."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from unblot.data import values
-from unblot.data.clusters import clustered, shares
+from unblot.data.clusters import clustered, clustered_again, shares
 from unblot.data.dataset import Dataset, open_data
 from unblot.errors import UnblotError
 from unblot.process.randomness import labels_for, spread_labels
@@ -97,3 +99,25 @@ def test_labels_and_clusters_exclude_each_other() -> None:
     with pytest.raises(UnblotError, match="unlabelled=True"):
         api.plan_run(source, api.open_dataset(source), {"clusters": 10})
     assert api.plan_run(source, api.open_dataset(source), {}).data.clusters == ()
+
+
+def test_a_run_goes_on_with_the_clusters_that_it_learned_and_no_others(digits: Dataset) -> None:
+    known = shares(digits, 5)
+    assert np.array_equal(clustered_again(digits, known).labels, clustered(digits, 5).labels)
+    nearly = (known[0] + 0.004, known[1] - 0.004, *known[2:])  # as few pictures between two centres
+    assert clustered_again(digits, nearly).labels is not None
+    assert clustered_again(digits, ()) is digits
+    with pytest.raises(UnblotError, match=r"the 5 clusters found in 'digits' now are not those that the run learned"):
+        clustered_again(digits, known[::-1])
+
+
+def test_a_training_is_refused_whose_clusters_are_others_now(digits: Dataset) -> None:
+    from unblot import api
+    from unblot.config.schema import DataConfig
+    from unblot.training.batches import BatchMaker
+
+    config = api.plan_run(DataConfig(data="digits", unlabelled=True), digits, {"clusters": 5})
+    BatchMaker(config, digits, "none")
+    other = dataclasses.replace(config.data, clusters=config.data.clusters[::-1])
+    with pytest.raises(UnblotError, match="are not those that the run learned"):
+        BatchMaker(dataclasses.replace(config, data=other), digits, "none")

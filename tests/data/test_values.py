@@ -125,3 +125,33 @@ def test_what_cannot_be_mapped_is_refused():
         ValueMap("uint8", (127.5,) * 3, (127.5,) * 3).encode(np.zeros((4, 1, 2, 2), np.uint8))
     with pytest.raises(UnblotError, match="diverged"):
         ValueMap("uint8", (127.5,), (127.5,)).decode(np.full((1, 1, 1), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("uint32", 4_000_000_000, 4_000_000_047), ("int32", -(2**30), -(2**30) + 47)]
+)
+def test_whole_numbers_far_from_0_are_as_many_for_the_network(dtype, low, high):
+    stored = np.linspace(low, high, 48).astype(dtype).reshape(12, 1, 2, 2)
+    fitted = values.fit(stored)
+    x = fitted.encode(stored, np.float32)
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x, fitted.encode(stored).astype(np.float32))
+    np.testing.assert_allclose(np.diff(x.ravel()), 2 / 47, rtol=1e-4)
+
+
+def test_float64_in_a_narrow_range_far_from_0_has_mean_zero_and_a_deviation_of_about_a_half():
+    stored = 1e8 + 0.01 * np.random.default_rng(3).standard_normal((300, 2, 3, 3))
+    fitted = values.fit(stored)
+    x = fitted.encode(stored, np.float32)
+    assert x.dtype == np.float32
+    assert np.abs(x.mean(axis=(0, 2, 3))).max() < 0.01
+    assert 0.42 < x.std() < 0.59
+    np.testing.assert_array_max_ulp(fitted.decode(fitted.encode(stored)), stored, maxulp=1)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint16", "int16", "float16", "float32"])
+def test_what_float32_can_hold_is_computed_in_float32(dtype):
+    stored = np.random.default_rng(4).uniform(0, 100, (20, 2, 3, 3)).astype(dtype)
+    fitted = values.fit(stored)
+    offset, scale = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (fitted.offset, fitted.scale))
+    np.testing.assert_array_equal(fitted.encode(stored, np.float32), (stored.astype(np.float32) - offset) / scale)

@@ -37,6 +37,7 @@ from unblot.training import first_stage
 from unblot.training.budget_controller import BudgetController
 from unblot.training.decoder_stage import Pace
 from unblot.training.first_stage import (
+    BATCH,
     FILE,
     MOST,
     FirstStage,
@@ -114,6 +115,19 @@ def test_latents_of_the_training_pictures_have_mean_0_and_standard_deviation_1(p
     z = torch.from_numpy(latents_of(with_latents(dataset, stage.autoencoder)).pictures[dataset.train]).double()
     assert z.mean((0, 2, 3)).abs().max() < 1e-5
     assert (z.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+
+
+def test_a_pass_of_the_first_stage_over_the_pictures_is_put_in_order_once(planned, monkeypatch):
+    config, dataset = planned
+    stage, epochs, order = FirstStage(config, dataset, CPU), [], first_stage.epoch_order
+    monkeypatch.setattr(first_stage, "epoch_order", lambda *given: epochs.append(given[1]) or order(*given))
+    steps, chosen = len(dataset.train) // BATCH, []
+    for stage.step in range(2 * steps):
+        chosen += stage._chosen(seed=0).tolist()
+    assert epochs == [0, 1]
+    first, second = chosen[: steps * BATCH], chosen[steps * BATCH :]
+    assert len(set(first)) == len(set(second)) == steps * BATCH
+    assert first != second
 
 
 def test_the_first_stage_lowers_the_error(planned):

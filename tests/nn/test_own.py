@@ -12,7 +12,7 @@ import torch
 
 import unblot
 from helpers import refused
-from unblot import UnblotError
+from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.interchange.raw import with_raw_weights
 from unblot.losses import WEIGHTINGS
@@ -114,6 +114,20 @@ def test_another_version_of_the_code_is_told(module, monkeypatch, capsys):
     assert "is another version than" in capsys.readouterr().err
     with pytest.warns(unblot.errors.UnblotNote, match="is another version"):
         assert np.array_equal(unblot.load("r").sample(1).array, drawn)
+
+
+def test_another_version_of_the_code_is_told_before_it_trains(module, monkeypatch):
+    unblot.import_networks(module)
+    unblot.train("digits", out="r", network=f"{module}:MyNet", **FOUR)
+    forgotten(module, monkeypatch)
+    Path(f"{module}.py").write_text(CODE + "# later")
+    unblot.import_networks(module)
+    monkeypatch.setattr(api, "denoising_trainer", lambda *given: pytest.fail("trains"))
+    with (
+        pytest.warns(unblot.errors.UnblotNote, match=f"{module}:MyNet.* is another version than .* was trained with"),
+        pytest.raises(pytest.fail.Exception, match="trains"),
+    ):
+        unblot.resume("r", steps=6, quiet=True)
 
 
 def test_what_is_no_network_is_one_line(module, capsys):

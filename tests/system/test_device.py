@@ -7,7 +7,14 @@ import torch
 
 from unblot import UnblotError
 from unblot.system import device as devices
-from unblot.system.device import available_device, mixed_precision, precision_of
+from unblot.system.device import (
+    available_device,
+    give_memory_back,
+    mixed_precision,
+    out_of_memory,
+    precision_of,
+    wait_for,
+)
 from unblot.system.distributed import backends
 
 GPU = torch.device("cuda", 1)
@@ -57,3 +64,20 @@ def test_tensors_of_a_cpu_go_between_processes_also_where_there_are_gpus(monkeyp
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     assert backends(0) == "gloo"
     assert backends(2) == "cpu:gloo,cuda:nccl"
+
+
+def test_out_of_memory_is_known_by_its_class_and_on_apples_gpus_by_its_words() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("made up"))
+    assert out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.93 GB, max allowed: 18.13 GB)"))
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "cpu"])
+def test_a_gpu_of_either_kind_is_waited_for_and_gives_memory_back(kind, monkeypatch) -> None:
+    asked: list[str] = []
+    for gpu in ("cuda", "mps"):
+        for name in ("synchronize", "empty_cache"):
+            monkeypatch.setattr(f"torch.{gpu}.{name}", lambda *device, call=f"{gpu}.{name}": asked.append(call))
+    wait_for(torch.device(kind))
+    give_memory_back(torch.device(kind))
+    assert asked == ([] if kind == "cpu" else [f"{kind}.synchronize", f"{kind}.empty_cache"])

@@ -26,6 +26,9 @@ def facts(captions=COLOURS) -> TextFacts:
         ("左边是红色圆形", list("左边是红色圆形")),
         ("a 😀cat👍🏽", ["a", "😀", "cat", "👍"]),
         ("हिन्दी शब्द", ["हिन्दी", "शब्द"]),  # vowel signs are marks, not letters
+        ("l'été «ici» ...", ["l", "été", "ici"]),
+        ("キツネ", ["キ", "ツ", "ネ"]),
+        ("", []),
         (" \x00\u200d\ufe0f ", []),
     ],
 )

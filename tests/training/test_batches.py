@@ -10,7 +10,8 @@ from scipy import stats
 import unblot
 from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
-from unblot.training.batches import COUPLINGS, RNG_CHUNK, BatchMaker, BatchSampler
+from unblot.process.randomness import chunk_generator, stratified_uniform
+from unblot.training.batches import BOTH, CAPTION, COUPLINGS, LABEL, RNG_CHUNK, BatchMaker, BatchSampler
 
 
 def batch_sampler(**changes):
@@ -79,6 +80,23 @@ def test_noise_is_normal_and_labels_are_hidden_as_often_as_asked():
     draw = d.at(0)
     assert stats.kstest(draw.eps.flatten().numpy(), "norm").pvalue > 0.01
     assert stats.binomtest(int(draw.hidden.sum()), 5000, 0.25).pvalue > 0.01
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.25, 0.5, 0.9, 1.0])
+def test_some_pictures_keep_label_and_caption_alone_and_some_both_however_often_they_are_hidden(share):
+    draw = batch_sampler(batch_size=6000, label_dropout=share).at(0)
+    alone = min(share, (1 - share) / 3)
+    found = [float((~draw.hidden & (draw.kept == what)).float().mean()) for what in (CAPTION, LABEL, BOTH)]
+    assert found == pytest.approx([alone, alone, 1 - share - 2 * alone], abs=0.02)
+
+
+def test_what_is_hidden_up_to_a_quarter_is_hidden_as_often_alone():
+    g = chunk_generator(3, 0, 0)
+    stratified_uniform(RNG_CHUNK, RNG_CHUNK, 0, g), torch.randn(RNG_CHUNK, 1, 2, 2, generator=g)
+    u = torch.rand(RNG_CHUNK, generator=g)
+    for share in (0.05, 0.1, 0.15, 0.2, 0.25):
+        kept = batch_sampler(batch_size=RNG_CHUNK, label_dropout=share).at(0).kept
+        assert torch.equal(kept, torch.bucketize(u, torch.tensor([2 * share, 3 * share]), right=True))
 
 
 def hidden_shares(texts, tmp_path):

@@ -267,12 +267,13 @@ def test_a_batch_in_parts_gives_the_same_step(tmp_path):
         assert b.grad_norm.item() == pytest.approx(a.grad_norm.item(), rel=1e-4)
 
 
-def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (made up)")])
+def test_where_memory_runs_out_the_batch_goes_through_in_parts(error, monkeypatch):
     losses = engine.Trainer.losses
 
     def narrow(self, batch):
         if len(batch.x0) > 6:
-            raise torch.OutOfMemoryError
+            raise error
         return losses(self, batch)
 
     trainer, plain = trainer_for(TINY), trainer_for(TINY)
@@ -280,6 +281,17 @@ def test_where_memory_runs_out_the_batch_goes_through_in_parts(monkeypatch):
     monkeypatch.setattr(engine.Trainer, "losses", narrow)
     assert trainer.take_step().loss.item() == pytest.approx(expected, rel=1e-5)
     assert trainer.micro_batch == 6
+
+
+def test_another_error_of_the_network_is_raised_as_it_is(monkeypatch):
+    def wrong(self, batch):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    trainer = trainer_for(TINY)
+    monkeypatch.setattr(engine.Trainer, "losses", wrong)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        trainer.take_step()
+    assert trainer.micro_batch == TINY["batch_size"]
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(straight, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import stopped_after
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import BEST, LOG, METRICS, MODEL
@@ -136,6 +137,36 @@ def test_a_learning_rate_of_1_recovers_or_stops_and_says_why(tmp_path):
         stopped = str(e)
     assert "the learning rate is too high" in stopped or all(p.isfinite().all() for p in run.denoiser.parameters())
     assert "the learning rate is too high; back to step" in (folder / LOG).read_text()
+
+
+def a_skipped_step(patched):
+    take_step = Trainer.take_step
+
+    def skipped(trainer):
+        result = take_step(trainer)
+        trainer.skipped_steps = torch.tensor(float(trainer.step == 6))
+        return result
+
+    patched.setattr(Trainer, "take_step", skipped)
+
+
+def a_loss_that_diverges(patched):
+    patched.setattr(run_logger.RunLogger, "sound", lambda logger: logger.metrics.lines[-1]["step"] < 6)
+
+
+@pytest.mark.parametrize("wrong", [a_skipped_step, a_loss_that_diverges])
+def test_what_is_stopped_where_it_goes_wrong_goes_on_from_the_last_good_checkpoint(wrong, tmp_path, monkeypatch):
+    straight = api.train("digits", out=tmp_path / "straight", quiet=True, **TINY).path
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        wrong(patched)
+        stopped_after(patched, 6)
+        assert api.train("digits", out=folder, quiet=True, **TINY).interrupted
+    assert checkpoint.steps_saved(folder) == [0, 4]
+    said = "step 6 is not saved, since its loss is not finite or far too large; the run goes on from step 4"
+    assert said in (folder / LOG).read_text()
+    api.resume(folder, quiet=True)
+    assert (folder / MODEL).read_bytes() == (straight / MODEL).read_bytes()
 
 
 def test_the_best_checkpoint_is_kept_and_an_overfit_run_can_be_drawn_from_it(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from torch import nn
 from helpers import NETWORK
 from unblot import api
 from unblot.nn import NETWORKS
+from unblot.training import optim
 from unblot.training.optim import OPTIMIZERS, Optimizer, orthogonal, split
 from unblot.training.trainer import Trainer, denoising_trainer
 
@@ -83,6 +84,20 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_moments(spec):
         p.grad = torch.full_like(p, torch.nan)
     optimizer.step(0.01, BAD)
     assert all(map(torch.equal, [*module.parameters(), *optimizer.tensors().values()], before))
+
+
+@pytest.mark.parametrize("spec", OPTIMIZERS)
+def test_nor_where_pytorchs_own_optimizer_cannot_be_told(spec, monkeypatch):
+    """As the fused AdamW of Apple's GPUs in PyTorch 2.11 and 2.12."""
+    step = torch.optim.AdamW.step
+
+    def untold(part):
+        part.found_inf = None
+        return step(part)
+
+    monkeypatch.setattr(optim, "WITHOUT_FOUND_INF", ("cpu",))
+    monkeypatch.setattr(torch.optim.AdamW, "step", untold)
+    test_a_step_that_is_not_finite_changes_neither_weights_nor_moments(spec)
 
 
 @pytest.mark.parametrize("spec", OPTIMIZERS)

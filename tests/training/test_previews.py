@@ -8,7 +8,7 @@ import torch
 
 from unblot import UnblotError, api
 from unblot.runs.folder import LOG
-from unblot.training import loop, previews
+from unblot.training import previews
 from unblot.training.trainer import denoising_trainer
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 4, "batch_size": 8, "preview_every": 2}
@@ -18,13 +18,24 @@ def out_of_memory(trainer, steps):
     raise torch.OutOfMemoryError("made up")
 
 
+def out_of_memory_on_an_apple_gpu(trainer, steps):
+    raise RuntimeError("MPS backend out of memory (made up)")
+
+
 def not_finite(trainer, steps):
     return torch.full((4, *trainer.config.data.shape), torch.nan), None
 
 
-@pytest.mark.parametrize(("drawn", "why"), [(out_of_memory, "out of memory"), (not_finite, "NaN or infinite")])
+@pytest.mark.parametrize(
+    ("drawn", "why"),
+    [
+        (out_of_memory, "out of memory"),
+        (out_of_memory_on_an_apple_gpu, "out of memory"),
+        (not_finite, "NaN or infinite"),
+    ],
+)
 def test_a_preview_that_fails_is_left_out_with_a_note(tmp_path, monkeypatch, drawn, why):
-    monkeypatch.setattr(loop, "preview_pictures", drawn)
+    monkeypatch.setattr(previews, "preview_pictures", drawn)
     run = api.train("digits", out=tmp_path / "run", quiet=True, **TINY)
     log = (run.path / LOG).read_text()
     for step in (2, 4):

@@ -17,7 +17,7 @@ from unblot.process.levels import NoiseLevel
 from unblot.runs.folder import CONFIG, MODEL, build_denoiser, load_model, read_config, save_model
 from unblot.system.files import checksum
 from unblot.training.matching import fill, match, side_of
-from unblot.training.transfer import Pretrained, load_pretrained, with_origin
+from unblot.training.transfer import RECIPE, Pretrained, load_pretrained, with_origin
 
 SMALL = "unet:width=8,multipliers=1-2,blocks=1,patch=2,attention=1"
 TINY = {"steps": 2, "batch_size": 4, "sampling_steps": 2, "held_out_every": 0, "clusters": 0, "quiet": True}
@@ -209,3 +209,15 @@ def test_a_given_preset_decides_the_recipe_and_the_source_the_network(run, folde
     assert (planned.train.parameterization, planned.train.network) == ("eps", run.config.train.network)
     assert planned.origin.choices == ("network",)
     assert planned.train.data_std == 1.0
+
+
+@pytest.mark.parametrize(("name", "value"), [("sampling_steps", 50), ("weighting", "min_snr"), ("solver", "ddim")])
+def test_a_single_choice_of_the_recipe_leaves_the_rest_to_the_source(folder, tmp_path, name, value):
+    source = config_of(folder / "first.npz", preset="ddpm")
+    save_model(tmp_path / MODEL, source, build_denoiser(source).state_dict())
+    planned = api.plan(folder / "second.npz", from_=tmp_path / MODEL, quiet=True, **{name: value})
+    wanted = dataclasses.replace(source.train, **{name: getattr(planned.train, name)})
+    assert str(getattr(planned.train, name)).startswith(str(value))
+    assert [getattr(planned.train, f) for f in ("preset", *RECIPE)] == [getattr(wanted, f) for f in ("preset", *RECIPE)]
+    assert planned.train.parameterization == "eps"
+    assert {"preset", *RECIPE} - set(planned.origin.choices) == {name}

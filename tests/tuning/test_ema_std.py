@@ -1,6 +1,7 @@
 """Another EMA std, put into the model of a finished run."""
 
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from unblot.sampling.batched import sample_batches
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training.averages import posthoc
+from unblot.training.loop import Loop
 from unblot.tuning import ema_std
 
 TINY = {"network": "unet:width=16,multipliers=1,blocks=1,attention=", "steps": 24, "batch_size": 16, "warmup": 0}
@@ -136,3 +138,16 @@ def test_a_run_without_snapshots_and_a_damaged_one_are_one_line(copy, capsys):
     assert "has no snapshots" in capsys.readouterr().err
     with pytest.raises(UnblotError, match="no snapshots"):
         api.choose_ema(copy, std=0.1)
+
+
+def test_the_average_that_was_chosen_stays_where_a_resume_trains_nothing(copy, monkeypatch):
+    api.choose_ema(copy, std=0.12)
+    chosen = (copy / MODEL).read_bytes()
+    assert api.resume(copy, quiet=True).config.train.ema == "power:std=0.12"
+    assert (copy / MODEL).read_bytes() == chosen
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "adjust_steps", lambda loop: signal.raise_signal(signal.SIGINT))
+        assert api.resume(copy, steps=30, quiet=True).interrupted
+    assert (copy / MODEL).read_bytes() == chosen
+    (copy / MODEL).unlink()
+    assert api.resume(copy, steps=24, quiet=True).config.train.ema == "power:std=0.05+power:std=0.1"

@@ -22,6 +22,7 @@ from unblot.errors import UnblotError, arg, printable
 SIDE = 16  # pixels that pictures are averaged down to, so that noise has no weight
 DIMENSIONS = 32  # principal components kept
 FITTED_TO = 20_000  # pictures: more do not move the centres
+MOVED = 0.01  # share of the pictures in other clusters than before that rounding errors do not explain
 
 
 @lru_cache(maxsize=1)  # planning a run and training it need the same
@@ -64,9 +65,31 @@ def shares(dataset: Dataset, count: int) -> tuple[float, ...]:
     most = len(dataset.train) // 2
     if not 2 <= count <= most:
         raise UnblotError(f"{arg('clusters')} must be 0, or from 2 to half the training pictures, {most}, not {count}")
-    labels = clustered(dataset, count).labels
-    assert labels is not None
-    return tuple((np.bincount(labels[dataset.train], minlength=count) / len(dataset.train)).round(6).tolist())
+    return _shares_of(clustered(dataset, count), count)
+
+
+def clustered_again(dataset: Dataset, known: tuple[float, ...]) -> Dataset:
+    """`clustered` for a run that has learned clusters with these `shares`; the data set itself where there are none.
+
+    Raises UnblotError where other clusters are found now: what the run learned of a cluster would go to another one.
+    """
+    if not known:
+        return dataset
+    found = clustered(dataset, len(known))
+    moved = np.abs(np.subtract(_shares_of(found, len(known)), known)).sum() / 2  # at least this share of the pictures
+    if moved > MOVED:
+        raise UnblotError(
+            f"the {len(known)} clusters found in {printable(dataset.name)!r} now are not those that the run learned: "
+            f"at least {moved:.0%} of the pictures are in another one. Other versions of scikit-learn and NumPy, or "
+            "another processor, may find others; go on with those that the run began with, or train a new run"
+        )
+    return found
+
+
+def _shares_of(found: Dataset, count: int) -> tuple[float, ...]:
+    """The share of the training pictures with each of `count` labels."""
+    assert found.labels is not None
+    return tuple((np.bincount(found.labels[found.train], minlength=count) / len(found.train)).round(6).tolist())
 
 
 def _features(dataset: Dataset, indices: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unblot.data.cache import pool
-from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, is_new
+from unblot.data.cache.build import Progress, Report, cache_folder, cached_dataset, early_workers
 from unblot.data.cache.manifest import CachedDataset
 from unblot.data.image_spec import ImageOptions, colour_of, parse_size
 from unblot.data.readers.listing import cannot_be_used, readable
@@ -114,7 +114,7 @@ def open_data(
     source_options = dict(options or {}) | ({"pages": pages} if pages else {})
     caches = Path(cache or cache_folder())
     source_options |= {"on_broken": on_broken} if kind_of(place := split_spec(spec)[0]) == "shards" else {}
-    with pool.started((workers or pool.cores()) if is_new(place, image_options, caches) else 0) as idle:
+    with pool.started(early_workers(place, image_options, caches, workers or pool.cores())) as idle:
         source, stamp = open_source(spec, source_options, labels=labels)
         if source.index is not None:
             image_options = _as_packed(source.index, image_options, held_out)

@@ -12,6 +12,7 @@ from unblot.errors import UnblotError
 
 EXACT = 2**53  # whole numbers up to here are exact in float64
 CHUNK_VALUES = 1_000_000  # values of the data processed together, which bounds the memory
+NEAR = 0.01  # of the scale: the offset of float64 is this near to the mean
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ class ValueMap:
     def encode(self, stored: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
         """Network values (..., C, H, W) for stored values of the same shape.
 
-        In float64 (the default) `decode` gives the stored values back exactly to 1 ulp.
+        In float64 (the default) `decode` gives the stored values back exactly to 1 ulp. Where `dtype` cannot
+        hold the stored values, as float32 those of 32-bit whole numbers, it is computed in float64.
         """
-        offset, scale = self._columns(stored, np.dtype(dtype))
-        return (stored.astype(dtype) - offset) / scale
+        exact = np.result_type(stored.dtype, dtype)
+        offset, scale = self._columns(stored, exact)
+        return ((stored.astype(exact) - offset) / scale).astype(dtype, copy=False)
 
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Stored values (..., C, H, W) for network values of the same shape; rounded if bounded.
@@ -143,10 +146,12 @@ def _fit_float(pictures: Rows) -> ValueMap:
     mean = sum(part.sum(axis=(0, 2, 3), dtype=np.float64) for part in _parts(pictures)) / count
     if not np.isfinite(mean).all():
         raise UnblotError("some values are not finite (NaN or infinity); leave those pictures out or fill them")
-    mean = mean.astype(np.float32).astype(np.float64)  # few bits, so that the difference is mostly exact
-    centred = ValueMap(name, tuple(mean.tolist()), _scales(pictures, mean, count))
+    centre = mean.astype(np.float32).astype(np.float64)  # few bits, so that the difference is mostly exact
+    if pictures.dtype.itemsize == 8:  # too far beside values in a narrow range, where any difference is exact
+        centre = np.where(np.abs(centre - mean) <= NEAR * np.array(_scales(pictures, mean, count)), centre, mean)
+    centred = ValueMap(name, tuple(centre.tolist()), _scales(pictures, centre, count))
     worst = np.max([_errors_in_ulp(centred, part) for part in _parts(pictures)], axis=0)
-    mean = np.where(worst <= 1, mean, 0.0)
+    mean = np.where(worst <= 1, centre, 0.0)
     return ValueMap(name, tuple(mean.tolist()), _scales(pictures, mean, count))
 
 

@@ -205,10 +205,18 @@ def load_model(path: Path) -> tuple[RunConfig, Denoiser]:
             raise UnblotError(f"{str(path)!r} is a snapshot, which is no whole model; {way}")
         raise UnblotError(f"{str(path)!r} was not written by unblot: its header has no config")
     config = parse_stored(header["unblot"], RunConfig, f"the header of {str(path)!r}", OTHER_VERSION)
-    if config.code and version_of(config.train.network) != config.code:  # raises where its module may not be imported
-        note(f"{config.train.network} is another version than {str(path)!r} was trained with, {config.code}")
+    note_other_code(config, path)
     networks_for(config.train.network)
     return config, fitted(config, weights, path)
+
+
+def note_other_code(config: RunConfig, path: Path) -> None:
+    """Notes where the code of the network of one's own is not what a run, or a model file, was trained with.
+
+    Raises UnblotError where its module may not be imported.
+    """
+    if config.code and version_of(config.train.network) != config.code:
+        note(f"{config.train.network} is another version than {str(path)!r} was trained with, {config.code}")
 
 
 def fitted(config: RunConfig, weights: Mapping[str, Tensor], path: Path) -> Denoiser:

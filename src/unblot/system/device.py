@@ -60,9 +60,24 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when a GPU has done all its work; at once on other devices."""
+    """Returns when a GPU has done all its work; at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device has no memory left. On Apple's GPUs only its text does."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Gives a GPU back the memory that was freed and kept for later; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def own_precision(x: Tensor) -> torch.autocast:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.augment import AUGMENTATIONS
-from unblot.data.clusters import clustered
+from unblot.data.clusters import clustered_again
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg
@@ -143,7 +143,8 @@ class BatchSampler:
             t = stratified_uniform(n, self.batch_size, first, g)
         eps = torch.randn(n, *self.shape, generator=g)
         u, share = torch.rand(n, generator=g), self.label_dropout
-        kept = torch.bucketize(u, torch.tensor([2 * share, 3 * share]), right=True)  # below `share` nothing is
+        alone = min(share, (1 - share) / 3)  # the share of pictures that keep a caption alone, and a label alone
+        kept = torch.bucketize(u, torch.tensor([share + alone, share + 2 * alone]), right=True)
         return t, eps, u < share, kept
 
     def _pictures(self, step: int) -> tuple[Tensor, Tensor]:
@@ -186,8 +187,7 @@ class BatchMaker:
     def __init__(self, config: RunConfig, dataset: Dataset, augment: str, second_noise: bool = False):
         train, text = config.train, config.data.text
         self.tokenizer = None if text is None else tokenizer_of(train.text_encoder, text)
-        if clusters := len(config.data.clusters):
-            dataset = clustered(dataset, clusters)
+        dataset = clustered_again(dataset, config.data.clusters)
         self.dataset, self.second_noise = dataset, second_noise
         self.x0_dataset = latents_of(dataset)  # the pictures, or their latents
         stream = self.stream = dataset.stream

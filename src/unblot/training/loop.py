@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from unblot.data.output import save_sheet, sheet
 from unblot.errors import UnblotError, arg, one_line
 from unblot.runs.folder import CONFIG, MODEL, SAMPLES, buffers, frozen_weights, save_model
 from unblot.system.distributed import wait_for_all
@@ -22,7 +21,7 @@ from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
-from unblot.training.previews import PREVIEW_STEPS, left_out_where_it_fails, preview_pictures, preview_prompts
+from unblot.training.previews import left_out_where_it_fails, write_preview
 from unblot.training.trainer import StepResult, Trainer, any_process
 
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -63,7 +62,8 @@ def run_training(
             loop.adjust_steps()
         while trainer.step < trainer.config.train.steps and not any_process(trainer, interrupted()):
             loop.step()
-        loop.save()
+        if not finished or not (folder / MODEL).exists():  # that model may have another average, by `unblot ema`
+            loop.stop()
         ended = trainer.step >= trainer.config.train.steps and (finished or loop.end(interrupted))
         seconds = controller.used() - since  # the clock is read by all processes together
         session = Session(
@@ -118,7 +118,7 @@ class Loop:
             kept = buffers(trainer.denoiser)
             posthoc.keep(self.folder, trainer.step, steps, trainer.ema, trainer.for_main_process, kept)
         due = trainer.step % train.checkpoint_every == 0 and not self._is_end_of_budget()
-        if due and not result.skipped_steps and self.logger.sound():
+        if due and self._is_sound():
             self.save()
 
     def _log(self, result: StepResult) -> str | None:
@@ -163,19 +163,13 @@ class Loop:
 
     def preview(self) -> None:
         """Writes a grid of samples of the averaged weights, always from the same noise."""
-        with self.controller.overhead("previews"), left_out_where_it_fails(self.trainer, self.monitor.note):
-            trainer, values = self.trainer, self.trainer.task.batches.dataset.values
-            if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
-                return
-            pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
-            if not trainer.group.is_main_process:
-                return
-            path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
-            captions = preview_prompts(trainer, len(pictures))
-            shown = sheet(values.decode(pictures.numpy()), values, columns=10, captions=captions)
-            save_sheet(path, shown, {} if captions is None else {"captions": captions})
-            self.logger.preview(trainer.step, pictures, labels, trainer.task.batches.dataset)
-            self.monitor.note(f"preview: {path}")
+        trainer = self.trainer
+        path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
+        with self.controller.overhead("previews"), left_out_where_it_fails(trainer, self.monitor.note):
+            drawn = write_preview(trainer, path)
+            if drawn is not None:
+                self.logger.preview(trainer.step, *drawn, trainer.task.batches.dataset)
+                self.monitor.note(f"preview: {path}")
 
     def end(self, interrupted: Callable[[], bool]) -> bool:
         """What comes after the last step: fine-tuning of the decoder of a run in latents, a last preview, saving. False
@@ -190,6 +184,20 @@ class Loop:
             self.save()
         return True
 
+    def stop(self) -> None:
+        """Saves where no more steps are taken: at the last one or, if a session took any, before. But before the last
+        one not while the loss is not sound: a run that goes on from there can only give up."""
+        step, stopped = self.trainer.step, self.trainer.step < self.trainer.config.train.steps
+        if stopped and not self._is_sound():
+            newest, why = max(checkpoint.steps_saved(self.folder), default=0), "its loss is not finite or far too large"
+            self.monitor.note(f"step {step} is not saved, since {why}; the run goes on from step {newest}")
+        elif self.taken or not stopped:
+            self.save()
+
+    def _is_sound(self) -> bool:
+        """Whether a run can go on well from here: its last step was not skipped, and its last loss is no divergence."""
+        return not self.trainer.skipped_steps and self.logger.sound()
+
     def save(self) -> None:
         """Saves the averaged model, and a checkpoint that knows how long the metrics were, where that is not done.
 
@@ -200,8 +208,9 @@ class Loop:
                 f"the weights are not finite after step {self.trainer.step}, so they are not saved; the last good ones "
                 f"are in {str(self.folder / MODEL)!r}. Train again with a lower {arg('learning_rate')}"
             )
-        used = self.controller.used()
-        now = (*_position(self), used if self.controller.budget is not None else None)
+        trainer, used = self.trainer, self.controller.used()
+        position = trainer.step, trainer.config.train.steps, trainer.rate_scale, trainer.switch, self.fine_tuned
+        now = (*position, used if self.controller.budget is not None else None)
         if now != self.saved:
             with self.controller.overhead("checkpoints"):
                 _write(self, used)
@@ -262,12 +271,6 @@ class Loop:
         self.monitor.go_back(self.trainer.step)
         self.monitor.note(f"{reason}; back to step {self.trainer.step} with learning rate {rate:.2g}")
         self.adjust_steps()
-
-
-def _position(loop: Loop) -> tuple[Any, ...]:
-    """All that a checkpoint of this session follows from, but for the time."""
-    trainer = loop.trainer
-    return trainer.step, trainer.config.train.steps, trainer.rate_scale, trainer.switch, loop.fine_tuned
 
 
 def _write(loop: Loop, used: float) -> None:

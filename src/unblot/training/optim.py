@@ -1,4 +1,4 @@
-"""Optimizers: from gradients to the next weights, with all their state by name, and without a wait for the device."""
+"""Optimizers: from gradients to the next weights, with all their state by name."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ from unblot.specs import build
 from unblot.system.sharding import like, local, put_together
 
 ENDS = ("enter", "leave", "conv_in", "conv_out")  # names of the first and last layers, which see the pictures
+WITHOUT_FOUND_INF = ("mps",)  # the fused AdamW of PyTorch 2.11 and 2.12 reads none on Apple's GPUs (pull 186360)
 
 
 class Muon(torch.optim.Optimizer):
@@ -108,8 +109,12 @@ class Optimizer:
         self.parts = build(OPTIMIZERS, spec, "optimizer", split(module), weight_decay)
 
     def step(self, rate: float, bad: Tensor) -> None:
-        """One step with this learning rate; where `bad`, (), is true, weights and state stay as they are."""
-        for part in self.parts:
+        """One step with this learning rate; where `bad`, (), is true, weights and state stay as they are.
+
+        Without a wait for the device, but on Apple's GPUs.
+        """
+        skipped = bad.device.type in WITHOUT_FOUND_INF and bool(bad)
+        for part in () if skipped else self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
             part.found_inf = bad.float()  # type: ignore[attr-defined]  # the name that fused optimizers know

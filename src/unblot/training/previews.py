@@ -3,18 +3,21 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from unblot.config.schema import DataFacts
+from unblot.data.output import save_sheet, sheet
 from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg
 from unblot.process.randomness import ADVERSARIAL, generator, labels_for, training_order
 from unblot.runs.choosing import TEXT_GUIDANCE
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
+from unblot.system.device import out_of_memory
 from unblot.text.tokenizer import captions_of
 from unblot.training.trainer import Trainer
 
@@ -34,6 +37,20 @@ def preview_pictures(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.
     """The samples of a preview, (N, C, H, W) in the network's range, in `steps` steps, and their labels."""
     x0, labels = preview_samples(trainer, steps)
     return preview_decoded(trainer, x0), labels
+
+
+def write_preview(trainer: Trainer, path: Path) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """Writes a preview as a grid; what `preview_pictures` gave, and None in a process that does not write."""
+    if not (trainer.group.is_main_process or trainer.sharded):  # sampling a sharded network needs all processes
+        return None
+    pictures, labels = preview_pictures(trainer, PREVIEW_STEPS)
+    if not trainer.group.is_main_process:
+        return None
+    values = trainer.task.batches.dataset.values
+    captions = preview_prompts(trainer, len(pictures))
+    shown = sheet(values.decode(pictures.numpy()), values, columns=10, captions=captions)
+    save_sheet(path, shown, {} if captions is None else {"captions": captions})
+    return pictures, labels
 
 
 def preview_samples(trainer: Trainer, steps: int) -> tuple[list[torch.Tensor], torch.Tensor | None]:
@@ -110,7 +127,9 @@ def left_out_where_it_fails(trainer: Trainer, note: Callable[[str], None]) -> It
     try:
         yield
         return
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         if trainer.sharded:
             way_out = f"leave previews out with {arg('preview_every', 0)}"
             raise UnblotError(f"out of memory in the preview after step {trainer.step}; {way_out}") from None

@@ -18,7 +18,7 @@ from unblot.nn.recomputing import recompute
 from unblot.process.randomness import DROPOUT, generator, seeded
 from unblot.runs.folder import buffers
 from unblot.system.compiling import compile_where_it_pays, is_compiled
-from unblot.system.device import available_device
+from unblot.system.device import available_device, give_memory_back, out_of_memory
 from unblot.system.distributed import Group, join_group, sum_gradients, sum_over
 from unblot.system.files import under
 from unblot.system.sharding import forget_gathered, gathered, like, shard, wants_shards, whole
@@ -86,7 +86,7 @@ class Trainer:
     def take_step(self) -> StepResult:
         """One step of the optimizers and of the average. A gradient that is not finite leaves the weights as they are.
 
-        Without a wait for the device. Raises UnblotError where not even one picture fits into its memory.
+        Waits for no device but Apple's GPUs. Raises UnblotError where not even one picture fits into its memory.
         """
         self.denoiser.train()
         rate = self.learning_rate(self.step)
@@ -159,7 +159,9 @@ class Trainer:
             try:
                 with seeded(seed, self.device):
                     return self._passes(batch)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 if self.micro_batch == 1:
                     way_out = f"use a smaller {arg('size')}, {arg('latent', True)}, or less width in {arg('network')}"
                     raise UnblotError(f"one picture does not fit into memory; {way_out}") from None
@@ -168,7 +170,7 @@ class Trainer:
             # Outside of the except clause the error, and with it the memory of the failed pass, has been freed.
             self.micro_batch = -(-min(self.micro_batch, len(batch.x0)) // 2)
             self.forget_gradients()
-            torch.cuda.empty_cache()
+            give_memory_back(self.device)
 
     def forget_gradients(self) -> None:
         """Drops the gradients that passes have added up."""

@@ -27,10 +27,11 @@ from unblot.system.files import checksum
 from unblot.system.folders import user_path
 from unblot.training.matching import LABELS, Match, fill, match, side_of
 
-RECIPE = (  # what gives input and output of a network their meaning; taken together, where none of it is given
+RECIPE = (  # what gives input and output of a network their meaning
     *("parameterization", "objective", "weighting", "schedule", "times", "spectrum"),
     *("spacing", "solver", "sampling_steps"),
 )
+MEANING = {"preset", "parameterization", "objective"}  # with one of these the recipe is another
 OWN = {  # choices that the training of an adapter has of its own: the recipe is that of the pretrained run
     f.name for f in dataclasses.fields(TrainConfig) if f.metadata["group"] in ("optimisation", "run")
 }
@@ -143,8 +144,8 @@ def check_network(pretrained: Pretrained, network: str) -> None:
 def inherit_choices(pretrained: Pretrained | None, dataset: Dataset, choices: dict[str, Any]) -> tuple[str, ...]:
     """Adds to the choices of a training on this data those that the pretrained run decides; returns their names.
 
-    The network, so that the most fits, and with captions the text encoder. Where no recipe is given, that of the
-    pretrained run too, since a network's output means what it was trained to predict.
+    The network, so that the most fits, and with captions the text encoder. Where what it predicts is not chosen, also
+    all of the recipe that is not, since a network's output means what it was trained to predict.
     """
     if pretrained is None:
         return ()
@@ -152,7 +153,7 @@ def inherit_choices(pretrained: Pretrained | None, dataset: Dataset, choices: di
     names = ["network"]
     if dataset.captions is not None and pretrained.config.data.text is not None:
         names.append("text_encoder")
-    if not {"preset", *RECIPE} & {name for name, value in choices.items() if value is not None}:
+    if not MEANING & {name for name, value in choices.items() if value is not None}:
         names += ["preset", *RECIPE]
         if dataset.shape == (2, 1, 1):  # points have no spectrum
             names.remove("spectrum")

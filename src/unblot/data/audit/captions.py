@@ -1,21 +1,17 @@
 """What the captions of a data set say: how many there are, how long, of which words, and which tell nothing apart."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from unblot.errors import arg, counted, printable
+from unblot.text.words import words
 
 RARE = 5  # pictures: a word in fewer is hardly learned
 READ = 48  # words of a caption that the text encoder surely reads: its 64 tokens are at least as many in most languages
 SHOWN, SHOWN_LETTERS = 10, 80
 MANY = 0.5  # as a share of the pictures with captions
-WITHOUT_SPACES = (  # first and last characters of scripts whose words stand without spaces: each character is a word
-    *(("\u2e80", "\u2fdf"), ("\u3005", "\u3007"), ("\u3040", "\u30ff"), ("\u31f0", "\u31ff"), ("\u3400", "\u4dbf")),
-    *(("\u4e00", "\u9fff"), ("\uf900", "\ufaff"), ("\uff66", "\uff9f"), ("\U00020000", "\U0003ffff")),
-)
 
 
 @dataclass(frozen=True)
@@ -73,12 +69,6 @@ def audit_captions(captions: Sequence[Sequence[str]] | None) -> CaptionAudit | N
     )
 
 
-def words(text: str) -> list[str]:
-    """The words of a text, case and marks round them apart; each character of Chinese or Japanese is one."""
-    spaced = "".join(f" {c} " if _stands_alone(c) else c for c in text.casefold())
-    return [word for part in spaced.split() if (word := _bare(part))]
-
-
 def caption_advice(found: CaptionAudit | None, count: int) -> list[str]:
     """Advice about the captions of `count` pictures, a sentence or two each."""
     if found is None:
@@ -117,16 +107,6 @@ def caption_warnings(captions: Sequence[Sequence[str]] | None) -> list[str]:
     if len(there) == 1 and sum(map(bool, captions or ())) > 1:
         return ["all captions are the same: nothing can be learned from them"]
     return []
-
-
-def _stands_alone(char: str) -> bool:
-    return char > "\u2e7f" and any(first <= char <= last for first, last in WITHOUT_SPACES)
-
-
-def _bare(word: str) -> str:
-    """A word without punctuation at its ends."""
-    marks = {c for c in word if unicodedata.category(c)[0] == "P"}
-    return word.strip("".join(marks))
 
 
 def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:

@@ -22,7 +22,7 @@ from unblot.data.cache import place, pool
 from unblot.data.cache.decoding import Decoded, decode_array, decode_items, opacity_settled
 from unblot.data.cache.journal import Journal, OnDisk
 from unblot.data.cache.manifest import CachedDataset, describe, name_of, write_manifest
-from unblot.data.cache.place import cache_folder, cannot_write, is_new
+from unblot.data.cache.place import cache_folder, cannot_write, early_workers
 from unblot.data.cache.worker import write_rows
 from unblot.data.image_spec import Colourful, ImageOptions, ImageSpec, choose_spec
 from unblot.data.readers.formats import Picture
@@ -31,7 +31,7 @@ from unblot.data.readers.reading import Reader, reason_of
 from unblot.data.subset import spread
 from unblot.errors import UnblotError, arg
 
-__all__ = ["cache_folder", "cached_dataset", "is_new"]
+__all__ = ["cache_folder", "cached_dataset", "early_workers"]
 SAMPLE = 512  # headers read to choose the image spec
 TASK_PICTURES, TASK_BYTES = 256, 4_000_000  # decoded together
 IN_MEMORY = 2**26  # bytes: smaller arrays are not cached on disk

@@ -25,6 +25,7 @@ from unblot.errors import UnblotError
 
 VERSION = 8  # of what a dataset cache holds: one of another version is built anew
 ALONE = 64  # up to this many files are decoded without worker processes
+EACH = 64  # further files for which one worker more starts early
 KEPT_DAYS = 30
 DECODERS = ("pillow_heif", "gdcm", "libjpeg", "openjpeg", "jpeg_ls")  # of HEIC, and of pydicom for compressed DICOM
 
@@ -40,11 +41,13 @@ def folder_of(cache: Path, origin: list[Any], stamp: str, options: ImageOptions)
     return _folders(cache) / f"{_begin(origin[:1], options)}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
 
 
-def is_new(path: str, options: ImageOptions, cache: Path) -> bool:
-    """Whether a path is a folder of more than ALONE files that has no cache for these options: workers may start."""
+def early_workers(path: str, options: ImageOptions, cache: Path, most: int) -> int:
+    """How many workers may start before the files of a path are listed, at most `most`: one for each EACH files beyond
+    ALONE of a folder that has no cache for these options. More may start when it is known what there is to do."""
     if not os.path.isdir(path) or any(_folders(cache).glob(f"{_begin([os.path.abspath(path)], options)}-*")):
-        return False
-    return next(itertools.islice(_files(path), ALONE, None), None) is not None
+        return 0
+    beyond = sum(1 for _ in itertools.islice(_files(path), ALONE, ALONE + most * EACH))
+    return -(-beyond // EACH)
 
 
 def opened(folder: Path) -> CachedDataset | None:

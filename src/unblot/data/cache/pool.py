@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from unblot.data.cache.decoding import Decoded
@@ -15,12 +16,18 @@ from unblot.data.readers.listing import Item
 from unblot.errors import UnblotError
 
 PATIENCE = 300.0  # seconds for one task: beyond it a decoder hangs
+LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a control group: microseconds of processor time, and within how many
 Task = tuple[int, list[Item]]
 
 
-def cores() -> int:
-    """The number of processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(limit: Path = LIMIT) -> int:
+    """The number of processor cores this process may use; fewer where its control group has less of their time."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        time, period = map(int, limit.read_text().split())
+    except (OSError, ValueError):  # "max 100000": no limit
+        return own
+    return min(own, -(-time // period))
 
 
 class Worker:
@@ -81,7 +88,7 @@ def started(count: int) -> Iterator[list[Worker]]:
 def decode_all(
     job: dict[str, Any], tasks: Iterator[Task], missing: int, count: int, idle: list[Worker]
 ) -> Iterator[Decoded]:
-    """The result of every task, in the order in which they are done, from `count` worker processes.
+    """The result of every task, in the order in which they are done, from up to `count` worker processes.
 
     missing: how many pictures the tasks have together. idle: workers that are started already, taken from the list.
     A task that kills its worker, or that keeps it busy when nobody has answered for PATIENCE seconds, is tried again
@@ -89,7 +96,7 @@ def decode_all(
     started, OSError when they cannot write. No worker outlives the iteration.
     """
     crew = _Crew(job, tasks, idle)
-    for _ in range(count):
+    for _ in range(min(count, missing)):
         threading.Thread(target=crew.drive, daemon=True).start()
     try:
         while missing:
@@ -116,11 +123,14 @@ class _Crew:
         self.done: queue.SimpleQueue[Decoded | BaseException] = queue.SimpleQueue()
 
     def drive(self) -> None:
-        """One thread: takes tasks and has them done, until there are none or something goes wrong."""
+        """One thread: takes tasks and has them done by a worker, until there are none or something goes wrong."""
         try:
+            if (task := self._take()) is None:  # without a worker, as there is no work
+                return
             worker = self._begin()
-            while (task := self._take()) is not None:
+            while task is not None:
                 worker = self._have_done(task, worker)
+                task = self._take()
         except BaseException as error:
             self.done.put(error)
 
