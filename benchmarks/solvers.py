@@ -1,4 +1,4 @@
-"""Fréchet distance over NFE, for every solver and spacing, and for the tuned candidates: a table and a chart.
+"""Distance over NFE, for every solver and spacing, and for the tuned candidates: a table and a chart.
 
     python benchmarks/solvers.py --run runs/mnist --limit 60
     python benchmarks/solvers.py --run runs/mnist --pictures 500 --cells "tuned,| karras | 10,unipc | karras"
@@ -20,15 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 import unblot
 from damage import load
 from measure import machine
 from unblot import api
-from unblot.data.values import ValueMap
-from unblot.evaluation.distances import moments
+from unblot.evaluation.distances import DistanceTo
 from unblot.evaluation.features import FeatureData, build_features, extract
 from unblot.evaluation.image_set import ImageSet
 from unblot.process.schedules import SCHEDULES
@@ -40,24 +36,23 @@ from unblot.specs import build
 from unblot.system.files import write_json, write_text
 from unblot.system.plots import log_axis, svg_file
 from unblot.tuning.learned_spacing import learned_spacing
-from unblot.tuning.reference import ReferenceStatistics, reference_statistics
+from unblot.tuning.reference import Reference, reference_of
 from unblot.tuning.screening import reference_trajectories
 
 COUNTS = (5, 6, 8, 10, 15, 20, 50)
 BROAD = ("ddim", "dpmpp_2m", "unipc", "deis")  # solvers that are measured on every spacing
 EXTRA = ("unipc:order=3", "dpmpp_2m_sde:eta=0.5")
 FINE = 1000
-RESAMPLES = 20
 BLUE, NAMED = "#1c5fb0", ("#e07b00", "#2c7a4b", "#8e44ad", "#b3342d", "#008b8b", "#777700")
 
 
-def mnist() -> ReferenceStatistics:
+def mnist() -> Reference:
     """MNIST's test pictures in the features of a classifier of its training pictures, which give the floor."""
     training, test = load("mnist")
     source = FeatureData(ImageSet(training.pictures), training.labels, 10, api.cache_folder() / "features")
     features = build_features("classifier", source)
     reference, real = (extract(features, [part.pictures]) for part in (test, training))
-    return ReferenceStatistics(features, moments(reference), "MNIST test pictures", len(reference), real)
+    return Reference(features, DistanceTo(reference), "MNIST test pictures", real)
 
 
 def cells(run: unblot.Run, every: bool) -> dict[str, SamplerConfig]:
@@ -83,17 +78,15 @@ def cells(run: unblot.Run, every: bool) -> dict[str, SamplerConfig]:
     return {name: sampler for name, sampler in found.items() if sampler is not None}
 
 
-def measured(run: unblot.Run, sampler: SamplerConfig, reference: ReferenceStatistics, n: int) -> dict[str, float]:
+def measured(run: unblot.Run, sampler: SamplerConfig, reference: Reference, n: int) -> dict[str, float]:
     """Distance of n pictures, its bootstrap standard deviation, and the seconds that sampling them took."""
     start = time.perf_counter()
     label = "all" if run.config.data.classes else None
-    array = run.sample(n, **dataclasses.asdict(sampler), label=label, seed=0, batch_size=100).array
+    samples = run.sample(n, **dataclasses.asdict(sampler), label=label, seed=0, batch_size=100)
     seconds = time.perf_counter() - start
-    encoded = ValueMap.from_dict(run.config.data.values).encode(array, np.float32)
-    seen = reference.see([torch.from_numpy(encoded)])
-    g = torch.Generator().manual_seed(0)
-    resampled = [reference.distance(seen[torch.randint(0, n, (n,), generator=g)]) for _ in range(RESAMPLES)]
-    return {"distance": reference.distance(seen), "deviation": float(np.std(resampled)), "seconds": round(seconds, 2)}
+    seen = reference.see(samples)
+    deviation = float(reference.distance.resampled(seen).std())
+    return {"distance": reference.distance(seen), "deviation": deviation, "seconds": round(seconds, 2)}
 
 
 def table(done: dict[str, dict[str, float]]) -> str:
@@ -109,7 +102,7 @@ def table(done: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def chart_of(done: dict[str, dict[str, float]], floor: float | None) -> str:
+def chart_of(done: dict[str, dict[str, float]], floor: float | None, distance: str) -> str:
     """An SVG file: a line for each solver and spacing, the tuned front in bold, the 1000-step distances, the floor."""
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for name, cell in done.items():
@@ -135,10 +128,10 @@ def chart_of(done: dict[str, dict[str, float]], floor: float | None) -> str:
         log_axis(axes, "y", min(values) / 1.15, top)
         log_axis(axes, "x", 3.8, 53)
         axes.set_xticks([4, *COUNTS])
-        axes.set(xlabel="NFE (network calls for a picture)", ylabel="Fréchet distance")
+        axes.set(xlabel="NFE (network calls for a picture)", ylabel=distance)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
-    return svg_file(960, 495, "Fréchet distance over NFE", draw)
+    return svg_file(960, 495, f"{distance} over NFE", draw)
 
 
 def prepared(path: Path, minutes: float) -> unblot.Run:
@@ -168,12 +161,13 @@ def main() -> None:
     reference = (
         mnist()
         if run.config.data.shape == (1, 28, 28)
-        else reference_statistics(api.open_dataset(run.config.source, quiet=True))
+        else reference_of(api.open_dataset(run.config.source, quiet=True))
     )
     about = {
         "pictures": args.pictures,
         "reference": f"{reference.count} {reference.name}",
         "features": reference.features.name,
+        "distance": reference.distance.name(args.pictures),
     }
     path = run.path / "report" / f"solvers-{args.pictures}.json"
     path.parent.mkdir(exist_ok=True)
@@ -190,7 +184,7 @@ def main() -> None:
         write_json(path, {"about": about, "floor": reference.floor(args.pictures), "machine": machine(), "cells": done})
     print(f"\n{table(done)}\n\nfloor: {reference.floor(args.pictures)}")
     if done:
-        write_text(path.with_suffix(".svg"), chart_of(done, reference.floor(args.pictures)))
+        write_text(path.with_suffix(".svg"), chart_of(done, reference.floor(args.pictures), about["distance"]))
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def choose_ema(path: str | Path, *, report: Callable[[EmaCandidate], None] = lam
     std = config.std
     if std is None:
         dataset, _ = data_of_run(run.config, path, config.data, quiet=True)
-        std = best_std(run.config, run.denoiser, dataset, snapshots, config, cache_folder(), report)
+        std = best_std(run, dataset, snapshots, config, cache_folder(), report)
     load_average(run.denoiser, snapshots.weights(std))
     save_average(run, std)
     return load(path, config.device)

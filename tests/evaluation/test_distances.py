@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from measure import kernel
+from unblot.evaluation import distances
 from unblot.evaluation.distances import (
+    RESAMPLES,
+    RESAMPLES_WIDE,
+    WIDE,
+    DistanceTo,
     Moments,
-    distance_of_any_number,
     frechet,
     frechet_distance,
     frechet_error,
@@ -166,10 +170,39 @@ def test_of_few_samples_in_many_dimensions_those_with_too_little_variety_are_not
     d, reference = 64, normal(1000, 64, 0)
     right, narrow = ([normal(50, d, seed, scale) for seed in range(1, 21)] for scale in (1.0, 0.7))
     assert all(frechet_distance(a, reference) > frechet_distance(b, reference) for a, b in zip(right, narrow))
-    found = [np.mean([distance_of_any_number(x, reference) for x in sets]) for sets in (right, narrow)]
+    distance = DistanceTo(reference)
+    found = [np.mean([distance(x) for x in sets]) for sets in (right, narrow)]
     assert found[0] < found[1]
+    assert distance(right[0]) == pytest.approx(kernel_distance(right[0], reference, resamples=0)[0], rel=1e-12)
     many = normal(4 * d, d, 1)
-    assert distance_of_any_number(many, reference) == frechet_distance(many, reference)
+    assert distance(many) == frechet_distance(many, reference)
+    assert [distance.name(n) for n in (4 * d - 1, 4 * d)] == ["Kernel distance", "Fréchet distance"]
+    assert DistanceTo(reference[: 4 * d - 1]).name(1000) == "Kernel distance"
+
+
+@pytest.mark.parametrize("d", [4, 128], ids=["Fréchet", "kernel"])
+def test_resamples_leave_out_what_is_by_chance_in_both(d: int) -> None:
+    """Sets that differ by a constant shift alone differ surely; independent ones by chance."""
+    x, y, distance = normal(400, d, 0), normal(400, d, 1), DistanceTo(normal(3000, d, 2, shift=0.5))
+    first, shifted, other = (distance.resampled(part) for part in (x, x - 0.05, y))
+    assert torch.equal(first, distance.resampled(x))
+    assert (shifted - first).std() < 0.5 * (other - first).std()
+    apart = [distance(normal(400, d, seed)) for seed in range(3, 33)]
+    assert float((other - first).std()) == pytest.approx(2**0.5 * np.std(apart), rel=0.5)
+    assert distance(x) == pytest.approx(float(first.mean()), abs=5 * float(first.std()))
+
+
+def test_a_wide_fréchet_distance_has_few_resamples_and_the_root_of_the_reference_is_taken_once(monkeypatch) -> None:
+    roots, root = [], distances._root
+    monkeypatch.setattr(distances, "_root", lambda cov: roots.append(1) or root(cov))
+    distance = DistanceTo(normal(100, 3, 0))
+    distance(normal(50, 3, 1))
+    distance.resampled(normal(50, 3, 1))
+    assert len(roots) == 1 + 1 + RESAMPLES
+    monkeypatch.setattr(distances, "_root", lambda cov: roots.append(1) or torch.zeros_like(cov))
+    roots.clear()
+    frechet_error(normal(3, WIDE + 1, 0), normal(3, WIDE + 1, 1))
+    assert len(roots) == 2 * RESAMPLES_WIDE
 
 
 def test_benchmarks_give_the_kernel_distance_with_its_interval() -> None:

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from unblot.api import plan
+from unblot.config.measuring import EmaConfig
 from unblot.data.dataset import Dataset, open_data
 from unblot.evaluation import classifier
 from unblot.evaluation.measure import Options, metrics
 from unblot.evaluation.parts import parts_of
 from unblot.tuning.ema_std import distance
-from unblot.tuning.reference import reference_statistics
+from unblot.tuning.reference import reference_of
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,8 @@ def test_the_judge_is_the_same_for_any_number_of_samples_and_all_that_ask(
         metrics(parts, few, Options(("classifier",), cache=cache), pytest.fail)
     for one, other in zip(*(parts[1:] for parts in found), strict=True):
         assert np.array_equal(one.indices, other.indices)
-    reference_statistics(few, "classifier", cache)
-    distance(SimpleNamespace(train=None, data=None), few, 4, 0, tmp_path)
+    reference_of(few, "classifier", cache)
+    distance(SimpleNamespace(config=plan("digits", quiet=True)), few, EmaConfig(n=4), tmp_path)
     assert len(list(cache.iterdir())) == 1
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from oracles import ideal
 from pages import NASTY, SHOWN, check
 from unblot import api
 from unblot.data.dataset import Dataset, open_data
+from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError
 from unblot.evaluation import retrieval
 from unblot.evaluation.image_set import ImageSet
+from unblot.evaluation.learning import loss_by_level
 from unblot.evaluation.measure import Options, likelihood
 from unblot.evaluation.memorization import nearness
 from unblot.process.randomness import picture_generators
@@ -275,6 +278,16 @@ def test_what_can_be_refused_is_refused_before_sampling(
     for work in (api.evaluate, api.tune):
         with pytest.raises(UnblotError, match=r"nothing can be written into .*report.*: this is a file; give a folder"):
             work(tmp_path / "run")
+
+
+def test_no_more_pictures_go_through_the_network_together_than_asked_for(
+    run: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, output = [], Denoiser.output
+    monkeypatch.setattr(reports, "loss_by_level", partial(loss_by_level, pictures=4))
+    monkeypatch.setattr(Denoiser, "output", lambda self, x_t, *rest: sizes.append(len(x_t)) or output(self, x_t, *rest))
+    api.evaluate(run.path, out=tmp_path, n=7, steps=1, likelihood=4, batch_size=3, features="pixels", quiet=True)
+    assert max(sizes) == 3
 
 
 @pytest.mark.filterwarnings("error")

@@ -25,7 +25,8 @@ def candidates() -> list[Candidate]:
 
 
 def about(**changes: object) -> dict:
-    return {"pictures": 500, "reference": f"90 {NASTY}", "features": "random", "floor": 1.0, **changes}
+    same = {"distance": "Fréchet distance", "evaluated_by": "Fréchet distance", "guidance": 1.0}
+    return {"pictures": 500, "reference": f"90 {NASTY}", "features": "random", "floor": 1.0, **same, **changes}
 
 
 def test_the_tuning_page(candidates: list[Candidate]) -> None:
@@ -40,6 +41,22 @@ def test_the_tuning_page(candidates: list[Candidate]) -> None:
     assert "\x1b" not in table
     assert "\u202e" not in table
     assert len(table.splitlines()) == 2 + len(candidates)
+    assert table.startswith("Fréchet distance (random features) of 500 samples to")
+    assert "± 0.098<" in page  # 1.96 times 0.05
+
+
+def test_the_tuning_page_of_the_kernel_distance_which_can_be_negative(candidates: list[Candidate]) -> None:
+    others = [Candidate(SamplerConfig("unipc", "time", 8), 8, 0.02)]
+    below = [replace(candidate, distance=candidate.distance - 2.5) for candidate in candidates]
+    kernel = about(distance="Kernel distance", evaluated_by="Kernel distance", floor=-0.1, guidance=2.0)
+    page, table = tuning.front_page("run", kernel, below, others), tuning.table(kernel, below)
+    assert page.count("Kernel distance") == 2  # in the text and at the axis
+    assert "Fréchet" not in page
+    assert "Small dots" in page
+    assert "guidance 2 towards their captions" in page
+    assert "of 500 samples, drawn with guidance 2 at twice the NFE, to" in table
+    mixed = {**kernel, "evaluated_by": "Fréchet distance"}
+    assert "Small dots" not in tuning.front_page("run", mixed, below, others)
 
 
 def test_the_audit_page_and_its_text(tmp_path: Path) -> None:
@@ -89,4 +106,4 @@ def test_charts_show_every_value(candidates: list[Candidate]) -> None:
     ]
     assert {">4–8</text>", ">8+</text>"} <= set(re.findall(r">[^<>]*</text>", charts.power_ratios(octaves, 0.8, 1.25)))
     for only in (candidates[:1], candidates):
-        assert "NFE" in charts.candidates_chart(only, [], None, {"best": only[-1]})
+        assert "NFE" in charts.candidates_chart(only, [], None, {"best": only[-1]}, "Fréchet distance")

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,13 +16,17 @@ from helpers import refused
 from unblot import api
 from unblot.cli.parser import main
 from unblot.config.edits import EDITS
+from unblot.config.sampling import SampleConfig
 from unblot.editing.files import edit_files
 from unblot.errors import UnblotError, UnblotNote
+from unblot.process.schedules import karras
 from unblot.runs.bulk import sample_to_folder
 from unblot.runs.film import shoot
-from unblot.runs.folder import MODEL, load_model
-from unblot.runs.tuning_store import DEFAULT
-from unblot.sampling.settings import choose
+from unblot.runs.folder import MODEL, fingerprint, load_model
+from unblot.runs.tuning_store import DEFAULT, Tuning, write_tuning
+from unblot.sampling.settings import Candidate, SamplerConfig, choose, within
+from unblot.tuning import ema_std
+from unblot.tuning.guidance_candidates import guided_candidates
 
 SMALL = {"network": "unet:width=8,multipliers=1,blocks=1", "text_encoder": "transformer:width=32,depth=1"}
 TINY = {**SMALL, "steps": 6, "batch_size": 8, "preview_every": 0, "checkpoint_every": 3, "quiet": True}
@@ -326,10 +331,49 @@ def test_tuning_measures_with_captions(run, monkeypatch):
         return condition(self, labels, prompts)
 
     monkeypatch.setattr(run.denoiser.__class__, "condition", record)
+    scales = guidances(monkeypatch)
     tuned = api.tune(run.path, budget="1s", n=100)
     assert tuned.candidates
     assert {*asked} >= {*PROMPTS}
-    assert run.sample(1, prompt=PROMPTS[0]).provenance["steps"] == choose(tuned.candidates, DEFAULT).sampler.steps
+    assert {*scales} == {2.0}  # the usual one, which is not chosen by distance
+    assert not any(candidate.sampler.guided for candidate in tuned.candidates)
+    found = choose(tuned.candidates, DEFAULT)
+    for prompt, scale in ((PROMPTS[0], 2.0), (None, 1.0)):
+        about = run.sample(1, prompt=prompt).provenance
+        assert (about["steps"], about["guidance"]) == (found.sampler.steps, scale)
+    twice = run.sampler(SampleConfig(prompt=PROMPTS[0], nfe=2 * found.nfe))  # two calls for each estimate
+    assert twice == replace(within(tuned.candidates, found.nfe).sampler, guidance=2.0)
+
+
+def guidances(monkeypatch):
+    """The guidance of every sampling call from now on, in a list that grows."""
+    scales, sample_with = [], api.Run.sample_with
+
+    def recording(self, sampler, *rest):
+        scales.append(sampler.guidance)
+        return sample_with(self, sampler, *rest)
+
+    monkeypatch.setattr(api.Run, "sample_with", recording)
+    return scales
+
+
+def test_an_average_is_chosen_by_the_distance_of_samples_with_the_usual_guidance(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ema_std, "EMA_STDS", (0.05,))
+    scales = guidances(monkeypatch)
+    api.choose_ema(shutil.copytree(run.path, tmp_path / "run"), by="distance", n=4)
+    assert scales == [2.0]
+
+
+def test_guidance_that_was_found_for_a_run_with_captions_is_not_used(run, tmp_path):
+    """As of a tuning before its guidance was left alone."""
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    plain = SamplerConfig("euler", "time", 3)
+    found = Candidate(plain, 3, 1.0), Candidate(replace(plain, steps=4, guidance=1.2), 8, 0.5)
+    write_tuning(folder, Tuning(fingerprint(run.denoiser), found))
+    tuned = api.load(folder)
+    assert tuned.sampler(SampleConfig(prompt=PROMPTS[0])) == replace(plain, guidance=2.0)
+    assert tuned.sampler(SampleConfig()) == plain
+    assert guided_candidates(tuned, {6: plain}, karras()) == {}
 
 
 def test_captions_that_are_not_read_leave_a_run_as_it_is_without_any(data, tmp_path):

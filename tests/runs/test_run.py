@@ -155,10 +155,10 @@ def test_a_model_that_never_saw_pictures_without_a_cluster_has_no_edits_and_no_l
         images.img2img(run, drawn, n=1, steps=1)
     dataset, notes = open_data("digits", labels=False), []
     assert measure.likelihood(run.config, run.denoiser, dataset, measure.Options(likelihood=4)) is None
-    assert evaluation._learning(run.config, run.denoiser, dataset, notes.append) is None
+    assert evaluation._learning(run.config, run.denoiser, dataset, measure.Options(), notes.append) is None
     assert "never saw pictures without a cluster" in notes[0]
     with pytest.raises(UnblotError, match="give by='distance'"):
-        best_std(run.config, run.denoiser, dataset, None, EmaConfig(by="loss"), tmp_path, print)
+        best_std(run, dataset, None, EmaConfig(by="loss"), tmp_path, print)
     with_dropout = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, label_dropout=0.1))
     assert not needs_clusters(with_dropout)
 

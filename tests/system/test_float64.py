@@ -114,7 +114,7 @@ class Silent(nn.Module):
 def test_the_losses_of_evaluation_and_of_training(monkeypatch) -> None:
     batch = pictures(), Condition(), picture_generators(0, range(3))
     monkeypatch.setattr(learning, "seen_by", lambda *_: [batch])
-    found = learning._losses(Denoiser(Silent(), "v"), SimpleNamespace(shape=(2, 4, 4)), None, linear(), none(), 0)
+    found = learning._losses(Denoiser(Silent(), "v"), SimpleNamespace(shape=(2, 4, 4)), None, linear(), none(), 0, 64)
     assert (found.device, found.dtype, found.shape) == (CPU, F64, (3, learning.BINS))
     measurement = SimpleNamespace(
         n=4,

@@ -11,8 +11,9 @@ from helpers import stopped_after
 from unblot import UnblotError, api
 from unblot.cli import parser as cli
 from unblot.errors import UnblotNote
+from unblot.process.randomness import OF_EMA
 from unblot.runs.folder import MODEL, read_config
-from unblot.sampling.batched import sample_batches
+from unblot.sampling.batched import split_batches
 from unblot.system.files import read_tensors
 from unblot.training import checkpoint
 from unblot.training.averages import posthoc
@@ -80,6 +81,14 @@ def test_the_best_ema_std_is_chosen_on_the_data_of_the_run_alone(tmp_path, by):
     assert api.choose_ema(run.path, std=0.1).config.train.ema == "power:std=0.1"  # which needs no data
 
 
+def test_the_loss_is_measured_with_other_noise_than_in_an_evaluation(copy, monkeypatch):
+    monkeypatch.setattr(ema_std, "EMA_STDS", (0.05,))
+    asked, loss_by_level = [], ema_std.loss_by_level
+    monkeypatch.setattr(ema_std, "loss_by_level", lambda *a, **k: asked.append(k) or loss_by_level(*a, **k))
+    api.choose_ema(copy, batch_size=50)
+    assert asked == [{"seed": OF_EMA, "batch_size": 50}]
+
+
 def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_path, monkeypatch):
     pictures = np.random.default_rng(0).integers(0, 64, (200, 8, 8), np.uint8)
     pictures[:160] += 192  # four fifths are bright
@@ -87,11 +96,15 @@ def test_a_distance_is_of_pictures_of_every_cluster_as_often_as_it_comes(tmp_pat
     run = api.train(str(tmp_path / "a.npy"), out=tmp_path / "run", quiet=True, preview_every=0, clusters=2, **TINY)
     seen = []
     monkeypatch.setattr(ema_std, "EMA_STDS", (0.05,))
-    monkeypatch.setattr(
-        ema_std, "sample_batches", lambda *a, **k: seen.append(k["condition"].label) or sample_batches(*a, **k)
-    )
-    api.choose_ema(run.path, by="distance", n=50)
-    (labels,) = seen
+
+    def recording(denoiser, shape, indices, *rest, **how):
+        seen.append((indices, how["condition"].label, how["batch_size"]))
+        return split_batches(denoiser, shape, indices, *rest, **how)
+
+    monkeypatch.setattr("unblot.runs.run.split_batches", recording)
+    api.choose_ema(run.path, by="distance", n=50, batch_size=7)
+    ((indices, labels, batch_size),) = seen
+    assert (indices, batch_size) == (range(OF_EMA, OF_EMA + 50), 7)  # none is one of `evaluate`
     assert np.abs(torch.bincount(labels, minlength=2).numpy() / 50 - run.config.data.clusters).max() <= 0.04
 
 

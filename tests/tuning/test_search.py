@@ -10,7 +10,10 @@ from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.config.measuring import TuneConfig
 from unblot.data.dataset import open_data
-from unblot.evaluation.distances import frechet, frechet_spreads, moments
+from unblot.denoiser import Condition, Denoiser
+from unblot.evaluation.distances import DistanceTo
+from unblot.process.levels import NoiseLevel
+from unblot.process.randomness import OF_TUNING
 from unblot.process.schedules import karras
 from unblot.reports.tuning import table
 from unblot.runs import run_data
@@ -20,7 +23,7 @@ from unblot.sampling.settings import SamplerConfig, choose, describe_sampler
 from unblot.system.files import checksum
 from unblot.tuning import guidance_candidates as guided
 from unblot.tuning import screening, search
-from unblot.tuning.reference import reference_statistics
+from unblot.tuning.reference import reference_of
 
 TINY = {
     "network": "unet:width=16,multipliers=1,blocks=1",
@@ -52,8 +55,8 @@ def brief():
 
 @pytest.fixture(scope="module")
 def tuned(run):
-    """The run after `unblot tune`, and the numbers of the samples of each call, in their order."""
-    sampled, sample_with = [], api.Run.sample_with
+    """The run after `unblot tune`, the numbers of the samples of each call in their order, and the sizes of batches."""
+    sampled, sizes, sample_with, output = [], set(), api.Run.sample_with, Denoiser.output
 
     def recording(self, sampler, config, indices, on_step=None):
         sampled.append(set(indices))
@@ -61,12 +64,14 @@ def tuned(run):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api.Run, "sample_with", recording)
-        assert main(["tune", str(run.path), "-n", "100", "--features", "pixels:dims=8"]) == 0
-    return run, sampled
+        patch.setattr(Denoiser, "output", lambda self, x_t, *rest: sizes.add(len(x_t)) or output(self, x_t, *rest))
+        small = ["-n", "100", "--features", "pixels:dims=8", "--batch-size", "20"]
+        assert main(["tune", str(run.path), *small]) == 0
+    return run, sampled, sizes
 
 
 def test_a_tuned_run_samples_by_what_was_found(tuned):
-    run, _ = tuned
+    run, *_ = tuned
     tuning = read_tuning(run.path, run.denoiser)
     assert [t.nfe for t in tuning.candidates if not t.sampler.guided] == [4, 9]
     assert min(t.spread for t in tuning.candidates) == 0
@@ -81,11 +86,9 @@ def test_a_tuned_run_samples_by_what_was_found(tuned):
 
 
 def test_the_same_search_finds_the_same(tuned):
-    run, _ = tuned
-    dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
-    found, others = search.search(
-        run, dataset, reference_statistics(dataset, config.features), config, lambda line: None
-    )
+    run, *_ = tuned
+    dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8", batch_size=20)
+    found, others = search.search(run, dataset, reference_of(dataset, config.features), config, lambda line: None)
     assert found.candidates == read_tuning(run.path).candidates
     assert {t.nfe for t in others if not t.sampler.guided} == {4, 9}
 
@@ -94,7 +97,7 @@ def test_the_best_plain_sampler_is_guided_too(run, monkeypatch):
     """By an early snapshot and towards the labels; what nothing beats is measured anew, and kept with its guide."""
     better = dict(zip(guided.AUTOGUIDANCE, (0.5, 0.9), strict=True))
     dataset, config = api.open_data("digits"), TuneConfig(n=100, features="pixels:dims=8")
-    measure, weak = reference_statistics(dataset, config.features), "snapshots/00000002.safetensors"
+    measure, weak = reference_of(dataset, config.features), "snapshots/00000002.safetensors"
     used, sample_with = [], api.Run.sample_with
 
     def noting(self, sampler, config, indices, on_step=None):
@@ -105,7 +108,7 @@ def test_the_best_plain_sampler_is_guided_too(run, monkeypatch):
         return 10 / used[-1].steps * (better[used[-1].guidance] if used[-1].autoguide else 1)
 
     monkeypatch.setattr(api.Run, "sample_with", noting)
-    monkeypatch.setattr(type(measure), "distance", distance)
+    monkeypatch.setattr(DistanceTo, "__call__", distance)
     found, others = search.search(run, dataset, measure, config, lambda line: None)
     with_guidance = [t for t in others if t.sampler.guided]
     assert {(t.sampler.autoguide, t.sampler.guidance) for t in with_guidance} == {
@@ -145,19 +148,39 @@ def test_the_middle_interval_leaves_out_both_ends(steps):
 
 
 def test_what_is_reported_is_not_what_was_chosen_by(tuned):
-    """No sample of a reported distance was used for the choice of its sampler."""
-    run, sampled = tuned
+    """No sample of a reported distance was used for the choice of its sampler, and none is one of `evaluate`."""
+    run, sampled, _ = tuned
     last = len(read_tuning(run.path).candidates)
     assert len(sampled) > 6
     assert not set.union(*sampled[:-last]) & set.union(*sampled[-last:])
+    assert min(set.union(*sampled)) >= OF_TUNING > 10**9
+
+
+def test_a_few_samples_are_compared_by_the_kernel_distance(tuned):
+    about = read_tuning(tuned[0].path).about
+    assert (about["distance"], about["evaluated_by"]) == ("Fréchet distance", "Kernel distance")  # of 100, of 25
+    assert table(about, read_tuning(tuned[0].path).candidates).startswith("Fréchet distance (pixels:dims=8 features)")
+
+
+def test_no_more_samples_are_drawn_together_than_asked_for(tuned):
+    assert max(tuned[2]) == 40  # guided, each twice
+
+
+def test_estimates_in_batches_are_those_of_one(run):
+    g = torch.Generator().manual_seed(0)
+    x, level = torch.randn(7, 1, 8, 8, generator=g), NoiseLevel(torch.tensor(0.6).double(), torch.tensor(0.8).double())
+    condition, sizes = Condition(torch.arange(10)), []
+    hook = run.denoiser.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    whole, parts = (screening.in_batches(run, condition, 7, size)(x, level).x0 for size in (64, 3))
+    hook.remove()
+    assert sizes == [7, 3, 3, 1]
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_a_search_out_of_time_keeps_what_it_has(run, monkeypatch):
     monkeypatch.setattr(search, "parse_budget", lambda text: (0.0, False))
     dataset, config = api.open_data("digits"), TuneConfig(n=100)
-    found, others = search.search(
-        run, dataset, reference_statistics(dataset, "pixels:dims=8"), config, lambda line: None
-    )
+    found, others = search.search(run, dataset, reference_of(dataset, "pixels:dims=8"), config, lambda line: None)
     assert len(found.candidates) == 1
     assert not others
 
@@ -175,23 +198,32 @@ def test_wrong_choices_are_one_line(run, flags, capsys):
 
 def test_the_reference_is_what_there_is_enough_of():
     few, many = api.open_data("digits"), api.open_data("digits", held_out=0.5)
-    assert reference_statistics(few, "pixels:dims=16").name == "training pictures"
-    found = reference_statistics(many, "pixels:dims=16")
+    assert reference_of(few, "pixels:dims=16").name == "training pictures"
+    found = reference_of(many, "pixels:dims=16")
     assert (found.name, found.count) == ("held-out pictures", len(many.held_out))
-    assert reference_statistics(few, "pixels:dims=16").floor(50) is None
-    assert 0 < found.floor(500) < found.floor(50)
+    assert reference_of(few, "pixels:dims=16").floor(50) is None
+    assert 0 < found.floor(500) < found.floor(64)
+    assert found.floor(10**6) is None
 
 
-def test_spreads_leave_out_what_is_by_chance_in_both():
-    """Sets that differ by a constant shift alone differ surely; independent ones by chance."""
-    g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, 400, 4, generator=g)
-    reference = moments(torch.randn(4000, 4, generator=g) + 0.5)
-    same, shifted, other = frechet_spreads([x, x - 0.05, y], reference)
-    assert same == 0
-    assert shifted < 0.5 * other
-    apart = [frechet(moments(torch.randn(400, 4, generator=g)), reference) for _ in range(40)]
-    assert other == pytest.approx(2**0.5 * float(torch.tensor(apart).std()), rel=0.5)
+def test_the_budget_holds_for_the_features_too(run, monkeypatch):
+    dataset = api.open_data("digits")
+    assert reference_of(dataset, "pixels:dims=8", seconds=0).count == 256  # what is seen at once
+    assert reference_of(dataset, "pixels:dims=8").count == len(dataset.train)
+    calls = sum(search.NFES)
+    assert search.affordable(2000, 600, 1e-6, 0) == 2000
+    slow = [search.affordable(10**6, 600, each, seeing) for each, seeing in ((0.01, 0), (0.01, 0.01 * calls / 2))]
+    assert slow[1] == pytest.approx(slow[0] / 2, abs=1)  # two samplers: as long for the features as for the samples
+    begun, clock_of = [], search.clock_of
+
+    def reference(*given):
+        assert given[-1] == 6.0
+        raise UnblotError(f"{len(begun)} clock runs")
+
+    monkeypatch.setattr(search, "reference_of", reference)
+    monkeypatch.setattr(search, "clock_of", lambda config: begun.append(1) or clock_of(config))
+    with pytest.raises(UnblotError, match="1 clock runs"):
+        search.tune_run(run, dataset, TuneConfig(budget="60s"), None)
 
 
 def test_a_search_needs_the_data_of_the_run(run, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from unblot.config.options import (
     AS_TUNED,
     SPEC,
     Checked,
+    batch_size_option,
     device_option,
     moved_data_option,
     nfe_option,
@@ -17,7 +18,7 @@ from unblot.config.options import (
 )
 from unblot.errors import UnblotError, arg
 
-DRAWING = ("guidance", "quality", "nfe", "steps", "solver", "spacing", "seed")
+DRAWING = ("guidance", "quality", "nfe", "steps", "solver", "spacing", "seed", "batch_size")
 OF_THE_RUN = (*DRAWING, "likelihood", "ode")
 """Choices that say nothing of pictures from elsewhere: how the run draws, and what is measured of its model."""
 
@@ -48,7 +49,7 @@ class EvaluateConfig(Checked):
     ode: int = option("pictures to compute the likelihood of along the ODE; 0 for none", "what", "N", low=0, default=0)
     data: str | None = moved_data_option("what")
     guidance: float | None = option(
-        "strength of guidance (default: as tuned, or 2 with captions, else 1)", "sampling", "X", default=None
+        "strength of guidance (default: 2 with captions, else as tuned, else 1)", "sampling", "X", default=None
     )
     quality: str | None = quality_option("sampling")
     nfe: int | None = nfe_option("sampling")
@@ -56,6 +57,7 @@ class EvaluateConfig(Checked):
     solver: str | None = solver_option("sampling", AS_TUNED)
     spacing: str | None = spacing_option("sampling", AS_TUNED)
     seed: int = option("seed of the samples", "sampling", "N", low=0, default=0)
+    batch_size: int = batch_size_option("sampling")
     device: str = device_option("sampling")
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class EmaConfig(Checked):
     n: int = option("samples for a distance", "what", "N", low=2, default=500)
     data: str | None = moved_data_option("what")
     seed: int = option("seed of the noise and the samples", "what", "N", low=0, default=0)
+    batch_size: int = batch_size_option("what")
     device: str = device_option("what")
 
 
@@ -99,4 +102,5 @@ class TuneConfig(Checked):
     )
     data: str | None = moved_data_option("what")
     seed: int = option("seed of the samples", "what", "N", low=0, default=0)
+    batch_size: int = batch_size_option("what")
     device: str = device_option("what")

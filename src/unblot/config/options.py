@@ -100,6 +100,10 @@ def device_option(group: str) -> Any:
     return option("cpu, cuda, mps, or auto: the best that is available", group, "DEVICE", default="auto")
 
 
+def batch_size_option(group: str, what: str = "samples") -> Any:
+    return option(f"{what} made at a time", group, "N", low=1, default=64)
+
+
 def moved_data_option(group: str) -> Any:
     return option("where the training data is now, if it was moved", group, "PATH", default=None)
 

@@ -9,6 +9,7 @@ from unblot.config.options import (
     BY_THE_EDIT,
     SPEC,
     Checked,
+    batch_size_option,
     device_option,
     label_option,
     negative_option,
@@ -66,7 +67,7 @@ class SampleConfig(Worded):
     solver: str | None = solver_option("sampling", AS_TUNED)
     spacing: str | None = spacing_option("sampling", AS_TUNED)
     guidance: float | None = option(
-        "strength of guidance towards label and prompt; 1 is none (default: as tuned, or 2 with a prompt, else 1)",
+        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else as tuned, else 1)",
         "guidance",
         "X",
         default=None,
@@ -86,7 +87,7 @@ class SampleConfig(Worded):
         "guide away from this weaker run, model file or snapshot instead", "guidance", "PATH", default=None
     )
     threshold: str = option("how x0_hat is kept in range", "guidance", SPEC, table="THRESHOLDS", default="none")
-    batch_size: int = option("samples made at a time", "run", "N", low=1, default=64)
+    batch_size: int = batch_size_option("run")
     device: str = device_option("run")
 
 
@@ -122,5 +123,5 @@ class EditConfig(Worded):
         default=None,
     )
     negative: str | None = negative_option("sampling")
-    batch_size: int = option("results made at a time", "run", "N", low=1, default=64)
+    batch_size: int = batch_size_option("run", "results")
     device: str = device_option("run")

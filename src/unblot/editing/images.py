@@ -26,7 +26,7 @@ from unblot.editing.result import EditResult, file_names, tinted
 from unblot.errors import UnblotError, arg
 from unblot.latent.latents import AT_A_TIME
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.choosing import sampler_of_edit
+from unblot.runs.choosing import untuned_sampler
 from unblot.runs.conditions import conditions, note_on_turns
 from unblot.runs.run import Run
 from unblot.sampling.batched import SamplingBatch, split_batches
@@ -204,7 +204,7 @@ def _edited(
     rows = (torch.arange(count) // config.n if rows is None else rows).to(run.device)
     note_on_turns(config.prompt, count)
     labels, prompts, condition = conditions(run.denoiser, run.config, config, range(count))
-    sampler = sampler_of_edit(run.config, config)
+    sampler = untuned_sampler(run.config, config)
     batches = split_batches(
         run.denoiser,
         run.config.shape,

@@ -1,20 +1,28 @@
 """How far apart two sets of features (N, d) are: Fréchet and kernel distance. All in float64."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-RESAMPLES = 50
-"""Bootstrap resamples for an interval; they give the standard deviation to about 10 %."""
+RESAMPLES, RESAMPLES_WIDE, WIDE = 50, 8, 256
+"""Bootstrap resamples for an interval: RESAMPLES give the standard deviation to about 10 %. A Fréchet distance of more
+than WIDE dimensions has RESAMPLES_WIDE, since each takes seconds there."""
 
 Z95 = 1.959964
 """Half-width of a normal 95 % interval, in standard deviations."""
 
 PER_DIMENSION = 4
 """Members of a set for each dimension, at least, for a covariance that can be compared."""
+
+
+def mean_and_half(values: Tensor) -> tuple[float, float]:
+    """The mean of independent values (N,), N >= 2, and the half-width of its 95 % interval."""
+    return float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values))
 
 
 class Moments(NamedTuple):
@@ -38,7 +46,12 @@ def frechet(a: Moments, b: Moments) -> float:
     The trace of the root is the sum of the singular values of `S_a^½·S_b^½`, which is real, not negative, and defined
     for covariances of any rank. A root of the product itself is none of this in floating point.
     """
-    cross = torch.linalg.svdvals(_root(a.cov) @ _root(b.cov)).sum()
+    return _frechet(a, b, _root(b.cov))
+
+
+def _frechet(a: Moments, b: Moments, root_b: Tensor) -> float:
+    """`frechet` where the root of the second covariance is known."""
+    cross = torch.linalg.svdvals(_root(a.cov) @ root_b).sum()
     value = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
     return max(0.0, float(value))
 
@@ -64,36 +77,24 @@ def frechet_infinity(samples: Tensor, reference: Tensor, points: int = 15, seed:
     return float(line[1]), float(np.sqrt(covariance[1, 1]))
 
 
-def frechet_error(samples: Tensor, reference: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> float:
+def frechet_error(samples: Tensor, reference: Tensor, resamples: int | None = None, seed: int = 0) -> float:
     """Bootstrap standard deviation of `frechet_distance`, with both sets resampled with replacement.
 
-    Moments of the resamples are computed in float32, whose rounding is about 1e-4 of their spread.
+    resamples: by default RESAMPLES, or RESAMPLES_WIDE. Moments of the resamples are computed in float32, whose rounding
+    is about 1e-4 of their spread.
     """
     rng = np.random.default_rng(seed)
     centre = reference.double().mean(0)
     x, y = (samples - centre).float(), (reference - centre).float()
     values = []
-    for _ in range(resamples):
+    for _ in range(resamples or _resamples(samples.shape[1])):
         resampled = (part[resample(len(part), rng)] for part in (x, y))
         values.append(frechet(*(_quick_moments(part) for part in resampled)))
     return float(np.std(values, ddof=1))
 
 
-def frechet_spreads(samples: Sequence[Tensor], reference: Moments, resamples: int = RESAMPLES) -> list[float]:
-    """Bootstrap standard deviation of the difference between each set's Fréchet distance and that of the first set.
-
-    samples: sets of features (N, d), paired by position (made from the same noise), so that the chance that they share
-    cancels. The value of the first set is 0.
-    """
-    rng = np.random.default_rng(0)
-    sets = [(part - reference.mean).float() for part in samples]
-    centred = Moments(torch.zeros_like(reference.mean), reference.cov)
-    values = []
-    for _ in range(resamples):
-        chosen = resample(len(sets[0]), rng)
-        values.append([frechet(_quick_moments(part[chosen]), centred) for part in sets])
-    apart = np.array(values)
-    return [float(v) for v in (apart - apart[:, :1]).std(axis=0, ddof=1)]
+def _resamples(dims: int) -> int:
+    return RESAMPLES if dims <= WIDE else RESAMPLES_WIDE
 
 
 def _quick_moments(x: Tensor) -> Moments:
@@ -121,14 +122,65 @@ def kernel_distance(
     return float(values[0]), float(values[1:].std()) if resamples > 1 else 0.0
 
 
-def distance_of_any_number(samples: Tensor, reference: Tensor) -> float:
-    """The Fréchet distance of features (N, d) and (M, d); of fewer than PER_DIMENSION·d the kernel distance.
+class DistanceTo:
+    """The distance of sets of samples to one reference, all as features: for a choice among sets of one size.
 
-    For the choice among sets of one size: of few samples the covariance lacks directions, and the Fréchet distance of
-    those with too little variety is the lower one. The kernel distance is unbiased at any size.
+    It is the Fréchet distance; the kernel distance where the samples or the reference have fewer than PER_DIMENSION·d
+    members. Of few the covariance lacks directions, and the Fréchet distance of those with too little variety is the
+    lower one; the kernel distance is unbiased at any size. What depends on the reference alone is computed once.
+    reference: (M, d).
     """
-    few = min(len(samples), len(reference)) < PER_DIMENSION * samples.shape[1]
-    return kernel_distance(samples, reference, resamples=0)[0] if few else frechet_distance(samples, reference)
+
+    def __init__(self, reference: Tensor) -> None:
+        self.reference = reference
+
+    def __call__(self, samples: Tensor) -> float:
+        """The distance of samples (N, d)."""
+        if not self.is_frechet(len(samples)):
+            return float(self._kernel(samples, 0)[0])
+        return _frechet(moments(samples), *self._gaussian)
+
+    def is_frechet(self, count: int) -> bool:
+        """Whether the distance of `count` samples is Fréchet's."""
+        return min(count, len(self.reference)) >= PER_DIMENSION * self.reference.shape[1]
+
+    def name(self, count: int) -> str:
+        """What the distance of `count` samples is called."""
+        return "Fréchet distance" if self.is_frechet(count) else "Kernel distance"
+
+    def resampled(self, samples: Tensor) -> Tensor:
+        """The distances (R,) of bootstrap resamples of samples (N, d), the same resamples for all sets of one size.
+
+        The standard deviation of the difference between two sets' values leaves out the chance that they share, where
+        the sets are paired by position (made from the same noise). The reference is not resampled.
+        """
+        if not self.is_frechet(len(samples)):
+            return self._kernel(samples, RESAMPLES)[1:]
+        target, root = self._gaussian
+        x, centred = (samples - target.mean).float(), Moments(torch.zeros_like(target.mean), target.cov)
+        rng = np.random.default_rng(0)
+        chosen = (resample(len(x), rng) for _ in range(_resamples(x.shape[1])))
+        values = [_frechet(_quick_moments(x[rows]), centred, root) for rows in chosen]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def _kernel(self, samples: Tensor, resamples: int) -> Tensor:
+        """Kernel distances (resamples + 1,): of the samples themselves, then of resamples of them."""
+        w_x = _weights(len(samples), resamples, np.random.default_rng(0))
+        w_y = torch.ones(1, len(self.reference), dtype=torch.float64).expand(len(w_x), -1)
+        within = _mean_kernel(samples, samples, w_x, w_x, distinct=True)
+        return within + self._within - 2 * _mean_kernel(samples, self.reference, w_x, w_y, distinct=False)
+
+    @cached_property
+    def _gaussian(self) -> tuple[Moments, Tensor]:
+        """The reference's moments, and the root of its covariance."""
+        target = moments(self.reference)
+        return target, _root(target.cov)
+
+    @cached_property
+    def _within(self) -> Tensor:
+        """The mean kernel over pairs of the reference, (1,)."""
+        once = torch.ones(1, len(self.reference), dtype=torch.float64)
+        return _mean_kernel(self.reference, self.reference, once, once, distinct=True)
 
 
 def resample(count: int, rng: np.random.Generator) -> Tensor:

@@ -14,16 +14,13 @@ from unblot.errors import UnblotError, arg
 from unblot.evaluation import efficientnet as lite0
 from unblot.evaluation.classifier import train_classifier
 from unblot.evaluation.colour import in_colour, unseen
-from unblot.evaluation.image_set import CHUNK, ImageSet, at_once, shrink
+from unblot.evaluation.image_set import CHUNK, MOST_PICTURES, ImageSet, at_once, shrink
 from unblot.process.randomness import seeded
 
 PHOTOGRAPH = 48
 """Pixels of the shorter side from which on colour pictures are taken for photographs."""
 
 HOW_TO_INSTALL = "pip install 'unblot[features]'"
-
-FITTED_TO = 10_000
-"""Training pictures that components and scales are fitted to, at most; of more, a fixed choice."""
 
 
 class FeatureData(NamedTuple):
@@ -47,14 +44,13 @@ class Unavailable(UnblotError):
 class Features(NamedTuple):
     """`of` maps pictures (B, C, H, W), float32 in the network's range, to features (B, d).
 
-    `logits` maps features to class scores (B, classes), where there are any. `device` is where pictures have to be.
-    `most`: pictures of a set that are seen, at most, where the network is slow. `unseen`: channels that are not, in
-    words. `name` is given with every metric: the spec without its defaults.
+    `logits` maps features to class scores (B, classes), where there are any. `most`: pictures of a set that are seen,
+    at most, where the network is slow. `unseen`: channels that are not, in words. `name` is given with every metric:
+    the spec without its defaults.
     """
 
     of: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
-    device: str = "cpu"
     most: int | None = None
     unseen: str = ""
     name: str = ""
@@ -73,7 +69,7 @@ def extract(features: Features, batches: Iterable[Tensor]) -> Tensor:
     """
     parts = []
     for chunk, count in _regroup(batches):
-        parts.append(features.of(chunk.to(features.device))[:count].float().cpu())
+        parts.append(features.of(chunk)[:count].float().cpu())
     return torch.cat(parts)
 
 
@@ -100,7 +96,7 @@ def pixels(source: FeatureData, *, dims: int = 64) -> Features:
 
     At most `dims` components, from at most 10,000 pictures, shrunk to 64 pixels a side where they are larger.
     """
-    flat = torch.cat([shrink(chunk, 64).flatten(1) for chunk in source.pictures.sample(FITTED_TO).chunks()])
+    flat = torch.cat([shrink(chunk, 64).flatten(1) for chunk in source.pictures.sample(MOST_PICTURES).chunks()])
     count = max(1, min(dims, flat.shape[1], len(flat) - 1))
     with seeded(0):
         _, _, axes = torch.svd_lowrank(flat - flat.mean(0), q=min(count + 8, *flat.shape), niter=4)
@@ -149,7 +145,9 @@ def efficientnet(source: FeatureData) -> Features:
             f"features 'efficientnet' are not installed: {HOW_TO_INSTALL}; or give {arg('features', 'random')}"
         )
     network = lite0.load()
-    return Features(lambda pictures: network(in_colour(pictures, source.alpha)), most=FITTED_TO, unseen=_unseen(source))
+    return Features(
+        lambda pictures: network(in_colour(pictures, source.alpha)), most=MOST_PICTURES, unseen=_unseen(source)
+    )
 
 
 def dinov2(source: FeatureData, *, model: str = "facebook/dinov2-small") -> Features:
@@ -201,7 +199,7 @@ def _scaled(
     One factor for all dimensions, so that directions keep their weights. The kernel of the kernel distance has a scale
     of its own; with features on this scale it sees more than the means.
     """
-    found = extract(Features(raw), source.pictures.sample(FITTED_TO).chunks())
+    found = extract(Features(raw), source.pictures.sample(MOST_PICTURES).chunks())
     variance = found.var(0).mean() if len(found) > 1 else torch.ones(())  # one picture has none
     mean, scale = found.mean(0), variance.sqrt().clamp_min(1e-12)
     logits = None if head is None else lambda features: head(features * scale + mean)

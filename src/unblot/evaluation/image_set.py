@@ -18,6 +18,9 @@ from unblot.runs.conditions import pictures_and_condition
 CHUNK = 256
 """Pictures in a batch of a network, at most: see `at_once`."""
 
+MOST_PICTURES = 10_000
+"""Pictures of a set that are seen, at most, where each takes long and more change little."""
+
 BYTES = 64 * 2**20
 """Memory of one block of pictures or of distances."""
 

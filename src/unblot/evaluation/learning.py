@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
-from unblot.evaluation.distances import Z95
+from unblot.evaluation.distances import mean_and_half
 from unblot.evaluation.image_set import at_once, seen_by
 from unblot.losses import Weighting, training_loss
 from unblot.process.levels import log_noise_ratio
@@ -17,7 +17,6 @@ from unblot.process.randomness import normal
 from unblot.process.schedules import Schedule
 
 BINS = 8
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,28 @@ class Learning:
 
 
 def loss_by_level(
-    denoiser: Denoiser, dataset: Dataset, schedule: Schedule, weighting: Weighting, pictures: int = 256, seed: int = 0
+    denoiser: Denoiser,
+    dataset: Dataset,
+    schedule: Schedule,
+    weighting: Weighting,
+    pictures: int = 256,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> Learning:
     """The loss on up to `pictures` held-out and as many training pictures, each at one level of every bin.
 
-    denoiser: with the averaged weights. schedule, weighting: as in training. Needs at least 2 pictures
-    of either kind.
+    denoiser: with the averaged weights. schedule, weighting: as in training. seed: of pictures, levels and noise.
+    batch_size: pictures computed together, at most; it changes no loss. Needs at least 2 pictures of either kind.
     """
     parts = []
     for indices in (dataset.train, dataset.held_out):
         order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:pictures]
-        parts.append(_losses(denoiser, dataset, indices[order.sort().values.numpy()], schedule, weighting, seed))
+        chosen = indices[order.sort().values.numpy()]
+        parts.append(_losses(denoiser, dataset, chosen, schedule, weighting, seed, batch_size))
     training, held_out = parts
     middle = log_noise_ratio(schedule((torch.arange(BINS) + 0.5).double() / BINS))
-    bins = [Bin(float(middle[i]), *_mean(training[:, i]), *_mean(held_out[:, i])) for i in range(BINS)]
-    (seen, seen_half), (unseen, unseen_half) = _mean(training.mean(1)), _mean(held_out.mean(1))
+    bins = [Bin(float(middle[i]), *mean_and_half(training[:, i]), *mean_and_half(held_out[:, i])) for i in range(BINS)]
+    (seen, seen_half), (unseen, unseen_half) = mean_and_half(training.mean(1)), mean_and_half(held_out.mean(1))
     gap = unseen / seen - 1
     half = (1 + gap) * math.hypot(seen_half / seen, unseen_half / unseen)
     return Learning(bins, gap, gap - half, gap + half, len(training), len(held_out))
@@ -77,11 +83,17 @@ def loss_by_level(
 
 @torch.no_grad()
 def _losses(
-    denoiser: Denoiser, dataset: Dataset, indices: Any, schedule: Schedule, weighting: Weighting, seed: int
+    denoiser: Denoiser,
+    dataset: Dataset,
+    indices: Any,
+    schedule: Schedule,
+    weighting: Weighting,
+    seed: int,
+    batch_size: int,
 ) -> Tensor:
     """Losses (N, BINS), float64: picture i's level in each bin and its noise follow from (seed, i)."""
     rows = []
-    batch = min(BATCH, at_once(dataset.shape))
+    batch = min(batch_size, at_once(dataset.shape))
     for x0, condition, generators in seen_by(denoiser, dataset, indices, batch, seed):
         columns = []
         for i in range(BINS):
@@ -92,8 +104,3 @@ def _losses(
             columns.append(losses.cpu().double())
         rows.append(torch.stack(columns, 1))
     return torch.cat(rows)
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    """The mean and the half-width of its 95 % interval."""
-    return float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values))

@@ -15,9 +15,9 @@ from unblot.data.dataset import Dataset
 from unblot.data.values import ValueMap
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
-from unblot.evaluation.distances import Z95
+from unblot.evaluation.distances import mean_and_half
 from unblot.evaluation.features import FEATURES, Features, choose_features, extract
-from unblot.evaluation.image_set import at_once, seen_by
+from unblot.evaluation.image_set import MOST_PICTURES, at_once, seen_by
 from unblot.evaluation.likelihood import ode_log_likelihood, variational_bound
 from unblot.evaluation.memorization import (
     Nearness,
@@ -28,7 +28,7 @@ from unblot.evaluation.memorization import (
     share_interval,
     variants_of,
 )
-from unblot.evaluation.metrics import PAIRWISE, class_metrics, compare_features
+from unblot.evaluation.metrics import class_metrics, compare_features
 from unblot.evaluation.parts import Parts, feature_data
 from unblot.evaluation.spectrum import power_ratios, texture
 from unblot.process.levels import NoiseLevel
@@ -53,7 +53,7 @@ class Options:
     `features`: specs into FEATURES; the default for the data where empty. `flip`, `shift`: mirrored copies, and copies
     moved by up to `shift` pixels, count as copies. `likelihood`, `ode`: how many held-out and how many training
     pictures have their variational bound, and their likelihood along the ODE, computed (0: none; else at least 2).
-    `cache`: a folder.
+    `batch_size`: pictures that go through the network together, at most. `cache`: a folder.
     """
 
     features: tuple[str, ...] = ()
@@ -61,6 +61,7 @@ class Options:
     shift: int = 0
     likelihood: int = 64
     ode: int = 0
+    batch_size: int = 64
     cache: Path | None = None
 
     def __post_init__(self) -> None:
@@ -124,9 +125,9 @@ def _classes(features: Features, found: Tensor) -> Tensor:
 def spectrum(parts: Parts) -> dict[str, Any] | None:
     """Power of the samples over that of training pictures by octave, finest first, and the verdict on fine detail.
 
-    Of at most PAIRWISE pictures of either set. None for points in the plane.
+    Of at most MOST_PICTURES pictures of either set. None for points in the plane.
     """
-    samples, training = (part.sample(PAIRWISE).chunks() for part in (parts.samples, parts.training))
+    samples, training = (part.sample(MOST_PICTURES).chunks() for part in (parts.samples, parts.training))
     octaves = power_ratios(samples, training)
     return {"octaves": [octave._asdict() for octave in octaves], "texture": texture(octaves)} if octaves else None
 
@@ -200,8 +201,8 @@ def likelihood(config: RunConfig, denoiser: Denoiser, dataset: Dataset, options:
     for name, indices in (("training", dataset.train), ("held_out", dataset.held_out)):
         order = np.random.default_rng(0).permutation(indices)
         result[name] = {
-            "bound": _in_batches(_bound, order[: options.likelihood], config, denoiser, dataset),
-            "ode": _in_batches(_ode, order[: options.ode], config, denoiser, dataset),
+            "bound": _in_batches(_bound, order[: options.likelihood], config, denoiser, dataset, options.batch_size),
+            "ode": _in_batches(_ode, order[: options.ode], config, denoiser, dataset, options.batch_size),
         }
     return result
 
@@ -211,19 +212,25 @@ PriorAt = Callable[[NoiseLevel], Prior]  # what x_T is drawn from, at a level
 
 
 def _in_batches(
-    measure: Callable[..., Terms], pictures: np.ndarray, config: RunConfig, denoiser: Denoiser, dataset: Dataset
+    measure: Callable[..., Terms],
+    pictures: np.ndarray,
+    config: RunConfig,
+    denoiser: Denoiser,
+    dataset: Dataset,
+    batch_size: int,
 ) -> dict[str, Any] | None:
     """Mean and 95 % interval of each term of `measure`, in bits per dimension, and the total of each picture."""
     if len(pictures) < 2:
         return None
+    size = min(batch_size, at_once(dataset.shape))
     parts = [
         measure(bind(denoiser, condition), x0, config.train, denoiser.prior, dataset.values, generators)
-        for x0, condition, generators in seen_by(denoiser, dataset, pictures, at_once(dataset.shape), seed=0)
+        for x0, condition, generators in seen_by(denoiser, dataset, pictures, size, seed=0)
     ]
     terms = {name: torch.cat([part[name] for part in parts]) / math.log(2) for name in parts[0]}
     means = {}
     for name, values in terms.items():
-        mean, half = float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values))
+        mean, half = mean_and_half(values)
         means[name] = {"value": mean, "low": mean - half, "high": mean + half}
     return {"terms": means, "count": len(pictures), "pictures": pictures.tolist(), "each": terms["total"].tolist()}
 

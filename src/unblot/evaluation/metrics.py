@@ -13,22 +13,15 @@ from unblot.data.split import AT_LEAST
 from unblot.evaluation.coverage import class_counts, covering, share_distance
 from unblot.evaluation.distances import (
     PER_DIMENSION,
-    RESAMPLES,
     Z95,
     frechet_distance,
     frechet_error,
     frechet_infinity,
     kernel_distance,
 )
+from unblot.evaluation.image_set import MOST_PICTURES
 from unblot.evaluation.memorization import share_interval
 
-PAIRWISE = 10_000
-"""Members of each set, at most, for a metric over all pairs."""
-
-WIDE = 256
-"""Feature dimensions from which on a Fréchet distance is resampled RESAMPLES_WIDE times: each takes seconds there."""
-
-RESAMPLES_WIDE = 8
 RESAMPLES_OF_SHARES = 200
 
 
@@ -73,7 +66,7 @@ class Measure(NamedTuple):
 
     `names`: the metrics, each with the least N and M that it needs, a function of d. `compute` is called where the
     first has what it needs, and gives an estimate of each, None where it cannot. `pairwise`: it compares all pairs, and
-    is given no more than the first PAIRWISE of either set.
+    is given no more than the first MOST_PICTURES of either set.
     """
 
     names: dict[str, Callable[[int], Least]]
@@ -89,7 +82,7 @@ def compare_features(features: str, samples: Tensor, reference: Tensor, name: st
     """
     found = []
     for names, compute, pairwise in MEASURES:
-        x, y = (samples[:PAIRWISE], reference[:PAIRWISE]) if pairwise else (samples, reference)
+        x, y = (samples[:MOST_PICTURES], reference[:MOST_PICTURES]) if pairwise else (samples, reference)
         about = _about(features, x, y, name)
         needs = [_needs(least(x.shape[1]), x, y, name) for least in names.values()]
         estimates = [None] * len(names) if needs[0] else compute(x, y)
@@ -113,7 +106,7 @@ def _needs(least: Least, samples: Tensor, reference: Tensor, name: str) -> str:
 
 def _frechet(x: Tensor, y: Tensor) -> list[Estimate | None]:
     value = frechet_distance(x, y)
-    error = frechet_error(x, y, RESAMPLES if x.shape[1] <= WIDE else RESAMPLES_WIDE)
+    error = frechet_error(x, y)
     distance = (value, max(0.0, value - Z95 * error), value + Z95 * error)
     if len(x) < _for_a_line(x.shape[1])[0]:
         return [distance, None]

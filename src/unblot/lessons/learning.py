@@ -15,7 +15,7 @@ from unblot.process.levels import corrupt, log_noise_ratio
 from unblot.process.randomness import seeded
 from unblot.process.schedules import linear
 from unblot.runs.run import Run
-from unblot.tuning.reference import reference_statistics
+from unblot.tuning.reference import reference_of
 
 SIDE = 8  # pixels at most, of pictures for the textbook's algorithms
 TRAINED, DRAWN = 1500, 16  # steps of training; pictures
@@ -66,7 +66,7 @@ class ByStep(torch.nn.Module):
 
 
 class Cost(NamedTuple):
-    """What a number of steps costs and buys: seconds for a picture, and the Fréchet distance of MEASURED samples."""
+    """What a number of steps costs and buys: seconds for a picture, and the distance of MEASURED samples."""
 
     steps: int
     seconds: float
@@ -74,29 +74,30 @@ class Cost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """The costs of STEPS; the distance of as many real pictures, or None; its features; seconds of one x_t."""
+    """The costs of STEPS; the distance of as many real pictures, or None; its name and features; seconds of one x_t."""
 
     rows: list[Cost]
     floor: float | None
+    distance: str
     features: str
     forward_seconds: float
 
 
 def costs(run: Run, dataset: Dataset, seed: int = 0) -> Costs:
     """The quality of a run's samples by the number of steps, with the solver and the spacing of the run."""
-    statistics = reference_statistics(dataset, "random" if dataset.shape[1] > 1 else "pixels")
+    reference = reference_of(dataset, "random" if dataset.shape[1] > 1 else "pixels")
     rows = []
     for steps in STEPS:
         start = time.perf_counter()
         sampled = run.sample(MEASURED, steps=steps, seed=seed, solver=run.config.train.solver, batch_size=128)
         seconds = (time.perf_counter() - start) / MEASURED
-        pictures = torch.from_numpy(dataset.values.encode(sampled.array, "float32"))
-        rows.append(Cost(steps, seconds, statistics.distance(statistics.see(pictures.split(128)))))
+        rows.append(Cost(steps, seconds, reference.distance(reference.see(sampled))))
     x0 = dataset.batch(dataset.train[:MEASURED])[0]
     start = time.perf_counter()
     corrupt(x0, levels(linear()).at(500), torch.randn(x0.shape))
     forward = (time.perf_counter() - start) / len(x0)
-    return Costs(rows, statistics.floor(MEASURED), statistics.features.name, forward)
+    name = reference.distance.name(MEASURED)
+    return Costs(rows, reference.floor(MEASURED), name, reference.features.name, forward)
 
 
 class Variety(NamedTuple):

@@ -195,15 +195,16 @@ def _cost(run: Run, dataset: Dataset, seed: int) -> dict[str, Any]:
 
     def draw(axes: "Axes") -> None:
         axes.plot(*zip(*((c.steps, c.distance) for c in found.rows)), "o-", color=COLOURS["samples"], linewidth=2)
-        low = min(c.distance for c in found.rows)
-        if found.floor:
+        distances = [c.distance for c in found.rows]
+        if found.floor is not None:
             axes.axhline(found.floor, color=COLOURS["real"], linewidth=1.5, linestyle="--", label="real pictures")
-            low = min(low, found.floor)
+            distances.append(found.floor)
             axes.legend()
-        log_axis(axes, "y", low / 1.3, 1.3 * max(c.distance for c in found.rows))
+        if min(distances) > 0:  # as the kernel distance of few pictures need not be
+            log_axis(axes, "y", min(distances) / 1.3, 1.3 * max(distances))
         log_axis(axes, "x", 0.9, learning.STEPS[-1] * 1.1)
         axes.set_xticks(learning.STEPS)
-        axes.set(xlabel="steps from noise to picture", ylabel="Fréchet distance")
+        axes.set(xlabel="steps from noise to picture", ylabel=found.distance)
 
     sheets = [(steps, embedded(grid(array, dataset.values, columns=8))) for steps, array in zip(learning.STEPS, drawn)]
     return {"found": found, "sheets": sheets, "chart": Markup(chart(440, 280, "quality by the number of steps", draw))}

@@ -21,6 +21,10 @@ CPU = torch.device("cpu")
 # Purposes: streams of different purposes are independent, whatever the other numbers are.
 PICTURE, RNG_CHUNK, EPOCH, MEASURE, CLUSTER, LATENT, WINDOW, ADVERSARIAL, DROPOUT = 1, 2, 3, 4, 5, 7, 8, 9, 10
 
+# First numbers of the pictures by which something is chosen, an average, levels or a sampler: far above those of any
+# call, so that `evaluate` never judges a choice by the noise that it was made by.
+OF_EMA, OF_SCREENING, OF_TUNING = 2**30, 2**31, 3 * 2**30
+
 
 def generator(seed: int, *path: int) -> torch.Generator:
     """A CPU generator that is a function of (seed, path); path: the purpose, then what it is for, integers >= 0.

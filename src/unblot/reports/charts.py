@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from unblot.evaluation.distances import Z95
 from unblot.sampling.changes import Changes
 from unblot.sampling.settings import Candidate, front
 from unblot.system.plots import COLOURS, chart, chart_picture, log_axis
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
 
-Z95 = 1.96  # half-width of a normal 95 % interval, in standard deviations
 SIDES = {"training": "real", "held_out": "samples"}  # whose loss, and its colour
 
 
@@ -91,34 +91,46 @@ def power_ratios(octaves: Sequence[dict[str, Any]], low: float, high: float) -> 
 
 
 def candidates_chart(
-    candidates: Sequence[Candidate], others: Sequence[Candidate], floor: float | None, chosen: Mapping[str, Candidate]
+    candidates: Sequence[Candidate],
+    others: Sequence[Candidate],
+    floor: float | None,
+    chosen: Mapping[str, Candidate],
+    distance: str,
 ) -> Markup:
-    """Distance over NFE, both on logarithmic axes; the line joins the candidates that nothing beats."""
-    top = 1.3 * max(c.distance for c in candidates)
+    """A distance over NFE, on logarithmic axes; that of the distance is linear where one is not above 0.
+
+    The line joins the candidates that nothing beats. distance: what it is called.
+    """
+    top = 2.6 * max(0.0, *(c.distance for c in candidates))
     fewest, most = (f(c.nfe for c in candidates) for f in (min, max))
-    shown = [c for c in others if c.distance <= 2 * top and fewest <= c.nfe <= most]
-    ends = [(max(c.distance - Z95 * c.spread, c.distance / 2), c.distance + Z95 * c.spread) for c in candidates]
-    values = [*(end for pair in ends for end in pair), *(c.distance for c in shown)] + ([floor] if floor else [])
+    shown = [c for c in others if c.distance <= top and fewest <= c.nfe <= most]
+    known = [*(c.distance for c in (*candidates, *shown)), *([] if floor is None else [floor])]
+    logarithmic = min(known) > 0
+    halves = [Z95 * c.spread for c in candidates]
+    lows = [min(half, c.distance / 2) if logarithmic else half for c, half in zip(candidates, halves)]
 
     def draw(axes: "Axes") -> None:
-        if floor:
+        if floor is not None:
             axes.axhline(floor, color=COLOURS["real"], linestyle="--", linewidth=1.5)
         axes.plot(
             [c.nfe for c in shown], [c.distance for c in shown], "o", color=COLOURS["real"], markersize=5, alpha=0.5
         )
         axes.plot(*zip(*((c.nfe, c.distance) for c in front(candidates))), color=COLOURS["samples"], linewidth=2.5)
-        for c, (lower, upper) in zip(candidates, ends):
+        for c, low, half in zip(candidates, lows, halves):
             face = "none" if c.sampler.guided else COLOURS["samples"]
-            errors = [[c.distance - lower], [upper - c.distance]]
+            errors = [[low], [half]]
             axes.errorbar(c.nfe, c.distance, yerr=errors, fmt="s", color=COLOURS["samples"], mfc=face, markersize=7)
         for c in {id(c): c for c in chosen.values()}.values():
             words = ", ".join(quality for quality, found in chosen.items() if found is c)
             side = "left" if c.nfe == fewest else "right" if c.nfe == most else "center"
             axes.annotate(words, (c.nfe, c.distance + Z95 * c.spread), (0, 6), textcoords="offset points", ha=side)
-        log_axis(axes, "y", max(min(values), 1e-6) / 1.2, max(values) * 1.2)
+        if logarithmic:
+            ends = [c.distance - low for c, low in zip(candidates, lows)]
+            highest = max(*known, *(c.distance + half for c, half in zip(candidates, halves)))
+            log_axis(axes, "y", max(min(*known, *ends), 1e-6) / 1.2, highest * 1.2)
         log_axis(axes, "x", fewest / 1.15, most * 1.15)
         axes.set_xticks(sorted({c.nfe for c in candidates}))
-        axes.set(xlabel="NFE (network calls for a picture)", ylabel="Fréchet distance")
+        axes.set(xlabel="NFE (network calls for a picture)", ylabel=distance)
 
     return Markup(chart(440, 320, "distance over NFE", draw))
 

@@ -45,7 +45,9 @@ from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
 JSON, HTML = "report.json", "report.html"
-MEASURES = 3  # raised where figures of the same samples change: with the judge, its training, or what is compared
+MEASURES_VERSION = (
+    3  # raised where figures of the same samples change: with the judge, its training, or what is compared
+)
 
 Note = Callable[[str], None]
 
@@ -65,7 +67,8 @@ def sampled_and_evaluated(
     `report` gets what is being done.
     """
     features = tuple(several(config.features)) if config.features else ()
-    options = Options(features, config.flip, config.shift, config.likelihood, config.ode, cache_folder() / "features")
+    same = {name: getattr(config, name) for name in ("flip", "shift", "likelihood", "ode", "batch_size")}
+    options = Options(features, **same, cache=cache_folder() / "features")
     drawn = None if config.samples is not None else _drawn(run, dataset, config, group, report)
     found: dict[str, Any] = {}
 
@@ -84,7 +87,10 @@ def sampled_and_evaluated(
 
 
 def _drawn(run: Run, dataset: Dataset, config: EvaluateConfig, group: Group, report: Note) -> Samples | None:
-    """New samples, which show what training pictures do, in the main process; None in the others."""
+    """New samples, in the main process; None in the others.
+
+    They show what training pictures do, and are none of those by which `tune` and `ema` choose.
+    """
     shown = as_trained(run.config.data, dataset, config.seed, config.n)
     chosen = {name: getattr(config, name) for name in DRAWING}
     asked = SampleConfig(n=config.n, **shown, **chosen)
@@ -168,7 +174,7 @@ def evaluate(
         compared = f"{len(dataset.train):,} of {dataset.training_count:,} training pictures"
         noted(f"compared with {compared}, a sample: the others stay in their shards, and copies of them are not found")
     found: dict[str, Any] = {"unblot": __version__, **_about(config, denoiser, dataset), "count": len(samples)}
-    found |= {"sampled_with": about or {}, "measures": MEASURES}
+    found |= {"sampled_with": about or {}, "measures": MEASURES_VERSION}
     with timed("metrics"):
         found["metrics"] = measure.metrics(parts, dataset, options, noted)
     with timed("spectrum"):
@@ -182,7 +188,7 @@ def evaluate(
     with timed("likelihood"):
         found["likelihood"] = None if given(found) else measure.likelihood(config, denoiser, dataset, options)
     with timed("learning"):
-        found["learning"] = None if given(found) else _learning(config, denoiser, dataset, noted)
+        found["learning"] = None if given(found) else _learning(config, denoiser, dataset, options, noted)
     found |= {"notes": notes, "seconds": seconds}
     return found | {"verdicts": verdicts(found)}
 
@@ -211,7 +217,9 @@ def _about(config: RunConfig, denoiser: Denoiser, dataset: Dataset) -> dict[str,
     }
 
 
-def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Note) -> dict[str, Any] | None:
+def _learning(
+    config: RunConfig, denoiser: Denoiser, dataset: Dataset, options: Options, note: Note
+) -> dict[str, Any] | None:
     """The loss by noise level; None, and a note, where it cannot be measured."""
     if config.distill is not None:
         note("a distilled run is no denoiser: it has no likelihood and no loss by noise level; its teacher has")
@@ -230,7 +238,7 @@ def _learning(config: RunConfig, denoiser: Denoiser, dataset: Dataset, note: Not
         return None
     schedule = build(SCHEDULES, config.train.schedule, "schedule")
     weighting = build(WEIGHTINGS, config.train.weighting, "weighting")
-    return loss_by_level(denoiser, dataset, schedule, weighting).to_dict()
+    return loss_by_level(denoiser, dataset, schedule, weighting, batch_size=options.batch_size).to_dict()
 
 
 def _captions(parts: Parts, dataset: Dataset, prompts: Sequence[str] | None, note: Note) -> dict[str, Any] | None:

@@ -46,8 +46,9 @@ def _sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: Sample
     if run.distill is not None:
         found = _distilled(run, config)
     else:
-        tuning = _tuning(folder, run, denoiser, config, guided=untold and not limited)
-        if tuning is not None and untold and not limited:
+        as_found = untold and not limited and run.data.text is None  # tuning does not measure whether texts are obeyed
+        tuning = _tuning(folder, run, denoiser, config, guided=as_found)
+        if tuning is not None and as_found:
             return _tuned_or_plain(run.train, tuning, config)
         found = _tuned_or_plain(run.train, tuning, config, calls=1 if scale == 1 else 2)
     return replace(
@@ -59,19 +60,28 @@ def _sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: Sample
     )
 
 
-def sampler_of_edit(run: RunConfig, config: EditConfig) -> SamplerConfig:
-    """The sampler that the choices of an edit lead to: not a tuned one, which is tuned to begin from noise."""
+def untuned_sampler(run: RunConfig, config: SampleConfig | EditConfig) -> SamplerConfig:
+    """The sampler of a call for which no tuning counts: what it asks for, else what the run was trained with.
+
+    Of edits, since a tuned sampler is tuned to begin from noise, and of weights that were not tuned.
+    """
     guidance = usual_guidance(run, config) if config.guidance is None else config.guidance
     return replace(_plain_sampler(run.train, config.steps, config.solver, config.spacing), guidance=guidance)
 
 
 def usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
-    """The guidance of a call that gives none: towards (or away from) a text TEXT_GUIDANCE, else 1, which is none.
+    """The guidance of a call that gives none: `text_guidance` towards (or away from) words, else 1, which is none."""
+    return text_guidance(run) if _says(config.prompt) or _says(config.negative) else 1.0
 
-    Also 1 where the model cannot be guided: it never saw pictures without their texts, or is distilled.
+
+def text_guidance(run: RunConfig) -> float:
+    """The guidance towards a text where none is given, TEXT_GUIDANCE.
+
+    1, which is none, for a run that cannot be guided so: it learned no texts, never saw pictures without theirs, or is
+    distilled.
     """
-    words = _says(config.prompt) or _says(config.negative)
-    return TEXT_GUIDANCE if words and run.train.label_dropout > 0 and run.distill is None else 1.0
+    able = run.data.text is not None and run.train.label_dropout > 0 and run.distill is None
+    return TEXT_GUIDANCE if able else 1.0
 
 
 def _says(prompt: str | Iterable[str] | None) -> bool:

@@ -8,35 +8,34 @@ import torch
 from torch import Tensor
 
 from unblot.config.measuring import EmaConfig
-from unblot.config.schema import RunConfig, TrainConfig
+from unblot.config.sampling import SampleConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg, note, typed
-from unblot.evaluation.distances import distance_of_any_number
-from unblot.evaluation.features import build_features, default_features, extract
+from unblot.evaluation.features import default_features
 from unblot.evaluation.learning import loss_by_level
-from unblot.evaluation.parts import feature_data, parts_of
+from unblot.evaluation.parts import feature_data
 from unblot.losses import WEIGHTINGS
 from unblot.nn.low_rank import additions
+from unblot.process.randomness import OF_EMA
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.adapter import save_adapter
-from unblot.runs.conditions import condition_as_trained, needs_clusters
+from unblot.runs.choosing import untuned_sampler
+from unblot.runs.conditions import as_trained, needs_clusters
 from unblot.runs.folder import MODEL, read_config, save_model
 from unblot.runs.run import Run
 from unblot.runs.snapshots import EmaCandidate, Snapshots, steps_kept
-from unblot.sampling.batched import sample_batches
 from unblot.specs import build, several
 from unblot.system.folders import locked
 from unblot.training.averages.ema import power_std
 from unblot.training.checkpoint import newest_state
+from unblot.tuning.reference import reference_of
 
 EMA_STDS = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
 """Candidates. Eight snapshots of 0.05 and 0.1 rebuild the profiles from 0.04 to 0.15 to 3 %, the outer ones to 10 %."""
 
-REFERENCE = 10_000
-"""Training pictures that samples are compared with, at most."""
-
-Judge = Callable[[Denoiser], float]
+Judge = Callable[[], float]
+"""The loss or the distance of a run with its present weights."""
 
 
 def snapshots_of(path: Path) -> Snapshots:
@@ -60,22 +59,21 @@ def snapshots_of(path: Path) -> Snapshots:
 
 
 def best_std(
-    config: RunConfig,
-    denoiser: Denoiser,
+    run: Run,
     dataset: Dataset,
     snapshots: Snapshots,
     choices: EmaConfig,
     cache: Path,
     report: Callable[[EmaCandidate], None],
 ) -> float:
-    """The EMA std of EMA_STDS with the lowest loss or distance; `report` gets each. Changes the denoiser's weights.
+    """The EMA std of EMA_STDS with the lowest loss or distance; `report` gets each. Changes the run's weights.
 
     Raises UnblotError for an unknown criterion, and for a loss where the run was distilled, needs
     clusters, or has no held-out pictures.
     """
     if choices.by not in ("loss", "distance"):
         raise UnblotError(f"unknown criterion {choices.by!r}; give {arg('by', 'loss')} or {arg('by', 'distance')}")
-    by_loss = choices.by == "loss"
+    config, by_loss = run.config, choices.by == "loss"
     if by_loss and config.distill is not None:
         raise UnblotError(
             f"this run was distilled and knows few noise levels, so that {arg('by', 'loss')}, of all levels, takes the "
@@ -86,12 +84,11 @@ def best_std(
             f"this run never saw pictures without a cluster, and held-out pictures are measured without one; give "
             f"{arg('by', 'distance')}"
         )
-    seed = choices.seed
-    judge = held_out_loss(config.train, dataset, seed) if by_loss else distance(config, dataset, choices.n, seed, cache)
+    judge = held_out_loss(run, dataset, choices) if by_loss else distance(run, dataset, choices, cache)
     rows = []
     for std in EMA_STDS:
-        load_average(denoiser, snapshots.weights(std))
-        rows.append(EmaCandidate(std, judge(denoiser), snapshots.error(std)))
+        load_average(run.denoiser, snapshots.weights(std))
+        rows.append(EmaCandidate(std, judge(), snapshots.error(std)))
         report(rows[-1])
     return min(rows, key=lambda row: row.metric).std
 
@@ -114,46 +111,33 @@ def save_average(run: Run, std: float) -> None:
             save_adapter(run)
 
 
-def held_out_loss(train: TrainConfig, dataset: Dataset, seed: int) -> Judge:
-    """The held-out loss, on the same pictures, noise levels and noise in each call."""
+def held_out_loss(run: Run, dataset: Dataset, choices: EmaConfig) -> Judge:
+    """The held-out loss, on the same pictures, noise levels and noise in each call.
+
+    The levels and noise are not those of `evaluate`; nor are the pictures where many are held out.
+    """
     if not len(dataset.held_out):
         raise UnblotError(f"this run has no held-out pictures to measure a loss on; give {arg('by', 'distance')}")
 
-    def judge(denoiser: Denoiser) -> float:
-        schedule = build(SCHEDULES, train.schedule, "schedule")
-        weighting = build(WEIGHTINGS, train.weighting, "weighting")
-        found = loss_by_level(denoiser, dataset, schedule, weighting, seed=seed)
+    schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
+    weighting = build(WEIGHTINGS, run.config.train.weighting, "weighting")
+    same = {"seed": OF_EMA + choices.seed, "batch_size": choices.batch_size}
+
+    def judge() -> float:
+        found = loss_by_level(run.denoiser, dataset, schedule, weighting, **same)
         return sum(part.held_out for part in found.bins) / len(found.bins)
 
     return judge
 
 
-def distance(config: RunConfig, dataset: Dataset, n: int, seed: int, cache: Path | None = None) -> Judge:
-    """The distance of n samples, with the same seeds and labels in each call, to the training pictures.
+def distance(run: Run, dataset: Dataset, choices: EmaConfig, cache: Path) -> Judge:
+    """The distance of samples of the run to real pictures, with the same seeds, labels and texts in each call.
 
-    The Fréchet distance, or the kernel distance of few samples in many dimensions.
+    They are drawn with the run's own sampler and the usual guidance, since what tuning found holds for other weights,
+    and are not samples of `evaluate`.
     """
-    train, data = config.train, config.data
-    training = parts_of(dataset, dataset.pictures[:0]).training.sample(REFERENCE)
-    source = feature_data(dataset, cache and cache / "features")
-    features = build_features(default_features(source), source)
-    reference = extract(features, training.chunks())
-
-    def judge(denoiser: Denoiser) -> float:
-        condition = condition_as_trained(denoiser, data, dataset, seed, n)
-        batches = sample_batches(
-            denoiser,
-            config.shape,
-            range(n),
-            schedule=train.schedule,
-            spacing=train.spacing,
-            solver=train.solver,
-            steps=train.sampling_steps,
-            seed=seed,
-            condition=condition,
-        )
-        pictures = torch.cat([denoiser.pictures(x0, data.shape[1:]) for x0 in batches])
-        samples = dataset.values.decode(pictures.cpu().numpy())
-        return distance_of_any_number(extract(features, parts_of(dataset, samples).samples.chunks()), reference)
-
-    return judge
+    reference = reference_of(dataset, default_features(feature_data(dataset)), cache / "features")
+    shown = as_trained(run.config.data, dataset, OF_EMA + choices.seed, choices.n)
+    drawn = SampleConfig(n=choices.n, **shown, seed=choices.seed, batch_size=choices.batch_size)
+    sampler, numbers = untuned_sampler(run.config, drawn), range(OF_EMA, OF_EMA + choices.n)
+    return lambda: reference.distance(reference.see(run.sample_with(sampler, drawn, numbers)))

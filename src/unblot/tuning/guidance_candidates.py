@@ -23,9 +23,14 @@ AUTOGUIDANCE, CLASSIFIER_FREE = (1.5, 2.0), (1.2, 1.5)  # scales
 def guided_candidates(
     run: Run, plain: Mapping[int, SamplerConfig], schedule: Schedule
 ) -> dict[int, list[SamplerConfig]]:
-    """The guided forms of some of the plain samplers, both by the NFE of the plain one."""
+    """The guided forms of some of the plain samplers, both by the NFE of the plain one.
+
+    None of a run with captions, whose guidance is not chosen by distance: that does not tell whether a text is obeyed.
+    """
     data, train = run.config.data, run.config.train
-    weak, labels = early_snapshot(run.path), bool(data.num_labels or data.text) and train.label_dropout > 0
+    if data.text is not None:
+        return {}
+    weak, labels = early_snapshot(run.path), bool(data.num_labels) and train.label_dropout > 0
     return {nfe: guided_forms(plain[nfe], schedule, weak, labels) for nfe in GUIDED_FROM if nfe in plain}
 
 
@@ -41,8 +46,7 @@ def early_snapshot(run: Path) -> str | None:
 def guided_forms(sampler: SamplerConfig, schedule: Schedule, weak: str | None, labels: bool) -> list[SamplerConfig]:
     """The guided forms of a plain sampler, the most promising first.
 
-    weak: path of the weaker model, None for no autoguidance. labels: whether the model has labels or captions to guide
-    towards.
+    weak: path of the weaker model, None for no autoguidance. labels: whether the model has labels to guide towards.
     """
     levels = sampler.levels(schedule)
     low, high = middle_interval((levels.sigma / levels.alpha)[:-1].tolist())

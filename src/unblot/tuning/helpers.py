@@ -4,20 +4,17 @@ import json
 from dataclasses import asdict, dataclass
 from types import TracebackType
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unblot.config.sampling import SampleConfig
-from unblot.data.values import ValueMap
 from unblot.errors import UnblotError
 from unblot.runs.run import Run
-from unblot.runs.samples import Samples
 from unblot.runs.shared import in_shares
 from unblot.sampling.settings import SamplerConfig
 from unblot.system.distributed import Group
 from unblot.system.turns import decided
-from unblot.tuning.reference import ReferenceStatistics
+from unblot.tuning.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -30,14 +27,14 @@ class Helpers:
     group: Group
 
     def features(
-        self, run: Run, reference: ReferenceStatistics, sampler: SamplerConfig, config: SampleConfig, first: int
+        self, run: Run, reference: Reference, sampler: SamplerConfig, config: SampleConfig, first: int
     ) -> Tensor:
         """Features (n, d) of the samples numbered first … first + config.n − 1, in the main process."""
         asked = {"sampler": asdict(sampler), "config": asdict(config), "first": first}
         decided(self.group, lambda: json.dumps(asked))
         return torch.cat(_seen(run, reference, self.group, sampler, config, first))
 
-    def help(self, run: Run, reference: ReferenceStatistics) -> None:
+    def help(self, run: Run, reference: Reference) -> None:
         """Draws what the main process asks for, until its search has ended."""
         while asked := decided(self.group, str):
             about = json.loads(asked)
@@ -63,16 +60,11 @@ ALONE = Helpers(Group())
 
 def _seen(
     run: Run,
-    reference: ReferenceStatistics,
+    reference: Reference,
     group: Group,
     sampler: SamplerConfig,
     config: SampleConfig,
     first: int,
 ) -> list[Tensor]:
     """The features of each process's share of the samples, in the main process; an empty list in the others."""
-    values = ValueMap.from_dict(run.config.data.values)
-
-    def see(samples: Samples) -> Tensor:
-        return reference.see([torch.from_numpy(values.encode(samples.array, np.float32))])
-
-    return in_shares(run, group, sampler, config, first, see)
+    return in_shares(run, group, sampler, config, first, reference.see)

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from unblot.data.dataset import Dataset
-from unblot.denoiser import Condition
+from unblot.denoiser import Condition, Denoised
 from unblot.process.levels import NoiseLevel
-from unblot.process.randomness import picture_generators
+from unblot.process.randomness import OF_SCREENING, picture_generators
 from unblot.process.schedules import SCHEDULES, Schedule
+from unblot.runs.choosing import text_guidance
 from unblot.runs.conditions import condition_as_trained
 from unblot.runs.run import Run
-from unblot.sampling.guidance import bind
-from unblot.sampling.loop import pictures_noise
+from unblot.sampling.guidance import Guidance, guided
+from unblot.sampling.loop import Denoise, pictures_noise
 from unblot.sampling.settings import SamplerConfig, describe_sampler
 from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS, spec_of, uniform_log_snr
@@ -49,7 +51,8 @@ class Clock:
 class ScreeningSet:
     """The noises of screening and their fine trajectory.
 
-    unit: (N, C, H, W) standard normal. condition: what the N show. seconds: measured per picture and denoiser call.
+    unit: (N, C, H, W) standard normal. condition: what the N show. seconds: measured per picture and estimate.
+    batch_size: pictures that go through the network together, at most.
     """
 
     run: Run
@@ -57,6 +60,7 @@ class ScreeningSet:
     unit: Tensor
     trajectory: Trajectory
     seconds: float
+    batch_size: int
 
     @property
     def schedule(self) -> Schedule:
@@ -65,30 +69,43 @@ class ScreeningSet:
 
     def error(self, count: int) -> Callable[[SamplerConfig], float]:
         """The error of a sampler against the fine trajectory, with the first `count` noises; see `end_error`."""
-        denoiser, condition = self.run.denoiser, self.condition.rows(slice(count))
         unit, target = self.unit[:count], self.trajectory.end[:count]
+        denoise = in_batches(self.run, self.condition, count, self.batch_size)
 
         def error(sampler: SamplerConfig) -> float:
             levels = sampler.levels(self.schedule)
-            x_T = denoiser.prior(levels.at(0)).draw(unit)
-            solver = build(SOLVERS, sampler.solver, "solver")
-            return end_error(bind(denoiser, condition), x_T, target, solver)(levels)
+            x_T = self.run.denoiser.prior(levels.at(0)).draw(unit)
+            return end_error(denoise, x_T, target, build(SOLVERS, sampler.solver, "solver"))(levels)
 
         return error
 
 
-def reference_trajectories(run: Run, dataset: Dataset, seed: int) -> ScreeningSet:
-    """The screening set of a run; none of its noises is that of a later sample."""
+def in_batches(run: Run, condition: Condition, count: int, batch_size: int) -> Denoise:
+    """The denoiser of `count` pictures of this condition, guided as samples are, for `batch_size` of them at a time."""
+    guidance = Guidance(text_guidance(run.config))
+    parts = [slice(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    denoisers = [guided(run.denoiser, condition.rows(part), guidance) for part in parts]
+
+    def denoise(x: Tensor, level: NoiseLevel) -> Denoised:
+        x0 = [one(x[part], level).x0 for part, one in zip(parts, denoisers, strict=True)]
+        return Denoised(torch.cat(x0))
+
+    return denoise
+
+
+def reference_trajectories(run: Run, dataset: Dataset, seed: int, batch_size: int = 64) -> ScreeningSet:
+    """The screening set of a run, whose noises are those of no other sample."""
     shape = run.config.shape
     count = max(8, min(NOISES, VALUES // int(np.prod(shape))))
     device = run.device
-    unit = pictures_noise(picture_generators(seed, range(2**31, 2**31 + count)), shape, device)()
+    unit = pictures_noise(picture_generators(seed, range(OF_SCREENING, OF_SCREENING + count)), shape, device)()
     condition = condition_as_trained(run.denoiser, run.config.data, dataset, seed, count)
     schedule = build(SCHEDULES, run.config.train.schedule, "schedule")
     top = uniform_log_snr()(schedule, 64).at(0)
-    start = time.monotonic()
-    trajectory = solve_trajectory(bind(run.denoiser, condition), run.denoiser.prior(top).draw(unit), schedule)
-    return ScreeningSet(run, condition, unit, trajectory, (time.monotonic() - start) / (127 * count))
+    denoise, start = in_batches(run, condition, count, batch_size), time.monotonic()
+    trajectory = solve_trajectory(denoise, run.denoiser.prior(top).draw(unit), schedule)
+    seconds = (time.monotonic() - start) / (127 * count)
+    return ScreeningSet(run, condition, unit, trajectory, seconds, batch_size)
 
 
 def screen(screening: ScreeningSet, clock: Clock, report: Callable[[str], None]) -> dict[int, list[SamplerConfig]]:

@@ -6,10 +6,13 @@ Three stages, each with fewer candidates and more work for each:
 2. Evaluation: the distance to real pictures, with a quarter of the samples, of the best screened, of stochastic
    samplers, and then of the best of these with guidance.
 3. Confirmation: the distance, with all samples, of the best for each NFE and of guided ones on the front. These samples
-   are new, so that no reported distance was also used for the choice.
+   are new: no candidate was chosen by them. A quality is, so that its distance may be a little too low.
+
+No sample is one of `evaluate`. A run with captions is drawn with the usual guidance towards them in all stages, and is
+tuned no other: the distance does not tell whether a text is obeyed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,10 @@ from unblot.config.measuring import TuneConfig
 from unblot.config.sampling import SampleConfig
 from unblot.data.dataset import Dataset
 from unblot.errors import UnblotError, arg
-from unblot.evaluation.distances import frechet_spreads
+from unblot.process.randomness import OF_TUNING
 from unblot.process.schedules import Schedule
 from unblot.reports.tuning import front_page
+from unblot.runs.choosing import text_guidance
 from unblot.runs.conditions import as_trained
 from unblot.runs.folder import REPORT, fingerprint
 from unblot.runs.run import Run
@@ -35,10 +39,11 @@ from unblot.system.files import checksum, write_text
 from unblot.system.turns import one_a_node_first
 from unblot.tuning.guidance_candidates import guided_candidates
 from unblot.tuning.helpers import ALONE, Helpers
-from unblot.tuning.reference import ReferenceStatistics, reference_statistics
+from unblot.tuning.reference import Reference, reference_of
 from unblot.tuning.screening import LONG, NFES, Clock, reference_trajectories, screen, shortlist
 
 PAGE = "tuning.html"
+REFERENCE_SHARE = 0.1  # of the time budget, for the features of real pictures
 EVALUATION_END, GUIDANCE_END = 0.5, 0.65  # shares of the time budget at which a stage ends
 
 
@@ -46,24 +51,22 @@ EVALUATION_END, GUIDANCE_END = 0.5, 0.65  # shares of the time budget at which a
 class SampleFeatures:
     """The features in which a run's samples are compared with real pictures.
 
-    shown: the choices `label` and `prompt` of the samples. helpers: the processes that draw them together.
+    drawn: the choices of all samples: how many, what they show, the seed. helpers: the processes that draw them
+    together.
     """
 
     run: Run
-    reference: ReferenceStatistics
-    shown: Mapping[str, Any]
-    seed: int
+    reference: Reference
+    drawn: SampleConfig
     helpers: Helpers
 
     def extract(self, sampler: SamplerConfig, first: int, n: int) -> Tensor:
-        """Features (n, d) of the samples numbered first … first + n − 1."""
-        shown: dict[str, Any] = {name: None if values is None else values[:n] for name, values in self.shown.items()}
-        config = SampleConfig(n=n, **shown, seed=self.seed)
-        return self.helpers.features(self.run, self.reference, sampler, config, first)
-
-    def distance(self, features: Tensor) -> float:
-        """Fréchet distance of features (n, d) to the reference."""
-        return self.reference.distance(features)
+        """Features (n, d) of the samples numbered first … first + n − 1 of the tuning."""
+        label, prompt = (None if shown is None else shown[:n] for shown in (self.drawn.label, self.drawn.prompt))
+        config = replace(self.drawn, n=n, label=label, prompt=prompt)
+        if self.run.config.data.text is not None:
+            sampler = replace(sampler, guidance=text_guidance(self.run.config))
+        return self.helpers.features(self.run, self.reference, sampler, config, OF_TUNING + first)
 
 
 def tune_run(
@@ -78,8 +81,9 @@ def tune_run(
 
     group: the processes that draw together, all of which call this. The main one searches, and the others draw.
     """
-    group = group or Group()
-    reference = one_a_node_first(group, lambda: reference_statistics(dataset, config.features, cache))
+    group, clock = group or Group(), clock_of(config)
+    seconds = REFERENCE_SHARE * clock.seconds
+    reference = one_a_node_first(group, lambda: reference_of(dataset, config.features, cache, seconds))
     helpers = Helpers(group)
     if not group.is_main_process:
         helpers.help(run, reference)
@@ -87,47 +91,44 @@ def tune_run(
         assert tuning is not None
         return tuning
     with helpers:
-        return _tuned(run, dataset, reference, config, report, helpers)
+        tuning, others = search(run, dataset, reference, config, report, helpers, clock)
+        write_tuning(run.path, tuning)
+        (run.path / REPORT).mkdir(exist_ok=True)
+        page = front_page(run.path.resolve().name, tuning.about, tuning.candidates, others)
+        write_text(run.path / REPORT / PAGE, page)
+        return tuning
 
 
-def _tuned(
-    run: Run,
-    dataset: Dataset,
-    reference: ReferenceStatistics,
-    config: TuneConfig,
-    report: Callable[[str], None],
-    helpers: Helpers,
-) -> Tuning:
-    tuning, others = search(run, dataset, reference, config, report, helpers)
-    write_tuning(run.path, tuning)
-    (run.path / REPORT).mkdir(exist_ok=True)
-    page = front_page(run.path.resolve().name, tuning.about, tuning.candidates, others)
-    write_text(run.path / REPORT / PAGE, page)
-    return tuning
+def clock_of(config: TuneConfig) -> Clock:
+    """The clock of a search, which starts now. Raises UnblotError for a budget that adds to another."""
+    seconds, more = parse_budget(config.budget)
+    if more:
+        raise UnblotError(f"{arg('budget', config.budget)}: a search cannot be continued; leave out the +")
+    return Clock(seconds)
 
 
 def search(
     run: Run,
     dataset: Dataset,
-    reference: ReferenceStatistics,
+    reference: Reference,
     config: TuneConfig,
     report: Callable[[str], None],
     helpers: Helpers = ALONE,
+    clock: Clock | None = None,
 ) -> tuple[Tuning, list[Candidate]]:
     """The tuning, and all candidates of the evaluation stage; `report` is called with lines on the progress."""
-    seconds, more = parse_budget(config.budget)
-    if more:
-        raise UnblotError(f"{arg('budget', config.budget)}: a search cannot be continued; leave out the +")
-    clock = Clock(seconds)
-    screening = reference_trajectories(run, dataset, config.seed)
+    clock = clock or clock_of(config)
+    screening = reference_trajectories(run, dataset, config.seed, config.batch_size)
     schedule, ranked = screening.schedule, screen(screening, clock, report)
-    count = affordable(config.n, seconds, screening.seconds / helpers.group.world)
-    shown = as_trained(run.config.data, dataset, config.seed, count)
-    samples = SampleFeatures(run, reference, shown, config.seed, helpers)
+    world = helpers.group.world
+    count = affordable(config.n, clock.seconds, screening.seconds / world, reference.seconds / world)
+    shown = as_trained(run.config.data, dataset, OF_TUNING + config.seed, count)
+    drawn = SampleConfig(n=count, **shown, seed=config.seed, batch_size=config.batch_size)
+    samples = SampleFeatures(run, reference, drawn, helpers)
 
     def evaluate(queues: dict[int, list[SamplerConfig]], until: float) -> list[Candidate]:
         def distance(sampler: SamplerConfig) -> float:
-            return samples.distance(samples.extract(sampler, count, count // 4))
+            return reference.distance(samples.extract(sampler, count, count // 4))
 
         return evaluate_candidates(queues, distance, schedule, clock, until, report)
 
@@ -135,26 +136,36 @@ def search(
     plain = {nfe: best_of(nfe, evaluated, best) for nfe, best in ranked.items()}
     evaluated += evaluate(guided_candidates(run, plain, schedule), GUIDANCE_END)
     finalists = in_order(plain, [candidate.sampler for candidate in front(evaluated) if candidate.sampler.guided])
-    final = confirm(samples, finalists, count, schedule, clock, report)
-    about = {
-        "unblot": __version__,
-        "features": reference.features.name,
-        "reference": f"{reference.count} {reference.name}",
-        "pictures": count,
-        "floor": reference.floor(count),
-        "seed": config.seed,
-        "seconds": round(clock.share * clock.seconds, 1),
-    }
+    final = confirm(samples, finalists, schedule, clock, report)
+    about = {**about_search(samples), "seconds": round(clock.share * clock.seconds, 1)}
     guides = {name: checksum(run.path / name) for name in {c.sampler.autoguide for c in final} if name is not None}
     return Tuning(fingerprint(run.denoiser), tuple(final), about, guides), evaluated
 
 
-def affordable(most: int, seconds: float, each: float) -> int:
+def about_search(samples: SampleFeatures) -> dict[str, Any]:
+    """How the reported distances were measured. distance, evaluated_by: what that of all samples, and of the quarter,
+    is called. guidance: of all samples; 1 where each candidate has its own."""
+    reference, count = samples.reference, samples.drawn.n
+    return {
+        "unblot": __version__,
+        "features": reference.features.name,
+        "reference": f"{reference.count} {reference.name}",
+        "pictures": count,
+        "distance": reference.distance.name(count),
+        "evaluated_by": reference.distance.name(count // 4),
+        "guidance": text_guidance(samples.run.config),
+        "floor": reference.floor(count),
+        "seed": samples.drawn.seed,
+    }
+
+
+def affordable(most: int, seconds: float, each: float, seeing: float) -> int:
     """The number of samples per candidate that the confirmation has time for, from 100 to `most`.
 
-    each: seconds per picture and denoiser call. Guided candidates are assumed to take a third of the plain ones' time.
+    each: seconds per picture and estimate. seeing: seconds for the features of a picture. Guided candidates are assumed
+    to take a third of the plain ones' time.
     """
-    return max(100, min(most, int((1 - GUIDANCE_END) * seconds / (each * sum(NFES) * 4 / 3))))
+    return max(100, min(most, int((1 - GUIDANCE_END) * seconds / ((each * sum(NFES) + seeing * len(NFES)) * 4 / 3))))
 
 
 def in_order(plain: dict[int, SamplerConfig], guided: list[SamplerConfig]) -> list[SamplerConfig]:
@@ -190,20 +201,19 @@ def best_of(nfe: int, candidates: Sequence[Candidate], ranked: Sequence[SamplerC
 def confirm(
     samples: SampleFeatures,
     samplers: Sequence[SamplerConfig],
-    count: int,
     schedule: Schedule,
     clock: Clock,
     report: Callable[[str], None],
 ) -> list[Candidate]:
-    """The samplers measured with `count` samples each, one at least, while there is time; lowest NFE first."""
-    candidates, seen = list[Candidate](), list[Tensor]()
+    """The samplers measured with all samples each, one at least, while there is time; lowest NFE first."""
+    found, distance = list[tuple[Candidate, Tensor]](), samples.reference.distance
     for sampler in samplers:
-        if candidates and clock.share > 1:
+        if found and clock.share > 1:
             break
-        seen.append(samples.extract(sampler, 0, count))
-        candidates.append(Candidate(sampler, sampler.nfe(schedule), samples.distance(seen[-1])))
-        report(f"{candidates[-1].nfe:3d} NFE: {candidates[-1].distance:.4g}  {describe_sampler(sampler)}")
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].distance)
-    spreads = frechet_spreads([seen[i] for i in order], samples.reference.reference)
-    final = [replace(candidates[i], spread=spread) for i, spread in zip(order, spreads, strict=True)]
+        seen = samples.extract(sampler, 0, samples.drawn.n)
+        candidate = Candidate(sampler, sampler.nfe(schedule), distance(seen))
+        found.append((candidate, distance.resampled(seen)))
+        report(f"{candidate.nfe:3d} NFE: {candidate.distance:.4g}  {describe_sampler(sampler)}")
+    _, least = min(found, key=lambda pair: pair[0].distance)
+    final = [replace(candidate, spread=float((resampled - least).std())) for candidate, resampled in found]
     return sorted(final, key=lambda c: (c.nfe, c.distance))
