@@ -429,6 +429,7 @@ def test_what_was_chosen_stays_after_a_result_and_over_a_reload(
     playwright.expect(number).to_have_attribute("placeholder", "16")
     page.select_option("#as", "film")
     playwright.expect(number).to_have_attribute("placeholder", "4")
+    assert "(default: 4)" in page.inner_text("#sample-n-help")
     page.click("summary")
     assert page.locator("#sample-guidance_low").is_visible()
     assert not page.locator("#sample-batch_size").is_visible(), "which a film does not take"

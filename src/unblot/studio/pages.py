@@ -272,8 +272,8 @@ def _environment() -> Environment:
 
 def _form(command: str) -> dict[str, Any]:
     first, others = commands.fields(command)
-    placeholders = {field.name: field.placeholder for field in (*first, *others)}
-    return {"first": first, "groups": grouped(others), "placeholders": placeholders}
+    words = {field.name: {"placeholder": field.placeholder, "help": field.help} for field in (*first, *others)}
+    return {"first": first, "groups": grouped(others), "words": words}
 
 
 def _has_page(status: jobs.Status) -> bool:

@@ -160,10 +160,12 @@ document.addEventListener("submit", (event) => {
 // A form with several commands has the fields of the chosen one, with its defaults.
 document.addEventListener("change", (event) => {
   if (!event.target.matches("select[name=command]")) return;
-  const placeholders = JSON.parse(event.target.selectedOptions[0].dataset.placeholders);
+  const words = JSON.parse(event.target.selectedOptions[0].dataset.words);
   for (const input of event.target.form.querySelectorAll(".field [name]:not([name=command])")) {
-    input.closest(".field").hidden = !(input.name in placeholders);
-    if (input.matches("input")) input.placeholder = placeholders[input.name] ?? "";
+    const field = input.closest(".field"), own = words[input.name];
+    field.hidden = !own;
+    if (own && input.matches("input")) input.placeholder = own.placeholder;
+    if (own) field.querySelector("small").textContent = own.help;
   }
 });
 
