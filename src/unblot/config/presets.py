@@ -20,7 +20,7 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "text_encoder": "the captions",
     "optimizer": "the size of the pictures",
     "batch_size": "the kind of the data",
-    "learning_rate": "the kind of the data",
+    "learning_rate": "the kind of the data, and the captions",
     "schedule": "the size and the contrast of the pictures, and the captions",
     "data_std": "the pictures, measured",
     "spectrum": "the size and the colours of the pictures",
@@ -37,7 +37,7 @@ def default(data: DataFacts) -> dict[str, Any]:
     if data.kind == "points":
         network, steps, batch_size, learning_rate = "mlp", 3000, 512, 2e-3
     else:
-        network, steps, learning_rate = _unet_for(data), 3000, 4e-3
+        network, steps, learning_rate = _unet_for(data), 3000, 8e-3 if data.text else 4e-3
         batch_size = 64 if _side(data) <= SMALL else 32
     return {
         "network": network,
@@ -191,7 +191,7 @@ def _levels_for(data: DataFacts) -> str:
     if _with_spectrum(data):
         mean = max(mean, math.log(data.std) + 0.5 * math.log(_side(data) / 64) + 0.1)
         if data.text:
-            return f"edm:mean={round(max(mean, -0.2), 2):g},std=1"
+            return f"edm:mean={round(max(mean, -0.3), 2):g},std=0.75"
     return f"edm:mean={round(mean, 2):g},std={round((mean + 3.8) / 2.5, 2):g}"
 
 
