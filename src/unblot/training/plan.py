@@ -46,9 +46,10 @@ STD_PICTURES = 4096  # enough for the data's standard deviation to about one per
 SPECTRUM_VALUES = 2**25  # values of them, at least, where there are as many, from which the spectrum is taken
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
-IN_LATENTS = {  # what the default preset decides otherwise than for pixels
+IN_LATENTS = {  # what the default preset decides otherwise than for pixels, where nothing else was measured
     "schedule": "edm:mean=0.3,std=1",  # the levels of EDM2 (Karras et al. 2024), for twice the deviation
     "learning_rate": 4e-3,
+    "weighting": "none",
 }
 
 SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
