@@ -81,9 +81,13 @@ def sentence(error: OSError) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the memory of the machine or of a GPU was too small. PyTorch, whose error it may be, is not imported."""
+    """Whether the memory of the machine or of a GPU was too small; of Apple's GPUs only the text says so.
+
+    PyTorch, whose error it may be, is not imported.
+    """
     torch = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    of_torch = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_torch or isinstance(error, MemoryError) or "out of memory" in str(error)
 
 
 def one_line(text: object, most: int = 200) -> str:

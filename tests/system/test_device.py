@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from unblot import UnblotError
+from unblot.errors import is_out_of_memory
 from unblot.system import device as devices
 from unblot.system.device import (
     available_device,
     give_memory_back,
     mixed_precision,
-    out_of_memory,
     precision_of,
     wait_for,
 )
@@ -67,9 +67,9 @@ def test_tensors_of_a_cpu_go_between_processes_also_where_there_are_gpus(monkeyp
 
 
 def test_out_of_memory_is_known_by_its_class_and_on_apples_gpus_by_its_words() -> None:
-    assert out_of_memory(torch.OutOfMemoryError("made up"))
-    assert out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.93 GB, max allowed: 18.13 GB)"))
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_out_of_memory(torch.OutOfMemoryError("made up"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.93 GB, max allowed: 18.13 GB)"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps", "cpu"])

@@ -17,14 +17,17 @@ from unblot.training import checkpoint, loss_by_time
 from unblot.training import trainer as engine
 from unblot.training.batches import TIMES
 from unblot.training.loss_by_time import (
+    ADAPTIVE,
     BINS,
     FLOOR,
     KNOWN,
     MEMORY,
     POWER,
-    Adaptive,
+    LossByTime,
     density_from,
     sizes_from,
+    times_of,
+    weight_of,
     weights_from,
 )
 from unblot.training.prefetch import Prefetcher
@@ -36,12 +39,6 @@ EVEN = (torch.arange(2**18, dtype=torch.float64) + 0.5) / 2**18
 GOOD = torch.tensor(False)
 
 squares = st.lists(st.floats(0, 1e6), min_size=BINS, max_size=BINS).map(lambda x: torch.tensor(x).double())
-
-
-def times_with(density) -> Adaptive:
-    times = Adaptive(CPU)
-    times.density = density
-    return times
 
 
 def trainer_for(**choices) -> engine.Trainer:
@@ -64,12 +61,12 @@ def eager(monkeypatch):
 @given(squares)
 def test_the_weighted_mean_over_its_times_is_the_mean_over_uniform_ones(found):
     """Whatever the losses: exactly where they are constant in a bin, and for any other to the fineness of the sum."""
-    times = times_with(density_from(sizes_from(torch.full((BINS,), 20.0), found)))
-    t = times.times(EVEN)
+    density = density_from(sizes_from(torch.full((BINS,), 20.0), found))
+    t = times_of(EVEN, density)
     for loss, mean in ((torch.exp(t), torch.exp(EVEN).mean()), ((t * BINS).long() % 3.0, (EVEN * BINS).long() % 3.0)):
-        assert (loss * times.weight(t)).mean().item() == pytest.approx(mean.mean().item(), rel=3e-3)
-    shares = times.density / BINS
-    exact = (shares * found * times.weight((torch.arange(BINS) + 0.5) / BINS)).sum()
+        assert (loss * weight_of(t, density)).mean().item() == pytest.approx(mean.mean().item(), rel=3e-3)
+    shares = density / BINS
+    exact = (shares * found * weight_of((torch.arange(BINS) + 0.5) / BINS, density)).sum()
     assert exact.item() == pytest.approx(found.mean().item(), rel=1e-12)
 
 
@@ -79,7 +76,7 @@ def test_times_have_the_density_and_rise_with_their_quantiles(found):
     density = density_from(sizes_from(torch.full((BINS,), 20.0), found))
     assert density.mean().item() == pytest.approx(1, rel=1e-12)
     assert density.min() >= FLOOR * (1 - 1e-12)
-    t = times_with(density).times(EVEN)
+    t = times_of(EVEN, density)
     assert bool((t.diff() >= 0).all())
     assert 0 < t[0] <= t[-1] < 1
     count = torch.bincount((t * BINS).long(), minlength=BINS).double()
@@ -93,22 +90,22 @@ def test_times_are_uniform_to_the_bit_until_every_bin_is_known():
     for unknown in (
         density_from(sizes_from(counts, found)),
         density_from(sizes_from(counts + 100, 0 * found)),
-        Adaptive(CPU).density,
+        LossByTime(CPU, ADAPTIVE).learned,
     ):
-        times, t = times_with(unknown.double()), torch.cat([EVEN, EVEN.sqrt()])
-        assert torch.equal(times.times(t), t)
-        assert torch.equal(times.weight(t), torch.ones(len(t)).double())
+        density, t = unknown.double(), torch.cat([EVEN, EVEN.sqrt()])
+        assert torch.equal(times_of(t, density), t)
+        assert torch.equal(weight_of(t, density), torch.ones(len(t)).double())
 
 
-def learned(second_moment, steps: int, batch: int = 64) -> Adaptive:
+def learned(second_moment, steps: int, batch: int = 64) -> LossByTime:
     """Times after `steps` steps of losses whose mean square at time t is `second_moment(t)`."""
-    g, times, world = torch.Generator().manual_seed(7), Adaptive(CPU), Group()
+    g, times, world = torch.Generator().manual_seed(7), LossByTime(CPU, ADAPTIVE), Group()
     for step in range(steps):
         times.refresh(step)
         strata = (torch.arange(batch) + torch.rand(batch, dtype=torch.float64, generator=g)) / batch
-        t = times.times(strata)
+        t = times_of(strata, times.learned)
         spread = torch.randn(batch, generator=g).abs()  # of mean square 1
-        times.losses.learn((second_moment(t).sqrt() * spread).float(), t, GOOD, world)
+        times.learn((second_moment(t).sqrt() * spread).float(), t, GOOD, world)
     times.refresh(0)
     return times
 
@@ -121,33 +118,33 @@ def test_it_finds_the_density_of_least_variance():
     middle = (torch.arange(BINS).double() + 0.5) / BINS
     root = second_moment(middle).sqrt()
     best = FLOOR + (1 - FLOOR) * root / root.mean()
-    torch.testing.assert_close(times.density, best, rtol=0.15, atol=0)
+    torch.testing.assert_close(times.learned, best, rtol=0.15, atol=0)
     # The mean square of a loss over its density: the variance but for a constant.
-    uniform, found, least = ((second_moment(middle) / p).mean() for p in (1.0, times.density, root / root.mean()))
+    uniform, found, least = ((second_moment(middle) / p).mean() for p in (1.0, times.learned, root / root.mean()))
     assert least < found < least + 0.1 * (uniform - least)
 
 
 def test_it_follows_a_loss_that_changes():
     times = learned(lambda t: torch.exp(6 * t), 300)
-    before = times.density.clone()
+    before = times.learned.clone()
     for _ in range(10 * MEMORY // 8):
-        t = times.times((torch.arange(256).double() + 0.5) / 256)
-        times.losses.learn(torch.exp(-3 * t).float(), t, GOOD, Group())
+        t = times_of((torch.arange(256).double() + 0.5) / 256, times.learned)
+        times.learn(torch.exp(-3 * t).float(), t, GOOD, Group())
     times.refresh(0)
     assert before[-1] > 5 * before[0]
-    assert times.density[0] > 5 * times.density[-1]
-    assert times.losses.seen[0].max() <= MEMORY + 256
+    assert times.learned[0] > 5 * times.learned[-1]
+    assert times.seen[0].max() <= MEMORY + 256
 
 
 def test_steps_that_are_skipped_teach_nothing():
     times = learned(lambda t: t, 20)
-    before = times.losses.seen.clone()
+    before = times.seen.clone()
     t, huge = EVEN[:: len(EVEN) // 64], torch.full((64,), 1e30)  # finite, but its square is not
     for found, bad in ((torch.ones(64), True), (torch.full((64,), torch.nan), True), (huge, False)):
-        times.losses.learn(found, t, torch.tensor(bad), Group())
-        assert torch.equal(times.losses.seen, before)
-    times.losses.learn(torch.ones(64), t, GOOD, Group())
-    assert not torch.equal(times.losses.seen, before)
+        times.learn(found, t, torch.tensor(bad), Group())
+        assert torch.equal(times.seen, before)
+    times.learn(torch.ones(64), t, GOOD, Group())
+    assert not torch.equal(times.seen, before)
 
 
 def test_sums_in_another_order_give_the_same_density():
@@ -179,7 +176,7 @@ def test_weights_change_the_gradient_and_not_the_loss_that_is_logged(monkeypatch
     plain, balanced = trainer_for(weighting="none"), trainer_for(weighting="balanced")
     same = [torch.equal(plain.take_step().loss, balanced.take_step().loss) for _ in range(6)]
     assert same == [True] * 5 + [False]  # the fifth step is the first with other weights, and the sixth sees them
-    assert balanced.task.by_time.weights.std() > 0.01
+    assert balanced.task.by_time.learned.std() > 0.01
 
 
 def test_the_default_balances_but_not_where_times_are_adaptive_or_another_network_output_is_learned():
@@ -252,7 +249,7 @@ def test_batches_made_ahead_take_what_was_learned_up_to_their_own_step(eager, le
     results = [(plain.take_step().loss, fed.take_step().loss) for _ in range(8)]
     fed.prefetcher.worker.shutdown()
     assert all(torch.equal(a, b) for a, b in results)
-    assert getattr(plain.task.by_time, name).std() > 0.01
+    assert plain.task.by_time.learned.std() > 0.01
 
 
 @both
@@ -262,7 +259,7 @@ def test_a_batch_in_parts_teaches_the_same(eager, learned, name):
     for _ in range(5):
         a, b = whole.take_step(), parts.take_step()
         assert b.loss.item() == pytest.approx(a.loss.item(), rel=1e-5)
-    torch.testing.assert_close(parts.task.by_time.losses.seen, whole.task.by_time.losses.seen, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.task.by_time.seen, whole.task.by_time.seen, rtol=1e-4, atol=1e-5)
 
 
 # --- naming it

@@ -112,7 +112,7 @@ def _training(command: Command) -> None:
 
     usage = "DATA --devices 4xH100 [--hours H] [flags]"
     plan = command("plan", "say what a training would take on other machines", plan_command, usage)
-    add_path(plan, "data", type=str, nargs="?", metavar="DATA", help=f"{DATA} (default: digits)")
+    add_path(plan, "data", type=str, nargs="?", default="digits", metavar="DATA", help=f"{DATA} (default: digits)")
     plan.add_argument("--devices", required=True, metavar="NxNAME", help=DEVICES)
     reached = "share of a GPU's rate that training reaches (default: 0.25, assumed)"
     plan.add_argument("--reached", type=float, default=argparse.SUPPRESS, metavar="X", help=reached)

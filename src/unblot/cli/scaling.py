@@ -19,8 +19,8 @@ def plan_command(args: dict[str, Any]) -> None:
     from unblot.system.memory import in_words
     from unblot.training.forecast import hours_needed, steps_within
 
-    hours, data = PlanConfig(hours=args.pop("hours", None)).hours, args.pop("data")
-    found = api.forecast("digits" if data is None else data, **args)
+    hours = PlanConfig(hours=args.pop("hours", None)).hours
+    found = api.forecast(args.pop("data"), **args)
     data, train, wanted, one = found.config.data, found.config.train, found.wanted, found.steps[0]
     pictures = f"{counted(data.count, data.kind.removesuffix('s'))} of {data.height}x{data.width}x{data.channels}"
     network = f"{train.network}, {found.parameters / 1e6:.2f} M parameters"

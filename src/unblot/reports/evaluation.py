@@ -45,9 +45,7 @@ from unblot.system.stored import read_stored
 from unblot.system.turns import decided
 
 JSON, HTML = "report.json", "report.html"
-MEASURES_VERSION = (
-    3  # raised where figures of the same samples change: with the judge, its training, or what is compared
-)
+MEASURES_VERSION = 3  # raised where figures of the same samples change: with the judge, or what is compared
 
 Note = Callable[[str], None]
 

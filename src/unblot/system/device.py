@@ -67,11 +67,6 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device has no memory left. On Apple's GPUs only its text does."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
-
-
 def give_memory_back(device: torch.device) -> None:
     """Gives a GPU back the memory that was freed and kept for later; nothing on a CPU."""
     if device.type == "cuda":

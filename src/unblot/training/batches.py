@@ -36,7 +36,7 @@ class BatchDraw(NamedTuple):
     """The random part of a step for B pictures: positions among the training pictures (B,), the epoch that each
     belongs to (B,), times (B,), noise (B, C, H, W), whether label and caption are hidden (B,) bool, which of the
     two stays of a picture that has both (B,), see CAPTION, and the generator of each RNG chunk, for what is drawn
-    later. Adaptive times are made from these times by `Adaptive.times`."""
+    later. Adaptive times are made from these times by `loss_by_time.times_of`."""
 
     pictures: Tensor
     epochs: Tensor

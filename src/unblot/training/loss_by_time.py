@@ -10,7 +10,8 @@ trains a small network to tell the size; here it is a running mean). At high noi
 know, and its gradient is mostly noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,14 +28,36 @@ REFRESH = 50  # steps between two changes of a density or of weights
 FINE = 32  # root mean squares are rounded to powers of 2^(1/FINE), that is to some 2 %
 
 
+class Use(NamedTuple):
+    """What is made of the loss by time: `rule` maps its sizes (BINS,) to one number for each bin, of mean 1, which a
+    checkpoint keeps under `name`, and `apply` gives a batch with what follows from these."""
+
+    name: str
+    rule: Callable[[Tensor], Tensor]
+    apply: Callable[[Batch, Tensor], Batch]
+
+
 class LossByTime:
-    """The running root mean square of the loss in BINS equal parts of the times in [0, 1].
+    """The running root mean square of the loss in BINS equal parts of the times in [0, 1], and what is made of it.
 
     `seen` (2, BINS) holds the number of losses and the sum of their squares, on the device, where each step adds to it.
+    Every REFRESH steps `learned` (BINS,) is made from it, which is the only wait for the device.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, use: Use):
+        self.use = use
         self.seen = torch.zeros(2, BINS, device=device)
+        self.learned = torch.ones(BINS, dtype=torch.float64)
+
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """The batch of a step, with what follows from the loss by time."""
+        self.refresh(step)
+        return self.use.apply(batch, self.learned)
+
+    def refresh(self, step: int) -> None:
+        """Makes what is used at this step and those up to the next change; to be called before each step."""
+        if step % REFRESH == 0:
+            self.learned = self.use.rule(sizes_from(*self.seen.cpu().double()))
 
     def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
         """Adds this process's share of a step's losses (B,), before weighting, to the estimate; not where `bad`.
@@ -48,78 +71,14 @@ class LossByTime:
         kept = self.seen * (MEMORY / self.seen[0]).clamp(max=1)  # old losses fade, so that a bin follows its loss
         self.seen = torch.where(bad | ~torch.isfinite(new).all(), self.seen, kept + new)
 
-    def sizes(self) -> Tensor:
-        """The root mean squares (BINS,), float64, on the CPU; see `sizes_from`. Waits for the device."""
-        return sizes_from(*self.seen.cpu().double())
-
-
-class Adaptive:
-    """Adaptive times: `density` (BINS,), of mean 1, made every REFRESH steps from the loss by time."""
-
-    def __init__(self, device: torch.device):
-        self.losses = LossByTime(device)
-        self.density = torch.ones(BINS, dtype=torch.float64)
-
-    def prepare(self, batch: Batch, step: int) -> Batch:
-        """The batch of a step with times of this density, and the weights that go with them."""
-        self.refresh(step)
-        t = self.times(batch.t)
-        return batch._replace(t=t, weight=self.weight(t))
-
-    def refresh(self, step: int) -> None:
-        """Computes the density for this step and those up to the next change; to be called before each step."""
-        if step % REFRESH == 0:
-            self.density = density_from(self.losses.sizes())
-
-    def times(self, u: Tensor) -> Tensor:
-        """The quantiles u (B,) in (0, 1) of the density, on the CPU: times with this density where u is uniform.
-
-        Rising with u, so that strata of u are strata of the times.
-        """
-        ends = torch.cat([torch.zeros(1, dtype=torch.float64), self.density.cumsum(0) / BINS])
-        number = torch.searchsorted(ends[1:-1], u, right=True)
-        within = (u - ends[number]) * BINS / self.density[number]
-        return ((number + within.clamp(0, 1)) / BINS).clamp(1e-12, 1 - 1e-12)
-
-    def weight(self, t: Tensor) -> Tensor:
-        """1/density at times t (B,), on the CPU: so weighted, the mean loss is that over uniform times."""
-        return 1 / self.density[bin_of(t)]
-
     def tensors(self) -> dict[str, Tensor]:
         """The state, by name."""
-        return {"seen": self.losses.seen, "density": self.density}
+        return {"seen": self.seen, self.use.name: self.learned}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores the state that `tensors` gave."""
-        self.losses.seen = tensors["seen"].to(self.losses.seen.device)
-        self.density = tensors["density"].cpu()
-
-
-class Balanced:
-    """Balanced losses: `weights` (BINS,), of mean 1, made every REFRESH steps from the loss by time."""
-
-    def __init__(self, device: torch.device):
-        self.losses = LossByTime(device)
-        self.weights = torch.ones(BINS, dtype=torch.float64)
-
-    def prepare(self, batch: Batch, step: int) -> Batch:
-        """The batch of a step with the weight of each picture's time in the gradient."""
-        self.refresh(step)
-        return batch._replace(balance=self.weights[bin_of(batch.t)])
-
-    def refresh(self, step: int) -> None:
-        """Computes the weights for this step and those up to the next change; to be called before each step."""
-        if step % REFRESH == 0:
-            self.weights = weights_from(self.losses.sizes())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The state, by name."""
-        return {"seen": self.losses.seen, "weights": self.weights}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restores the state that `tensors` gave."""
-        self.losses.seen = tensors["seen"].to(self.losses.seen.device)
-        self.weights = tensors["weights"].cpu()
+        self.seen = tensors["seen"].to(self.seen.device)
+        self.learned = tensors[self.use.name].cpu()
 
 
 def sizes_from(counts: Tensor, squares: Tensor) -> Tensor:
@@ -145,6 +104,37 @@ def weights_from(sizes: Tensor) -> Tensor:
     return inverse / inverse.mean()
 
 
+def times_of(u: Tensor, density: Tensor) -> Tensor:
+    """The quantiles u (B,) in (0, 1) of a density (BINS,), on the CPU: times with this density where u is uniform.
+
+    Rising with u, so that strata of u are strata of the times.
+    """
+    ends = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0) / BINS])
+    number = torch.searchsorted(ends[1:-1], u, right=True)
+    within = (u - ends[number]) * BINS / density[number]
+    return ((number + within.clamp(0, 1)) / BINS).clamp(1e-12, 1 - 1e-12)
+
+
+def weight_of(t: Tensor, density: Tensor) -> Tensor:
+    """1/density at times t (B,), on the CPU: so weighted, the mean loss is that over uniform times."""
+    return 1 / density[bin_of(t)]
+
+
+def with_adaptive_times(batch: Batch, density: Tensor) -> Batch:
+    """The batch with times of this density (BINS,), and the weights that go with them."""
+    t = times_of(batch.t, density)
+    return batch._replace(t=t, weight=weight_of(t, density))
+
+
+def with_balanced_losses(batch: Batch, weights: Tensor) -> Batch:
+    """The batch with the weight of each picture's time in the gradient, of weights (BINS,)."""
+    return batch._replace(balance=weights[bin_of(batch.t)])
+
+
 def bin_of(t: Tensor) -> Tensor:
     """The number of the bin of each time (B,)."""
     return (t * BINS).long().clamp(0, BINS - 1)
+
+
+ADAPTIVE = Use("density", density_from, with_adaptive_times)
+BALANCED = Use("weights", weights_from, with_balanced_losses)

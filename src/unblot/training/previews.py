@@ -12,12 +12,11 @@ import torch
 from unblot.config.schema import DataFacts
 from unblot.data.output import save_sheet, sheet
 from unblot.denoiser import Condition
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, is_out_of_memory
 from unblot.process.randomness import ADVERSARIAL, generator, labels_for, training_order
 from unblot.runs.choosing import TEXT_GUIDANCE
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
-from unblot.system.device import out_of_memory
 from unblot.text.tokenizer import captions_of
 from unblot.training.trainer import Trainer
 
@@ -128,7 +127,7 @@ def left_out_where_it_fails(trainer: Trainer, note: Callable[[str], None]) -> It
         yield
         return
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if trainer.sharded:
             way_out = f"leave previews out with {arg('preview_every', 0)}"

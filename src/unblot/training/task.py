@@ -18,7 +18,7 @@ from unblot.system.device import available_device, mixed_precision
 from unblot.system.distributed import Group
 from unblot.training.batches import Batch, BatchMaker, training_schedule
 from unblot.training.captions import remember_captions
-from unblot.training.loss_by_time import Adaptive, Balanced
+from unblot.training.loss_by_time import ADAPTIVE, BALANCED, LossByTime
 from unblot.vlb import Decoder, decoder_of, reverse_step
 
 
@@ -104,7 +104,7 @@ class DenoisingTask:
     def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
         """Adaptive times and balanced losses learn from the losses."""
         if self.by_time is not None:
-            self.by_time.losses.learn(losses, t, bad, group)
+            self.by_time.learn(losses, t, bad, group)
 
     def tensors(self) -> dict[str, Tensor]:
         """What was learned of the loss by time."""
@@ -116,12 +116,12 @@ class DenoisingTask:
             self.by_time.load(tensors)
 
 
-def _learned_by_time(train: TrainConfig, device: torch.device) -> Adaptive | Balanced | None:
+def _learned_by_time(train: TrainConfig, device: torch.device) -> LossByTime | None:
     """What learns from the loss by time, if anything; the bound alone (objective vlb) has no weights by level."""
     if train.times == "adaptive":
-        return Adaptive(device)
+        return LossByTime(device, ADAPTIVE)
     squared_error = build(OBJECTIVES, train.objective, "objective").squared_error
-    return Balanced(device) if train.weighting == "balanced" and squared_error else None
+    return LossByTime(device, BALANCED) if train.weighting == "balanced" and squared_error else None
 
 
 def denoising_loss(

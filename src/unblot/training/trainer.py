@@ -13,12 +13,12 @@ from torch import Tensor
 from unblot.config.schema import RunConfig
 from unblot.data.dataset import Dataset
 from unblot.denoiser import Denoiser
-from unblot.errors import UnblotError, arg
+from unblot.errors import UnblotError, arg, is_out_of_memory
 from unblot.nn.recomputing import recompute
 from unblot.process.randomness import DROPOUT, generator, seeded
 from unblot.runs.folder import buffers
 from unblot.system.compiling import compile_where_it_pays, is_compiled
-from unblot.system.device import available_device, give_memory_back, out_of_memory
+from unblot.system.device import available_device, give_memory_back
 from unblot.system.distributed import Group, join_group, sum_gradients, sum_over
 from unblot.system.files import under
 from unblot.system.sharding import forget_gathered, gathered, like, shard, wants_shards, whole
@@ -160,7 +160,7 @@ class Trainer:
                 with seeded(seed, self.device):
                     return self._passes(batch)
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self.micro_batch == 1:
                     way_out = f"use a smaller {arg('size')}, {arg('latent', True)}, or less width in {arg('network')}"
