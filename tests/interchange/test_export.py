@@ -34,7 +34,7 @@ NETWORKS = {
 def captioned(tmp_path_factory):
     """A run of pictures of 7 to 6 pixels with captions."""
     folder = captioned_folder(tmp_path_factory.mktemp("data"), (7, 6), ("a red picture", "a dark one"))
-    text = {"network": "dit:width=32,depth=1,heads=2", "text_encoder": "transformer:width=32,depth=1"}
+    text = {"network": "dit:width=32,depth=1,heads=2", "text_encoder": "transformer:width=32,depth=1,kernel=3"}
     return shaken(unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "words", **TINY, **text))
 
 

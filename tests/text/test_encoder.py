@@ -10,17 +10,18 @@ from unblot.text.tokenizer import PAD, learn
 FACTS = learn([("a red circle above a blue square",)] * 10)
 
 
-def trained() -> TextEncoder:
+def trained(**options: int) -> TextEncoder:
     """An encoder in which nothing is zero, as after training."""
     torch.manual_seed(0)
-    encoder = TextEncoder(FACTS, width=32)
+    encoder = TextEncoder(FACTS, width=32, **options)
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return encoder.eval()
 
 
-def test_what_stands_in_the_padding_changes_no_word():
-    encoder = trained()
+@pytest.mark.parametrize("kernel", [1, 3, 63])
+def test_what_stands_in_the_padding_changes_no_word(kernel):
+    encoder = trained(kernel=kernel)
     tokens = encoder.read(["a red circle"])
     before = encoder(tokens)
     there = tokens[0] != PAD
@@ -36,7 +37,32 @@ def test_each_token_sees_those_before_and_after_it():
     assert not torch.allclose(a[0], b[0])  # the first sums them up
 
 
-@pytest.mark.parametrize("options", [{"width": 48}, {"width": 0}, {"depth": 0}, {"width": 10**9}])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_without_attention_a_token_sees_as_many_beside_it_as_the_kernel_says(kernel):
+    encoder = trained(kernel=kernel, depth=1)
+    torch.nn.init.zeros_(encoder.blocks[0].out.weight)
+    before = encoder(encoder.read(["a red circle above a blue square"]))
+    with torch.no_grad():
+        encoder.positions[4] += 1
+    changed = (encoder(encoder.read(["a red circle above a blue square"])) != before).any(-1)[0]
+    near = kernel // 2
+    assert changed.nonzero().flatten().tolist() == list(range(4 - near, 5 + near))
+
+
+def test_a_wider_kernel_that_reads_no_neighbours_yet_is_the_narrower_one():
+    narrow, wide = trained(kernel=1), trained(kernel=3)
+    state = {name: value.clone() for name, value in narrow.state_dict().items()}
+    for name in [name for name in state if "widen.weight" in name]:
+        state[name] = torch.cat([state[name], torch.zeros(state[name].shape[0], 2 * 32)], 1)
+    wide.load_state_dict(state)
+    tokens = narrow.read(["a red circle", "blue"])
+    there = tokens != PAD
+    torch.testing.assert_close(wide(tokens)[there], narrow(tokens)[there])
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel": 2}, {"kernel": 0}, {"width": 48}, {"width": 0}, {"depth": 0}, {"width": 10**9}]
+)
 def test_sizes_out_of_range_are_refused(options):
     with pytest.raises(UnblotError, match="text encoder"):
         TextEncoder(FACTS, **options)

@@ -46,52 +46,48 @@ def measured(run: Path, step: int) -> dict:
     return next(line for line in read_metrics(run) if "held_out" in line and line["step"] == step)
 
 
+def learned_by_time(run: Path, name: str) -> torch.Tensor:
+    """What the newest checkpoint of a run holds of its losses by time: the same on every process, and not flat."""
+    learned = checkpoint.load_newest(run)[0][f"task/{name}"]
+    assert learned.std() > 0.01
+    return learned
+
+
 def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(tmp_path):
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=24, decay="none", **CHOICES)
-    train_with_two_processes("digits", "--steps=16", "--decay=none", "--out", str(tmp_path / "two"))
-    api.resume(tmp_path / "two", steps=20, quiet=True)
-    train_with_two_processes("--resume", str(tmp_path / "two"), "--steps=24")
+    """With balanced losses, the default, whose weights change after the first REFRESH steps."""
+    last = REFRESH + 8
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=last, decay="none", **CHOICES)
+    train_with_two_processes("digits", f"--steps={last - 6}", "--decay=none", "--out", str(tmp_path / "two"))
+    api.resume(tmp_path / "two", steps=last - 3, quiet=True)
+    train_with_two_processes("--resume", str(tmp_path / "two"), f"--steps={last}")
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == 24
+    assert len(one) == len(two) == last
     assert two == pytest.approx(one, rel=1e-5)
-    for step in (0, 24):
+    assert torch.equal(*(learned_by_time(tmp_path / name, "weights") for name in ("one", "two")))
+    for step in (0, last):
         one, two = (measured(tmp_path / name, step) for name in ("one", "two"))
         assert two["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
         assert two["training_parts"] == pytest.approx(one["training_parts"], rel=1e-4)
 
 
 def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(tmp_path):
-    """With Muon, which has AdamW for a part of the weights."""
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=12, decay="none", optimizer="muon", **CHOICES)
-    begin = ("digits", "--steps=4", "--decay=none", "--shard=on", "--preview-every=4", "--optimizer=muon")
-    train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
-    api.resume(tmp_path / "two", steps=8, quiet=True)
-    train_with_two_processes("--resume", str(tmp_path / "two"), "--steps=12")
+    """With Muon, which has AdamW for a part of the weights, and with times whose density changes after REFRESH."""
+    last = REFRESH + 8
+    choices = {"optimizer": "muon", "times": "adaptive", "decay": "none", **CHOICES}
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=last, **choices)
+    begin = ("digits", f"--steps={last - 8}", "--decay=none", "--shard=on", "--preview-every=40")
+    train_with_two_processes(*begin, "--optimizer=muon", "--times=adaptive", "--out", str(tmp_path / "two"))
+    api.resume(tmp_path / "two", steps=last - 4, quiet=True)
+    train_with_two_processes("--resume", str(tmp_path / "two"), f"--steps={last}")
     assert (tmp_path / "two" / "training.log").read_text().count("spread over 2 processes") == 2
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == 12
+    assert len(one) == len(two) == last
     assert two == pytest.approx(one, rel=1e-5)
+    assert torch.equal(*(learned_by_time(tmp_path / name, "density") for name in ("one", "two")))
     (_, whole), (_, spread) = (load_model(tmp_path / name) for name in ("one", "two"))
     for p, q in zip(whole.parameters(), spread.parameters(), strict=True):
         torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-4)
-    assert (tmp_path / "two" / "samples" / "step_00000004.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "learned"), [("times", "adaptive", "density"), ("weighting", "balanced", "weights")]
-)
-def test_what_is_learned_by_time_is_the_same_on_one_process_and_two(tmp_path, option, value, learned):
-    steps = REFRESH + 8
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=steps, decay="none", **{option: value}, **CHOICES)
-    begin = ("digits", f"--steps={steps - 4}", "--decay=none", f"--{option}={value}")
-    train_with_two_processes(*begin, "--out", str(tmp_path / "two"))
-    api.resume(tmp_path / "two", steps=steps, quiet=True)
-    one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == steps
-    assert two == pytest.approx(one, rel=1e-5)
-    (a, _), (b, _) = (checkpoint.load_newest(tmp_path / name) for name in ("one", "two"))
-    assert a[f"task/{learned}"].std() > 0.01
-    assert torch.equal(a[f"task/{learned}"], b[f"task/{learned}"])
+    assert (tmp_path / "two" / "samples" / "step_00000040.png").exists()
 
 
 def test_two_processes_learn_the_latents_that_one_does(tmp_path):

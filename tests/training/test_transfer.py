@@ -145,6 +145,18 @@ def test_words_of_captions_keep_their_vectors(tmp_path):
     assert torch.equal(tokens[here[blue]], source.weights["text_encoder.tokens"][there[blue]])
 
 
+def test_a_text_encoder_of_a_wider_kernel_begins_with_what_the_narrower_one_learned_of_each_token(tmp_path):
+    data = captioned_folder(tmp_path, (8, 8), ["red cat", "blue cat"])
+    small = "unet:width=8,multipliers=1,blocks=1"
+    configs = [config_of(data, small, text_encoder=f"transformer:width=32,kernel={kernel}") for kernel in (1, 3)]
+    source, name = source_of(configs[0]), "text_encoder.blocks.1.widen.weight"
+    taken = started(configs[1], source).state_dict()[name]
+    assert taken.shape == (128, 96)
+    assert torch.equal(taken[:, :32], source.weights[name])
+    shapes = [{n: p.shape for n, p in build_denoiser(config).state_dict().items()} for config in configs]
+    assert match(name, *(side_of(c, s) for c, s in zip(configs, shapes, strict=True))).why == "32 there, 96 here"
+
+
 def test_another_kind_of_network_is_refused_in_one_line(run, folder, capsys, tmp_path):
     begin = ["train", folder / "second.npz", "--from", run.path, "--out", tmp_path / "r"]
     assert "leave out --network to take the source's" in refused(capsys, *begin, "--network", "dit")

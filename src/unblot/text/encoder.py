@@ -19,23 +19,26 @@ HEAD = 32  # channels of an attention head
 class TextEncoder(nn.Module):
     """Tokens (B, L) int64 -> a vector of each token in its text (B, L, width); that of the first sums the text up.
 
-    width: channels, a multiple of 32. depth: blocks. Raises UnblotError for options out of range.
+    width: channels, a multiple of 32. depth: blocks. kernel: tokens side by side, an odd number, that the feed-forward
+    layers of a block read. Raises UnblotError for options out of range.
     """
 
-    def __init__(self, facts: TextFacts, *, width: int = 128, depth: int = 2):
+    def __init__(self, facts: TextFacts, *, width: int = 128, depth: int = 2, kernel: int = 1):
         super().__init__()
-        check_sizes("text encoder", width=width, depth=depth)
+        check_sizes("text encoder", width=width, depth=depth, kernel=kernel)
         if width % HEAD:
             raise UnblotError(f"text encoder: width {width} is not a multiple of {HEAD}")
+        if not kernel % 2:
+            raise UnblotError(f"text encoder: kernel {kernel} is not odd: a token and as many on either side")
         self.tokenizer, self.width = Tokenizer(facts), width
         # The scale of the activations; with the usual 0.02 words are learned last.
         self.tokens = nn.Parameter(torch.randn(len(self.tokenizer), width))
         self.positions = nn.Parameter(torch.randn(facts.length, width))
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, kernel) for _ in range(depth))
 
     def forward(self, tokens: Tensor) -> Tensor:
         h = F.embedding(tokens, self.tokens) + self.positions
-        mask = (tokens != PAD)[:, None, None]
+        mask = tokens != PAD
         for block in self.blocks:
             h = block(h, mask)
         return _norm(h)
@@ -48,20 +51,33 @@ class TextEncoder(nn.Module):
 class Block(nn.Module):
     """Self-attention, then two layers, on (B, L, width), each added to its input; they add nothing at first.
 
-    mask: bool (B, 1, 1, L), true where there is a token to attend to.
+    kernel: tokens side by side that the first of the two layers reads, a convolution over the text (FastSpeech, Ren et
+    al. 2019): so an adjective finds its noun at once, which attention must first learn for every pair of positions.
+    mask: bool (B, L), true where there is a token.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, kernel: int):
         super().__init__()
         self.qkv = nn.Linear(width, 3 * width)
         self.out = zeroed(nn.Linear(width, width))
-        self.widen, self.narrow = nn.Linear(width, 4 * width), zeroed(nn.Linear(4 * width, width))
+        self.places = sorted(range(-(kernel // 2), kernel // 2 + 1), key=abs)
+        self.widen, self.narrow = nn.Linear(kernel * width, 4 * width), zeroed(nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         q, k, v = self.qkv(_norm(h)).unflatten(-1, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
-        return h + self.narrow(F.gelu(self.widen(_norm(h)), approximate="tanh"))
+        seen = self.with_neighbours(_norm(h) * mask[..., None])
+        return h + self.narrow(F.gelu(self.widen(seen), approximate="tanh"))
+
+    def with_neighbours(self, h: Tensor) -> Tensor:
+        """Each token (B, L, width), then the one before and the one after it, and so on: (B, L, kernel·width).
+
+        The token itself comes first: so an encoder of another kernel begins with what this one has learned of it.
+        """
+        length, side = h.shape[1], max(self.places)
+        padded = F.pad(h, (0, 0, side, side))
+        return torch.cat([padded[:, side + place :][:, :length] for place in self.places], -1)
 
 
 def none(facts: TextFacts) -> None:

@@ -107,9 +107,10 @@ def match(name: str, source: Side, new: Side) -> Match:
         elif there[axis] == here[axis]:
             pair, why = (torch.arange(here[axis]),) * 2, ""
         else:
-            pair, why = _by_runs(source.runs(name, axis), new.runs(name, axis)), _differing(source, new, part, axis)
+            pair = _by_runs(source.runs(name, axis), new.runs(name, axis))
+            why = _differing(source, new, part, axis) or f"{there[axis]} there, {here[axis]} here"
         if not len(pair[0]):
-            return Match(None, why or f"{_size(there)} there, {_size(here)} here")
+            return Match(None, why)
         axes.append(pair)
         reasons += [why] if why and why not in reasons else []
     return Match(axes, "; ".join(reasons))
