@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unblot.config.presets import WIDTHS_TINY, default, ladder
+from unblot.config.presets import WIDTHS_TINY, default, ladder, resolve
 from unblot.config.schema import DataFacts, TextFacts
 from unblot.nn import NETWORKS
 from unblot.specs import parse
@@ -36,6 +36,21 @@ def test_noise_grows_with_size_and_contrast_and_the_cleanest_levels_stay(channel
         narrow = [std for mean, std in found if text and mean > -0.8]  # small gray pictures stay as they were
         assert narrow == [0.75] * len(narrow)
         assert narrow or all(mean - 2.5 * std == pytest.approx(-3.8, abs=0.02) for mean, std in found)
+
+
+def test_captions_and_latents_are_learned_at_twice_the_rate_and_never_by_adamw() -> None:
+    text = TextFacts("", "", 0, 1000)
+    for data, latents, rate in (
+        (facts(), False, 4e-3),
+        (facts(text=text), False, 8e-3),
+        (facts(), True, 8e-3),
+        (facts(1, channels=2), False, 2e-3),
+    ):
+        assert resolve(data, {}, latents).learning_rate == rate
+        assert resolve(data, {"optimizer": "adamw:beta1=0.8"}, latents).learning_rate == min(rate, 4e-3)
+        assert resolve(data, {"optimizer": "adamw", "learning_rate": 0.01}, latents).learning_rate == 0.01
+    assert resolve(facts(8, text=text), {}, True).learning_rate == 4e-3  # so small pictures have AdamW
+    assert resolve(facts(), {"preset": "ddpm"}, True).learning_rate == 2e-4
 
 
 def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:

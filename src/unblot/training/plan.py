@@ -46,12 +46,6 @@ STD_PICTURES = 4096  # enough for the data's standard deviation to about one per
 SPECTRUM_VALUES = 2**25  # values of them, at least, where there are as many, from which the spectrum is taken
 AT_ONCE = 2**24  # values of them held in memory at a time: 64 MB, and twice as much while they are summed
 
-IN_LATENTS = {  # what the default preset decides otherwise than for pixels, where nothing else was measured
-    "schedule": "edm:mean=0.3,std=1",  # the levels of EDM2 (Karras et al. 2024), for twice the deviation
-    "learning_rate": 4e-3,
-    "weighting": "none",
-}
-
 SPECTRA = ("none", "data")  # preconditioning: EDM's, or EDM's for each frequency by its power in the data
 SPECS: dict[str, Mapping[str, Callable[..., Any]]] = {  # fields of TrainConfig that choose from a table
     "network": NETWORKS,
@@ -147,12 +141,10 @@ def plan_run(source: DataConfig, dataset: Dataset, choices: dict[str, Any]) -> R
     """
     latent, facts = latent_of(choices), facts_of(dataset)
     choices = {name: value for name, value in choices.items() if name not in vars(LatentConfig())}
-    if latent is not None and is_default(choices):
-        choices = {**IN_LATENTS, **choices}
-    config = resolve(_seen(facts, latent), choices)
+    config = resolve(_seen(facts, latent), choices, latent is not None)
     if facts.text is not None and not reads_captions(config):
         facts = dataclasses.replace(facts, text=None)
-        config = resolve(_seen(facts, latent), choices)
+        config = resolve(_seen(facts, latent), choices, latent is not None)
     if facts.text is not None and config.text_encoder.startswith("transformers"):
         facts, config = with_frozen_encoder(facts, config, dataset)
     check_specs(vars(config))
