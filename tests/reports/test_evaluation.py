@@ -35,7 +35,7 @@ from unblot.runs.folder import METRICS
 from unblot.sampling.loop import pictures_noise, sample
 from unblot.sampling.solvers import SOLVERS
 
-TINY = {"steps": 2, "batch_size": 8, "network": "unet:width=16,multipliers=1-2", "quiet": True}
+TINY = {"steps": 2, "batch_size": 8, "network": "unet:width=16,multipliers=1-2", "preview_every": 0, "quiet": True}
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ from unblot.system.files import checksum, read_tensors
 
 TINY = {
     "steps": 3,
-    "preview_every": 3,
+    "preview_every": 0,
     "batch_size": 4,
     "sampling_steps": 2,
     "held_out_every": 0,
     "clusters": 0,
     "quiet": True,
 }
-TRAINED = {"steps": 3, "held_out_every": 0, "quiet": True}
+TRAINED = {"steps": 3, "preview_every": 0, "held_out_every": 0, "quiet": True}
 SMALL = {
     "unet": "unet:width=16,multipliers=1,blocks=1",
     "ddpm_unet": "ddpm_unet:width=32,multipliers=1,blocks=1,attention=0",

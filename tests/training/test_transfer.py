@@ -20,7 +20,10 @@ from unblot.training.matching import fill, match, side_of
 from unblot.training.transfer import RECIPE, Pretrained, load_pretrained, with_origin
 
 SMALL = "unet:width=8,multipliers=1-2,blocks=1,patch=2,attention=1"
-TINY = {"steps": 2, "batch_size": 4, "sampling_steps": 2, "held_out_every": 0, "clusters": 0, "quiet": True}
+TINY = {
+    **{"steps": 2, "batch_size": 4, "sampling_steps": 2, "clusters": 0, "quiet": True},
+    **{"held_out_every": 0, "preview_every": 0},
+}
 LEVEL = NoiseLevel(torch.tensor(1.0), torch.tensor(0.5))
 
 

@@ -110,7 +110,7 @@ class Variety(NamedTuple):
     steps: int
 
 
-def variety(seed: int = 0, seconds: float = SECONDS) -> list[Variety]:
+def variety(seed: int = 0) -> list[Variety]:
     """A GAN, a VAE and a diffusion model of CENTRES Gaussians, trained for the same time with as many parameters."""
     g = torch.Generator().manual_seed(seed)
     line = torch.linspace(-1, 1, round(CENTRES**0.5))
@@ -119,9 +119,9 @@ def variety(seed: int = 0, seconds: float = SECONDS) -> list[Variety]:
     data = (centres[chosen] + SPREAD * torch.randn(10_000, 2, generator=g)).view(-1, 2, 1, 1)
     with seeded(seed):
         found = [
-            ("GAN", rivals.gan(data, seconds, seed, PARAMETERS, 1.0)),
-            ("VAE", rivals.vae(data, seconds, seed, PARAMETERS, 1.0)),
-            ("diffusion", rivals.ours(data, seconds, seed, "mlp:width=64,depth=2")),
+            ("GAN", rivals.gan(data, SECONDS, seed, PARAMETERS, 1.0)),
+            ("VAE", rivals.vae(data, SECONDS, seed, PARAMETERS, 1.0)),
+            ("diffusion", rivals.ours(data, SECONDS, seed, "mlp:width=64,depth=2")),
         ]
         return [_variety(name, model.sample(2000).flatten(1), centres, model.steps) for name, model in found]
 

@@ -10,6 +10,7 @@ perceptrons: convolutions of as many parameters take ten times as long a step at
 import copy
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -59,8 +60,10 @@ def count(*modules: nn.Module) -> int:
 
 def fitting(build: Callable[[int], tuple[nn.Module, ...]], parameters: int) -> tuple[nn.Module, ...]:
     """The modules of that width whose parameters come nearest to the number given."""
+    widths = range(4, 1200, 2)
     with torch.device("meta"):  # counted without making them
-        width = min(range(4, 1200, 2), key=lambda width: abs(count(*build(width)) - parameters))
+        at = bisect_left(widths, parameters, hi=len(widths) - 1, key=lambda width: count(*build(width)))
+        width = min(widths[max(0, at - 1) : at + 1], key=lambda width: abs(count(*build(width)) - parameters))
     return build(width)
 
 
