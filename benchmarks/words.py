@@ -19,24 +19,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import unblot
-from shapes_judge import HELD_OUT_SEED
-from unblot.data.readers.shapes import COLOURS, OPPOSITES, SHAPES, SIZES, Scene, captions, render, scenes
+from prompts import numbers
+from shapes_judge import HELD_OUT_SEED, VALUES
+from unblot.data.readers.shapes import OPPOSITES, Scene, captions, render, scenes
 from unblot.data.values import ValueMap
 from unblot.process.levels import NoiseLevel, corrupt
 from unblot.process.randomness import normal, picture_generators
 
 WORDS_SEED = HELD_OUT_SEED + 2  # of the pictures
-CHOICES = {"shape": list(SHAPES), "colour": list(COLOURS), "size": list(SIZES)}
+Exchange = Callable[[Scene], Scene]
 
 
-def other(attribute: str) -> Callable[[Scene], Scene]:
+def other(attribute: str) -> Exchange:
     """Exchanges an attribute of the first thing for the next one in its list that nothing in the scene has."""
 
     def exchange(scene: Scene) -> Scene:
         first, *rest = scene.things
-        choices, taken = CHOICES[attribute], {getattr(thing, attribute) for thing in scene.things}
+        choices, taken = VALUES[attribute], {getattr(thing, attribute) for thing in scene.things}
         start = choices.index(getattr(first, attribute))
         new = next(c for c in choices[start:] + choices[:start] if c not in taken)
         return replace(scene, things=(replace(first, **{attribute: new}), *rest))
@@ -44,7 +46,7 @@ def other(attribute: str) -> Callable[[Scene], Scene]:
     return exchange
 
 
-def swapped(attribute: str) -> Callable[[Scene], Scene]:
+def swapped(attribute: str) -> Exchange:
     """Exchanges an attribute of the two things."""
 
     def exchange(scene: Scene) -> Scene:
@@ -60,28 +62,29 @@ def turned(scene: Scene) -> Scene:
     return replace(scene, relation=OPPOSITES[scene.relation])
 
 
-EXCHANGES: dict[str, tuple[int, Callable[[Scene], Scene]]] = {  # how many things the pictures have, and what is done
-    "one: shape": (1, other("shape")),
-    "one: colour": (1, other("colour")),
-    "one: size": (1, other("size")),
-    "two: shape": (2, other("shape")),
-    "two: colour": (2, other("colour")),
-    "bound: colours": (2, swapped("colour")),
-    "bound: shapes": (2, swapped("shape")),
-    "order: relation": (2, turned),
+EXCHANGES: dict[int, dict[str, Exchange]] = {  # what is done to pictures of so many things
+    1: {"one: shape": other("shape"), "one: colour": other("colour"), "one: size": other("size")},
+    2: {
+        "two: shape": other("shape"),
+        "two: colour": other("colour"),
+        "bound: colours": swapped("colour"),
+        "bound: shapes": swapped("shape"),
+        "order: relation": turned,
+    },
 }
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    groups = {things: pictured(things, args.n) for things in (1, 2)}
+    groups = {things: pictured(things, args.n) for things in EXCHANGES}
     print("per cent at sigma " + ", ".join(f"{sigma:g}" for sigma in args.sigmas))
     for path in args.runs:
         run = unblot.load(path)
-        for name, (things, exchange) in EXCHANGES.items():
-            found = [100 * known(run, groups[things], exchange, sigma) for sigma in args.sigmas]
-            print(f"{path.name:<20}{name:<18}" + "".join(f"{share:>6.0f}" for share in found), flush=True)
+        for things, exchanges in EXCHANGES.items():
+            found = known(run, groups[things], list(exchanges.values()), args.sigmas)
+            for name, shares in zip(exchanges, found, strict=True):
+                print(f"{path.name:<20}{name:<18}" + "".join(f"{100 * x:>6.0f}" for x in shares), flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -89,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs of shapes")
     parser.add_argument("-n", type=int, default=160, help="pictures of each group")
-    parser.add_argument("--sigmas", type=lambda t: [float(s) for s in t.split(",")], default=[1.0, 2.0, 4.0, 8.0])
+    parser.add_argument("--sigmas", type=numbers(float), default=[1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -102,19 +105,26 @@ def pictured(things: int, n: int) -> list[Scene]:
 
 
 @torch.no_grad()
-def known(run: unblot.Run, group: Sequence[Scene], exchange: Callable[[Scene], Scene], sigma: float) -> float:
-    """The share of pictures whose true caption has a smaller error than that of the exchanged scene."""
+def known(
+    run: unblot.Run, group: Sequence[Scene], exchanges: Sequence[Exchange], sigmas: Sequence[float]
+) -> list[list[float]]:
+    """For each exchange and sigma the share of pictures whose true caption has the smaller error."""
     denoiser, values = run.denoiser.eval(), ValueMap.from_dict(run.config.data.values)
     pictures = np.stack([render(scene, run.config.data.height) for scene in group])
     x0 = denoiser.latents(torch.from_numpy(values.encode(pictures, np.float32)))
-    total = (1 + sigma**2) ** 0.5
-    level = NoiseLevel(torch.tensor(1 / total).double(), torch.tensor(sigma / total).double())
-    x_t = corrupt(x0, level, normal(picture_generators(0, range(len(group))), x0.shape[1:]))
-    errors = []
-    for said in (group, [exchange(scene) for scene in group]):
-        condition = denoiser.condition(captions=[captions(scene)[0] for scene in said])
-        errors.append((denoiser(x_t, level, condition).x0 - x0).square().mean((1, 2, 3)))
-    return float((errors[0] < errors[1]).float().mean())
+    eps = normal(picture_generators(0, range(len(group))), x0.shape[1:])
+
+    def errors(said: Sequence[Scene]) -> list[Tensor]:
+        """Those of these captions, (n,) at each sigma."""
+        condition = denoiser.encoded(denoiser.condition(captions=[captions(scene)[0] for scene in said]))
+        levels = [NoiseLevel(torch.tensor(1.0).double(), torch.tensor(sigma).double()) for sigma in sigmas]
+        return [
+            (denoiser(corrupt(x0, level, eps), level, condition).x0 - x0).square().mean((1, 2, 3)) for level in levels
+        ]
+
+    true = errors(group)
+    false = [errors([exchange(scene) for scene in group]) for exchange in exchanges]
+    return [[(a < b).double().mean().item() for a, b in zip(true, those, strict=True)] for those in false]
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def test_without_attention_a_token_sees_as_many_beside_it_as_the_kernel_says(ker
     torch.nn.init.zeros_(encoder.blocks[0].out.weight)
     before = encoder(encoder.read(["a red circle above a blue square"]))
     with torch.no_grad():
-        encoder.positions[4] += 1
-    changed = (encoder(encoder.read(["a red circle above a blue square"])) != before).any(-1)[0]
+        encoder.positions[4] += torch.randn(32)  # a shift of all channels alike is nothing after a norm
+    changed = ((encoder(encoder.read(["a red circle above a blue square"])) - before).abs() > 1e-3).any(-1)[0]
     near = kernel // 2
     assert changed.nonzero().flatten().tolist() == list(range(4 - near, 5 + near))
 

@@ -47,7 +47,7 @@ def measured(run: Path, step: int) -> dict:
 
 
 def learned_by_time(run: Path, name: str) -> torch.Tensor:
-    """What the newest checkpoint of a run holds of its losses by time: the same on every process, and not flat."""
+    """What the newest checkpoint of a run holds of its losses by time; something was learned."""
     learned = checkpoint.load_newest(run)[0][f"task/{name}"]
     assert learned.std() > 0.01
     return learned

@@ -21,8 +21,13 @@ from unblot.training.transfer import RECIPE, Pretrained, load_pretrained, with_o
 
 SMALL = "unet:width=8,multipliers=1-2,blocks=1,patch=2,attention=1"
 TINY = {
-    **{"steps": 2, "batch_size": 4, "sampling_steps": 2, "clusters": 0, "quiet": True},
-    **{"held_out_every": 0, "preview_every": 0},
+    "steps": 2,
+    "preview_every": 0,
+    "batch_size": 4,
+    "sampling_steps": 2,
+    "held_out_every": 0,
+    "clusters": 0,
+    "quiet": True,
 }
 LEVEL = NoiseLevel(torch.tensor(1.0), torch.tensor(0.5))
 

@@ -20,7 +20,7 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "text_encoder": "the captions",
     "optimizer": "the size of the pictures",
     "batch_size": "the kind of the data",
-    "learning_rate": "the kind of the data, and the captions",
+    "learning_rate": "the kind and the size of the data, and the captions",
     "schedule": "the size and the contrast of the pictures, and the captions",
     "data_std": "the pictures, measured",
     "spectrum": "the size and the colours of the pictures",

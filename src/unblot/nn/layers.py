@@ -16,7 +16,13 @@ MAX_LEVELS = 16
 # The largest sizes: far above any use, so that a mistyped or forged number fails before it takes memory. multiple: of
 # pixels, to which height and width are padded.
 BOUNDS = {
-    **{"width": 16384, "multipliers": 64, "blocks": 64, "depth": 512, "patch": 256, "heads": 512, "multiple": 1024},
+    "width": 16384,
+    "multipliers": 64,
+    "blocks": 64,
+    "depth": 512,
+    "patch": 256,
+    "heads": 512,
+    "multiple": 1024,
     "kernel": 63,
 }
 
