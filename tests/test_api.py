@@ -22,7 +22,7 @@ SMALL = {
     "dit": "dit:width=32,depth=1",
     "mlp": "mlp:width=32,depth=1",
 }
-TINY = {"steps": 3, "preview_every": 3, "batch_size": 8, "sampling_steps": 4, "quiet": True}
+TINY = {"steps": 3, "preview_every": 0, "batch_size": 8, "sampling_steps": 4, "quiet": True}
 
 
 @pytest.fixture(scope="module")

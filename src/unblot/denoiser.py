@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unblot.errors import UnblotError
@@ -16,18 +17,20 @@ from unblot.process.spectrum import Spectrum
 from unblot.system.device import own_precision
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
+from unblot.text.layout import Layout
 from unblot.text.tokenizer import PAD
 
 
 class Condition(NamedTuple):
     """Conditioning of a batch: class labels (B,) int64 and caption tokens (B, L) int64, each None if absent.
 
-    text: (B, L, D), the encoded tokens, if already computed.
+    text: (B, L, D), the encoded tokens, and layout: (B, C, h, w), what they say of the picture, if already computed.
     """
 
     label: Tensor | None = None
     tokens: Tensor | None = None
     text: Tensor | None = None
+    layout: Tensor | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -63,7 +66,8 @@ class Denoiser(nn.Module):
     label"; 0 for a model without labels. augmentations: the number of augmentation parameters, which are further input
     channels of constant value; they are zeros in sampling (Karras et al. 2022, appendix F.2). learned_variance: the
     network has twice the output channels, the second half for the variance. spectrum: of the data, for c_skip, c_out
-    and c_in of each frequency (with edm only). text_encoder: of a model that reads captions.
+    and c_in of each frequency (with edm only). text_encoder: of a model that reads captions. layout: what it makes of
+    them beforehand, further input channels as many as a picture has.
 
     index: of a level, for a network that embeds one of INDEX_EMBEDDINGS. autoencoder: of a model of latents, frozen;
     None where x0 is the picture itself. Raises UnblotError for a network with another `embeds`.
@@ -80,10 +84,11 @@ class Denoiser(nn.Module):
         spectrum: Spectrum | None = None,
         text_encoder: TextEncoder | FrozenEncoder | None = None,
         index: Index = ddpm_index,
+        layout: Layout | None = None,
     ):
         super().__init__()
         self.network = network
-        self.text_encoder = text_encoder
+        self.text_encoder, self.layout = text_encoder, layout
         self.augmentations = augmentations
         self.learned_variance = learned_variance
         self.spectrum = spectrum
@@ -126,7 +131,7 @@ class Denoiser(nn.Module):
 
     def unconditional(self, condition: Condition, negative: str = "") -> Condition:
         """No label and no text for as many pictures as the condition has, or a negative prompt instead of no text."""
-        label, tokens, _ = condition
+        label, tokens = condition.label, condition.tokens
         if label is not None:
             label = torch.full_like(label, self.num_classes)
         if tokens is not None and self.text_encoder is not None:
@@ -134,22 +139,29 @@ class Denoiser(nn.Module):
         return Condition(label, tokens)
 
     def encoded(self, condition: Condition | None) -> Condition:
-        """The condition with its text encoded; "no text" is the same for all pictures, (1, L, D)."""
+        """The condition with its text encoded and laid out; "no text" is the same for all pictures, (1, L, D)."""
         condition = condition or Condition()
         if self.text_encoder is None or condition.text is not None:
             return condition
         tokens = self.text_encoder.read([""]) if condition.tokens is None else condition.tokens
-        return Condition(condition.label, tokens, self.text_encoder(tokens))
+        text = self.text_encoder(tokens)
+        layout = None if self.layout is None else self.layout(text, _mask(tokens))
+        return Condition(condition.label, tokens, text, layout)
 
     def network_conditioning(self, condition: Condition | None, count: int) -> list[Tensor | None]:
         """The network's conditioning arguments for `count` pictures.
 
         The label (count,) or None, and with a text encoder the text (count, L, D) and its mask (count, 1, 1, L).
         """
-        label, tokens, text = self.encoded(condition)
+        label, tokens, text = self.encoded(condition)[:3]
         if tokens is None or text is None:
             return [label]
-        return [label, text.expand(count, -1, -1), (tokens != PAD).expand(count, -1)[:, None, None]]
+        return [label, text.expand(count, -1, -1), _mask(tokens).expand(count, -1, -1, -1)]
+
+    @property
+    def added_channels(self) -> int:
+        """Channels of the network's input beside those of x_t."""
+        return self.augmentations + (0 if self.layout is None else self.layout.channels)
 
     def output(
         self,
@@ -162,12 +174,16 @@ class Denoiser(nn.Module):
 
         With a learned variance 2·C channels, of which the second half are the logits of `variance_interpolation`.
         """
+        condition = self.encoded(condition)
         x = broadcast(1 / norm(level, self.data_std), x_t) * x_t
         seen = None if self.spectrum is None else self.spectrum.precondition(x, level, self.data_std)
         x = x if seen is None else seen.input.contiguous(memory_format=torch.channels_last)
         if self.augmentations:
             given = x.new_zeros(x.shape[0], self.augmentations) if augmentation is None else augmentation
             x = torch.cat([x, given[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+        if condition.layout is not None:
+            layout = F.interpolate(condition.layout.to(x.dtype) / self.data_std, size=x.shape[2:], mode="bilinear")
+            x = torch.cat([x, layout.expand(x.shape[0], -1, -1, -1)], 1).contiguous(memory_format=torch.channels_last)
         output = self.network(x, per_picture(self.embed(level), x_t), *self.network_conditioning(condition, x.shape[0]))
         if seen is None:
             return output
@@ -186,6 +202,11 @@ class Denoiser(nn.Module):
             return Denoised(mix(c_skip, x_t, c_out, output))
         f, logits = output.chunk(2, 1)
         return Denoised(mix(c_skip, x_t, c_out, f), torch.sigmoid(logits))
+
+
+def _mask(tokens: Tensor) -> Tensor:
+    """Where there are tokens (B, L), for attention to them: bool (B, 1, 1, L)."""
+    return (tokens != PAD)[:, None, None]
 
 
 def _embedding(network: nn.Module, index: Index) -> Index:

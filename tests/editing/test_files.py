@@ -22,7 +22,7 @@ from unblot.editing.result import result_stems
 from unblot.errors import UnblotError
 
 FAST = ["--steps", "2"]
-SMALL = {"network": TINY[1], "steps": 2, "batch_size": 8, "quiet": True}
+SMALL = {"network": TINY[1], "steps": 2, "batch_size": 8, "preview_every": 0, "quiet": True}
 SEVENS = np.round(load_digits().images[2] * 15.9375).astype(np.uint8)
 
 

@@ -33,6 +33,7 @@ from unet_model import unet_model
 TINY = {
     "network": "unet:width=16,multipliers=1,blocks=1",
     "steps": 3,
+    "preview_every": 0,
     "batch_size": 8,
     "sampling_steps": 2,
     "quiet": True,

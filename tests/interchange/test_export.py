@@ -19,6 +19,7 @@ from unblot.interchange import export
 from unblot.interchange.export import export_run
 from unblot.interchange.numpy_sampler import draw, spread_labels
 from unblot.process.randomness import labels_for, normal, picture_generators
+from unblot.runs.folder import MODEL, save_model
 
 TINY = {"batch_size": 8, "quiet": True, "steps": 2, "preview_every": 0, "held_out_every": 0, "device": "cpu"}
 NETWORKS = {
@@ -34,8 +35,10 @@ NETWORKS = {
 def captioned(tmp_path_factory):
     """A run of pictures of 7 to 6 pixels with captions."""
     folder = captioned_folder(tmp_path_factory.mktemp("data"), (7, 6), ("a red picture", "a dark one"))
-    text = {"network": "dit:width=32,depth=1,heads=2", "text_encoder": "transformer:width=32,depth=1,kernel=3"}
-    return shaken(unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "words", **TINY, **text))
+    text = {"network": "dit:width=32,depth=1,heads=2", "text_encoder": "transformer:width=32,depth=1,kernel=3,layout=4"}
+    run = shaken(unblot.train(folder, out=tmp_path_factory.mktemp("runs") / "words", **TINY, **text))
+    save_model(run.path / MODEL, run.config, run.denoiser.state_dict())
+    return run
 
 
 def noise_of(run, n, seed=0):
@@ -55,11 +58,18 @@ def test_from_the_same_noise_numpy_draws_the_pictures_of_the_run(name, tmp_path)
     assert len(np.unique(samples)) > 3
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch"])
-def test_a_distilled_run_is_exported_whole(to, tmp_path):
-    teacher = shaken(unblot.train("digits", out=tmp_path / "teacher", **TINY, **NETWORKS["unet"]))
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    """A student of two evaluations."""
+    folder = tmp_path_factory.mktemp("runs")
+    teacher = shaken(unblot.train("digits", out=folder / "teacher", **TINY, **NETWORKS["unet"]))
     few = {"steps": 2, "batch_size": 8, "preview_every": 0, "quiet": True}
-    run = shaken(unblot.distill(teacher.path, out=tmp_path / "run", nfe=2, **few))
+    return shaken(unblot.distill(teacher.path, out=folder / "run", nfe=2, **few))
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_distilled_run_is_exported_whole(to, distilled, tmp_path):
+    run = distilled
     out, worst = export_run(run, ExportConfig(to=to), tmp_path / to)
     assert worst < 1e-5
     samples = run.sample(3, label=[0, 1, 2]).array.astype(int)
@@ -161,9 +171,16 @@ def test_numpy_gives_the_pictures_of_a_seed_the_clusters_that_sampling_gives_the
     assert spread_labels(seed, 20, shares).tolist() == labels_for(seed, range(20), clusters=shares).tolist()
 
 
-def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):
-    out, worst = export_run(captioned, ExportConfig(steps=3), tmp_path / "onnx")
-    assert worst < 1e-5
+@pytest.fixture(scope="module")
+def exported(captioned, tmp_path_factory):
+    """The folder of its export to ONNX, at 3 steps, by the command line."""
+    out = tmp_path_factory.mktemp("exports") / "onnx"
+    assert main(["export", str(captioned.path), "--out", str(out), "--steps", "3"]) == 0
+    return out
+
+
+def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, exported):
+    out = exported
     prompts = ["a red picture", "", "dark"]
     tokens = captioned.denoiser.text_encoder.read(prompts).numpy()
     drawn = draw(out, noise_of(captioned, 3), tokens=tokens).astype(int)
@@ -178,11 +195,10 @@ def test_prompts_are_tokens_and_the_size_may_be_odd(captioned, tmp_path):
     assert json.loads((out / "tokenizer.json").read_text())["model"]["type"] == "BPE"
 
 
-def test_half_weights_and_a_program_of_torch(captioned, tmp_path):
-    whole, _ = export_run(captioned, ExportConfig(), tmp_path / "whole")
+def test_half_weights_and_a_program_of_torch(captioned, exported, tmp_path):
     half, worst = export_run(captioned, ExportConfig(half=True), tmp_path / "half")
     assert 0 < worst < 1e-2
-    assert (half / "model.onnx").stat().st_size < 0.9 * (whole / "model.onnx").stat().st_size
+    assert (half / "model.onnx").stat().st_size < 0.9 * (exported / "model.onnx").stat().st_size
     _, worst = export_run(captioned, ExportConfig(to="torch"), tmp_path / "torch")
     assert worst < 1e-5
 
@@ -218,11 +234,10 @@ def test_what_cannot_be_exported_is_told_in_a_line(captioned, tmp_path, capsys):
     assert "mine.txt" in told
 
 
-def test_the_script_beside_the_file_runs_by_itself(captioned, tmp_path, capsys, monkeypatch):
-    assert main(["export", str(captioned.path), "--out", str(tmp_path / "out"), "--steps", "2"]) == 0
+def test_the_script_beside_the_file_runs_by_itself(exported, tmp_path, capsys, monkeypatch):
     code = "import runpy, sys; sys.modules['torch'] = sys.modules['unblot'] = None; sys.argv = sys.argv[1:]; "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    script = [str(tmp_path / "out" / "sample.py"), "-n", "2", "--out", str(tmp_path / "p.npy")]
+    script = [str(exported / "sample.py"), "-n", "2", "--out", str(tmp_path / "p.npy")]
     subprocess.run([sys.executable, "-c", code, *script], check=True)
     assert np.load(tmp_path / "p.npy").shape == (2, 3, 7, 6)
     monkeypatch.setattr(sys, "argv", [script[0], "--label", "3"])

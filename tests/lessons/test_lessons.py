@@ -103,7 +103,7 @@ def test_a_page_has_every_lesson_in_both_languages(tmp_path, monkeypatch) -> Non
         *((noise, "SUMS", 2000), (noise, "CHAINS", 200)),
     ):
         monkeypatch.setattr(module, name, value)
-    run = train("digits", out=tmp_path / "run", steps=2, quiet=True)
+    run = train("digits", out=tmp_path / "run", steps=2, preview_every=0, quiet=True)
     html = page.explain(run.path, tmp_path / "deep" / "lessons.html").read_text()
     assert html.count("<h2>") == len(page.LESSONS)
     assert html.count('class="t" lang="en"') == html.count('class="t" lang="zh"')
@@ -115,7 +115,7 @@ def test_a_distilled_run_and_a_folder_that_cannot_be_written_are_refused_before_
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(page, "LESSONS", {"none": lambda *_: pytest.fail("a lesson was given")})
-    small = {"network": "mlp:width=16,depth=1", "steps": 2, "quiet": True}
+    small = {"network": "mlp:width=16,depth=1", "steps": 2, "preview_every": 0, "quiet": True}
     run = train("digits", out=tmp_path / "run", **small)
     student = distill(run.path, out=tmp_path / "student", steps=2, quiet=True)
     with pytest.raises(UnblotError, match="explaining needs a denoiser of every noise level"):
@@ -126,7 +126,7 @@ def test_a_distilled_run_and_a_folder_that_cannot_be_written_are_refused_before_
 
 
 def test_points_have_no_lessons(tmp_path) -> None:
-    run = train("rings", out=tmp_path / "run", steps=2, quiet=True)
+    run = train("rings", out=tmp_path / "run", steps=2, preview_every=0, quiet=True)
     with pytest.raises(UnblotError, match="try digits"):
         page.explain(run.path, tmp_path / "lessons.html")
     assert not (tmp_path / "lessons.html").exists()

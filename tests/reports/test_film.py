@@ -20,7 +20,9 @@ from unblot.sampling.changes import Band, Changes
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    return unblot.train("digits", steps=2, batch_size=4, out=folder, quiet=True, network="unet:width=16")
+    return unblot.train(
+        "digits", steps=2, batch_size=4, preview_every=0, out=folder, quiet=True, network="unet:width=16"
+    )
 
 
 def test_the_film_has_a_chart_below_and_its_numbers_beside_it(run, tmp_path, capsys):

@@ -24,7 +24,7 @@ from unblot.runs import bulk
 from unblot.runs.folder import REPORT
 from unblot.system.files import write_json
 
-TINY = {"steps": 2, "batch_size": 8, "quiet": True}
+TINY = {"steps": 2, "batch_size": 8, "preview_every": 0, "quiet": True}
 QUICK = {"features": "pixels:dims=4", "quiet": True}
 
 

@@ -26,7 +26,7 @@ CHOICES = {"steps": 2, "seed": 7, "label": "all"}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "r"
-    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8}
+    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "preview_every": 0}
     return unblot.train("digits", out=folder, quiet=True, **small)
 
 

@@ -36,7 +36,13 @@ from unblot.sampling.spacing import MOST_STEPS
 from unblot.system.distributed import Group
 from unblot.tuning.ema_std import best_std
 
-TINY = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "quiet": True}
+TINY = {
+    "network": "unet:width=16,multipliers=1,blocks=1",
+    "steps": 2,
+    "batch_size": 8,
+    "preview_every": 0,
+    "quiet": True,
+}
 
 
 @pytest.fixture(scope="module")

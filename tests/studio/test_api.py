@@ -29,7 +29,7 @@ from unblot.training import loop
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one trained run, `first`."""
     root = tmp_path_factory.mktemp("studio")
-    unblot.train("digits", out=root / "first", quiet=True, preview_every=2, held_out_every=2, **TINY_RUN)
+    unblot.train("digits", out=root / "first", quiet=True, held_out_every=2, **{**TINY_RUN, "preview_every": 2})
     return root
 
 

@@ -33,7 +33,7 @@ WAIT = 120_000  # milliseconds, of a command on a busy machine
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of a studio with a trained run, and its folder."""
     root = tmp_path_factory.mktemp("studio")
-    unblot.train("digits", out=root / "first", quiet=True, preview_every=2, **TINY_RUN)
+    unblot.train("digits", out=root / "first", quiet=True, **{**TINY_RUN, "preview_every": 2})
     config = uvicorn.Config(
         make_app(Folders(root, (root,)), STUDIO_TOKEN), port=0, log_level="critical", timeout_graceful_shutdown=1
     )

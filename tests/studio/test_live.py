@@ -57,7 +57,7 @@ def test_a_part_is_sent_when_it_is_another_one_and_the_stream_ends(monkeypatch: 
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one trained run, `first`."""
     root = tmp_path_factory.mktemp("studio")
-    unblot.train("digits", out=root / "first", quiet=True, preview_every=2, held_out_every=2, **TINY_RUN)
+    unblot.train("digits", out=root / "first", quiet=True, held_out_every=2, **{**TINY_RUN, "preview_every": 2})
     return root
 
 

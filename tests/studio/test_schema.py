@@ -19,7 +19,7 @@ HEADERS = {"Host": "127.0.0.1", "Authorization": f"Bearer {STUDIO_TOKEN}"}
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one trained run, and one job of it."""
     root = tmp_path_factory.mktemp("studio")
-    unblot.train("digits", out=root / "first", quiet=True, preview_every=2, held_out_every=2, **TINY_RUN)
+    unblot.train("digits", out=root / "first", quiet=True, held_out_every=2, **{**TINY_RUN, "preview_every": 2})
     jobs.add(root, "sample", ["first"], "first")
     return root
 

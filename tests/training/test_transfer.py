@@ -156,13 +156,28 @@ def test_words_of_captions_keep_their_vectors(tmp_path):
 def test_a_text_encoder_of_a_wider_kernel_begins_with_what_the_narrower_one_learned_of_each_token(tmp_path):
     data = captioned_folder(tmp_path, (8, 8), ["red cat", "blue cat"])
     small = "unet:width=8,multipliers=1,blocks=1"
-    configs = [config_of(data, small, text_encoder=f"transformer:width=32,kernel={kernel}") for kernel in (1, 3)]
+    configs = [config_of(data, small, text_encoder=f"transformer:kernel={kernel},width=32") for kernel in (1, 3)]
     source, name = source_of(configs[0]), "text_encoder.blocks.1.widen.weight"
     taken = started(configs[1], source).state_dict()[name]
     assert taken.shape == (128, 96)
     assert torch.equal(taken[:, :32], source.weights[name])
     shapes = [{n: p.shape for n, p in build_denoiser(config).state_dict().items()} for config in configs]
     assert match(name, *(side_of(c, s) for c, s in zip(configs, shapes, strict=True))).why == "32 there, 96 here"
+
+
+def test_the_channels_of_a_layout_and_those_of_augmentation_do_not_take_each_others_place(tmp_path):
+    data = captioned_folder(tmp_path, (8, 8), ["red cat", "blue cat"])
+    small = {"network": "unet:width=8,multipliers=1,blocks=1", "augment": "non_leaking"}
+    without, laid_out = (
+        config_of(data, **small, text_encoder=f"transformer:width=32,layout={squares}") for squares in (0, 4)
+    )
+    name, augmentations = "network.enter.weight", build_denoiser(without).augmentations
+    before, source = 4 * (3 + augmentations), source_of(without)
+    taken = started(laid_out, source).state_dict()[name]
+    assert taken.shape[1] == before + 4 * 3
+    assert torch.equal(taken[:, :before], source.weights[name])
+    back = started(without, source_of(laid_out)).state_dict()[name]
+    assert torch.equal(back, source_of(laid_out).weights[name][:, :before])
 
 
 def test_another_kind_of_network_is_refused_in_one_line(run, folder, capsys, tmp_path):

@@ -28,7 +28,7 @@ from unblot.tuning.reference import reference_of
 TINY = {
     "network": "unet:width=16,multipliers=1,blocks=1",
     "steps": 8,
-    "preview_every": 8,
+    "preview_every": 0,
     "batch_size": 8,
     "quiet": True,
 }

@@ -25,7 +25,7 @@ def test_shares_are_all_numbers_once_and_cut_between_batches(n, world):
 
 
 def test_two_processes_evaluate_and_tune_as_one_does(tmp_path):
-    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 4, "batch_size": 8}
+    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 4, "batch_size": 8, "preview_every": 0}
     unblot.train("digits", out=tmp_path / "one", quiet=True, **small)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2"]

@@ -42,7 +42,7 @@ def default(data: DataFacts) -> dict[str, Any]:
     return {
         "network": network,
         "clusters": _clusters_for(data),
-        "text_encoder": "transformer:kernel=3" if data.text and data.kind == "pictures" else "none",
+        "text_encoder": "transformer:kernel=3,layout=8" if data.text and data.kind == "pictures" else "none",
         "parameterization": "edm",
         "schedule": _levels_for(data),
         "times": "stratified",

@@ -24,6 +24,7 @@ BOUNDS = {
     "heads": 512,
     "multiple": 1024,
     "kernel": 63,
+    "layout": 64,
 }
 
 

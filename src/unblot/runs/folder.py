@@ -50,6 +50,7 @@ from unblot.system.folders import LOCK, remove_recorded, shortened, user_path
 from unblot.system.launch import LAUNCH, note_launch
 from unblot.system.stored import convert_stored, parse_stored, read_stored
 from unblot.text.encoder import TEXT_ENCODERS
+from unblot.text.layout import layout_for
 
 CONFIG, MODEL, METRICS, TEACHER = "config.json", "model.safetensors", "metrics.jsonl", "teacher.safetensors"
 PLAN = "plan.json"
@@ -75,10 +76,11 @@ def build_denoiser(config: RunConfig) -> Denoiser:
     learned = build(OBJECTIVES, train.objective, "objective").learned_variance
     with seeded(train.seed):
         size = (data.height, data.width)
-        inputs = data.channels + augmentations
         outputs = 2 * data.channels if learned else data.channels
-        named = (inputs, outputs, size, data.num_labels)
         encoder = build(TEXT_ENCODERS, train.text_encoder, "text encoder", data.text) if data.text else None
+        layout = layout_for(encoder.width, encoder.squares, data.shape) if encoder else None
+        inputs = data.channels + augmentations + (data.channels if layout else 0)
+        named = (inputs, outputs, size, data.num_labels)
         network = build(
             networks_for(train.network), train.network, "network", *named, *([encoder.width] if encoder else [])
         )
@@ -88,7 +90,7 @@ def build_denoiser(config: RunConfig) -> Denoiser:
     spectrum = Spectrum.read(data.spectrum) if known else None
     index = INDEX_EMBEDDINGS.get(getattr(network, "embeds", ""), INDEX_EMBEDDINGS["ddpm_index"])(train.schedule)
     seen = (train.parameterization, train.data_std, data.num_labels, augmentations, learned)
-    denoiser = Denoiser(network, *seen, spectrum, encoder, index)
+    denoiser = Denoiser(network, *seen, spectrum, encoder, index, layout)
     return denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -20,17 +20,18 @@ class TextEncoder(nn.Module):
     """Tokens (B, L) int64 -> a vector of each token in its text (B, L, width); that of the first sums the text up.
 
     width: channels, a multiple of 32. depth: blocks. kernel: tokens side by side, an odd number, that the feed-forward
-    layers of a block read. Raises UnblotError for options out of range.
+    layers of a block read. layout: squares along the longer side of a picture for which its mean is told, see `Layout`;
+    0 for none. Raises UnblotError for options out of range.
     """
 
-    def __init__(self, facts: TextFacts, *, width: int = 128, depth: int = 2, kernel: int = 1):
+    def __init__(self, facts: TextFacts, *, width: int = 128, depth: int = 2, kernel: int = 1, layout: int = 0):
         super().__init__()
-        check_sizes("text encoder", width=width, depth=depth, kernel=kernel)
+        check_sizes("text encoder", width=width, depth=depth, kernel=kernel, layout=layout or 1)
         if width % HEAD:
             raise UnblotError(f"text encoder: width {width} is not a multiple of {HEAD}")
         if not kernel % 2:
             raise UnblotError(f"text encoder: kernel {kernel} is not odd: a token and as many on either side")
-        self.tokenizer, self.width = Tokenizer(facts), width
+        self.tokenizer, self.width, self.squares = Tokenizer(facts), width, layout
         # The scale of the activations; with the usual 0.02 words are learned last.
         self.tokens = nn.Parameter(torch.randn(len(self.tokenizer), width))
         self.positions = nn.Parameter(torch.randn(facts.length, width))

@@ -38,17 +38,19 @@ class FrozenEncoder(nn.Module):
     """Tokens (B, L) int64 -> a vector of each in its text (B, L, width), a learned linear map of frozen hidden states.
 
     The state of the first token, START, is the mean of all others. model: a folder, or a name on the hub. size:
-    channels of its hidden states. sha256: of its files. width: channels. The frozen weights are read when they are
-    first needed; they belong to no run. Raises UnblotError for options out of range.
+    channels of its hidden states. sha256: of its files. width: channels. layout: as of `TextEncoder`. The frozen
+    weights are read when they are first needed; they belong to no run. Raises UnblotError for options out of range.
     """
 
-    def __init__(self, facts: TextFacts, *, model: str = "", size: int = 0, sha256: str = "", width: int = 128):
+    def __init__(
+        self, facts: TextFacts, *, model: str = "", size: int = 0, sha256: str = "", width: int = 128, layout: int = 0
+    ):
         super().__init__()
-        check_sizes("text encoder", width=width)
+        check_sizes("text encoder", width=width, layout=layout or 1)
         if not 1 <= size <= MOST_STATES:
             raise UnblotError(f"text encoder: hidden states of {size} channels are impossible")
         self.states = FrozenStates(Frozen(model, sha256, size), facts.length)
-        self.tokenizer, self.width = self.states.tokenizer, width
+        self.tokenizer, self.width, self.squares = self.states.tokenizer, width, layout
         self.map = nn.Linear(size, width)
         nn.init.normal_(self.map.weight, std=size**-0.5)  # the scale of the activations, as of an own encoder
 

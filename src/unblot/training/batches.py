@@ -52,8 +52,8 @@ class Batch(NamedTuple):
 
     label: (B,) int64. tokens: (B, L) int64, of the captions. augmentation: (B, K), how each picture was augmented.
     second_noise: (B, C, H, W), for distillation. weight: (B,) on the CPU, what each loss is multiplied by. balance:
-    (B,) on the CPU, what it is multiplied by in the gradient alone, not in the loss that is logged. Each is None where
-    there is none.
+    (B,) on the CPU, what the loss that is logged is multiplied by in the gradient alone. Each is None where there is
+    none.
     """
 
     x0: Tensor

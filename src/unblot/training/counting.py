@@ -34,7 +34,7 @@ def kept_bytes(denoiser: Denoiser, shape: Sequence[int]) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    x = torch.empty(1, shape[0] + denoiser.augmentations, *shape[1:], device="meta")
+    x = torch.empty(1, shape[0] + denoiser.added_channels, *shape[1:], device="meta")
     conditioning = known.network_conditioning(_condition(known, 1), 1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = known.network(x, torch.empty(1, device="meta"), *conditioning)

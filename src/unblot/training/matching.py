@@ -29,14 +29,16 @@ class Side(NamedTuple):
     """What decides what the entries of a network's tensors stand for.
 
     shapes: of all tensors, by name. width, text: channels of a run in the network and in its text encoder, 0 where not
-    known. channels: of the picture. each: entries that stand for one of them where the network meets the picture, 0
-    where not known. rows: what the rows of tables are called.
+    known. channels: of the picture. laid_out: whether the network also sees a layout, with as many. each: entries that
+    stand for one of them where the network meets the picture, 0 where not known. rows: what the rows of tables are
+    called.
     """
 
     shapes: Mapping[str, torch.Size]
     width: int
     text: int
     channels: int
+    laid_out: bool
     each: int
     rows: Mapping[str, Sequence[Hashable]]
 
@@ -44,14 +46,17 @@ class Side(NamedTuple):
         """The runs of the first or second axis of a tensor; none where they are not known."""
         size, part = self.shapes[name][axis], name.split(".")[1]
         picture = self.channels * self.each
+        if axis == 1 and (part == "embed_text" or name.endswith("key_value.weight")):
+            return _equal(size, self.text)
+        if name.startswith("layout."):
+            return [size]
         if name.startswith("text_encoder."):
             return _equal(size, self.text)
         if part in ENTERING and axis == 1:
-            return [picture, size - picture] if picture else []  # then those of augmentation
+            layout = picture if self.laid_out else 0
+            return [picture, size - picture - layout, layout] if picture else []  # between those of augmentation
         if part in LEAVING and axis == 0:
             return _equal(size, picture)
-        if axis == 1 and (part == "embed_text" or name.endswith("key_value.weight")):
-            return _equal(size, self.text)
         return _equal(size, self.width)
 
 
@@ -72,13 +77,13 @@ def side_of(config: RunConfig, shapes: Mapping[str, torch.Size]) -> Side:
     square = options["patch"] ** 2 if kind in ("unet", "dit") else 0
     each = {"ddpm_unet": 1, "mlp": seen.height * seen.width}.get(kind, square)
     rows: dict[str, Sequence[Hashable]] = dict.fromkeys(LABELS, labels_of(config))
-    width = 0
+    width, laid_out = 0, False
     if text is not None:
         encoder, chosen = parse(TEXT_ENCODERS, config.train.text_encoder, "text encoder")
-        width = chosen.get("width", 0)
+        width, laid_out = chosen.get("width", 0), bool(chosen.get("layout"))
         if encoder == "transformer":
             rows |= {TOKENS: list(Tokenizer(text).vocabulary), POSITIONS: range(text.length)}
-    return Side(shapes, options.get("width", 0), width, seen.channels, each, rows)
+    return Side(shapes, options.get("width", 0), width, seen.channels, laid_out, each, rows)
 
 
 def labels_of(config: RunConfig) -> list[Hashable]:
@@ -96,7 +101,7 @@ def match(name: str, source: Side, new: Side) -> Match:
     if len(there) != len(here) or there[2:] != here[2:]:
         return Match(None, f"{_size(there)} there, {_size(here)} here")
     part = name.split(".")[1]
-    if part in (*ENTERING, *LEAVING) and source.each != new.each:
+    if name.startswith("network.") and part in (*ENTERING, *LEAVING) and source.each != new.each:
         return Match(None, "squares of pixels, or pictures, of another size")
     if part == "time_embedding" and source.width != new.width and name.endswith("linear_1.weight"):
         return Match(None, "its frequencies follow from the width")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unblot.config.schema import RunConfig, TrainConfig
 from unblot.data.dataset import Dataset
-from unblot.denoiser import Denoiser
+from unblot.denoiser import Condition, Denoiser
 from unblot.losses import OBJECTIVES, WEIGHTINGS, Objective, Weighting, bound_loss, training_loss
 from unblot.nn.low_rank import additions
 from unblot.process.schedules import Schedule
@@ -16,6 +16,7 @@ from unblot.runs.folder import build_denoiser
 from unblot.specs import build
 from unblot.system.device import available_device, mixed_precision
 from unblot.system.distributed import Group
+from unblot.text.layout import layout_loss
 from unblot.training.batches import Batch, BatchMaker, training_schedule
 from unblot.training.captions import remember_captions
 from unblot.training.loss_by_time import ADAPTIVE, BALANCED, LossByTime
@@ -93,13 +94,22 @@ class DenoisingTask:
         return batch if self.by_time is None else self.by_time.prepare(batch, step)
 
     def losses(self, batch: Batch, done: float) -> dict[str, Tensor]:
-        """The denoiser's loss at each picture's level, weighted by level, (B,)."""
-        return {"denoiser": self.measured(batch)}
+        """The denoiser's loss at each picture's level, weighted by level, and that of a layout, each (B,)."""
+        with self.autocast():
+            condition = self.denoiser.encoded(batch.condition)
+            losses = {"denoiser": self._denoising_loss(batch, condition)}
+            if condition.layout is not None:
+                losses["layout"] = layout_loss(condition.layout, batch.x0, self.denoiser.data_std)
+            return losses
 
     def measured(self, batch: Batch) -> Tensor:
         """The loss of the objective, weighted by level, (B,)."""
         with self.autocast():
-            return denoising_loss(self.denoiser, batch, self.schedule, self.objective, self.weighting, self.decoder)
+            return self._denoising_loss(batch)
+
+    def _denoising_loss(self, batch: Batch, encoded: Condition | None = None) -> Tensor:
+        known = self.schedule, self.objective, self.weighting, self.decoder
+        return denoising_loss(self.denoiser, batch, *known, encoded)
 
     def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
         """Adaptive times and balanced losses learn from the losses."""
@@ -131,12 +141,16 @@ def denoising_loss(
     objective: Objective,
     weighting: Weighting,
     decoder: Decoder,
+    encoded: Condition | None = None,
 ) -> Tensor:
-    """The loss of an objective at the level of each picture, weighted by level, (B,)."""
+    """The loss of an objective at the level of each picture, weighted by level, (B,).
+
+    encoded: the condition of the batch, where its text is encoded already.
+    """
     level = schedule(batch.t)
-    weight = weighting(level, denoiser)
+    weight, condition = weighting(level, denoiser), batch.condition if encoded is None else encoded
     if not objective.steps:
-        return training_loss(denoiser, batch.x0, level, batch.eps, batch.condition, weight, batch.augmentation)
+        return training_loss(denoiser, batch.x0, level, batch.eps, condition, weight, batch.augmentation)
     return bound_loss(
         denoiser,
         batch.x0,
@@ -144,7 +158,7 @@ def denoising_loss(
         batch.eps,
         objective,
         decoder,
-        batch.condition,
+        condition,
         weight,
         batch.augmentation,
     )

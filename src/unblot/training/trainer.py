@@ -182,8 +182,8 @@ class Trainer:
         found: dict[str, list[Tensor]] = defaultdict(list)
         for part in self._parts(batch):
             losses = self.losses(part)
-            total = sum(self._share_of_mean(part.balanced(loss), part) for loss in losses.values())
-            assert isinstance(total, Tensor)
+            logged, *others = losses.values()
+            total = torch.stack([self._share_of_mean(x, part) for x in (part.balanced(logged), *others)]).sum()
             (total * self.group.world if self.sharded else total).backward()  # FSDP averages over processes
             for name, loss in losses.items():
                 found[name].append(loss.detach())

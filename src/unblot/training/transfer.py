@@ -25,6 +25,7 @@ from unblot.runs.snapshots import at_snapshot
 from unblot.specs import parse
 from unblot.system.files import checksum
 from unblot.system.folders import user_path
+from unblot.text.encoder import TEXT_ENCODERS
 from unblot.training.matching import LABELS, Match, fill, match, side_of
 
 RECIPE = (  # what gives input and output of a network their meaning
@@ -202,7 +203,7 @@ def converted_weights(pretrained: Pretrained, config: RunConfig, shapes: Mapping
     """
     weights = dict(pretrained.weights)
     if _reader(pretrained.config) != _reader(config):
-        weights = {name: w for name, w in weights.items() if not name.startswith("text_encoder.")}
+        weights = {name: w for name, w in weights.items() if not name.startswith(("text_encoder.", "layout."))}
     bias = max((name for name in weights if LAST_BIAS.fullmatch(name)), default="")
     for name in LABELS:
         if name in weights and name not in shapes and bias:
@@ -233,9 +234,10 @@ def _table(
     return tuple(parts), sum(count for _, count in kept) / max(1, sum(size for size, _ in kept))
 
 
-def _reader(config: RunConfig) -> str:
-    """The kind of a run's text encoder, of a frozen one with the model that it is."""
-    return config.train.text_encoder.partition(",width=")[0].partition(":width=")[0]
+def _reader(config: RunConfig) -> tuple[str, str]:
+    """The kind of a run's text encoder, and of a frozen one the model that it is."""
+    kind, options = parse(TEXT_ENCODERS, config.train.text_encoder, "text encoder")
+    return kind, options.get("sha256", "")
 
 
 def _part(name: str) -> str:
