@@ -21,7 +21,7 @@ from unblot.interchange.to_diffusers import UNET, WEIGHTS, export_pipeline
 from unblot.nn import NETWORKS
 from unblot.nn.low_rank import add_low_rank, additions, merge_low_rank
 from unblot.runs.adapter import adapted, merged, split_weight
-from unblot.runs.folder import CONFIG, LOG, MODEL, fingerprint, save_model
+from unblot.runs.folder import CONFIG, LOG, MODEL, build_denoiser, fingerprint, save_model
 from unblot.runs.run_data import data_of_run
 from unblot.specs import build
 from unblot.system.files import checksum, read_tensors
@@ -200,9 +200,12 @@ def test_that_it_learns_pixels_may_be_said(run, folder):
 
 
 def test_its_words_are_those_of_its_own_captions(captions, tmp_path):
-    reader = {"network": SMALL["unet"], "text_encoder": "transformer:width=32,depth=1"}
+    reader = {"network": SMALL["unet"], "text_encoder": "transformer:width=32,depth=1,layout=2"}
     run = unblot.train(captions[0], out=tmp_path / "run", **reader, **TINY)
     added = unblot.train(captions[1], from_=run.path, adapter=1, out=tmp_path / "added", **TRAINED)
+    learned = {name for name, p in build_denoiser(added.config).named_parameters() if p.requires_grad}
+    assert learned
+    assert all("parametrizations" in name for name in learned)  # no gradients for what is not trained
     own, text = run.config.data.text, added.config.data.text
     assert {*text.words.split()} == {"red", *LONG.split()}
     assert (text.merges, text.length) == (own.merges, own.length)

@@ -85,6 +85,7 @@ def build_denoiser(config: RunConfig) -> Denoiser:
             networks_for(train.network), train.network, "network", *named, *([encoder.width] if encoder else [])
         )
         if config.adapter is not None:
+            nn.ModuleList(filter(None, (encoder, layout))).requires_grad_(False)
             add_low_rank(network, config.adapter.rank)
     known = train.spectrum == "data" and data.spectrum  # that of latents is not, before they are there
     spectrum = Spectrum.read(data.spectrum) if known else None
