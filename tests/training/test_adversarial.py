@@ -230,6 +230,17 @@ def test_without_steps_the_decoder_is_that_of_the_first_stage(pictures, tmp_path
     assert "fine-tuned" not in (path / "training.log").read_text()
 
 
+def test_where_memory_runs_out_the_run_ends_with_the_decoder_of_the_first_stage(pictures, tmp_path, monkeypatch):
+    def full(tuning: DecoderTuning, progress: float) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(DecoderTuning, "take_step", full)
+    run = unblot.train(pictures, out=tmp_path / "run", quiet=True, **CHOICES).path
+    assert "decoder: out of memory; it stays as it was" in (run / "training.log").read_text()
+    without = unblot.train(pictures, out=tmp_path / "without", quiet=True, **{**CHOICES, "adversarial_steps": 0}).path
+    assert not decoders_differ(weights(run), weights(without))
+
+
 def test_a_finished_run_that_is_resumed_stays_as_it_is(run):
     before = (run / MODEL).read_bytes()
     unblot.resume(run, quiet=True)

@@ -8,6 +8,7 @@ import torch
 
 from unblot.config.durations import format_seconds
 from unblot.config.schema import RunConfig
+from unblot.errors import is_out_of_memory
 from unblot.system.turns import decided
 from unblot.training.adversarial import DecoderTuning, affordable_count, decoder_steps, tune_decoder
 from unblot.training.budget_controller import FINE_TUNING, BudgetController
@@ -48,7 +49,7 @@ def run_decoder_stage(
 ) -> bool:
     """Fine-tunes the decoder of the trainer's model, and notes what that did. False where it was interrupted.
 
-    The main process does it, and the others wait.
+    The main process does it, and the others wait. Where memory runs out the decoder stays as it was, with a note.
     """
     config, model, group = trainer.config, trainer.denoiser.autoencoder, trainer.group
     assert model is not None
@@ -60,8 +61,14 @@ def run_decoder_stage(
         )
 
     def work() -> str:
-        tuning = DecoderTuning(config, trainer.task.batches.dataset, model, drawn)
-        detail = tune_decoder(tuning, model, pace.progress, interrupted)
+        try:
+            tuning = DecoderTuning(config, trainer.task.batches.dataset, model, drawn)
+            detail = tune_decoder(tuning, model, pace.progress, interrupted)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            note("decoder: out of memory; it stays as it was")
+            return "done"
         note("decoder: fine-tuning was stopped" if detail is None else str(detail))
         return "" if detail is None else "done"
 
