@@ -25,6 +25,16 @@ def test_where_asking_is_of_no_use_nothing_is_started_again(state):
     assert asking({}, state) is None
 
 
+@pytest.mark.parametrize("executable", ["", "/no/such/python"])
+def test_where_it_cannot_be_done_the_process_goes_on(executable, tmp_path, monkeypatch):
+    monkeypatch.setattr(huge_pages, "STATE", tmp_path / "enabled")
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.delenv(TUNABLES, raising=False)
+    huge_pages.start_again_asking()
+    (tmp_path / "enabled").write_text(MADVISE)
+    huge_pages.start_again_asking()
+
+
 @pytest.mark.parametrize(("command", "again"), [("train", True), ("sample", False), ("--version", False)])
 def test_only_a_training_is_started_again_with_the_same_arguments(command, again, tmp_path, monkeypatch):
     started = []
@@ -36,7 +46,6 @@ def test_only_a_training_is_started_again_with_the_same_arguments(command, again
     (tmp_path / "enabled").write_text(MADVISE)
     monkeypatch.setattr(huge_pages, "STATE", tmp_path / "enabled")
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv(TUNABLES, raising=False)
     monkeypatch.setattr(sys, "argv", ["unblot", command, "--help"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "unblot", command, "--help"])

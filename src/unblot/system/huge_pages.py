@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 TUNABLES, ASKED = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
@@ -22,7 +23,8 @@ def asking(environment: Mapping[str, str], state: str) -> dict[str, str] | None:
 
 def start_again_asking() -> None:
     """Starts this process again, which has done nothing yet, where that gives it huge pages: malloc is told at the
-    start of a process or never."""
-    found = asking(os.environ, STATE.read_text()) if sys.platform == "linux" and STATE.exists() else None
-    if found is not None:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], found)
+    start of a process or never. Where it cannot be done the process goes on as it is."""
+    with suppress(OSError):  # other systems have no such file
+        found = asking(os.environ, STATE.read_text())
+        if found is not None:
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], found)
