@@ -26,5 +26,5 @@ def start_again_asking() -> None:
     start of a process or never. Where it cannot be done the process goes on as it is."""
     with suppress(OSError):  # other systems have no such file
         found = asking(os.environ, STATE.read_text())
-        if found is not None:
+        if found is not None and sys.executable:
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], found)
