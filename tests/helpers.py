@@ -19,6 +19,14 @@ from unblot.training.trainer import Trainer
 NETWORK = "unet:width=16,multipliers=1,blocks=1,attention="
 TINY = ["--network", NETWORK, "--steps", "4", "--batch-size", "8", "--preview-every", "4"]
 TINY_RUN = {"network": NETWORK, "steps": 4, "batch_size": 8, "preview_every": 0}
+FEW = {  # choices beside the steps
+    "batch_size": 4,
+    "sampling_steps": 2,
+    "preview_every": 0,
+    "held_out_every": 0,
+    "clusters": 0,
+    "quiet": True,
+}
 TINY_LATENT_RUN = {**TINY_RUN, "latent": True, "latent_width": 8, "latent_steps": 6, "clusters": 0}
 STUDIO_TOKEN = "a-token-of-the-tests"
 

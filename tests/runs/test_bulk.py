@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import unblot
+from helpers import TINY_RUN
 from unblot import UnblotError
 from unblot.api import Run
 from unblot.runs import bulk
@@ -26,8 +27,7 @@ CHOICES = {"steps": 2, "seed": 7, "label": "all"}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "r"
-    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 2, "batch_size": 8, "preview_every": 0}
-    return unblot.train("digits", out=folder, quiet=True, **small)
+    return unblot.train("digits", out=folder, quiet=True, **{**TINY_RUN, "steps": 2})
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import unblot
+from helpers import TINY_RUN
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.measuring import EmaConfig
@@ -36,13 +37,7 @@ from unblot.sampling.spacing import MOST_STEPS
 from unblot.system.distributed import Group
 from unblot.tuning.ema_std import best_std
 
-TINY = {
-    "network": "unet:width=16,multipliers=1,blocks=1",
-    "steps": 2,
-    "batch_size": 8,
-    "preview_every": 0,
-    "quiet": True,
-}
+TINY = {**TINY_RUN, "steps": 2, "quiet": True}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import unblot
+from helpers import TINY_RUN
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.sampling import SampleConfig
@@ -21,13 +22,7 @@ from unblot.runs.tuning_store import Tuning, read_tuning, write_tuning
 from unblot.sampling.settings import Candidate, SamplerConfig
 from unblot.system.files import checksum, read_tensors
 
-TINY = {
-    "network": "unet:width=16,multipliers=1,blocks=1",
-    "steps": 2,
-    "batch_size": 8,
-    "preview_every": 0,
-    "quiet": True,
-}
+TINY = {**TINY_RUN, "steps": 2, "quiet": True}
 TRIALS = tuple(
     Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", nfe), nfe, distance)
     for nfe, distance in ((2, 5.0), (3, 1.4), (4, 1.0))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import unblot
-from helpers import captioned_folder, refused, shaken
+from helpers import FEW, captioned_folder, refused, shaken
 from unblot import UnblotError
 from unblot.cli.parser import main
 from unblot.config.card import CardConfig
@@ -26,15 +26,7 @@ from unblot.runs.run_data import data_of_run
 from unblot.specs import build
 from unblot.system.files import checksum, read_tensors
 
-TINY = {
-    "steps": 3,
-    "preview_every": 0,
-    "batch_size": 4,
-    "sampling_steps": 2,
-    "held_out_every": 0,
-    "clusters": 0,
-    "quiet": True,
-}
+TINY = {**FEW, "steps": 3}
 TRAINED = {"steps": 3, "preview_every": 0, "held_out_every": 0, "quiet": True}
 SMALL = {
     "unet": "unet:width=16,multipliers=1,blocks=1",

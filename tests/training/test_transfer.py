@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unblot
-from helpers import captioned_folder, refused, shaken
+from helpers import FEW, captioned_folder, refused, shaken
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.config.schema import DataConfig
@@ -20,15 +20,7 @@ from unblot.training.matching import fill, match, side_of
 from unblot.training.transfer import RECIPE, Pretrained, load_pretrained, with_origin
 
 SMALL = "unet:width=8,multipliers=1-2,blocks=1,patch=2,attention=1"
-TINY = {
-    "steps": 2,
-    "preview_every": 0,
-    "batch_size": 4,
-    "sampling_steps": 2,
-    "held_out_every": 0,
-    "clusters": 0,
-    "quiet": True,
-}
+TINY = {**FEW, "steps": 2}
 LEVEL = NoiseLevel(torch.tensor(1.0), torch.tensor(0.5))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import unblot
+from helpers import TINY_RUN
 from unblot.runs.shared import shares
 
 DRIVER = str(Path(__file__).with_name("shared_driver.py"))
@@ -25,8 +26,7 @@ def test_shares_are_all_numbers_once_and_cut_between_batches(n, world):
 
 
 def test_two_processes_evaluate_and_tune_as_one_does(tmp_path):
-    small = {"network": "unet:width=16,multipliers=1,blocks=1", "steps": 4, "batch_size": 8, "preview_every": 0}
-    unblot.train("digits", out=tmp_path / "one", quiet=True, **small)
+    unblot.train("digits", out=tmp_path / "one", quiet=True, **TINY_RUN)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
     for name, command in (("one", []), ("two", torchrun)):

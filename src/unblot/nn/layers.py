@@ -85,6 +85,11 @@ class LabelEmbedding(nn.Module):
         return F.embedding(label, self.weight)
 
 
+def channel_norm(h: Tensor) -> Tensor:
+    """Vectors (..., C) of mean 0 and variance 1, with no weights."""
+    return F.layer_norm(h, h.shape[-1:])
+
+
 def heads_of(width: int, head: int) -> int:
     """The number of attention heads of about `head` channels each that divides the width."""
     return max(n for n in range(1, max(1, width // head) + 1) if width % n == 0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unblot.config.schema import TextFacts
 from unblot.errors import UnblotError
-from unblot.nn.layers import check_sizes, zeroed
+from unblot.nn.layers import channel_norm, check_sizes, zeroed
 from unblot.specs import parse
 from unblot.text.frozen import Frozen, FrozenEncoder, FrozenTokenizer
 from unblot.text.tokenizer import PAD, Tokenizer
@@ -42,7 +42,7 @@ class TextEncoder(nn.Module):
         mask = tokens != PAD
         for block in self.blocks:
             h = block(h, mask)
-        return _norm(h)
+        return channel_norm(h)
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """The tokens (B, L) of texts, on the encoder's device."""
@@ -65,10 +65,10 @@ class Block(nn.Module):
         self.widen, self.narrow = nn.Linear(kernel * width, 4 * width), zeroed(nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = self.qkv(_norm(h)).unflatten(-1, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(channel_norm(h)).unflatten(-1, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
-        seen = self.with_neighbours(_norm(h) * mask[..., None])
+        seen = self.with_neighbours(channel_norm(h) * mask[..., None])
         return h + self.narrow(F.gelu(self.widen(seen), approximate="tanh"))
 
     def with_neighbours(self, h: Tensor) -> Tensor:
@@ -99,7 +99,3 @@ def tokenizer_of(spec: str, facts: TextFacts) -> Tokenizer | FrozenTokenizer:
     if name == "transformers":
         return FrozenTokenizer(Frozen(options["model"], options["sha256"], options["size"]), facts.length)
     return Tokenizer(facts)
-
-
-def _norm(h: Tensor) -> Tensor:
-    return F.layer_norm(h, h.shape[-1:])

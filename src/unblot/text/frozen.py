@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unblot.config.schema import TextFacts
 from unblot.errors import UnblotError, arg, one_line, printable
-from unblot.nn.layers import check_sizes
+from unblot.nn.layers import channel_norm, check_sizes
 from unblot.system.files import checksum, write_whole
 from unblot.text.tokenizer import LONGEST, PAD, SPECIAL, START
 from unblot.text.words import spaced
@@ -58,7 +58,7 @@ class FrozenEncoder(nn.Module):
         states = self.states(tokens).to(self.map.weight)
         there = (tokens > START)[..., None].to(states)
         mean = (states * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp_min(1)
-        return self.map(F.layer_norm(torch.cat([mean, states[:, 1:]], 1), states.shape[-1:]))
+        return self.map(channel_norm(torch.cat([mean, states[:, 1:]], 1)))
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """The tokens (B, L) of texts, on the encoder's device."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unblot.nn.layers import CrossAttention, zeroed
+from unblot.nn.layers import CrossAttention, channel_norm, zeroed
 
 WIDTH, HEAD = 64, 16  # channels of a square, and of an attention head
 WEIGHT = 0.3  # of its loss beside the denoiser's, as measured; with 1 the text encoder learns little else
@@ -34,10 +34,10 @@ class Layout(nn.Module):
         self.leave = zeroed(nn.Linear(WIDTH, channels))
 
     def forward(self, text: Tensor, mask: Tensor) -> Tensor:
-        places = _norm(self.place(self.waves)).expand(text.shape[0], -1, -1)
+        places = channel_norm(self.place(self.waves)).expand(text.shape[0], -1, -1)
         h = places + self.read(places, text, mask)
-        h = h + self.narrow(F.gelu(self.widen(_norm(h)), approximate="tanh"))
-        return self.leave(_norm(h)).transpose(1, 2).unflatten(2, self.size)
+        h = h + self.narrow(F.gelu(self.widen(channel_norm(h)), approximate="tanh"))
+        return self.leave(channel_norm(h)).transpose(1, 2).unflatten(2, self.size)
 
 
 def layout_for(text: int, squares: int, shape: tuple[int, int, int]) -> Layout | None:
@@ -53,7 +53,3 @@ def layout_loss(layout: Tensor, x0: Tensor, data_std: float) -> Tensor:
     height, width = layout.shape[2:]
     error = F.adaptive_avg_pool2d(x0, (height, width)) - layout
     return WEIGHT * error.square().flatten(1).mean(1) / data_std**2
-
-
-def _norm(h: Tensor) -> Tensor:
-    return F.layer_norm(h, h.shape[-1:])
