@@ -41,6 +41,16 @@ def test_an_orthogonal_matrix_keeps_its_directions_and_has_values_near_1(shape):
     assert float((made - torch.diag_embed(diagonal)).abs().max()) < 1e-3
 
 
+def test_turning_the_longer_side_turns_what_is_made():
+    g = torch.Generator().manual_seed(0)
+    values = torch.logspace(0, -4, 16).double()  # small ones, which the square of a wide matrix holds squared
+    given = torch.linalg.qr(torch.randn(2, 16, 16, generator=g).double()).Q * values
+    turn = torch.linalg.qr(torch.randn(2, 144, 16, generator=g).double()).Q.mT
+    wanted = orthogonal(given) @ turn
+    torch.testing.assert_close(orthogonal(given @ turn), wanted, rtol=0, atol=1e-9)
+    torch.testing.assert_close(orthogonal((given @ turn).float()), wanted.float(), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_hidden_matrices_are_muons_and_what_touches_pictures_or_labels_is_not(name):
     module, other = network(name), network(name, channels=2, classes=5)
@@ -56,7 +66,7 @@ def test_muons_first_update_is_orthogonal_of_adamws_size():
     give_gradients(module, 1)
     Optimizer(module, "muon:scale=0.2", 0.0).step(0.01, GOOD)
     for p, old in zip(split(module)[0], before, strict=True):
-        change = (p - old).flatten(1) / 0.01
+        change = (p.detach() - old).flatten(1) / 0.01
         wanted = 0.2 * max(change.shape) ** 0.5  # singular values whose entries have root mean square 0.2
         assert 0.6 * wanted < float(torch.linalg.matrix_norm(change, 2)) < 1.25 * wanted
         assert float(change.square().mean().sqrt()) == pytest.approx(0.2, rel=0.3)
