@@ -1,5 +1,6 @@
 """What several tests of the command line use."""
 
+import json
 import os
 import re
 import signal
@@ -53,6 +54,26 @@ def printed_by_hash_seed(seeds: Sequence[str], code: str, *arguments: str) -> se
     environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in seeds]
     command = [sys.executable, "-c", code, *arguments]
     return {subprocess.run(command, env=e, capture_output=True, text=True, check=True).stdout for e in environments}
+
+
+def torchrun(*command: str) -> subprocess.CompletedProcess:
+    """Two processes of torchrun, to their end, which can import what tests can."""
+    started = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.run(started, env=environment, capture_output=True, text=True)
+
+
+def by_two_processes(*commands: Sequence[str]) -> None:
+    """Two processes run these commands of unblot, one after the other, as to start processes takes seconds."""
+    done = torchrun(str(Path(__file__).with_name("commands_driver.py")), json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+
+
+def flags(choices: dict[str, object]) -> list[str]:
+    """Choices of Python as the command line writes them; True is a switch."""
+    named = [(f"--{name.replace('_', '-')}", value) for name, value in choices.items()]
+    return [flag if value is True else f"{flag}={value}" for flag, value in named]
 
 
 def refused(capsys, *argv) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from unblot.data.dataset import open_data
 from unblot.errors import UnblotError
@@ -28,11 +29,13 @@ def test_data_are_the_same_wherever_and_whenever_they_are_opened():
     assert len({open_data(s).fingerprint for s in ("rings", "moons", "digits", "rings:count=99")}) == 4
 
 
-def test_the_digits_are_whole():
-    data = open_data("digits")
+def test_the_digits_are_those_of_scikit_learn():
+    data, theirs = open_data("digits"), load_digits()
     assert (len(data), data.shape, data.pictures.dtype) == (1797, (1, 8, 8), np.uint8)
     assert data.classes == tuple("0123456789")
     assert (data.pictures.min(), data.pictures.max()) == (0, 255)
+    np.testing.assert_allclose(data.pictures[:, 0] / 255, theirs.images / 16, atol=0.5 / 255 + 1e-9)
+    np.testing.assert_array_equal(data.labels, theirs.target)
 
 
 def test_points_lie_where_they_should():

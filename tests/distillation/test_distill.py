@@ -1,15 +1,14 @@
 """Distillation: its target is the flow of the teacher, the student beats it, and its run is like any other."""
 
 import dataclasses
-import os
 import shutil
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import by_two_processes, flags
 from oracles import F64, gaussian, gaussian_flow, ideal
 from unblot import UnblotError, api
 from unblot.config.schema import DistillConfig
@@ -329,39 +328,27 @@ def test_interrupted_and_resumed_is_the_same_run_without_the_old_folder(
     assert (folder / METRICS).read_bytes() == (straight / METRICS).read_bytes()
 
 
-@pytest.mark.parametrize("shard", ["off", "on"], ids=["whole", "spread"])
-def test_two_processes_distill_as_one_does(tmp_path, shard):
+def test_two_processes_distill_as_one_does(tmp_path):
+    """With a network that each process holds whole, and with one that is spread over both."""
     small = {"network": "unet:width=16,multipliers=1,blocks=1", "held_out_every": 0}
     teacher = api.train("digits", out=tmp_path / "teacher", quiet=True, **{**TINY, **small, "steps": 2}).path
     choices = {"nfe": 2, "steps": 6, "log_every": 1, "preview_every": 3, "held_out_every": 3, "warmup": 0}
     one = api.distill(teacher, out=tmp_path / "one", quiet=True, **choices)
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in choices.items()]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unblot"]
-    command = [
-        *torchrun,
-        "distill",
-        str(teacher),
-        "--quiet",
-        f"--shard={shard}",
-        "--out",
-        str(tmp_path / "two"),
-        *flags,
-    ]
-    done = subprocess.run(
-        [*command, *flags], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert ("spread over 2 processes" in (tmp_path / "two" / "training.log").read_text()) == (shard == "on")
-    losses, held_out = (
-        [[line[name] for line in read_metrics(tmp_path / run) if line.get(name) is not None] for run in ("one", "two")]
-        for name in ("loss", "held_out")
-    )
-    assert len(losses[1]) == 6
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    for a, b in zip(*held_out, strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
-    for p, q in zip(one.denoiser.parameters(), api.load(tmp_path / "two").denoiser.parameters(), strict=True):
-        torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-5)
+    two = {shard: tmp_path / shard for shard in ("off", "on")}
+    command = ["distill", str(teacher), "--quiet", *flags(choices)]
+    by_two_processes(*([*command, f"--shard={shard}", "--out", str(out)] for shard, out in two.items()))
+
+    def logged(run: Path, name: str) -> list[float]:
+        return [line[name] for line in read_metrics(run) if line.get(name) is not None]
+
+    for shard, out in two.items():
+        assert ("spread over 2 processes" in (out / "training.log").read_text()) == (shard == "on")
+        assert len(logged(out, "loss")) == 6
+        assert logged(out, "loss") == pytest.approx(logged(tmp_path / "one", "loss"), rel=1e-5)
+        for a, b in zip(logged(tmp_path / "one", "held_out"), logged(out, "held_out"), strict=True):
+            assert b == pytest.approx(a, rel=1e-4)
+        for p, q in zip(one.denoiser.parameters(), api.load(out).denoiser.parameters(), strict=True):
+            torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-5)
 
 
 def test_what_cannot_be_distilled_is_told_in_one_line(straight, teacher, tmp_path):

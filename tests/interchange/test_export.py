@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -46,25 +47,36 @@ def noise_of(run, n, seed=0):
     return normal(picture_generators(seed, range(n)), run.config.shape).numpy()
 
 
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A run of digits with the network of this name, and the folder of its export to ONNX at 3 steps."""
+
+    @cache
+    def made(name):
+        folder = tmp_path_factory.mktemp(name)
+        run = shaken(unblot.train("digits", out=folder / "run", **TINY, **NETWORKS[name]))
+        out, worst = export_run(run, ExportConfig(steps=3), folder / "onnx")
+        assert worst < 1e-5
+        return run, out
+
+    return made
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_from_the_same_noise_numpy_draws_the_pictures_of_the_run(name, tmp_path):
-    run = shaken(unblot.train("digits", out=tmp_path / "run", **TINY, **NETWORKS[name]))
-    out, worst = export_run(run, ExportConfig(steps=4), tmp_path / "onnx")
-    assert worst < 1e-5
+def test_from_the_same_noise_numpy_draws_the_pictures_of_the_run(name, digits):
+    run, out = digits(name)
     drawn = draw(out, noise_of(run, 5), np.arange(5)).astype(int)
-    samples = run.sample(5, label=[0, 1, 2, 3, 4], steps=4, solver="ddim").array.astype(int)
+    samples = run.sample(5, label=[0, 1, 2, 3, 4], steps=3, solver="ddim").array.astype(int)
     assert np.abs(drawn - samples).max() <= 1  # a value between two gray levels may round either way
     assert (drawn == samples).mean() > 0.99
     assert len(np.unique(samples)) > 3
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory):
+def distilled(digits, tmp_path_factory):
     """A student of two evaluations."""
-    folder = tmp_path_factory.mktemp("runs")
-    teacher = shaken(unblot.train("digits", out=folder / "teacher", **TINY, **NETWORKS["unet"]))
     few = {"steps": 2, "batch_size": 8, "preview_every": 0, "quiet": True}
-    return shaken(unblot.distill(teacher.path, out=folder / "run", nfe=2, **few))
+    return shaken(unblot.distill(digits("unet")[0].path, out=tmp_path_factory.mktemp("runs") / "run", nfe=2, **few))
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch"])
@@ -140,9 +152,8 @@ def test_a_model_that_never_saw_pictures_without_a_label_is_exported_with_all_in
         draw(out, noise_of(run, 5), guidance=2)
 
 
-def test_labels_are_guided_towards_as_in_the_samples_of_the_run(tmp_path):
-    run = shaken(unblot.train("digits", out=tmp_path / "run", **TINY, **NETWORKS["mlp"]))
-    out, _ = export_run(run, ExportConfig(steps=3), tmp_path / "onnx")
+def test_labels_are_guided_towards_as_in_the_samples_of_the_run(digits):
+    run, out = digits("mlp")
     label, noise = np.full(3, 4), noise_of(run, 3)
     samples = run.sample(3, label="4", steps=3, solver="ddim", guidance=3).array.astype(int)
     assert np.abs(draw(out, noise, label, guidance=3).astype(int) - samples).max() <= 1
@@ -203,10 +214,10 @@ def test_half_weights_and_a_program_of_torch(captioned, exported, tmp_path):
     assert worst < 1e-5
 
 
-def test_a_file_that_differs_is_refused_and_nothing_is_left(captioned, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_refused_and_nothing_is_left(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "difference", lambda *given: 2e-4)
     with pytest.raises(unblot.UnblotError, match=r"differs from the run's by 0\.0002"):
-        export_run(captioned, ExportConfig(to="torch"), tmp_path / "out")
+        export_run(digits("mlp")[0], ExportConfig(to="torch"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import unblot
-from helpers import TINY_RUN
+from helpers import TINY_RUN, flags, torchrun
 from unblot import UnblotError
 from unblot.api import Run
 from unblot.runs import bulk
@@ -93,8 +93,7 @@ def test_a_killed_call_resumed_by_two_processes_is_the_same(run, tmp_path):
     left.write_bytes(b"half")
     there = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("killed/0*.png")}
     assert len(there) < 300
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
-    done = subprocess.run(two, env=environment, capture_output=True, text=True)
+    done = torchrun(*command)
     assert done.returncode == 0, done.stderr
     whole = run.sample(300, steps=2, seed=7).array[:, 0].astype(int)
     for i, alone in enumerate(whole):
@@ -109,11 +108,8 @@ def test_a_killed_call_resumed_by_two_processes_is_the_same(run, tmp_path):
 
 def test_of_two_processes_one_is_killed_and_what_is_there_then_is_what_one_process_draws(run, tmp_path):
     bulk.sample_to_folder(tmp_path / "one", run, 19, batch_size=4, **CHOICES)
-    driver = str(Path(__file__).with_name("bulk_driver.py"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", driver]
-    command = [*torchrun, str(run.path), "-n", "19", "--batch-size", "4", "--out", str(tmp_path / "two")]
-    command += [f"--{name}={value}" for name, value in CHOICES.items()]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    command = [str(Path(__file__).with_name("bulk_driver.py")), str(run.path), "-n", "19", "--batch-size", "4"]
+    done = torchrun("--max-restarts=1", *command, "--out", str(tmp_path / "two"), *flags(CHOICES))
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
@@ -133,8 +129,7 @@ def test_overwriting_by_several_processes_loses_nothing(run, tmp_path):
     """Whichever process writes first, the files of an earlier call are removed before."""
     bulk.sample_to_folder(tmp_path / "a", run, 13, batch_size=4, **CHOICES)
     command = ["-m", "unblot", "sample", str(run.path), "-n", "9", "--steps", "2", "--batch-size", "1"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
-    done = subprocess.run([*two, "--out", str(tmp_path / "a"), "--overwrite"], capture_output=True, text=True)
+    done = torchrun(*command, "--out", str(tmp_path / "a"), "--overwrite")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "a").glob("0*.png")) == [f"{i:06d}.png" for i in range(9)]
 

@@ -64,7 +64,7 @@ def test_squares_are_as_many_along_the_longer_side_as_are_asked_for(shape, squar
 def test_there_are_no_more_squares_than_pixels_and_none_where_none_are_asked_for():
     assert layout_for(32, 8, (3, 5, 4)).size == (5, 4)
     assert layout_for(32, 0, (3, 32, 32)) is None
-    with pytest.raises(UnblotError, match="layout must be from 1 to 64"):
+    with pytest.raises(UnblotError, match="layout must be from 0 to 64"):
         TextEncoder(learn([("a",)] * 9), layout=65)
 
 

@@ -16,16 +16,17 @@ import torch
 
 from unblot import api
 
-for name in ("sklearn.datasets", "torch._dynamo", "torch.utils.tensorboard"):  # here rather than in every child
+for name in ("torch._dynamo", "torch.utils.tensorboard"):  # here rather than in every child
     importlib.import_module(name)
 
+STEPS = 120
 CHOICES = {
     "network": "unet:width=8,multipliers=1,blocks=1,attention=",
-    "steps": 200,
+    "steps": STEPS,
     "batch_size": 16,
     "log_every": 1,
     "held_out_every": 25,
-    "preview_every": 50,
+    "preview_every": 40,
     "checkpoint_every": 20,
 }
 
@@ -54,7 +55,7 @@ def reached(folder: Path) -> int:
 
 def main(folder: Path, kills: int) -> None:
     dice = random.Random(5)
-    for target in sorted(dice.sample(range(1, 200), kills)):
+    for target in sorted(dice.sample(range(1, STEPS), kills)):
         pid = child(folder)
         while reached(folder) < target:
             done, status = os.waitpid(pid, os.WNOHANG)

@@ -19,7 +19,7 @@ from unblot.latent.latents import build_autoencoder, with_blank_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.runs.folder import MODEL, load_model, read_config, save_model
 from unblot.system.files import read_tensors, under
-from unblot.training import adversarial, checkpoint
+from unblot.training import adversarial, checkpoint, decoder_stage
 from unblot.training.adversarial import (
     DecoderTuning,
     Detail,
@@ -230,11 +230,14 @@ def test_without_steps_the_decoder_is_that_of_the_first_stage(pictures, tmp_path
     assert "fine-tuned" not in (path / "training.log").read_text()
 
 
-def test_where_memory_runs_out_the_run_ends_with_the_decoder_of_the_first_stage(pictures, tmp_path, monkeypatch):
-    def full(tuning: DecoderTuning, progress: float) -> None:
+@pytest.mark.parametrize(
+    "place", [(DecoderTuning, "take_step"), (decoder_stage, "drawn_latents")], ids=["step", "draw"]
+)
+def test_where_memory_runs_out_the_run_ends_with_the_decoder_of_the_first_stage(place, pictures, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(DecoderTuning, "take_step", full)
+    monkeypatch.setattr(*place, full)
     run = unblot.train(pictures, out=tmp_path / "run", quiet=True, **CHOICES).path
     assert "decoder: out of memory; it stays as it was" in (run / "training.log").read_text()
     without = unblot.train(pictures, out=tmp_path / "without", quiet=True, **{**CHOICES, "adversarial_steps": 0}).path

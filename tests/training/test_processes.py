@@ -1,14 +1,12 @@
 """One process and two are the same run."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import by_two_processes, flags, torchrun
 from unblot import UnblotError, api
 from unblot.runs.folder import load_model
 from unblot.runs.metrics import read_metrics
@@ -22,20 +20,10 @@ CHOICES = {
     "preview_every": 0,
     "warmup": 0,
 }
-
-
-def train_with_two_processes(*arguments: str) -> None:
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in CHOICES.items()]
-    done = start("-m", "unblot", "train", "--quiet", *([] if "--resume" in arguments else flags), *arguments)
-    assert done.returncode == 0, done.stderr
-
-
-def start(*command: str) -> subprocess.CompletedProcess:
-    """Two processes of torchrun, to their end."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    return subprocess.run(
-        [*torchrun, *command], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+LAST = REFRESH + 8
+WHOLE = {**CHOICES, "decay": "none"}
+SPREAD = {**WHOLE, "optimizer": "muon", "times": "adaptive"}
+LATENTS = {**CHOICES, "latent": True, "latent_width": 8, "latent_steps": 6, "spectrum": "data", "size": "16"}
 
 
 def losses(run: Path) -> list[float]:
@@ -53,51 +41,59 @@ def learned_by_time(run: Path, name: str) -> torch.Tensor:
     return learned
 
 
-def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(tmp_path):
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """Runs of two processes: `whole` and `spread`, which one process took over for a while, and `latents`."""
+    folder = tmp_path_factory.mktemp("two")
+
+    def run(name: str, steps: int, choices: dict) -> list[str]:
+        return ["train", "digits", "--quiet", "--out", str(folder / name), *flags({**choices, "steps": steps})]
+
+    def more(name: str) -> list[str]:
+        return ["train", "--quiet", "--resume", str(folder / name), f"--steps={LAST}"]
+
+    spread = {**SPREAD, "shard": "on", "preview_every": 40}
+    by_two_processes(run("whole", LAST - 6, WHOLE), run("spread", LAST - 8, spread), run("latents", 8, LATENTS))
+    api.resume(folder / "whole", steps=LAST - 3, quiet=True)
+    api.resume(folder / "spread", steps=LAST - 4, quiet=True)
+    by_two_processes(more("whole"), more("spread"))
+    return folder
+
+
+def test_one_process_and_two_give_the_same_losses_and_take_over_from_each_other(two, tmp_path):
     """With balanced losses, the default, whose weights change after the first REFRESH steps."""
-    last = REFRESH + 8
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=last, decay="none", **CHOICES)
-    train_with_two_processes("digits", f"--steps={last - 6}", "--decay=none", "--out", str(tmp_path / "two"))
-    api.resume(tmp_path / "two", steps=last - 3, quiet=True)
-    train_with_two_processes("--resume", str(tmp_path / "two"), f"--steps={last}")
-    one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == last
-    assert two == pytest.approx(one, rel=1e-5)
-    assert torch.equal(*(learned_by_time(tmp_path / name, "weights") for name in ("one", "two")))
-    for step in (0, last):
-        one, two = (measured(tmp_path / name, step) for name in ("one", "two"))
-        assert two["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
-        assert two["training_parts"] == pytest.approx(one["training_parts"], rel=1e-4)
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=LAST, **WHOLE)
+    runs = tmp_path / "one", two / "whole"
+    one, both = map(losses, runs)
+    assert len(one) == len(both) == LAST
+    assert both == pytest.approx(one, rel=1e-5)
+    assert torch.equal(*(learned_by_time(run, "weights") for run in runs))
+    for step in (0, LAST):
+        one, both = (measured(run, step) for run in runs)
+        assert both["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
+        assert both["training_parts"] == pytest.approx(one["training_parts"], rel=1e-4)
 
 
-def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(tmp_path):
+def test_a_network_spread_over_processes_is_the_network_and_the_run_goes_on_with_or_without(two, tmp_path):
     """With Muon, which has AdamW for a part of the weights, and with times whose density changes after REFRESH."""
-    last = REFRESH + 8
-    choices = {"optimizer": "muon", "times": "adaptive", "decay": "none", **CHOICES}
-    api.train("digits", out=tmp_path / "one", quiet=True, steps=last, **choices)
-    begin = ("digits", f"--steps={last - 8}", "--decay=none", "--shard=on", "--preview-every=40")
-    train_with_two_processes(*begin, "--optimizer=muon", "--times=adaptive", "--out", str(tmp_path / "two"))
-    api.resume(tmp_path / "two", steps=last - 4, quiet=True)
-    train_with_two_processes("--resume", str(tmp_path / "two"), f"--steps={last}")
-    assert (tmp_path / "two" / "training.log").read_text().count("spread over 2 processes") == 2
-    one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == last
-    assert two == pytest.approx(one, rel=1e-5)
-    assert torch.equal(*(learned_by_time(tmp_path / name, "density") for name in ("one", "two")))
-    (_, whole), (_, spread) = (load_model(tmp_path / name) for name in ("one", "two"))
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=LAST, **SPREAD)
+    runs = tmp_path / "one", two / "spread"
+    assert (two / "spread" / "training.log").read_text().count("spread over 2 processes") == 2
+    one, both = map(losses, runs)
+    assert len(one) == len(both) == LAST
+    assert both == pytest.approx(one, rel=1e-5)
+    assert torch.equal(*(learned_by_time(run, "density") for run in runs))
+    (_, whole), (_, spread) = map(load_model, runs)
     for p, q in zip(whole.parameters(), spread.parameters(), strict=True):
         torch.testing.assert_close(q, p, rtol=1e-3, atol=1e-4)
-    assert (tmp_path / "two" / "samples" / "step_00000040.png").exists()
+    assert (two / "spread" / "samples" / "step_00000040.png").exists()
 
 
-def test_two_processes_learn_the_latents_that_one_does(tmp_path):
+def test_two_processes_learn_the_latents_that_one_does(two, tmp_path):
     """The main process trains the autoencoder and fine-tunes its decoder; the other reads it, and waits."""
-    latent = {"latent": True, "latent_width": 8, "latent_steps": 6, "steps": 8, "spectrum": "data", "size": "16"}
-    api.train("digits", out=tmp_path / "one", quiet=True, **latent, **CHOICES)
-    flags = ("--latent", "--latent-width=8", "--latent-steps=6", "--steps=8", "--spectrum=data", "--size=16")
-    train_with_two_processes("digits", *flags, "--out", str(tmp_path / "two"))
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
-    assert "fine-tuned in 8 steps" in (tmp_path / "two" / "training.log").read_text()
+    api.train("digits", out=tmp_path / "one", quiet=True, steps=8, **LATENTS)
+    assert losses(two / "latents") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert "fine-tuned in 8 steps" in (two / "latents" / "training.log").read_text()
 
 
 def test_a_killed_process_is_brought_back_and_the_run_is_that_without_a_kill(tmp_path):
@@ -105,7 +101,7 @@ def test_a_killed_process_is_brought_back_and_the_run_is_that_without_a_kill(tmp
     choices = {**CHOICES, "steps": 12, "checkpoint_every": 5, "held_out_every": 0}
     api.train("digits", out=tmp_path / "one", quiet=True, **choices)
     driver = str(Path(__file__).with_name("elastic_driver.py"))
-    done = start("--max-restarts=1", driver, str(tmp_path / "two"), "8")
+    done = torchrun("--max-restarts=1", driver, str(tmp_path / "two"), "8")
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr
     assert (tmp_path / "two" / "training.log").read_text().count("12 steps of 40 into") == 2
@@ -116,7 +112,7 @@ def test_a_killed_process_is_brought_back_and_the_run_is_that_without_a_kill(tmp
 
 def test_an_error_of_the_process_that_reads_the_pictures_stops_the_others_with_the_same_line(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"half")
-    done = start("-m", "unblot", "train", str(tmp_path), "--out", str(tmp_path / "run"))
+    done = torchrun("-m", "unblot", "train", str(tmp_path), "--out", str(tmp_path / "run"))
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("unblot: error:")]
     assert len(lines) == 2

@@ -1,19 +1,14 @@
 """Evaluating and tuning by several processes gives the figures of one."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+import shared_driver
 import unblot
-from helpers import TINY_RUN
+from helpers import TINY_RUN, torchrun
 from unblot.runs.shared import shares
-
-DRIVER = str(Path(__file__).with_name("shared_driver.py"))
 
 
 @pytest.mark.parametrize("n", [1, 127, 128, 129, 1000])
@@ -28,15 +23,9 @@ def test_shares_are_all_numbers_once_and_cut_between_batches(n, world):
 def test_two_processes_evaluate_and_tune_as_one_does(tmp_path):
     unblot.train("digits", out=tmp_path / "one", quiet=True, **TINY_RUN)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
-    for name, command in (("one", []), ("two", torchrun)):
-        done = subprocess.run(
-            [sys.executable, *command, DRIVER, str(tmp_path / name)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    shared_driver.evaluate_and_tune(tmp_path / "one")
+    done = torchrun(shared_driver.__file__, str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
     a, b = (json.loads((tmp_path / name / "report" / "report.json").read_text()) for name in ("one", "two"))
     for row, other in zip(a["metrics"]["rows"], b["metrics"]["rows"], strict=True):
         assert other["value"] == pytest.approx(row["value"], rel=1e-5), row

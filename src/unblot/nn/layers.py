@@ -26,6 +26,7 @@ BOUNDS = {
     "kernel": 63,
     "layout": 64,
 }
+OPTIONAL = ("layout",)  # sizes of what a network need not have: 0 is none
 
 
 def sinusoids(x: Tensor, frequencies: Tensor) -> Tensor:
@@ -127,10 +128,11 @@ def numbers(option: str, text: str) -> list[int]:
 
 
 def check_sizes(network: str, **values: int) -> None:
-    """Raises UnblotError for a size of a network outside 1 … its bound in BOUNDS."""
+    """Raises UnblotError for a size outside 1 … its bound in BOUNDS; 0 is allowed for those in OPTIONAL."""
     for name, value in values.items():
-        if not 1 <= value <= BOUNDS[name]:
-            raise UnblotError(f"{network}: {name} must be from 1 to {BOUNDS[name]}, not {value}")
+        least = 0 if name in OPTIONAL else 1
+        if not least <= value <= BOUNDS[name]:
+            raise UnblotError(f"{network}: {name} must be from {least} to {BOUNDS[name]}, not {value}")
 
 
 def zeroed(module: M) -> M:

@@ -26,7 +26,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, facts: TextFacts, *, width: int = 128, depth: int = 2, kernel: int = 1, layout: int = 0):
         super().__init__()
-        check_sizes("text encoder", width=width, depth=depth, kernel=kernel, layout=layout or 1)
+        check_sizes("text encoder", width=width, depth=depth, kernel=kernel, layout=layout)
         if width % HEAD:
             raise UnblotError(f"text encoder: width {width} is not a multiple of {HEAD}")
         if not kernel % 2:

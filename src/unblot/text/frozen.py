@@ -46,7 +46,7 @@ class FrozenEncoder(nn.Module):
         self, facts: TextFacts, *, model: str = "", size: int = 0, sha256: str = "", width: int = 128, layout: int = 0
     ):
         super().__init__()
-        check_sizes("text encoder", width=width, layout=layout or 1)
+        check_sizes("text encoder", width=width, layout=layout)
         if not 1 <= size <= MOST_STATES:
             raise UnblotError(f"text encoder: hidden states of {size} channels are impossible")
         self.states = FrozenStates(Frozen(model, sha256, size), facts.length)

@@ -4,8 +4,6 @@ import math
 import time
 from collections.abc import Callable
 
-import torch
-
 from unblot.config.durations import format_seconds
 from unblot.config.schema import RunConfig
 from unblot.errors import is_out_of_memory
@@ -53,16 +51,15 @@ def run_decoder_stage(
     """
     config, model, group = trainer.config, trainer.denoiser.autoencoder, trainer.group
     assert model is not None
-    pace, drawn = Pace(config, controller), torch.empty(0)
+    pace, count = Pace(config, controller), affordable_count(config, DRAWN)
     note(f"decoder: fine-tuned {pace} against a discriminator, on latents that the model draws")
-    if group.is_main_process or trainer.sharded:  # sampling a sharded network needs all processes
-        drawn = drawn_latents(
-            trainer, affordable_count(config, DRAWN), lambda: not trainer.sharded and (pace.late() or interrupted())
-        )
+    # Sampling a sharded network needs all processes, to the end.
+    drawn = drawn_latents(trainer, count, lambda: False) if trainer.sharded else None
 
     def work() -> str:
         try:
-            tuning = DecoderTuning(config, trainer.task.batches.dataset, model, drawn)
+            latents = drawn_latents(trainer, count, lambda: pace.late() or interrupted()) if drawn is None else drawn
+            tuning = DecoderTuning(config, trainer.task.batches.dataset, model, latents)
             detail = tune_decoder(tuning, model, pace.progress, interrupted)
         except RuntimeError as error:
             if not is_out_of_memory(error):
