@@ -137,6 +137,17 @@ def test_a_grid_enlarges_tiny_pictures_by_whole_pixels():
     assert output.grid(stored[:, :, :1], values.fit(stored)).size[0] > 64
 
 
+@pytest.mark.parametrize(
+    ("count", "shape", "columns"), [(64, (96, 128), 8), (60, (64, 64), 10), (7, (64, 64), 3), (2, (64, 64), 2)]
+)
+def test_a_sheet_is_wide_rather_than_high_and_full_where_it_can_be(count, shape, columns):
+    height, width = shape
+    stored = np.zeros((count, 3, height, width), np.uint8)
+    rows = -(-count // columns)
+    sheet = output.grid(stored, values.fit(stored), scale=1)
+    assert sheet.size == (columns * (width + 2) + 2, rows * (height + 2) + 2)
+
+
 def test_a_plot_of_points_has_them_where_they_are():
     picture = np.asarray(output.scatter(np.array([[0.5, 0.5], [np.nan, 1]]), size=100, extent=1.0)).astype(int)
     dark = np.argwhere(picture.sum(axis=2) < 600)

@@ -62,8 +62,7 @@ def tile(
 ) -> Image.Image:
     """A sheet of pictures to look at (N, H, W, 3) uint8, row by row. captions: a text below each picture."""
     count, height, width, _ = shown.shape
-    columns = columns or max(1, math.ceil(math.sqrt(count * height / width)))
-    columns = min(columns, count)
+    columns = min(columns or _columns(count, height / width), count)
     scale = scale or max(1, round((MIN_GRID_SIDE if captions is None else CAPTIONED_SIDE) / max(height, width)))
     shown = shown.repeat(scale, axis=1).repeat(scale, axis=2)
     if captions is not None:
@@ -75,6 +74,16 @@ def tile(
         y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[y : y + height, x : x + width] = picture
     return Image.fromarray(sheet)
+
+
+def _columns(count: int, ratio: float) -> int:
+    """Columns of a sheet of this many pictures whose height is `ratio` times their width: it is wide rather than high.
+
+    From a square sheet to one half as wide again, those that leave the fewest places of the last row empty.
+    """
+    square = math.sqrt(count * ratio)
+    wide = range(math.ceil(square), math.floor(1.5 * square) + 1)
+    return min(wide, key=lambda columns: (-count % columns, columns), default=math.ceil(square))
 
 
 def sheet(
