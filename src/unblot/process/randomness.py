@@ -9,6 +9,7 @@ Generators live on the CPU, whose stream is the same on every machine; their num
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -126,8 +127,9 @@ def uniform_indices(n: int, count: int, g: torch.Generator) -> Tensor:
     return torch.randint(1, count + 1, (n,), generator=g)
 
 
+@lru_cache(maxsize=1)  # the order of the present pass, for each of its batches
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The random order (count,) of the training pictures in epoch `epoch`."""
+    """The random order (count,) of the training pictures in epoch `epoch`; not to be changed."""
     return torch.randperm(count, generator=generator(seed, EPOCH, epoch))
 
 

@@ -5,7 +5,7 @@ A batch is cut into RNG chunks of RNG_CHUNK pictures. All that is random in a ch
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -85,15 +85,19 @@ class Batch(NamedTuple):
 
     def weighted(self, losses: Tensor) -> Tensor:
         """The losses (B,) of these pictures, multiplied by `weight`."""
-        return losses if self.weight is None else losses * per_picture(self.weight, losses)
+        return _multiplied(losses, self.weight)
 
     def balanced(self, losses: Tensor) -> Tensor:
         """The losses (B,) of these pictures, multiplied by `balance`."""
-        return losses if self.balance is None else losses * per_picture(self.balance, losses)
+        return _multiplied(losses, self.balance)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         names = "x0", "eps", "label", "tokens", "augmentation", "second_noise"
         return self._replace(**{n: change(x) for n in names if (x := getattr(self, n)) is not None})
+
+
+def _multiplied(losses: Tensor, factor: Tensor | None) -> Tensor:
+    return losses if factor is None else losses * per_picture(factor, losses)
 
 
 @dataclass
@@ -114,7 +118,6 @@ class BatchSampler:
     times: str
     label_dropout: float
     order: Callable[[int, int, int, int], Tensor] | None = None
-    _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)  # the present pass and its order
 
     def __post_init__(self) -> None:
         check_times(self.times)
@@ -162,11 +165,7 @@ class BatchSampler:
         """The pictures at positions start … stop − 1 of a pass, or the first few of them."""
         if self.order is not None:
             return self.order(self.seed, epoch, start, stop)
-        passing, order = self._order  # read once: another thread may be at another pass
-        if passing != epoch:
-            order = epoch_order(self.seed, epoch, self.count)
-            self._order = epoch, order
-        return order[start:stop]
+        return epoch_order(self.seed, epoch, self.count)[start:stop]
 
 
 def check_processes(batch_size: int, world: int) -> None:

@@ -115,7 +115,6 @@ class FirstStage:
         self.autoencoder = build_autoencoder(config).to(device)
         self.optimizer = Optimizer(self.autoencoder, OPTIMIZER, weight_decay=0.0)
         self.step = 0
-        self.order = -1, torch.empty(0, dtype=torch.int64)  # the present pass over the pictures, and its order
 
     def take_step(self, steps: int) -> Tensor:
         """One step of `steps`; the mean absolute error of its pictures, ()."""
@@ -140,9 +139,7 @@ class FirstStage:
         count = len(self.dataset.train)
         size = min(BATCH, count)
         epoch, place = divmod(self.step, count // size)
-        if self.order[0] != epoch:
-            self.order = epoch, epoch_order(seed, epoch, count)
-        return self.order[1][place * size : (place + 1) * size].numpy()
+        return epoch_order(seed, epoch, count)[place * size : (place + 1) * size].numpy()
 
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Writes all that is needed to go on exactly; about: what a run that goes on wants to know besides."""
