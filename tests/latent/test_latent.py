@@ -27,6 +27,7 @@ from unblot.errors import UnblotError
 from unblot.latent.latents import AT_A_TIME, latents_of, with_latents
 from unblot.nn.autoencoder import Autoencoder, frozen
 from unblot.process.levels import NoiseLevel
+from unblot.process.randomness import epoch_order
 from unblot.process.spectrum import Spectrum
 from unblot.runs.film import shoot
 from unblot.runs.folder import CONFIG, MODEL, build_model, load_model, read_config, save_model
@@ -117,14 +118,13 @@ def test_latents_of_the_training_pictures_have_mean_0_and_standard_deviation_1(p
     assert (z.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
 
 
-def test_a_pass_of_the_first_stage_over_the_pictures_is_put_in_order_once(planned, monkeypatch):
+def test_a_pass_of_the_first_stage_over_the_pictures_is_put_in_order_once(planned):
     config, dataset = planned
-    stage, epochs, order = FirstStage(config, dataset, CPU), [], first_stage.epoch_order
-    monkeypatch.setattr(first_stage, "epoch_order", lambda *given: epochs.append(given[1]) or order(*given))
-    steps, chosen = len(dataset.train) // BATCH, []
+    stage, steps, chosen = FirstStage(config, dataset, CPU), len(dataset.train) // BATCH, []
+    epoch_order.cache_clear()
     for stage.step in range(2 * steps):
         chosen += stage._chosen(seed=0).tolist()
-    assert epochs == [0, 1]
+    assert epoch_order.cache_info().misses == 2
     first, second = chosen[: steps * BATCH], chosen[steps * BATCH :]
     assert len(set(first)) == len(set(second)) == steps * BATCH
     assert first != second
