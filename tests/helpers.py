@@ -16,6 +16,7 @@ from PIL import Image
 
 from unblot.cli.parser import main
 from unblot.training.trainer import Trainer
+from unblot.tuning import guidance_candidates, screening
 
 NETWORK = "unet:width=16,multipliers=1,blocks=1,attention="
 TINY = ["--network", NETWORK, "--steps", "4", "--batch-size", "8", "--preview-every", "4"]
@@ -74,6 +75,14 @@ def flags(choices: dict[str, object]) -> list[str]:
     """Choices of Python as the command line writes them; True is a switch."""
     named = [(f"--{name.replace('_', '-')}", value) for name, value in choices.items()]
     return [flag if value is True else f"{flag}={value}" for flag, value in named]
+
+
+def few_samplers(patched: pytest.MonkeyPatch) -> None:
+    """Tunings try one solver with little noise, refine no levels and guide nothing."""
+    few = {"DETERMINISTIC": ("dpmpp_2m",), "STOCHASTIC": (), "NOISES": 8, "REFINED_TO": 2}
+    for name, value in few.items():
+        patched.setattr(screening, name, value)
+    patched.setattr(guidance_candidates, "GUIDED_FROM", ())
 
 
 def refused(capsys, *argv) -> str:

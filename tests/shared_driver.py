@@ -5,18 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers import few_samplers
 from unblot import api
-from unblot.tuning import guidance_candidates, screening, search
+from unblot.tuning import screening, search
 
 
 def evaluate_and_tune(run: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         for room in (screening, search):
             patched.setattr(room, "NFES", (2, 4))
-        few = {"DETERMINISTIC": ("dpmpp_2m",), "STOCHASTIC": (), "NOISES": 8, "REFINED_TO": 2}
-        for name, value in few.items():
-            patched.setattr(screening, name, value)
-        patched.setattr(guidance_candidates, "GUIDED_FROM", ())
+        few_samplers(patched)
         api.evaluate(run, n=260, steps=2, features="pixels:dims=8", likelihood=4, quiet=True)
         api.tune(run, n=130, features="pixels:dims=8", budget="1h")
 

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 import unblot
-from helpers import captioned_folder
+from helpers import captioned_folder, few_samplers
 from unblot import api
 from unblot.cli.parser import main, make_parser
 from unblot.config.durations import parse_budget
 from unblot.data.audit import turning
 from unblot.sampling import SOLVERS
-from unblot.tuning import guidance_candidates, screening
+from unblot.tuning import screening
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}
@@ -187,10 +187,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = fewer(api.evaluate, n=24, features="pixels", quiet=True)
     monkeypatch.setattr(api, "evaluate", lambda *a, **k: evaluate(*a, likelihood=0 if "samples" in k else 2, **k))
     monkeypatch.setattr(api, "tune", fewer(api.tune, n=100, features="pixels"))
-    few = {"NFES": (8,), "DETERMINISTIC": ("dpmpp_2m",), "STOCHASTIC": (), "PLAIN_SPACINGS": ("karras",)}
-    for name, value in {**few, "REFINED_TO": 2, "NOISES": 8}.items():
-        monkeypatch.setattr(screening, name, value)
-    monkeypatch.setattr(guidance_candidates, "GUIDED_FROM", ())
+    few_samplers(monkeypatch)
+    monkeypatch.setattr(screening, "NFES", (8,))
+    monkeypatch.setattr(screening, "PLAIN_SPACINGS", ("karras",))
     monkeypatch.setattr(turning, "ENOUGH", 0)
     monkeypatch.setattr(api, "choose_ema", fewer(api.choose_ema, n=24))
     monkeypatch.setattr(api, "try_out", lambda *_, **__: None)

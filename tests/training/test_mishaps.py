@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import stopped_after
+from helpers import flags, stopped_after
 from unblot import UnblotError, api
 from unblot.cli.parser import main
 from unblot.runs.folder import BEST, LOG, METRICS, MODEL
@@ -30,7 +30,7 @@ TINY = {
     "preview_every": 0,
     "checkpoint_every": 4,
 }
-FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+FLAGS = flags(TINY)
 
 
 def contents(folder):

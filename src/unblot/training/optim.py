@@ -12,9 +12,7 @@ from unblot.system.sharding import like, local, put_together
 
 ENDS = ("enter", "leave", "conv_in", "conv_out")  # names of the first and last layers, which see the pictures
 WITHOUT_FOUND_INF = ("mps",)  # the fused AdamW of PyTorch 2.11 and 2.12 reads none on Apple's GPUs (pull 186360)
-
-
-QUINTIC = 3.4445, -4.7750, 2.0315  # Jordan 2024: of a singular value s, a s + b s³ + c s⁵
+QUINTIC = 3.4445, -4.7750, 2.0315  # of Muon: a singular value s becomes a s + b s³ + c s⁵ (Jordan 2024)
 
 
 class Muon(torch.optim.Optimizer):
