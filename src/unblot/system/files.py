@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: text, JSON and tensors."""
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -84,6 +85,13 @@ def append_text(path: Path, text: str) -> None:
         raise UnblotError(sentence(e)) from None
     with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
+
+
+def packaged(module: str, name: str) -> Path | None:
+    """A file of an installed package, found without running any of its code; None where there is none."""
+    spec = importlib.util.find_spec(module)
+    places = [Path(folder) / name for folder in (spec.submodule_search_locations or ())] if spec else []
+    return next((path for path in places if path.is_file()), None)
 
 
 def checksum(path: Path) -> str:

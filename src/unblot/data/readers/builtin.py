@@ -1,13 +1,12 @@
 """Built-in data: real handwritten digits, and points in the plane of known density."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
 from unblot.data.readers.listing import ArrayPictures, DataSource, Listing
 from unblot.errors import UnblotError
+from unblot.system.files import packaged
 
 SEED = 20240229
 
@@ -16,19 +15,13 @@ def digits(_: str) -> DataSource:
     """1,797 real handwritten digits (N, 1, 8, 8) uint8, labelled; scikit-learn's copy of the UCI set."""
 
     def load() -> Listing:
-        table = np.loadtxt(_beside_sklearn("datasets/data/digits.csv.gz"), delimiter=",")  # 64 values to 16, a label
+        path = packaged("sklearn", "datasets/data/digits.csv.gz")  # to import scikit-learn takes a second
+        assert path is not None, "scikit-learn, which unblot requires, is without its digits"
+        table = np.loadtxt(path, delimiter=",")  # 64 values from 0 to 16, and the label
         pictures = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8)
         return _listing(pictures.reshape(-1, 1, 8, 8), table[:, 64].astype(np.int64), True)
 
     return DataSource("digits", ["digits", 1], lambda scratch: load())
-
-
-def _beside_sklearn(name: str) -> Path:
-    """A file of scikit-learn, which is not imported for it: that takes a second."""
-    package = find_spec("sklearn")
-    assert package is not None, "unblot requires scikit-learn"
-    assert package.origin is not None
-    return Path(package.origin).parent / name
 
 
 def moons(_: str, *, count: int = 10000, noise: float = 0.05, labels: bool = False) -> DataSource:
