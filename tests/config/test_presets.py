@@ -53,6 +53,14 @@ def test_captions_and_latents_are_learned_at_twice_the_rate_and_never_by_adamw()
     assert resolve(facts(), {"preset": "ddpm"}, True).learning_rate == 2e-4
 
 
+def test_small_pictures_with_captions_come_in_larger_batches_but_not_as_latents() -> None:
+    text = TextFacts("", "", 0, 1000)
+    sizes = {side: resolve(facts(side), {}).batch_size for side in (32, 64)}
+    assert sizes == {32: 64, 64: 32}
+    assert {side: resolve(facts(side, text=text), {}).batch_size for side in sizes} == {32: 128, 64: 32}
+    assert {side: resolve(facts(side, text=text), {}, True).batch_size for side in sizes} == sizes
+
+
 def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:
     assert levels(facts(28, 0.6, 1)) == levels(facts(8, 0.75, 1)) == (-0.8, 1.2)
 

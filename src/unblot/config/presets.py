@@ -19,7 +19,7 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "clusters": "the labels, the captions and the number of pictures",
     "text_encoder": "the captions",
     "optimizer": "the size of the pictures",
-    "batch_size": "the kind of the data",
+    "batch_size": "the size of the pictures, and the captions",
     "learning_rate": "the kind and the size of the data, and the captions",
     "schedule": "the size and the contrast of the pictures, and the captions",
     "data_std": "the pictures, measured",
@@ -38,7 +38,7 @@ def default(data: DataFacts) -> dict[str, Any]:
         network, steps, batch_size, learning_rate = "mlp", 3000, 512, 2e-3
     else:
         network, steps, learning_rate = _unet_for(data), 3000, 8e-3 if data.text else 4e-3
-        batch_size = 64 if _side(data) <= SMALL else 32
+        batch_size = 128 if data.text and _side(data) <= SMALL else _batch_for(data)
     return {
         "network": network,
         "clusters": _clusters_for(data),
@@ -87,11 +87,16 @@ def ddpm(data: DataFacts) -> dict[str, Any]:
     }
 
 
+def in_latents(data: DataFacts) -> dict[str, Any]:
+    """What the default preset decides otherwise than for pixels, as measured; data: the latents."""
+    return {
+        "schedule": "edm:mean=0.3,std=1",  # the levels of EDM2 (Karras et al. 2024), for twice the deviation
+        "learning_rate": 8e-3,
+        "batch_size": _batch_for(data),
+    }
+
+
 PRESETS: dict[str, Callable[[DataFacts], dict[str, Any]]] = {"default": default, "ddpm": ddpm}
-IN_LATENTS = {  # what the default preset decides otherwise than for pixels, as measured
-    "schedule": "edm:mean=0.3,std=1",  # the levels of EDM2 (Karras et al. 2024), for twice the deviation
-    "learning_rate": 8e-3,
-}
 ADAMW_RATE = 4e-3  # higher rates were measured with Muon
 
 
@@ -108,7 +113,7 @@ def resolve(data: DataFacts, choices: Mapping[str, Any], latents: bool = False) 
     preset = choices.get("preset", "default")
     if preset not in PRESETS:
         raise UnblotError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    decided = {**PRESETS[preset](data), **(IN_LATENTS if latents and preset == "default" else {}), **choices}
+    decided = {**PRESETS[preset](data), **(in_latents(data) if latents and preset == "default" else {}), **choices}
     if decided["optimizer"].partition(":")[0] == "adamw":
         decided["learning_rate"] = choices.get("learning_rate", min(decided["learning_rate"], ADAMW_RATE))
     if decided["parameterization"] != "edm":  # the preset decided for edm
@@ -186,6 +191,10 @@ def found_by_trial_steps(data: DataFacts, train: TrainConfig) -> set[str]:
 
 def _side(data: DataFacts) -> int:
     return max(data.height, data.width)
+
+
+def _batch_for(data: DataFacts) -> int:
+    return 64 if _side(data) <= SMALL else 32
 
 
 def _levels_for(data: DataFacts) -> str:
