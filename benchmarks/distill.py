@@ -38,7 +38,7 @@ def judge() -> tuple[Features, torch.Tensor, float]:
 def measured(run: unblot.Run, features: Features, reference: torch.Tensor, n: int, **choices) -> dict[str, float]:
     """Distance of n pictures, its bootstrap standard deviation, and the CPU seconds that sampling them took."""
     start = time.process_time()
-    array = run.sample(n, seed=0, batch_size=100, **choices).array
+    array = run.sample(n, seed=0, guidance=1.0, batch_size=100, **choices).array
     seconds = time.process_time() - start
     encoded = ValueMap.from_dict(run.config.data.values).encode(array, np.float32)
     seen = extract(features, [torch.from_numpy(encoded)])

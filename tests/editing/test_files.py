@@ -83,7 +83,7 @@ def test_inpainting_keeps_the_known_half_and_says_where_each_file_comes_from(dig
         assert np.array_equal(made(out / f"a-{draw}.png")[:, :4], SEVENS[:, :4])
     assert not np.array_equal(made(out / "a-1.png"), made(out / "a-2.png"))
     about = json.loads(Image.open(out / "a-3.png").text["unblot"])
-    expected = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.0}
+    expected = {"edit": "inpaint", "run": "digits", "seed": 5, "index": 2, "label": "7", "steps": 2, "guidance": 1.5}
     assert expected.items() <= about.items()
     assert about["picture"].endswith("a.png")
     assert about["solver"].startswith("ddpm")
@@ -375,7 +375,8 @@ def test_the_page_names_the_samplers_that_edits_take(kinds, monkeypatch):
     told = {kind: [cell.strip("`") for cell in cells] for names, *cells in rows for kind in re.findall(r"\w+", names)}
     for kind, choices in given.items():
         asked = [str(choices.get(name, "of the run")) for name in ("solver", "spacing", "steps")]
-        assert [*asked, "1" if choices.get("guidance") == 1 else "2 with a prompt, else 1"] == told[kind], kind
+        guidance = "1" if choices.get("guidance") == 1 else "2 with a prompt, 1.5 with a label"
+        assert [*asked, guidance] == told[kind], kind
 
 
 def test_a_mask_of_several_channels_and_several_reconstructions_are_refused(kinds, digits):

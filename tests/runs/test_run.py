@@ -86,7 +86,7 @@ def test_an_interval_without_a_level_is_refused(run):
     with pytest.raises(UnblotError, match=r"guidance_low=5.*guidance_high=1"):
         run.sample(1, steps=1, label="3", guidance=2.0, guidance_low=5, guidance_high=1)
     with pytest.raises(UnblotError, match="limit a guidance"):
-        run.sample(1, steps=1, label="3", guidance_high=5)
+        run.sample(1, steps=1, guidance_high=5)
 
 
 def test_network_calls_are_counted_before_anything_is_drawn(run, tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_labels_may_be_those_of_numpy_and_pytorch(run, tmp_path):
 
 def test_a_rescaling_without_a_guidance_is_refused(run):
     with pytest.raises(UnblotError, match=r"guidance_rescale=0\.5 rescales a guidance; give guidance=2\.0"):
-        run.sample(1, steps=1, label="3", guidance_rescale=0.5)
+        run.sample(1, steps=1, guidance_rescale=0.5)
     assert run.sample(1, steps=1, label="3", guidance_rescale=0.5, guidance=2.0).array.shape == (1, 1, 8, 8)
 
 

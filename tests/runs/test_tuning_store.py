@@ -12,9 +12,10 @@ import unblot
 from helpers import TINY_RUN
 from unblot import UnblotError
 from unblot.cli.parser import main
-from unblot.config.sampling import SampleConfig
+from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DistillConfig, RunConfig
 from unblot.runs import bulk
+from unblot.runs.choosing import LABEL_GUIDANCE, untuned_sampler
 from unblot.runs.describe import describe
 from unblot.runs.folder import TUNING, fingerprint, save_model
 from unblot.runs.run import Run
@@ -56,6 +57,22 @@ def test_a_tuned_run_samples_with_what_was_found(tuned):
     assert taken(tuned, quality="best") == ("euler", 4)
     assert taken(tuned, nfe=3) == ("euler", 3)
     assert taken(tuned, nfe=100) == ("euler", 4)
+
+
+def test_labels_and_clusters_are_guided_towards_where_nothing_is_said_of_guidance(run):
+    labelled, edit = run.config, EditConfig(label="3")
+    assert run.sampler(SampleConfig(label="3")).guidance == untuned_sampler(labelled, edit).guidance == LABEL_GUIDANCE
+    assert run.sampler(SampleConfig()).guidance == untuned_sampler(labelled, EditConfig()).guidance == 1.0
+    for choices in ({"guidance": 1.0}, {"guidance": 3.0}):
+        assert run.sampler(SampleConfig(label="3", **choices)).guidance == choices["guidance"]
+    assert run.sampler(SampleConfig(label="3", guidance_high=1.0)).guidance == LABEL_GUIDANCE
+    assert run.sample(1, label="3", nfe=8).provenance["steps"] == 4  # of two calls each
+
+    always = dataclasses.replace(labelled, train=dataclasses.replace(labelled.train, label_dropout=0.0))
+    assert untuned_sampler(always, edit).guidance == 1.0
+    clusters = dataclasses.replace(labelled, data=dataclasses.replace(labelled.data, classes=(), clusters=(0.5, 0.5)))
+    assert untuned_sampler(clusters, SampleConfig()).guidance == LABEL_GUIDANCE
+    assert untuned_sampler(clusters, EditConfig()).guidance == 1.0  # a picture that is edited has none
 
 
 @pytest.fixture
@@ -200,14 +217,14 @@ def weak(run, tmp_path_factory):
 
 
 def test_scale_1_changes_nothing_and_an_empty_interval_neither(run):
-    plain = pixels(run)
+    plain = pixels(run, guidance=1.0)
     assert np.array_equal(plain, pixels(run, guidance=1.0, guidance_rescale=0.7, guidance_low=1.0))
     assert np.array_equal(plain, pixels(run, guidance=4.0, guidance_low=1e6))
     assert not np.array_equal(plain, pixels(run, guidance=20.0))
 
 
 def test_scales_take_turns_among_pictures(run):
-    plain, guided = pixels(run), pixels(run, guidance=20.0)
+    plain, guided = pixels(run, guidance=1.0), pixels(run, guidance=20.0)
     mixed = pixels(run, guidance=[1.0, 20.0])
     assert np.abs(mixed[::2] - plain[::2]).max() <= 1
     assert np.abs(mixed[1::2] - guided[1::2]).max() <= 1

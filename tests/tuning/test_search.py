@@ -17,6 +17,7 @@ from unblot.process.randomness import OF_TUNING
 from unblot.process.schedules import karras
 from unblot.reports.tuning import table
 from unblot.runs import run_data
+from unblot.runs.choosing import LABEL_GUIDANCE
 from unblot.runs.describe import describe
 from unblot.runs.tuning_store import read_tuning, usable
 from unblot.sampling.settings import SamplerConfig, choose, describe_sampler
@@ -113,7 +114,7 @@ def test_the_best_plain_sampler_is_guided_too(run, monkeypatch):
     with_guidance = [t for t in others if t.sampler.guided]
     assert {(t.sampler.autoguide, t.sampler.guidance) for t in with_guidance} == {
         *((weak, scale) for scale in guided.AUTOGUIDANCE),
-        *((None, scale) for scale in guided.CLASSIFIER_FREE),
+        *((None, scale) for scale in (LABEL_GUIDANCE, *guided.IN_THE_MIDDLE)),
     }
     assert {t.nfe for t in with_guidance} == {6, 8}  # in the middle of the four steps, and in all of them
     kept = {(t.nfe, t.sampler.guidance) for t in found.candidates}
@@ -136,7 +137,7 @@ def test_the_weaker_model_is_an_early_snapshot(tmp_path):
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 10])
 def test_the_middle_interval_leaves_out_both_ends(steps):
     plain = SamplerConfig("dpmpp_2m", "karras", steps)
-    inner = guided.guided_forms(plain, karras(), "weak", labels=False)[0]
+    inner = guided.guided_forms(plain, karras(), "weak", usual=1.0)[0]
     more = inner.nfe(karras()) - steps
     assert more == max(1, steps - 2 * max(1, steps // 4))
     low, high = inner.guidance_low * 1.01, inner.guidance_high / 1.01

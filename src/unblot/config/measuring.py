@@ -49,7 +49,11 @@ class EvaluateConfig(Checked):
     ode: int = option("pictures to compute the likelihood of along the ODE; 0 for none", "what", "N", low=0, default=0)
     data: str | None = moved_data_option("what")
     guidance: float | None = option(
-        "strength of guidance (default: 2 with captions, else as tuned, else 1)", "sampling", "X", default=None
+        "strength of guidance; 1 is none (default: 2 with captions, else as tuned, else 1.5 with labels or "
+        "clusters, and 2 of a run in latents)",
+        "sampling",
+        "X",
+        default=None,
     )
     quality: str | None = quality_option("sampling")
     nfe: int | None = nfe_option("sampling")

@@ -67,7 +67,8 @@ class SampleConfig(Worded):
     solver: str | None = solver_option("sampling", AS_TUNED)
     spacing: str | None = spacing_option("sampling", AS_TUNED)
     guidance: float | None = option(
-        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else as tuned, else 1)",
+        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else as tuned, else "
+        "1.5 with a label or clusters, and 2 of a run in latents)",
         "guidance",
         "X",
         default=None,
@@ -116,8 +117,8 @@ class EditConfig(Worded):
     solver: str | None = solver_option("sampling", BY_THE_EDIT)
     spacing: str | None = spacing_option("sampling", BY_THE_EDIT)
     guidance: float | None = option(
-        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, else 1; 1 for variations, "
-        "interpolate and reconstruct)",
+        "strength of guidance towards label and prompt; 1 is none (default: 2 with a prompt, 1.5 with a label, "
+        "and 2 of a run in latents; 1 for variations, interpolate and reconstruct)",
         "sampling",
         "X",
         default=None,

@@ -29,7 +29,7 @@ from unblot.interchange.exported import Part, input_names, levels_of, parts_of
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
 from unblot.process.spectrum import cosines
-from unblot.runs.choosing import text_guidance
+from unblot.runs.choosing import label_guidance, text_guidance
 from unblot.runs.run import Run
 from unblot.system.files import write_json, write_text, write_whole
 from unblot.system.folders import begin_folder, claimed, removed_on_failure
@@ -145,6 +145,7 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "always_labelled": run.config.draws_labels and not train.label_dropout,
         "guides": bool(data.num_labels or data.text) and train.label_dropout > 0 and run.config.distill is None,
         "text_guidance": text_guidance(run.config),
+        "label_guidance": label_guidance(run.config),
         "no_label": denoiser.num_classes,
         "no_text": None if denoiser.text_encoder is None else denoiser.text_encoder.read([""])[0].tolist(),
         "dtype": data.values["dtype"],

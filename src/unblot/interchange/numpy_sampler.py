@@ -34,12 +34,13 @@ def draw(
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     count = len(noise)
-    if guidance is None:
-        guidance = 1 if tokens is None else about.get("text_guidance", 1)
     if label is None and about.get("clusters"):
         label = spread_labels(seed, count, about["clusters"])
     if label is None and about.get("always_labelled"):
         label = np.arange(count) % len(about["classes"])
+    if guidance is None:
+        towards = "label" if tokens is None else "text"
+        guidance = 1 if label is None and tokens is None else about.get(f"{towards}_guidance", 1)
     check(about, label, tokens, guidance)
     hidden, shown = inputs(about, count), inputs(about, count, label, tokens)
     levels = list(zip(about["alpha"], about["sigma"]))
@@ -112,7 +113,7 @@ if __name__ == "__main__":
     parser.add_argument("-n", type=int, default=16, help="number of pictures")
     parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's, and of clusters")
     parser.add_argument("--label", type=int, help="number of a class")
-    parser.add_argument("--guidance", type=float, help="towards the label; 1, the default, is none")
+    parser.add_argument("--guidance", type=float, help="towards the label; 1 is none, by default that of unblot")
     parser.add_argument("--out", default="pictures.npy")
     args, here = parser.parse_args(), Path(__file__).parent
     shape = json.loads((here / "sampler.json").read_text())["shape"]

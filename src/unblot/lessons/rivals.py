@@ -161,7 +161,7 @@ def ours(pictures: Tensor, seconds: float, seed: int, network: str, batch_size: 
 
     def sampled(n: int) -> Tensor:
         with trainer.averaged():
-            return torch.from_numpy(run.sample(n, seed=seed, batch_size=500).array).float()
+            return torch.from_numpy(run.sample(n, seed=seed, guidance=1.0, batch_size=500).array).float()
 
     return Trained(sampled, count(trainer.denoiser), took, trainer.step)
 

@@ -15,7 +15,9 @@ from unblot.sampling.solvers import SOLVERS
 from unblot.sampling.spacing import SPACINGS
 from unblot.specs import build, canonical
 
-TEXT_GUIDANCE = 2.0  # towards a prompt, where none is given, measured in docs/captions.md
+# Where none is given, as measured
+TEXT_GUIDANCE = 2.0  # towards a prompt: docs/captions.md
+LABEL_GUIDANCE, IN_LATENTS = 1.5, 2.0  # towards a label or a cluster: docs/recipe.md, "Guidance towards labels"
 
 
 def sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleConfig) -> SamplerConfig:
@@ -70,8 +72,12 @@ def untuned_sampler(run: RunConfig, config: SampleConfig | EditConfig) -> Sample
 
 
 def usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
-    """The guidance of a call that gives none: `text_guidance` towards (or away from) words, else 1, which is none."""
-    return text_guidance(run) if _says(config.prompt) or _says(config.negative) else 1.0
+    """The guidance of a call that gives none: `text_guidance` towards (or away from) words, else `label_guidance`
+    towards a label, or towards the clusters of samples; else 1, which is none."""
+    if _says(config.prompt) or _says(config.negative):
+        return text_guidance(run)
+    clustered = bool(run.data.clusters) and isinstance(config, SampleConfig)
+    return label_guidance(run) if config.label is not None or clustered else 1.0
 
 
 def text_guidance(run: RunConfig) -> float:
@@ -80,8 +86,20 @@ def text_guidance(run: RunConfig) -> float:
     1, which is none, for a run that cannot be guided so: it learned no texts, never saw pictures without theirs, or is
     distilled.
     """
-    able = run.data.text is not None and run.train.label_dropout > 0 and run.distill is None
-    return TEXT_GUIDANCE if able else 1.0
+    return TEXT_GUIDANCE if run.data.text is not None and _can_be_guided(run) else 1.0
+
+
+def label_guidance(run: RunConfig) -> float:
+    """The guidance towards a label or a cluster where none is given, LABEL_GUIDANCE or that of runs IN_LATENTS; 1 where
+    the run has none, as in `text_guidance`."""
+    if not run.data.num_labels or not _can_be_guided(run):
+        return 1.0
+    return LABEL_GUIDANCE if run.latent is None else IN_LATENTS
+
+
+def _can_be_guided(run: RunConfig) -> bool:
+    """Whether the model also knows pictures without label and text, and is not distilled."""
+    return run.train.label_dropout > 0 and run.distill is None
 
 
 def _says(prompt: str | Iterable[str] | None) -> bool:

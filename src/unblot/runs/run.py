@@ -73,8 +73,9 @@ class Run:
           good or best, of a tuned run. By default what tuning found (good), else what the run was trained with.
         - guidance: a scale, or several that take turns; 1 is none. guidance_low, guidance_high: the interval of
           sigma/alpha in which it acts. guidance_rescale: in [0, 1]. autoguide: a run, a model file or a snapshot of
-          this run, the weaker model of autoguidance. By default 2 with a prompt; without one what tuning found, or
-          none, and none in a run of captions. negative: a text to guide away from, instead of from no text.
+          this run, the weaker model of autoguidance. By default 2 with a prompt; without one what tuning found, but
+          not of a run of captions; else 1.5 with a label or clusters, in latents 2; else none. negative: a text to
+          guide away from, instead of from no text.
         - threshold: none, static or dynamic.
 
         on_step: called with a `Progress` after each step of each batch. Raises UnblotError for an unknown choice and

@@ -1,8 +1,8 @@
 """Guided samplers for the tuning of a run: scale, kind and interval of the guidance of a plain sampler.
 
 Autoguidance (Karras et al. 2024) uses the run's own model from early in its training, which is among its snapshots, as
-the weaker model. Classifier-free guidance (Ho & Salimans 2022) uses small scales in the middle of the levels alone,
-which lowers the distance to real pictures (Kynkäänniemi et al. 2024).
+the weaker model. Classifier-free guidance (Ho & Salimans 2022) is the usual one, and smaller ones in the middle of the
+levels alone, which lowers the distance to real pictures (Kynkäänniemi et al. 2024).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unblot.process.schedules import Schedule
+from unblot.runs.choosing import label_guidance
 from unblot.runs.folder import SNAPSHOTS
 from unblot.runs.run import Run
 from unblot.runs.snapshots import steps_kept
@@ -17,7 +18,7 @@ from unblot.sampling.settings import SamplerConfig
 
 GUIDED_FROM = (6, 8, 5, 10, 12)  # NFE of the plain samplers that are guided, in the order in which they get time
 EARLY, EARLIEST, LATEST = 0.25, 0.1, 0.45  # shares of the run: of the preferred weaker model, and the limits
-AUTOGUIDANCE, CLASSIFIER_FREE = (1.5, 2.0), (1.2, 1.5)  # scales
+AUTOGUIDANCE, IN_THE_MIDDLE = (1.5, 2.0), (1.2, 1.5)  # scales; of classifier-free guidance those beside the usual one
 
 
 def guided_candidates(
@@ -27,11 +28,10 @@ def guided_candidates(
 
     None of a run with captions, whose guidance is not chosen by distance: that does not tell whether a text is obeyed.
     """
-    data, train = run.config.data, run.config.train
-    if data.text is not None:
+    if run.config.data.text is not None:
         return {}
-    weak, labels = early_snapshot(run.path), bool(data.num_labels) and train.label_dropout > 0
-    return {nfe: guided_forms(plain[nfe], schedule, weak, labels) for nfe in GUIDED_FROM if nfe in plain}
+    weak, usual = early_snapshot(run.path), label_guidance(run.config)
+    return {nfe: guided_forms(plain[nfe], schedule, weak, usual) for nfe in GUIDED_FROM if nfe in plain}
 
 
 def early_snapshot(run: Path) -> str | None:
@@ -43,17 +43,19 @@ def early_snapshot(run: Path) -> str | None:
     return f"{SNAPSHOTS}/{min(fit, key=lambda step: abs(step / steps[-1] - EARLY)):08d}.safetensors"
 
 
-def guided_forms(sampler: SamplerConfig, schedule: Schedule, weak: str | None, labels: bool) -> list[SamplerConfig]:
+def guided_forms(sampler: SamplerConfig, schedule: Schedule, weak: str | None, usual: float) -> list[SamplerConfig]:
     """The guided forms of a plain sampler, the most promising first.
 
-    weak: path of the weaker model, None for no autoguidance. labels: whether the model has labels to guide towards.
+    weak: path of the weaker model, None for no autoguidance. usual: guidance towards labels or clusters; 1 for none.
     """
     levels = sampler.levels(schedule)
     low, high = middle_interval((levels.sigma / levels.alpha)[:-1].tolist())
     inner = replace(sampler, guidance_low=low, guidance_high=high)
     forms = [(scale, form) for scale in AUTOGUIDANCE for form in (inner, sampler) if weak]
     autoguided = [replace(form, guidance=scale, autoguide=weak) for scale, form in forms]
-    return autoguided + [replace(inner, guidance=scale) for scale in CLASSIFIER_FREE if labels]
+    if usual == 1:
+        return autoguided
+    return [replace(sampler, guidance=usual), *autoguided, *(replace(inner, guidance=s) for s in IN_THE_MIDDLE)]
 
 
 def middle_interval(ratios: Sequence[float]) -> tuple[float, float]:
