@@ -65,14 +65,16 @@ def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:
     assert levels(facts(28, 0.6, 1)) == levels(facts(8, 0.75, 1)) == (-0.8, 1.2)
 
 
-def test_captions_take_a_folded_network_and_change_nothing_where_it_is_folded_anyway() -> None:
+def test_captions_take_a_folded_network_of_one_block_a_level() -> None:
     text = TextFacts("", "", 0, 1000)
-    for side in (8, 16, 28, 32, 40):
-        assert default(facts(side, text=text))["network"] == default(facts(side))["network"]
+    assert default(facts(8, text=text))["network"] == default(facts(8))["network"]
+    for side in (16, 28, 32, 40):
+        assert network_options(facts(side, text=text)) == {**network_options(facts(side)), "blocks": 1}
     for side in (48, 64, 96, 128, 256):
         with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
-        assert with_captions["blocks"] > without["blocks"]
+        assert with_captions["blocks"] == without["blocks"] == 1
+        assert with_captions["multipliers"] != without["multipliers"]
 
 
 def test_tiny_pictures_take_a_join_only_where_a_folded_square_has_as_many_values_as_the_network_channels() -> None:
