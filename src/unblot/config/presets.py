@@ -224,8 +224,8 @@ def _unet_for(data: DataFacts, width: int | None = None) -> str:
     Pixels are folded by up to 8x8, and the join lets all of the folded input through, however narrow the network is;
     up to TINY it stands only where a folded square has no fewer values than the network has channels. Up to SMALL,
     and with captions, pixels are folded until the map is at most 20, which leaves time for more steps of a wider
-    network: words are learned late, and with captions there is one block a level for two. Larger pictures have a thin first level on a map of at most 40, which draws
-    outlines; wider ones below decide what is there.
+    network: words are learned late, and with captions there is one block a level for two. Larger pictures have a thin
+    first level on a map of at most 40, which draws outlines; wider ones below decide what is there.
     """
     side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
     if side <= TINY:
