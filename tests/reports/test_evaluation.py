@@ -286,7 +286,8 @@ def test_no_more_pictures_go_through_the_network_together_than_asked_for(
     sizes, output = [], Denoiser.output
     monkeypatch.setattr(reports, "loss_by_level", partial(loss_by_level, pictures=4))
     monkeypatch.setattr(Denoiser, "output", lambda self, x_t, *rest: sizes.append(len(x_t)) or output(self, x_t, *rest))
-    api.evaluate(run.path, out=tmp_path, n=7, steps=1, likelihood=4, batch_size=3, features="pixels", quiet=True)
+    few = {"n": 7, "steps": 1, "guidance": 1.0, "likelihood": 4, "batch_size": 3}
+    api.evaluate(run.path, out=tmp_path, **few, features="pixels", quiet=True)
     assert max(sizes) == 3
 
 

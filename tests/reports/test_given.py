@@ -56,7 +56,8 @@ def judged(run: api.Run, drawn: tuple[Path, np.ndarray], tmp_path_factory: pytes
 def heun(run: api.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on samples of another sampler."""
     out = tmp_path_factory.mktemp("reports") / "heun"
-    api.evaluate(run.path, n=4, likelihood=0, solver="heun", spacing="karras", nfe=5, out=out, **QUICK)
+    asked = {"solver": "heun", "spacing": "karras", "nfe": 5, "guidance": 1.0}
+    api.evaluate(run.path, n=4, likelihood=0, out=out, **asked, **QUICK)
     return out
 
 
