@@ -19,7 +19,7 @@ FROM_THE_DATA = {  # what a preset looks at to decide a field
     "clusters": "the labels, the captions and the number of pictures",
     "text_encoder": "the captions",
     "optimizer": "the size of the pictures",
-    "batch_size": "the size of the pictures, and the captions",
+    "batch_size": "the kind and the size of the data, and the captions",
     "learning_rate": "the kind and the size of the data, and the captions",
     "schedule": "the size and the contrast of the pictures, and the captions",
     "data_std": "the pictures, measured",
