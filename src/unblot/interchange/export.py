@@ -29,7 +29,7 @@ from unblot.interchange.exported import Part, input_names, levels_of, parts_of
 from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
 from unblot.process.spectrum import cosines
-from unblot.runs.choosing import label_guidance, text_guidance
+from unblot.runs.choosing import can_be_guided, label_guidance, text_guidance
 from unblot.runs.run import Run
 from unblot.system.files import write_json, write_text, write_whole
 from unblot.system.folders import begin_folder, claimed, removed_on_failure
@@ -143,7 +143,7 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "classes": list(data.classes),
         "clusters": list(data.clusters),
         "always_labelled": run.config.draws_labels and not train.label_dropout,
-        "guides": bool(data.num_labels or data.text) and train.label_dropout > 0 and run.config.distill is None,
+        "guides": can_be_guided(run.config),
         "text_guidance": text_guidance(run.config),
         "label_guidance": label_guidance(run.config),
         "no_label": denoiser.num_classes,

@@ -86,20 +86,20 @@ def text_guidance(run: RunConfig) -> float:
     1, which is none, for a run that cannot be guided so: it learned no texts, never saw pictures without theirs, or is
     distilled.
     """
-    return TEXT_GUIDANCE if run.data.text is not None and _can_be_guided(run) else 1.0
+    return TEXT_GUIDANCE if run.data.text is not None and can_be_guided(run) else 1.0
 
 
 def label_guidance(run: RunConfig) -> float:
     """The guidance towards a label or a cluster where none is given, LABEL_GUIDANCE or that of runs IN_LATENTS; 1 where
     the run has none, as in `text_guidance`."""
-    if not run.data.num_labels or not _can_be_guided(run):
+    if not run.data.num_labels or not can_be_guided(run):
         return 1.0
     return LABEL_GUIDANCE if run.latent is None else IN_LATENTS
 
 
-def _can_be_guided(run: RunConfig) -> bool:
-    """Whether the model also knows pictures without label and text, and is not distilled."""
-    return run.train.label_dropout > 0 and run.distill is None
+def can_be_guided(run: RunConfig) -> bool:
+    """Whether the model learned labels, clusters or texts, also knows pictures without them, and is not distilled."""
+    return bool(run.data.num_labels or run.data.text) and run.train.label_dropout > 0 and run.distill is None
 
 
 def _says(prompt: str | Iterable[str] | None) -> bool:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: text, JSON and tensors."""
+"""Files that appear whole or not at all: text, JSON and tensors; and those of installed packages."""
 
 import hashlib
 import importlib.util

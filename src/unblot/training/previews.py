@@ -78,7 +78,8 @@ def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> 
     chosen = dataset.train[training_order(len(dataset.train), seed, count).numpy()]
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[chosen])
     prompts = None if config.data.text is None else captions_of(dataset.captions, chosen.tolist())
-    guidance, found = Guidance(scale=label_guidance(config) if prompts is None else text_guidance(config)), []
+    guidance = Guidance(scale=label_guidance(config) if prompts is None else text_guidance(config))
+    found = []
     with trainer.averaged(), trainer.task.autocast():
         condition = trainer.denoiser.condition(labels, prompts)
         for x0 in _samples(trainer, range(count), PREVIEW_STEPS, seed, condition, guidance):
