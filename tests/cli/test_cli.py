@@ -241,7 +241,6 @@ def test_wrong_arguments_are_refused_before_anything_is_written(argv, told, caps
         (["--spacing", "steep"], "choose one of time"),
         (["--label", "10"], "no class '10'; this run knows 0, 1"),
         (["--label", "cat"], "no class 'cat'"),
-        (["--guidance", "2"], "give one with --label"),
     ],
 )
 def test_wrong_sampling_arguments_are_refused(run, flags, told, capsys, tmp_path):

@@ -13,7 +13,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.errors import UnblotError, UnblotNote
 from unblot.interchange.imports import import_run
 from unblot.process.schedules import SCHEDULES
-from unblot.runs.conditions import label_of
+from unblot.runs.conditions import labels_by_share
 from unblot.runs.run import load
 from unblot.runs.run_data import data_of_run
 from unblot.specs import build
@@ -108,7 +108,7 @@ def test_what_learns_from_it_without_labels_is_not_drawn_with_labels(tmp_path):
     for name, draws in (("bare.npy", False), ("labelled.npz", True)):
         config = data_of_run(run.config, run.path, tmp_path / name, quiet=True)[1]
         assert config.draws_labels == draws
-        assert label_of(config, SampleConfig()) == ("all" if draws else None)
+        assert labels_by_share(config, SampleConfig()) == draws
 
 
 def test_a_file_that_is_cut_off_is_one_line(tmp_path, capsys):

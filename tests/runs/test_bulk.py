@@ -178,7 +178,7 @@ def test_manifest_and_files_say_how_each_picture_came_about(run, tmp_path):
     expected = {"run": run.path.name, "seed": 7, "steps": 4, "solver": "ddim:eta=0.5"}
     assert expected.items() <= drawn.items()
     assert drawn["schedule"].startswith("edm")
-    assert drawn["nfe"] == 4
+    assert drawn["nfe"] == 2 * 4  # guided towards its label
     levels = sampling_levels(drawn["schedule"], drawn["spacing"], 4)
     assert drawn["levels"] == pytest.approx((levels.sigma / levels.alpha).tolist(), rel=1e-5)
     about = json.loads(Image.open(tmp_path / "000002.png").text["unblot"])

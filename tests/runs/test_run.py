@@ -51,6 +51,16 @@ def points(tmp_path_factory):
     return unblot.train("moons", out=folder, network="mlp:width=8,depth=1", steps=1, batch_size=4, quiet=True)
 
 
+def with_changes(run: Run, *, data: dict | None = None, train: dict | None = None) -> Run:
+    """The run, as if it had other data or had been trained otherwise."""
+    config = run.config
+    changed = {
+        "data": dataclasses.replace(config.data, **data or {}),
+        "train": dataclasses.replace(config.train, **train or {}),
+    }
+    return dataclasses.replace(run, config=dataclasses.replace(config, **changed))
+
+
 def test_the_keyword_face_is_the_configuration(run):
     choices = {"steps": 2, "solver": "euler", "label": "3", "guidance": 2.0, "guidance_high": 5.0, "seed": 4}
     config = SampleConfig(n=3, **choices)
@@ -86,7 +96,7 @@ def test_an_interval_without_a_level_is_refused(run):
     with pytest.raises(UnblotError, match=r"guidance_low=5.*guidance_high=1"):
         run.sample(1, steps=1, label="3", guidance=2.0, guidance_low=5, guidance_high=1)
     with pytest.raises(UnblotError, match="limit a guidance"):
-        run.sample(1, steps=1, guidance_high=5)
+        with_changes(run, train={"label_dropout": 0.0}).sample(1, steps=1, guidance_high=5)
 
 
 def test_network_calls_are_counted_before_anything_is_drawn(run, tmp_path, monkeypatch):
@@ -104,7 +114,8 @@ def test_samples_are_held_in_memory_once(run, monkeypatch):
     monkeypatch.setattr(Run, "drawn", lambda self, batch, on_step: np.zeros((len(range(3000)[batch.part]), 1, 8, 8)))
     config = SampleConfig(n=3000, batch_size=30, steps=1)
     tracemalloc.start()
-    array = sample_in_shares(run, Group(), config).array
+    unlabelled = with_changes(run, data={"classes": ()})  # labels take memory of their own
+    array = sample_in_shares(unlabelled, Group(), config).array
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1.7 * array.nbytes
@@ -119,18 +130,32 @@ def test_guidance_needs_a_model_that_knows_no_label(tmp_path):
     assert run.sample(1, steps=1, label="3", guidance=1.0).labels == [3]
 
 
-def test_a_model_that_never_saw_pictures_without_a_label_draws_all_classes_in_turns(tmp_path, monkeypatch):
-    told = unblot.train("digits", out=tmp_path / "told", label_dropout=0.0, **TINY)
-    drawn = told.sample(12, steps=1)
-    assert drawn.labels == [*range(10), 0, 1]
-    assert np.array_equal(drawn.array, told.sample(12, steps=1, label="all").array)
-    picture = drawn.array[:1]
-    assert images.img2img(told, picture, n=2, steps=1, label="3").labels == ["3", "3"]
-    with pytest.raises(UnblotError, match="give label="):
-        images.img2img(told, picture, n=2, steps=1)
+def test_without_a_label_each_class_comes_as_often_as_in_the_data(run, tmp_path, monkeypatch):
+    drawn = run.sample(12, steps=1)
+    assert np.array_equal(drawn.array, run.sample(12, steps=1, label=drawn.labels).array)
+    assert run.sample(3, first=5, steps=1).labels == drawn.labels[5:8]
+    assert run.sample(12, steps=1, seed=1).labels != drawn.labels
+    counts = np.bincount(run.sample(500, steps=1).labels, minlength=10) / 500
+    dataset = open_data("digits")
+    assert np.abs(counts - np.bincount(dataset.labels[dataset.train]) / len(dataset.train)).max() < 0.01
+    assert images.img2img(run, drawn.array[:1], n=2, steps=1).labels is None  # the picture says what it shows
     monkeypatch.setattr(bulk, "MANY", 3)
-    sample_to_folder(tmp_path / "s", told, 3, steps=1)
-    assert np.load(tmp_path / "s" / "labels-000000.npy").tolist() == [0, 1, 2]
+    sample_to_folder(tmp_path / "s", run, 3, steps=1)
+    assert np.load(tmp_path / "s" / "labels-000000.npy").tolist() == drawn.labels[:3]
+
+
+def test_classes_of_runs_that_know_no_shares_come_equally_often(run):
+    old = with_changes(run, data={"shares": ()})
+    assert np.abs(np.bincount(old.sample(500, steps=1).labels, minlength=10) / 500 - 0.1).max() < 0.005
+
+
+def test_a_model_that_never_saw_pictures_without_a_label_edits_with_one_alone(run):
+    told = with_changes(run, train={"label_dropout": 0.0})
+    drawn = told.sample(3, steps=1, guidance=1)
+    assert drawn.labels == run.sample(3, steps=1).labels
+    assert images.img2img(told, drawn.array[:1], n=2, steps=1, label="3").labels == ["3", "3"]
+    with pytest.raises(UnblotError, match="give label="):
+        images.img2img(told, drawn.array[:1], n=2, steps=1)
 
 
 def test_labels_may_be_those_of_numpy_and_pytorch(run, tmp_path):
@@ -144,7 +169,7 @@ def test_labels_may_be_those_of_numpy_and_pytorch(run, tmp_path):
 
 def test_a_rescaling_without_a_guidance_is_refused(run):
     with pytest.raises(UnblotError, match=r"guidance_rescale=0\.5 rescales a guidance; give guidance=2\.0"):
-        run.sample(1, steps=1, guidance_rescale=0.5)
+        with_changes(run, train={"label_dropout": 0.0}).sample(1, steps=1, guidance_rescale=0.5)
     assert run.sample(1, steps=1, label="3", guidance_rescale=0.5, guidance=2.0).array.shape == (1, 1, 8, 8)
 
 

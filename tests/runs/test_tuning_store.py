@@ -30,7 +30,7 @@ TRIALS = tuple(
 )
 WEAK = "snapshots/00000001.safetensors"
 AWAY = Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 30.0, 0.1, 10.0, WEAK), 5, 0.5)
-TOWARDS = Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 1.2), 6, 0.1)
+TOWARDS = Candidate(SamplerConfig("euler", "karras:rho=7.0,low=0.002,high=80.0", 3, 1.2), 6, 0.6)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,8 @@ def test_a_tuned_run_samples_with_what_was_found(tuned):
 def test_labels_and_clusters_are_guided_towards_where_nothing_is_said_of_guidance(run):
     labelled, edit = run.config, EditConfig(label="3")
     assert run.sampler(SampleConfig(label="3")).guidance == untuned_sampler(labelled, edit).guidance == LABEL_GUIDANCE
-    assert run.sampler(SampleConfig()).guidance == untuned_sampler(labelled, EditConfig()).guidance == 1.0
+    assert run.sampler(SampleConfig()).guidance == LABEL_GUIDANCE  # labels are drawn as often as in the data
+    assert untuned_sampler(labelled, EditConfig()).guidance == 1.0  # a picture that is edited has none
     for choices in ({"guidance": 1.0}, {"guidance": 3.0}):
         assert run.sampler(SampleConfig(label="3", **choices)).guidance == choices["guidance"]
     assert run.sampler(SampleConfig(label="3", guidance_high=1.0)).guidance == LABEL_GUIDANCE
@@ -72,7 +73,7 @@ def test_labels_and_clusters_are_guided_towards_where_nothing_is_said_of_guidanc
     assert untuned_sampler(always, edit).guidance == 1.0
     clusters = dataclasses.replace(labelled, data=dataclasses.replace(labelled.data, classes=(), clusters=(0.5, 0.5)))
     assert untuned_sampler(clusters, SampleConfig()).guidance == LABEL_GUIDANCE
-    assert untuned_sampler(clusters, EditConfig()).guidance == 1.0  # a picture that is edited has none
+    assert untuned_sampler(clusters, EditConfig()).guidance == 1.0
 
 
 @pytest.fixture
@@ -92,9 +93,8 @@ def test_a_run_whose_best_sampler_is_guided_is_guided_by_default(guided):
     assert guided.sampler(SampleConfig(nfe=5)) == guided.sampler(SampleConfig()) == AWAY.sampler
     assert guided.sampler(SampleConfig(guidance=1.0)) == TRIALS[-1].sampler
     assert guided.sampler(SampleConfig(guidance=3.0)).guidance_high is None
-    assert not guided.sampler(SampleConfig(steps=3)).guided
-    # only a sample with a label is guided towards it
-    assert guided.sampler(SampleConfig(label="all")) == TOWARDS.sampler
+    plain = guided.sampler(SampleConfig(steps=3))
+    assert (plain.guidance, plain.autoguide) == (LABEL_GUIDANCE, None)
     assert "away from snapshots" in describe(guided.path)
 
 
@@ -120,12 +120,12 @@ def test_samples_in_a_folder_are_guided_and_say_so(guided, tmp_path):
     assert json.loads((tmp_path / "p" / "manifest.json").read_text())["autoguide"] is None
 
 
-def test_without_its_weaker_model_a_run_samples_plain(guided):
+def test_without_its_weaker_model_a_run_samples_with_the_best_that_is_left(guided):
     assert guided.sampler(SampleConfig()).guided
     (guided.path / WEAK).write_bytes((guided.path / WEAK).read_bytes() + b" ")
-    assert guided.sampler(SampleConfig()) == TRIALS[-1].sampler
+    assert guided.sampler(SampleConfig()) == TOWARDS.sampler
     (guided.path / WEAK).unlink()
-    assert guided.sampler(SampleConfig()) == TRIALS[-1].sampler
+    assert guided.sampler(SampleConfig()) == TOWARDS.sampler
     assert "is gone" in describe(guided.path)
 
 
@@ -138,13 +138,15 @@ def test_a_damaged_tuning_does_not_prevent_sampling_without_it(run):
 def test_what_is_asked_for_goes_before_what_was_found(tuned):
     train = tuned.config.train
     assert taken(tuned, steps=5) == (train.solver.partition(":")[0], 5)
-    assert taken(tuned, solver="heun", nfe=5) == ("heun", 3)
+    assert taken(tuned, solver="heun", nfe=5, guidance=1) == ("heun", 3)
+    assert taken(tuned, solver="heun", nfe=10) == ("heun", 3)  # towards a label a step takes twice as many
     assert taken(tuned, spacing="time") == (train.solver.partition(":")[0], train.sampling_steps)
 
 
 def test_without_tuning_the_run_decides(run):
     assert taken(run) == ("dpmpp_2m", run.config.train.sampling_steps)
-    assert taken(run, nfe=7) == ("dpmpp_2m", 7)
+    assert taken(run, nfe=7, guidance=1) == ("dpmpp_2m", 7)
+    assert taken(run, nfe=7) == ("dpmpp_2m", 3)  # towards a label a step takes two
 
 
 def test_tuning_holds_for_the_weights_that_it_was_made_with(tuned, tmp_path):

@@ -140,8 +140,9 @@ def quality_option(group: str) -> Any:
     )
 
 
-def label_option(group: str) -> Any:
-    return option("class by name or number; 0,1,2 or all take turns (default: no class)", group, "NAME", default=None)
+def label_option(group: str, otherwise: str) -> Any:
+    what = f"class by name or number; 0,1,2 or all take turns (default: {otherwise})"
+    return option(what, group, "NAME", default=None)
 
 
 def prompt_option(group: str) -> Any:

@@ -58,7 +58,7 @@ class SampleConfig(Worded):
     """Every choice of a sampling call. Fields that are None are taken from the run."""
 
     n: int = option("number of samples", "samples", "N", low=1, default=16)
-    label: str | None = label_option("samples")
+    label: str | None = label_option("samples", "as often as in the data; with a prompt, none")
     prompt: str | None = prompt_option("samples")
     seed: int = option("sample i follows from the seed and i alone", "samples", "N", low=0, default=0)
     quality: str | None = quality_option("sampling")
@@ -104,7 +104,7 @@ class EditConfig(Worded):
     """The choices that all edits share. Fields that are None suit the edit, or are taken from the run."""
 
     n: int = option("number of results for each picture", "results", "N", low=1, default=4)
-    label: str | None = label_option("results")
+    label: str | None = label_option("results", "none")
     prompt: str | None = prompt_option("results")
     seed: int = option("result i follows from the seed and i alone", "results", "N", low=0, default=0)
     fit: str = option(

@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unblot.config.latent import LatentConfig
-from unblot.config.options import (
-    MOST_STEPS,
-    SPEC,
-    Checked,
-    device_option,
-    option,
-)
+from unblot.config.options import MOST_STEPS, SPEC, Checked, device_option, option
 from unblot.config.transfer import AdapterFacts, Origin
 from unblot.errors import UnblotError, arg
 from unblot.system.stored import convert_stored
@@ -182,10 +176,10 @@ class DataFacts:
     """What a run must know of its data to rebuild the network and to give samples the values of the data.
 
     `values` is `ValueMap.to_dict()`; `std` the standard deviation in the network's range; `count` the number of
-    training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels; `spectrum`
-    the text of a `process.spectrum.Spectrum`, empty for points; `latent_spectrum` that of the latents, empty for pixels
-    and until there are any; `text` what the run learned from captions, None where it reads none. Raises UnblotError for
-    numbers that no data has.
+    training pictures; `clusters` the share of them in each cluster, where clusters are learned as labels; `shares` in
+    each class, empty in runs up to November 2026; `spectrum` the text of a `process.spectrum.Spectrum`, empty for
+    points; `latent_spectrum` that of the latents, empty for pixels and until there are any; `text` what the run learned
+    from captions, None where it reads none. Raises UnblotError for numbers that no data has.
     """
 
     name: str
@@ -198,6 +192,7 @@ class DataFacts:
     count: int
     fingerprint: str
     clusters: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
     spectrum: str = ""
     latent_spectrum: str = ""
     text: TextFacts | None = None
@@ -205,8 +200,9 @@ class DataFacts:
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:
             raise UnblotError(f"pictures of {self.height}x{self.width} with {self.channels} channels are impossible")
-        if not (self.count >= 0 and math.isfinite(self.std) and all(0 <= share <= 1 for share in self.clusters)):
-            raise UnblotError("count, std or clusters of the data are out of range")
+        shares = (*self.clusters, *self.shares)
+        if not (self.count >= 0 and math.isfinite(self.std) and all(0 <= share <= 1 for share in shares)):
+            raise UnblotError("count, std, clusters or shares of the data are out of range")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -269,6 +265,14 @@ class RunConfig:
         """Whether it learned with labels of classes, and draws by class. One that adds to another run, or was distilled
         from an imported one, may have learned without labels from pictures; it keeps the classes of its source."""
         return bool(self.data.classes) and not self.source.unlabelled
+
+    @property
+    def label_shares(self) -> tuple[float, ...]:
+        """How often each label comes, of classes or clusters, in what the run learned from; equal where that is not
+        known, and empty for a run without labels."""
+        if not self.draws_labels:
+            return self.data.clusters
+        return self.data.shares or (1 / len(self.data.classes),) * len(self.data.classes)
 
     def need_pixels(self, what: str) -> None:
         """Raises UnblotError for a run in latents, where `what` has no meaning."""

@@ -68,8 +68,8 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
         "steps": max(1, teacher.train.steps // 2),
         "learning_rate": teacher.train.learning_rate / 2,
         "decay": "cosine",
-        # samples of a model with clusters always have one
-        "label_dropout": 0.0 if teacher.data.clusters else teacher.train.label_dropout,
+        # a student is not guided, and samples have a label where no text says what they show
+        "label_dropout": 0.0 if teacher.label_shares and not teacher.data.text else teacher.train.label_dropout,
         "times": "spacing",
         "coupling": "independent",
         "spacing": "listed:ratios=" + "/".join(f"{ratio:g}" for ratio in ratios),

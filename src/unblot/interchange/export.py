@@ -3,7 +3,7 @@
     model.onnx or model.pt2   x0_hat of x (B, C, H, W), alpha (B,), sigma (B,) [, label (B,)] [, tokens (B, L)];
                               of a distilled run pictures of noise (B, C, H, W) [, label (B,)] [, tokens (B, L)]
     decoder.onnx or .pt2      of a run in latents: pictures of its x0_hat
-    sampler.json              the levels, the map to stored values, the classes or the shares of the clusters
+    sampler.json              the levels, the map to stored values, the classes, the shares of labels
     sample.py, prior.npz      a sampler in NumPy, and what it starts from (ONNX); without it a distilled one
     tokenizer.json            of a run that reads captions, for the library tokenizers; texts are normalised first
 
@@ -141,7 +141,7 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "alpha": levels.alpha.tolist(),
         "sigma": levels.sigma.tolist(),
         "classes": list(data.classes),
-        "clusters": list(data.clusters),
+        "shares": list(run.config.label_shares),
         "always_labelled": run.config.draws_labels and not train.label_dropout,
         "guides": can_be_guided(run.config),
         "text_guidance": text_guidance(run.config),

@@ -25,19 +25,17 @@ def draw(
 ) -> np.ndarray:
     """Pictures (B, C, H, W), with the values of the data, from standard normal noise (B, C, H, W).
 
-    label: (B,) numbers of classes; None for no label, of a run that learned clusters for each of them as often as it
-    comes, from the seed, and of one that never saw pictures without a label for all classes in turns. tokens: (B, L) of
-    prompts, see tokenizer.json; None for no text. guidance: towards label and text, at two calls of the network a step;
-    1 is none, by default that of unblot. Raises ValueError for a model that cannot be guided, for a guidance towards
-    nothing, and for a label that the model does not know.
+    label: (B,) numbers of classes; None for each class or cluster as often as it comes in the data, from the seed; with
+    tokens for no label, if the model saw pictures without. tokens: (B, L) of prompts, see tokenizer.json; None for no
+    text. guidance: towards label and text, at two calls of the network a step; 1 is none, by default that of unblot.
+    Raises ValueError for a model that cannot be guided, for a guidance towards nothing, and for a label that the model
+    does not know.
     """
     about = json.loads((folder / "sampler.json").read_text())
     network = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     count = len(noise)
-    if label is None and about.get("clusters"):
-        label = spread_labels(seed, count, about["clusters"])
-    if label is None and about.get("always_labelled"):
-        label = np.arange(count) % len(about["classes"])
+    if label is None and about.get("shares") and (tokens is None or about.get("always_labelled")):
+        label = spread_labels(seed, count, about["shares"])
     if guidance is None:
         towards = "label" if tokens is None else "text"
         guidance = 1 if label is None and tokens is None else about.get(f"{towards}_guidance", 1)
@@ -93,7 +91,7 @@ def inputs(
 
 
 def spread_labels(seed: int, count: int, shares: Sequence[float]) -> np.ndarray:
-    """The labels (B,) int64 of clusters with these shares that unblot gives the first pictures of a seed."""
+    """The labels (B,) int64 with these shares that unblot gives the first pictures of a seed."""
     twister = np.random.RandomState(np.random.SeedSequence(seed, spawn_key=(5,)).generate_state(1)[0])
     high, low = np.frombuffer(twister.bytes(8), "<u4").tolist()  # PyTorch makes a float64 of two numbers of 32 bits
     places = ((high << 32 | low) % 2**53 / 2**53 + np.arange(count) * (5**0.5 - 1) / 2) % 1
@@ -111,8 +109,8 @@ def start(prior: Mapping[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=16, help="number of pictures")
-    parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's, and of clusters")
-    parser.add_argument("--label", type=int, help="number of a class")
+    parser.add_argument("--seed", type=int, default=0, help="of NumPy's noise, which is not unblot's, and of labels")
+    parser.add_argument("--label", type=int, help="number of a class (default: as often as in the data)")
     parser.add_argument("--guidance", type=float, help="towards the label; 1 is none, by default that of unblot")
     parser.add_argument("--out", default="pictures.npy")
     args, here = parser.parse_args(), Path(__file__).parent

@@ -25,7 +25,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.output import picture_suffix, save_array
 from unblot.data.values import ValueMap
 from unblot.errors import UnblotError, arg
-from unblot.runs.conditions import label_of, note_on_turns
+from unblot.runs.conditions import labels_by_share, note_on_turns
 from unblot.runs.folder import SAMPLES, fingerprint
 from unblot.runs.run import Run, Samples, provenance_of
 from unblot.runs.samples import network_calls
@@ -79,7 +79,9 @@ class Job:
             suffix = picture_suffix(data.channels, ValueMap.from_dict(data.values))
             return [*(f"{i:06d}{suffix}" for i in range(n)), GRID]
         numbers = range(math.ceil(n / SHARD))
-        labels = [] if label_of(self.run.config, self.config) is None else [f"labels-{i:06d}.npy" for i in numbers]
+        run = self.run.config
+        by_class = self.config.label is not None or (run.draws_labels and labels_by_share(run, self.config))
+        labels = [f"labels-{i:06d}.npy" for i in numbers] if by_class else []
         return [*labels, *(f"shard-{i:06d}.npy" for i in numbers), GRID]
 
     def compiled(self, batches: int, note: Callable[[str], None]) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from unblot.config.schema import RunConfig, TrainConfig
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.process.schedules import SCHEDULES
+from unblot.runs.conditions import labels_by_share
 from unblot.runs.tuning_store import DEFAULT, Tuning, read_tuning, usable
 from unblot.sampling.settings import SamplerConfig, choose, sampler_for, within
 from unblot.sampling.solvers import SOLVERS
@@ -49,7 +50,7 @@ def _sampler_of(folder: Path, run: RunConfig, denoiser: Denoiser, config: Sample
         found = _distilled(run, config)
     else:
         as_found = untold and not limited and run.data.text is None  # tuning does not measure whether texts are obeyed
-        tuning = _tuning(folder, run, denoiser, config, guided=as_found)
+        tuning = _tuning(folder, denoiser, config, guided=as_found)
         if tuning is not None and as_found:
             return _tuned_or_plain(run.train, tuning, config)
         found = _tuned_or_plain(run.train, tuning, config, calls=1 if scale == 1 else 2)
@@ -73,11 +74,10 @@ def untuned_sampler(run: RunConfig, config: SampleConfig | EditConfig) -> Sample
 
 def usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
     """The guidance of a call that gives none: `text_guidance` towards (or away from) words, else `label_guidance`
-    towards a label, or towards the clusters of samples; else 1, which is none."""
+    towards a label that is asked for, or drawn by its share; else 1, which is none."""
     if _says(config.prompt) or _says(config.negative):
         return text_guidance(run)
-    clustered = bool(run.data.clusters) and isinstance(config, SampleConfig)
-    return label_guidance(run) if config.label is not None or clustered else 1.0
+    return label_guidance(run) if config.label is not None or labels_by_share(run, config) else 1.0
 
 
 def text_guidance(run: RunConfig) -> float:
@@ -107,14 +107,12 @@ def _says(prompt: str | Iterable[str] | None) -> bool:
     return prompt is not None and any([prompt] if isinstance(prompt, str) else map(bool, prompt))
 
 
-def _tuning(folder: Path, run: RunConfig, denoiser: Denoiser, config: SampleConfig, guided: bool) -> Tuning | None:
+def _tuning(folder: Path, denoiser: Denoiser, config: SampleConfig, guided: bool) -> Tuning | None:
     """What tuning found that this call can use, with its guidance where `guided`; None for a call with a sampler of
     its own."""
     if any(choice is not None for choice in (config.steps, config.solver, config.spacing)):
         return None
-    given = config.label is not None or config.prompt is not None or bool(run.data.clusters)
-    labels = given and run.train.label_dropout > 0
-    return usable(read_tuning(folder, denoiser), folder, labels=labels, guided=guided)
+    return usable(read_tuning(folder, denoiser), folder, guided=guided)
 
 
 def _distilled(run: RunConfig, config: SampleConfig) -> SamplerConfig:

@@ -11,7 +11,7 @@ from unblot.config.sampling import EditConfig, SampleConfig
 from unblot.config.schema import DataFacts, RunConfig, TextFacts
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg, counted, note
-from unblot.process.randomness import labels_for, training_order
+from unblot.process.randomness import labels_for, spread_labels, training_order
 from unblot.runs.labels import choose_labels, labels_as_trained
 from unblot.text.encoder import TextEncoder
 from unblot.text.frozen import FrozenEncoder
@@ -29,14 +29,13 @@ def conditions(
     run: RunConfig,
     config: SampleConfig | EditConfig,
     indices: Sequence[int],
-    labels: Tensor | None = None,
 ) -> tuple[list[int] | None, list[str] | None, Condition]:
-    """Labels, prompts and condition of the samples numbered `indices`.
+    """Classes, prompts and condition of the samples numbered `indices`.
 
-    labels: (len(indices),), of samples without a chosen label. Raises UnblotError for a label or a prompt that the run
-    cannot use, and for an edit that would need pictures without a label of a model that never saw any.
+    Raises UnblotError for a label or a prompt that the run cannot use, and for an edit that would need pictures without
+    a label of a model that never saw any.
     """
-    data, label = run.data, label_of(run, config)
+    data = run.data
     if isinstance(config, EditConfig) and config.label is None and never_unlabelled(run):
         way = f"give {arg('label')}" if data.classes else f"train with {arg('label_dropout', 0.15)}"
         if run.distill is not None:
@@ -45,27 +44,31 @@ def conditions(
             f"this model never saw pictures without a {'label' if data.classes else 'cluster'}, as an edit without one "
             f"needs it; {way}"
         )
-    if label != config.label and config.prompt is not None:
-        note(
-            f"this model never saw pictures without a label, and shows all in turns; give {arg('label')} to choose one"
-        )
-    chosen = choose_labels(label, data.classes, indices)
+    chosen = choose_labels(config.label, data.classes, indices)
+    labels = None if chosen is None else torch.tensor(chosen)
+    if labels_by_share(run, config):
+        labels = spread_labels(config.seed, indices, run.label_shares)
+        chosen = labels.tolist() if run.draws_labels else None  # clusters have no names
+        if config.prompt is not None:
+            note(f"this model never saw pictures without a label, and shows them all; give {arg('label')} to choose")
     prompts = choose_prompts("prompt", config.prompt, data.text, indices)
     negatives = choose_prompts("negative", config.negative, data.text, indices[:1])
     texts = [""] * len(indices) if prompts is None and negatives else prompts
     note_on_prompts([*(prompts or []), *(negatives or [])], data.text, denoiser.text_encoder)
-    return chosen, prompts, denoiser.condition(labels if chosen is None else torch.tensor(chosen), texts)
+    return chosen, prompts, denoiser.condition(labels, texts)
 
 
-def label_of(run: RunConfig, config: SampleConfig | EditConfig) -> str | None:
-    """The label that a call asks for; all, in turns, where it names none and the model never saw pictures without."""
-    untaught = config.label is None and run.draws_labels and never_unlabelled(run)
-    return "all" if untaught else config.label
+def labels_by_share(run: RunConfig, config: SampleConfig | EditConfig) -> bool:
+    """Whether samples show labels as often as the data does: where a call asks for none, and either says nothing else
+    of what they show, or the model never saw pictures without. An edit begins with a picture, which shows something."""
+    if config.label is not None or not run.label_shares or not isinstance(config, SampleConfig):
+        return False
+    return config.prompt is None or never_unlabelled(run)
 
 
 def never_unlabelled(run: RunConfig) -> bool:
     """Whether the model knows labels or clusters, and never saw pictures without one."""
-    return (run.draws_labels or bool(run.data.clusters)) and not run.train.label_dropout
+    return bool(run.label_shares) and not run.train.label_dropout
 
 
 def needs_clusters(run: RunConfig) -> bool:

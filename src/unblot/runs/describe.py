@@ -84,7 +84,7 @@ def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> li
     """What the other files of a run folder say: tuning, plan and metrics, as far as they are there."""
     rows = []
     if denoiser is not None and (tuning := read_tuning(path)) is not None:
-        rows.append(("tuned", _tuned(path, tuning, fingerprint(denoiser), bool(config.data.clusters))))
+        rows.append(("tuned", _tuned(path, tuning, fingerprint(denoiser), config.data.text is None)))
     if (path / PLAN).is_file():
         rows.append(("plan", _plan(read_stored(path / PLAN, StoredPlan, "it is damaged; remove it"))))
     metrics = read_metrics(path)
@@ -97,11 +97,11 @@ def _folder_rows(path: Path, config: RunConfig, denoiser: Denoiser | None) -> li
     return rows
 
 
-def _tuned(path: Path, tuning: Tuning, model: str, labels: bool) -> str:
+def _tuned(path: Path, tuning: Tuning, model: str, guided: bool) -> str:
     """The sampler that a call without choices takes since the run was tuned."""
     if tuning.model != model:
         return "for the model before it was trained on; tune it again"
-    left = usable(tuning, path, labels=labels)
+    left = usable(tuning, path, guided=guided)
     if left is None:
         return "no sampler that can still be used; tune it again"
     found = choose(left.candidates, DEFAULT)

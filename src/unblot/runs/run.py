@@ -16,7 +16,6 @@ from unblot.config.schema import RunConfig
 from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError, arg
-from unblot.process.randomness import labels_for
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.autoguide import weaker_model
 from unblot.runs.choosing import sampler_of
@@ -66,8 +65,8 @@ class Run:
         choices, the fields of `SampleConfig`:
 
         - seed: 0 by default. batch_size: samples computed together, 64; it changes none of them.
-        - label: a class by name or index, several that take turns, or "all". By default no label; of a run that learned
-          clusters, each cluster in proportion to its share; of one that never saw pictures without a label, all.
+        - label: a class by name or index, several that take turns, or "all". By default, without a prompt, each class
+          or cluster as often as it comes in the data; with one no label, if the model saw pictures without.
         - prompt: a text, or several that take turns, for a run that learned from captions. By default no text.
         - steps, solver, spacing: specs as in docs/sampling.md. nfe: the most network calls per sample. quality: draft,
           good or best, of a tuned run. By default what tuning found (good), else what the run was trained with.
@@ -97,9 +96,7 @@ class Run:
         Raises UnblotError for values that this run cannot use, and for samples that are not finite.
         """
         data = self.config.data
-        chosen, prompts, condition = conditions(
-            self.denoiser, self.config, config, indices, labels_for(config.seed, indices, clusters=data.clusters)
-        )
+        chosen, prompts, condition = conditions(self.denoiser, self.config, config, indices)
         guidance = self.guidance(
             sampler, condition, indices, config.guidance_rescale, config.threshold, config.negative
         )

@@ -11,7 +11,7 @@ from unblot.config.sampling import SampleConfig
 from unblot.data.values import ValueMap
 from unblot.denoiser import Condition, Denoiser
 from unblot.errors import UnblotError
-from unblot.process.randomness import labels_for, picture_generators
+from unblot.process.randomness import picture_generators
 from unblot.process.schedules import SCHEDULES
 from unblot.runs.conditions import conditions
 from unblot.runs.run import Run, provenance_of
@@ -43,8 +43,7 @@ class Call:
 def checked_call(run: Run, sampler: SamplerConfig, config: SampleConfig, first: int = 0) -> Call:
     """The call for `config.n` samples, numbered from `first`. Raises UnblotError for what this run cannot use."""
     indices = range(first, first + config.n)
-    clusters = labels_for(config.seed, indices, clusters=run.config.data.clusters)
-    labels, prompts, condition = conditions(run.denoiser, run.config, config, indices, clusters)
+    labels, prompts, condition = conditions(run.denoiser, run.config, config, indices)
     call = Call(config, indices, sampler, labels, prompts, condition)
     _guidance(run, call, condition, indices)
     return call

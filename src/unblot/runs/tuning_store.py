@@ -45,19 +45,17 @@ def read_tuning(folder: Path, denoiser: Denoiser | None = None) -> Tuning | None
     return tuning if denoiser is None or tuning.model == fingerprint(denoiser) else None
 
 
-def usable(tuning: Tuning | None, folder: Path, *, labels: bool, guided: bool = True) -> Tuning | None:
+def usable(tuning: Tuning | None, folder: Path, *, guided: bool) -> Tuning | None:
     """The tuning without the candidates that cannot be sampled in this folder; None where none is left.
 
-    Without `guided` no guided candidate is kept, without `labels` none with classifier-free guidance. A candidate whose
-    weaker model is missing or changed is never kept.
+    Without `guided` no guided candidate is kept. One whose weaker model is missing or changed is never kept.
     """
     if tuning is None:
         return None
     lost = lost_guides(tuning, folder) if guided else set()
 
     def can(sampler: SamplerConfig) -> bool:
-        towards = labels if sampler.autoguide is None else sampler.autoguide not in lost
-        return not sampler.guided or (guided and towards)
+        return not sampler.guided or (guided and sampler.autoguide not in lost)
 
     candidates = tuple(candidate for candidate in tuning.candidates if can(candidate.sampler))
     return replace(tuning, candidates=candidates) if candidates else None

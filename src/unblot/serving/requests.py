@@ -42,7 +42,7 @@ class Choices(BaseModel):
 
     model: str | None = Field(None, max_length=LABEL, description="name of a model; may be left out where there is one")
     label: Label | Annotated[list[Label], Field(min_length=1, max_length=SEVERAL)] | None = Field(
-        None, description="class by name or number; several take turns"
+        None, description="class by name or number; several take turns; by default each as often as in the data"
     )
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=SEVERAL)] | None = Field(
         None, description="what a picture shows, in words; several take turns"
