@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unblot.config.choices import from_choices
+from unblot.config.distill import DistillConfig
 from unblot.config.durations import budget_of, parse_budget
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
-from unblot.config.schema import DataConfig, DistillConfig, RunConfig
+from unblot.config.schema import DataConfig, RunConfig
 from unblot.data.audit.audit import audit_dataset
 from unblot.data.audit.dataset_audit import DatasetAudit
 from unblot.data.cache.build import cache_folder

@@ -11,7 +11,7 @@ import torch
 from helpers import by_two_processes, flags
 from oracles import F64, gaussian, gaussian_flow, ideal
 from unblot import UnblotError, api
-from unblot.config.schema import DistillConfig
+from unblot.config.distill import DistillConfig
 from unblot.denoiser import Denoised, Denoiser
 from unblot.distillation.student import student_config, teacher_of
 from unblot.distillation.targets import one_step_x0, segment
@@ -272,11 +272,14 @@ def test_from_within_a_runs_folder_the_new_one_is_beside_it(teacher, tmp_path, m
         assert run.path.resolve() == (tmp_path / f"{name}-distilled").resolve()
 
 
-def test_a_model_that_always_draws_with_a_cluster_never_learns_without_one(teacher):
+def test_a_model_that_always_draws_with_a_label_never_learns_without_one(teacher):
     config = read_config(teacher)
     clustered = dataclasses.replace(config, data=dataclasses.replace(config.data, clusters=(0.25, 0.75)))
-    dropouts = [student_config(c, teacher, DistillConfig(), {}).train.label_dropout for c in (config, clustered)]
-    assert dropouts == [config.train.label_dropout, 0.0]
+    source = dataclasses.replace(config.source, unlabelled=False)
+    classed = dataclasses.replace(config, source=source, data=dataclasses.replace(config.data, classes=("a", "b")))
+    kinds = config, clustered, classed
+    dropouts = [student_config(c, teacher, DistillConfig(), {}).train.label_dropout for c in kinds]
+    assert dropouts == [config.train.label_dropout, 0.0, 0.0]
     assert config.train.label_dropout > 0
 
 

@@ -12,8 +12,9 @@ import unblot
 from helpers import TINY_RUN
 from unblot import UnblotError
 from unblot.cli.parser import main
+from unblot.config.distill import DistillConfig
 from unblot.config.sampling import EditConfig, SampleConfig
-from unblot.config.schema import DistillConfig, RunConfig
+from unblot.config.schema import RunConfig
 from unblot.runs import bulk
 from unblot.runs.choosing import LABEL_GUIDANCE, untuned_sampler
 from unblot.runs.describe import describe

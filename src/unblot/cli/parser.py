@@ -27,11 +27,12 @@ from unblot.cli.flags import (
 )
 from unblot.cli.scaling import plan_command
 from unblot.config.commands import ExplainConfig, PlanConfig, StudioConfig
+from unblot.config.distill import DistillConfig
 from unblot.config.edits import EDITS
 from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.sampling import EditConfig, FilmConfig, SampleConfig
-from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
+from unblot.config.schema import DataConfig, TrainConfig
 from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, UnblotNote, command_line, escaped, is_out_of_memory, sentence
 

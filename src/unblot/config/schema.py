@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from unblot.config.distill import DistillConfig
 from unblot.config.latent import LatentConfig
 from unblot.config.options import MOST_STEPS, SPEC, Checked, device_option, option
 from unblot.config.transfer import AdapterFacts, Origin
@@ -94,7 +95,12 @@ class TrainConfig(Checked):
         default="none",
     )
     label_dropout: float = option(
-        "share of labels and captions hidden in training, for guidance", "recipe", "SHARE", low=0, high=1, default=0.15
+        "share of labels and captions hidden in training, for guidance (default: 0.05 with captions, else 0.15)",
+        "recipe",
+        "SHARE",
+        low=0,
+        high=1,
+        default=0.15,
     )
 
     budget: str = option(
@@ -140,19 +146,6 @@ class TrainConfig(Checked):
     checkpoint_every: int = option(
         "steps between two checkpoints (default: a fifth of the steps, at most 1000)", "run", "N", low=1
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig(Checked):
-    """How a few-step model was made, and from what. teacher: the path of a run; sha256: of its model file."""
-
-    nfe: int = option("network calls that a sample will take", "distillation", "N", low=1, high=4, default=2)
-    guidance: float = option("guidance to build into the model; 1 is none", "distillation", "X", default=1.0)
-    teacher_steps: int = option(
-        "steps of the teacher for each step of the new model", "distillation", "N", low=1, high=1000, default=5
-    )
-    teacher: str = option("", "", default="")
-    sha256: str = option("", "", default="")
 
 
 @dataclass(frozen=True)

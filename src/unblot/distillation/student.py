@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from unblot._version import __version__
+from unblot.config.distill import DistillConfig
 from unblot.config.presets import resolve
-from unblot.config.schema import DistillConfig, RunConfig
+from unblot.config.schema import RunConfig
 from unblot.denoiser import Denoiser
 from unblot.errors import UnblotError, arg
 from unblot.runs.adapter import merged
+from unblot.runs.choosing import guidance_as_trained
 from unblot.runs.folder import MODEL, TEACHER, load_model, model_file
 from unblot.sampling.solvers import SOLVERS
 from unblot.specs import canonical
@@ -54,6 +56,8 @@ def student_config(teacher: RunConfig, path: Path, choices: DistillConfig, train
             f"{str(path)!r} was distilled itself and no longer is a denoiser of every level; distill its teacher, "
             f"{teacher.distill.teacher!r}"
         )
+    if choices.guidance is None:
+        choices = dataclasses.replace(choices, guidance=guidance_as_trained(teacher))
     if choices.guidance != 1 and not (teacher.data.num_labels or teacher.data.text):
         raise UnblotError(f"{arg('guidance', choices.guidance)} pushes towards a label, and {str(path)!r} has none")
     if choices.guidance != 1 and not teacher.train.label_dropout:

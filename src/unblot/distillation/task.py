@@ -52,7 +52,7 @@ class DistillationTask:
         train = self.train = config.train
         self.device = available_device(train.device)
         self.autocast()  # refuses what the device does not have
-        self.guidance = config.distill.guidance
+        self.guidance = 1.0 if config.distill.guidance is None else config.distill.guidance
         teacher = teacher.to(self.device)
         remember_captions(teacher, dataset)
         self.denoiser, self.critic = copy.deepcopy(teacher), copy.deepcopy(teacher).train()

@@ -80,6 +80,13 @@ def usual_guidance(run: RunConfig, config: SampleConfig | EditConfig) -> float:
     return label_guidance(run) if config.label is not None or labels_by_share(run, config) else 1.0
 
 
+def guidance_as_trained(run: RunConfig) -> float:
+    """The guidance of samples with the captions, labels or clusters of training pictures, where none is given."""
+    if run.data.text is not None:
+        return text_guidance(run)
+    return label_guidance(run) if run.label_shares else 1.0
+
+
 def text_guidance(run: RunConfig) -> float:
     """The guidance towards a text where none is given, TEXT_GUIDANCE.
 

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from unblot.config.distill import DistillConfig
 from unblot.config.edits import EDITS
 from unblot.config.latent import LatentConfig
 from unblot.config.measuring import EmaConfig, EvaluateConfig, TuneConfig
 from unblot.config.options import check_value, field_type
 from unblot.config.sampling import EditConfig, FilmConfig, SampleConfig
-from unblot.config.schema import DataConfig, DistillConfig, TrainConfig
+from unblot.config.schema import DataConfig, TrainConfig
 from unblot.config.tables import DECIDED, entries, help_of, names
 from unblot.config.transfer import TransferConfig
 from unblot.errors import UnblotError, flag

@@ -14,7 +14,7 @@ from unblot.data.output import save_sheet, sheet
 from unblot.denoiser import Condition
 from unblot.errors import UnblotError, arg, is_out_of_memory
 from unblot.process.randomness import ADVERSARIAL, generator, labels_for, training_order
-from unblot.runs.choosing import label_guidance, text_guidance
+from unblot.runs.choosing import guidance_as_trained
 from unblot.sampling.batched import sample_batches
 from unblot.sampling.guidance import Guidance
 from unblot.text.tokenizer import captions_of
@@ -78,7 +78,7 @@ def drawn_latents(trainer: Trainer, count: int, stopped: Callable[[], bool]) -> 
     chosen = dataset.train[training_order(len(dataset.train), seed, count).numpy()]
     labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[chosen])
     prompts = None if config.data.text is None else captions_of(dataset.captions, chosen.tolist())
-    guidance = Guidance(scale=label_guidance(config) if prompts is None else text_guidance(config))
+    guidance = Guidance(scale=guidance_as_trained(config))
     found = []
     with trainer.averaged(), trainer.task.autocast():
         condition = trainer.denoiser.condition(labels, prompts)
