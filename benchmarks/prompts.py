@@ -6,7 +6,8 @@ lies on which side of the other). The judge is benchmarks/shapes_judge.py: train
 others, and refused below 99 %. For every number of steps and every guidance: the share that is right, by attribute.
 
 One thing: right in colour, shape, size. Two things: also in relation. A wrong number of things is wrong in everything.
-Usage: python prompts.py --run DIR [--minutes 10] [-n 64] [--steps 4,8,16,50] [--guidance 1,1.5,3] --out FILE
+Usage: python prompts.py --run DIR [--minutes 10] [-n 64] [--steps 4,8,16,50] [--guidance 1,1.5,3] [--guidance-low 0]
+       --out FILE
 With --minutes the run is trained first, by `unblot train shapes:size=SIZE --budget`.
 """
 
@@ -44,11 +45,12 @@ def main() -> None:
     for steps, guidance in itertools.product(args.steps, args.guidance):
         start = time.perf_counter()
         for name, group in asked.items():
-            samples = run.sample(
-                len(group), prompt=[captions(scene)[0] for scene in group], steps=steps, guidance=guidance, seed=1
-            )
+            texts, how = [captions(scene)[0] for scene in group], {"guidance_low": args.guidance_low}
+            samples = run.sample(len(group), prompt=texts, steps=steps, guidance=guidance, seed=1, **how)
             seen = judge.read(samples.array)
-            rows.append({"group": name, "steps": steps, "guidance": guidance, "n": len(group), **marks(group, seen)})
+            rows.append(
+                {"group": name, "steps": steps, "guidance": guidance, "n": len(group), **how, **marks(group, seen)}
+            )
             if args.sheets:
                 args.sheets.mkdir(parents=True, exist_ok=True)
                 picture = sheet(samples.array[:SHOWN], ValueMap.from_dict(run.config.data.values), columns=8)
@@ -67,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="pixels of the pictures to train on")
     parser.add_argument("-n", type=int, default=64, help="prompts of each group")
     parser.add_argument("--steps", type=numbers(int), default=[4, 8, 16, 50])
+    parser.add_argument("--guidance-low", type=float, default=0.0, help="no guidance where sigma/alpha is below")
     parser.add_argument("--guidance", type=numbers(float), default=[1.0, 1.5, 3.0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--judge", type=Path, help="folder where the judge is kept (default: in the dataset cache)")

@@ -65,15 +65,17 @@ def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:
     assert levels(facts(28, 0.6, 1)) == levels(facts(8, 0.75, 1)) == (-0.8, 1.2)
 
 
-def test_captions_take_a_folded_network_of_one_block_a_level() -> None:
+def test_captions_take_a_folded_network_of_one_pair_of_blocks_a_level_and_are_hidden_less_often() -> None:
     text = TextFacts("", "", 0, 1000)
+    assert resolve(facts(32, text=text), {}).label_dropout < resolve(facts(32), {}).label_dropout
     assert default(facts(8, text=text))["network"] == default(facts(8))["network"]
     for side in (16, 28, 32, 40):
-        assert network_options(facts(side, text=text)) == {**network_options(facts(side)), "blocks": 1}
+        assert network_options(facts(side, text=text)) == {**network_options(facts(side)), "blocks": 1, "paired": True}
     for side in (48, 64, 96, 128, 256):
         with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
         assert with_captions["blocks"] == without["blocks"] == 1
+        assert (with_captions["paired"], without["paired"]) == (True, False)
         assert with_captions["multipliers"] != without["multipliers"]
 
 

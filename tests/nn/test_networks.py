@@ -45,6 +45,7 @@ def inputs(net: nn.Module, batch: int = 4, channels: int = 3, height: int = 8, w
 
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+every_form = pytest.mark.parametrize("name", [*NETWORKS, "unet:width=32,blocks=1,paired=true"])
 
 
 @every_network
@@ -59,7 +60,7 @@ def test_default_options_build(name):
         NETWORKS[name](3, 3, (32, 32), 10)
 
 
-@every_network
+@every_form
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_output_has_the_size_of_the_picture(name, shape):
     channels, out, height, width = shape
@@ -70,13 +71,13 @@ def test_output_has_the_size_of_the_picture(name, shape):
     assert y.isfinite().all()
 
 
-@every_network
+@every_form
 def test_a_fresh_network_predicts_nothing(name):
     net = build(NETWORKS, SMALL.get(name, name), "network", 3, 3, (8, 12), CLASSES)
     assert not net(*inputs(net)).any()
 
 
-@every_network
+@every_form
 def test_picture_noise_and_label_all_matter_and_every_label_is_its_own(name):
     net = network(name)
     x, noise, _ = (value[:1] for value in inputs(net))
@@ -87,7 +88,7 @@ def test_picture_noise_and_label_all_matter_and_every_label_is_its_own(name):
     assert (net(x, noise * 0.9, None) - net(x, noise, None)).abs().max() > 1e-3
 
 
-@every_network
+@every_form
 def test_none_is_the_label_for_no_label(name):
     net = network(name)
     x, noise, _ = inputs(net)
@@ -96,7 +97,7 @@ def test_none_is_the_label_for_no_label(name):
     assert torch.equal(net(x, noise, None), net(x, noise, torch.zeros(4, dtype=torch.int64)))
 
 
-@every_network
+@every_form
 def test_gradients_reach_every_parameter(name):
     net = network(name)
     net(*inputs(net)).square().mean().backward()
@@ -107,7 +108,7 @@ def test_gradients_reach_every_parameter(name):
         assert parameter.grad.abs().max() > 1e-9, key
 
 
-@every_network
+@every_form
 def test_memory_format_of_the_picture_does_not_matter(name):
     net = network(name)
     x, noise, label = inputs(net)
@@ -115,7 +116,7 @@ def test_memory_format_of_the_picture_does_not_matter(name):
     torch.testing.assert_close(y, net(x, noise, label), atol=1e-5, rtol=0)
 
 
-@every_network
+@every_form
 def test_rows_of_a_batch_do_not_depend_on_each_other(name):
     net = network(name)
     x, noise, label = inputs(net, 7)
@@ -127,7 +128,7 @@ def test_rows_of_a_batch_do_not_depend_on_each_other(name):
     torch.testing.assert_close(net(others, noise.roll(1).index_copy(0, torch.tensor([0]), noise[:1]), label)[0], y[0])
 
 
-@every_network
+@every_form
 def test_input_is_left_as_it_was_and_the_same_input_gives_the_same_output(name):
     net = network(name)
     given = inputs(net)
@@ -137,14 +138,14 @@ def test_input_is_left_as_it_was_and_the_same_input_gives_the_same_output(name):
     assert torch.equal(net(*given), first)
 
 
-@every_network
+@every_form
 def test_state_survives_a_safetensors_file(name):
     net, other = network(name), build(NETWORKS, SMALL.get(name, name), "network", 3, 3, (8, 12), CLASSES).eval()
     other.load_state_dict(load(save(net.state_dict())))
     assert torch.equal(other(*inputs(net)), net(*inputs(net)))
 
 
-@every_network
+@every_form
 def test_learns_a_map_that_needs_picture_noise_and_label(name):
     torch.manual_seed(0)
     net = build(NETWORKS, SMALL.get(name, name), "network", 3, 3, (8, 12), CLASSES)

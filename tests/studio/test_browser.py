@@ -468,6 +468,7 @@ def test_again_draws_the_very_picture_whatever_was_typed_before(
     page.goto(address + "runs/first/picture?path=samples/guided/000001.png")
     page.click("text=Again with its settings")
     expected = dict.fromkeys(typed, "") | {"batch_size": "2", "seed": "7", "autoguide": "model.safetensors"}
+    expected["label"] = str(drawn.labels[1])  # which was drawn by its share
     for name, value in expected.items():
         playwright.expect(page.locator(f"#sample-{name}")).to_have_value(value)
     page.fill("#sample-n", "2")

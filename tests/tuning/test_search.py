@@ -79,7 +79,7 @@ def test_a_tuned_run_samples_by_what_was_found(tuned):
     assert (run.path / "report" / "tuning.html").read_text(encoding="utf-8").count('<tr class="candidate') == len(
         tuning.candidates
     )
-    sampler = choose(usable(tuning, run.path, labels=False).candidates, "good").sampler
+    sampler = choose(usable(tuning, run.path, guided=True).candidates, "good").sampler
     for line in (table(tuning.about, tuning.candidates), describe(run.path)):
         assert describe_sampler(sampler) in line
     about = run.sample(1).provenance

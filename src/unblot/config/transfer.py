@@ -66,11 +66,13 @@ class Origin:
 class AdapterFacts:
     """What a run that trained an adapter must know of it: its rank, and a hash of the weights that it adds to.
 
-    Raises UnblotError for a rank that no adapter has.
+    unlabelled: whether it learned without labels, as samples then are drawn with it. Raises UnblotError for a rank that
+    no adapter has.
     """
 
     rank: int
     model: str
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= MOST_RANK:

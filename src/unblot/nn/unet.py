@@ -32,13 +32,13 @@ class UNet(nn.Module):
     """x (B, channels, H, W), log(sigma/alpha) (B,), label (B,) -> (B, out_channels, H, W); any H and W.
 
     width: channels of the first level. multipliers: of the width, one per level; each level has half the size of the
-    one before. blocks: residual blocks per level going down, one more going up. patch: side of the square of pixels
-    that is folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it.
-    With text (B, L, text) there is attention to it after each self-attention, and its first vector, which sums it up,
-    acts as the label does.
-    waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. join: whether the folded input,
-    with a gain by noise level and place for each value, joins the output: a full-rank way from input to output,
-    however few channels lie between. Raises UnblotError for options out of range.
+    one before. blocks: residual blocks per level going down, and one more going up, which also sees what the first
+    layer or a change of size made, as in DDPM; paired: not that one. patch: side of the square of pixels that is
+    folded into channels. attention: levels with self-attention, 0 is the first; the middle block always has it. With
+    text (B, L, text) there is attention to it after each self-attention, and its first vector, which sums it up, acts
+    as the label does. waves: whether a folded square is its cosine waves (DCT-II) instead of its pixels. join: whether
+    the folded input, with a gain by noise level and place for each value, joins the output: a full-rank way from input
+    to output, however few channels lie between. Raises UnblotError for options out of range.
     """
 
     embeds, reads_text = "log_noise_ratio", True
@@ -59,10 +59,11 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         waves: bool = False,
         join: bool = False,
+        paired: bool = False,
     ):
         super().__init__()
         widths = _widths(width, multipliers, blocks, patch, dropout)
-        self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
+        self.patch, self.multiple, self.paired = patch, patch * 2 ** (len(widths) - 1), paired
         attended = numbers("attention", attention)
         dim = 4 * width
         self.embed_noise = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -72,19 +73,19 @@ class UNet(nn.Module):
         self.waves = Waves(patch) if waves else None
         self.enter = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        c, skips = width, [width]
+        c, skips = width, [] if paired else [width]
         for level, w in enumerate(widths):
             if level:
                 self.down.append(nn.Conv2d(c, w, 2, stride=2))
                 c = w
-                skips.append(c)
+                skips += [] if paired else [c]
             for _ in range(blocks):
                 self.down.append(Block(c, w, dim, level in attended, dropout, text))
                 c = w
                 skips.append(c)
         self.middle = Block(c, c, dim, True, dropout, text)
         for level, w in reversed(list(enumerate(widths))):
-            for _ in range(blocks + 1):
+            for _ in range(blocks if paired else blocks + 1):
                 self.up.append(Block(c + skips.pop(), w, dim, level in attended, dropout, text))
                 c = w
             if level:
@@ -111,10 +112,10 @@ class UNet(nn.Module):
         folded = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         folded = folded if self.waves is None else self.waves(folded)
         h = self.enter(folded)
-        skips = [h]
+        skips = [] if self.paired else [h]
         for layer in self.down:
             h = layer(h, e, text, mask) if isinstance(layer, Block) else layer(h)
-            skips.append(h)
+            skips += [h] if isinstance(layer, Block) or not self.paired else []
         h = self.middle(h, e, text, mask)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], 1), e, text, mask) if isinstance(layer, Block) else layer(h)

@@ -1,6 +1,7 @@
 """Adapters: low-rank additions to the weights of a run, in files of their own, applied and left out at will.
 
-adapter.safetensors    `up` and `down` of each layer; the header has the rank and a hash of the run's weights
+adapter.safetensors    `up` and `down` of each layer; the header has the rank, a hash of the run's weights, and
+                       whether it learned without labels
 """
 
 import dataclasses
@@ -58,6 +59,8 @@ def adapted(run: Run, files: Sequence[str]) -> Run:
                 f" from, as it was then"
             )
         _add(denoiser, tensors, weight, path)
+        source = dataclasses.replace(config.source, unlabelled=facts.unlabelled)  # as the last one learned
+        config = dataclasses.replace(config, source=source)
         names.append(f"{path.name}:{weight:g} (sha256 {checksum(path)[:8]})")
     return dataclasses.replace(run, config=config, denoiser=denoiser, adapters=tuple(names))
 

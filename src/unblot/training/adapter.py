@@ -24,6 +24,7 @@ from unblot.system.distributed import join_group
 from unblot.system.folders import claimed
 from unblot.text.words import commonest
 from unblot.training.budget_controller import BudgetController
+from unblot.training.plan import class_shares
 from unblot.training.session import train_to_end
 from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer
@@ -128,6 +129,7 @@ def adapter_config(
         name=dataset.name,
         count=dataset.training_count,
         fingerprint=dataset.fingerprint,
+        shares=class_shares(dataset),
         text=text_of(pretrained.config.data.text, model, dataset),
     )
     config = dataclasses.replace(
@@ -137,7 +139,7 @@ def adapter_config(
         train=resolve(facts, {**taken, **decided, **given}),
         version=__version__,
         origin=Origin(pretrained.path, pretrained.sha256, 1.0, (), ()),
-        adapter=AdapterFacts(pretrained.rank, fingerprint(model)),
+        adapter=AdapterFacts(pretrained.rank, fingerprint(model), data.unlabelled),
     )
     return config, dataset
 

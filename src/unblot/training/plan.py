@@ -256,13 +256,13 @@ def facts_of(dataset: Dataset) -> DataFacts:
         count=dataset.training_count,
         fingerprint=dataset.fingerprint,
         spectrum=spectrum,
-        shares=_class_shares(dataset),
+        shares=class_shares(dataset),
         latent_spectrum="" if dataset.latents is None else latent_spectrum(dataset),
         text=None if dataset.captions is None else learn([dataset.captions[i] for i in dataset.train.tolist()]),
     )
 
 
-def _class_shares(dataset: Dataset) -> tuple[float, ...]:
+def class_shares(dataset: Dataset) -> tuple[float, ...]:
     """The share of the training pictures in each class; empty without labels."""
     if dataset.labels is None:
         return ()
