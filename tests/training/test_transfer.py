@@ -176,6 +176,7 @@ def test_another_kind_of_network_is_refused_in_one_line(run, folder, capsys, tmp
     begin = ["train", folder / "second.npz", "--from", run.path, "--out", tmp_path / "r"]
     assert "leave out --network to take the source's" in refused(capsys, *begin, "--network", "dit")
     assert "multipliers=1" in refused(capsys, *begin, "--network", "unet:width=8,multipliers=1,blocks=1")
+    assert "paired=True" in refused(capsys, *begin, "--network", f"{SMALL},paired=true")
     assert "no model at" in refused(capsys, *begin[:3], tmp_path / "nothing")
     assert "do not go together" in refused(capsys, *begin, "--latent")
     assert not (tmp_path / "r").exists()

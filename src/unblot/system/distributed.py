@@ -4,6 +4,7 @@ Every process holds the whole network and takes its share of each batch. Without
 functions here do nothing.
 """
 
+import atexit
 import os
 import time
 import uuid
@@ -40,6 +41,7 @@ def join_group() -> Group:
             torch.cuda.set_device(local)
         store = dist.PrefixStore("group", meeting_store())
         dist.init_process_group(backends(gpus), store=store, rank=int(os.environ["RANK"]), world_size=world)
+        atexit.register(dist.destroy_process_group)  # its threads, left to the end of the process, may abort it
     return Group(dist.get_rank(), world)
 
 

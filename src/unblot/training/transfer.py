@@ -38,7 +38,7 @@ OWN = {  # choices that the training of an adapter has of its own: the recipe is
 }
 CLOSED = ("budget", "optimizer", "shard")  # ... but these
 PLACES = {
-    "unet": ("multipliers", "blocks"),
+    "unet": ("multipliers", "blocks", "paired"),
     "ddpm_unet": ("multipliers", "blocks", "scale_shift"),
 }  # options that move layers
 LAST_BIAS = re.compile(r"network\.(embed_noise|time_embedding)\..*bias")  # the last of these adds to every label
