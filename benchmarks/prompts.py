@@ -44,13 +44,11 @@ def main() -> None:
     rows = []
     for steps, guidance in itertools.product(args.steps, args.guidance):
         start = time.perf_counter()
+        how = {"steps": steps, "guidance": guidance, "guidance_low": args.guidance_low}
         for name, group in asked.items():
-            texts, how = [captions(scene)[0] for scene in group], {"guidance_low": args.guidance_low}
-            samples = run.sample(len(group), prompt=texts, steps=steps, guidance=guidance, seed=1, **how)
+            samples = run.sample(len(group), prompt=[captions(scene)[0] for scene in group], seed=1, **how)
             seen = judge.read(samples.array)
-            rows.append(
-                {"group": name, "steps": steps, "guidance": guidance, "n": len(group), **how, **marks(group, seen)}
-            )
+            rows.append({"group": name, **how, "n": len(group), **marks(group, seen)})
             if args.sheets:
                 args.sheets.mkdir(parents=True, exist_ok=True)
                 picture = sheet(samples.array[:SHOWN], ValueMap.from_dict(run.config.data.values), columns=8)

@@ -65,7 +65,7 @@ def shares(dataset: Dataset, count: int) -> tuple[float, ...]:
     most = len(dataset.train) // 2
     if not 2 <= count <= most:
         raise UnblotError(f"{arg('clusters')} must be 0, or from 2 to half the training pictures, {most}, not {count}")
-    return _shares_of(clustered(dataset, count), count)
+    return clustered(dataset, count).label_shares(count)
 
 
 def clustered_again(dataset: Dataset, known: tuple[float, ...]) -> Dataset:
@@ -76,7 +76,7 @@ def clustered_again(dataset: Dataset, known: tuple[float, ...]) -> Dataset:
     if not known:
         return dataset
     found = clustered(dataset, len(known))
-    moved = np.abs(np.subtract(_shares_of(found, len(known)), known)).sum() / 2  # at least this share of the pictures
+    moved = np.abs(np.subtract(found.label_shares(len(known)), known)).sum() / 2  # at least this share of the pictures
     if moved > MOVED:
         raise UnblotError(
             f"the {len(known)} clusters found in {printable(dataset.name)!r} now are not those that the run learned: "
@@ -84,12 +84,6 @@ def clustered_again(dataset: Dataset, known: tuple[float, ...]) -> Dataset:
             "another processor, may find others; go on with those that the run began with, or train a new run"
         )
     return found
-
-
-def _shares_of(found: Dataset, count: int) -> tuple[float, ...]:
-    """The share of the training pictures with each of `count` labels."""
-    assert found.labels is not None
-    return tuple((np.bincount(found.labels[found.train], minlength=count) / len(found.train)).round(6).tolist())
 
 
 def _features(dataset: Dataset, indices: np.ndarray) -> np.ndarray:

@@ -67,6 +67,12 @@ class Dataset:
         """The number of training pictures."""
         return len(self.train) if self.stream is None else len(self.stream)
 
+    def label_shares(self, count: int) -> tuple[float, ...]:
+        """The share of the training pictures with each of `count` labels; empty for a data set without labels."""
+        if self.labels is None:
+            return ()
+        return tuple((np.bincount(self.labels[self.train], minlength=count) / len(self.train)).round(6).tolist())
+
     def batch(self, indices: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Pictures (B, C, H, W) float32 in the network's range and their labels (B,) int64, for B indices."""
         index = np.asarray(indices)

@@ -30,6 +30,7 @@ from unblot.process.levels import NoiseLevel
 from unblot.process.prior import Prior
 from unblot.process.spectrum import cosines
 from unblot.runs.choosing import can_be_guided, label_guidance, text_guidance
+from unblot.runs.conditions import never_unlabelled
 from unblot.runs.run import Run
 from unblot.system.files import write_json, write_text, write_whole
 from unblot.system.folders import begin_folder, claimed, removed_on_failure
@@ -129,7 +130,7 @@ def save_prior(path: Path, prior: Prior, shape: tuple[int, int, int]) -> None:
 
 def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
     """All that a sampler needs besides the denoiser and x_T, as plain JSON values."""
-    data, train, denoiser = run.config.data, run.config.train, run.denoiser
+    data, denoiser = run.config.data, run.denoiser
     values, dtype = ValueMap.from_dict(data.values), np.dtype(data.values["dtype"])
     limits = None
     if values.bounded:
@@ -142,7 +143,7 @@ def describe_sampling(run: Run, levels: NoiseLevel) -> dict[str, Any]:
         "sigma": levels.sigma.tolist(),
         "classes": list(data.classes),
         "shares": list(run.config.label_shares),
-        "always_labelled": run.config.draws_labels and not train.label_dropout,
+        "always_labelled": never_unlabelled(run.config),
         "guides": can_be_guided(run.config),
         "text_guidance": text_guidance(run.config),
         "label_guidance": label_guidance(run.config),

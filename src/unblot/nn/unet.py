@@ -115,7 +115,8 @@ class UNet(nn.Module):
         skips = [] if self.paired else [h]
         for layer in self.down:
             h = layer(h, e, text, mask) if isinstance(layer, Block) else layer(h)
-            skips += [h] if isinstance(layer, Block) or not self.paired else []
+            if isinstance(layer, Block) or not self.paired:
+                skips.append(h)
         h = self.middle(h, e, text, mask)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], 1), e, text, mask) if isinstance(layer, Block) else layer(h)

@@ -41,8 +41,14 @@ def join_group() -> Group:
             torch.cuda.set_device(local)
         store = dist.PrefixStore("group", meeting_store())
         dist.init_process_group(backends(gpus), store=store, rank=int(os.environ["RANK"]), world_size=world)
-        atexit.register(dist.destroy_process_group)  # its threads, left to the end of the process, may abort it
+        atexit.register(_leave_group)
     return Group(dist.get_rank(), world)
+
+
+def _leave_group() -> None:
+    """At the end of the process, which the threads of a group that is left to it may abort."""
+    if dist.is_initialized():  # a script may have left it itself
+        dist.destroy_process_group()
 
 
 def backends(gpus: int) -> str:

@@ -24,7 +24,6 @@ from unblot.system.distributed import join_group
 from unblot.system.folders import claimed
 from unblot.text.words import commonest
 from unblot.training.budget_controller import BudgetController
-from unblot.training.plan import class_shares
 from unblot.training.session import train_to_end
 from unblot.training.task import DenoisingTask
 from unblot.training.trainer import Trainer
@@ -129,7 +128,7 @@ def adapter_config(
         name=dataset.name,
         count=dataset.training_count,
         fingerprint=dataset.fingerprint,
-        shares=class_shares(dataset),
+        shares=dataset.label_shares(len(dataset.classes)),
         text=text_of(pretrained.config.data.text, model, dataset),
     )
     config = dataclasses.replace(

@@ -256,18 +256,10 @@ def facts_of(dataset: Dataset) -> DataFacts:
         count=dataset.training_count,
         fingerprint=dataset.fingerprint,
         spectrum=spectrum,
-        shares=class_shares(dataset),
+        shares=dataset.label_shares(len(dataset.classes)),
         latent_spectrum="" if dataset.latents is None else latent_spectrum(dataset),
         text=None if dataset.captions is None else learn([dataset.captions[i] for i in dataset.train.tolist()]),
     )
-
-
-def class_shares(dataset: Dataset) -> tuple[float, ...]:
-    """The share of the training pictures in each class; empty without labels."""
-    if dataset.labels is None:
-        return ()
-    counts = np.bincount(dataset.labels[dataset.train], minlength=len(dataset.classes))
-    return tuple(round(float(share), 6) for share in counts / counts.sum())
 
 
 def latent_spectrum(dataset: Dataset) -> str:
