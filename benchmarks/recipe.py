@@ -43,6 +43,7 @@ from unblot.process.randomness import labels_for
 from unblot.process.schedules import edm
 from unblot.runs.folder import load_model
 from unblot.sampling.batched import sample_batches
+from unblot.sampling.guidance import Guidance
 from unblot.system.files import read_tensors, write_tensors
 from unblot.training.budget_controller import BudgetController
 from unblot.training.plan import plan_run
@@ -67,6 +68,7 @@ def main() -> None:
     for candidate in args.candidates:
         name, choices = read(candidate)
         line = {"name": name, "data": args.data.name, "size": args.size, "seed": args.seed, **choices}
+        line |= {"guidance": args.guidance} if args.guidance != 1 else {}
         trainer, training = trained(source, dataset, {**latent, **numbers(choices)}, args)
         line |= training | judge.measure(trainer, dataset, f"{name}-{args.size}-{args.minutes:g}m-seed{args.seed}")
         with open(args.out / "recipe.jsonl", "a") as file:
@@ -83,6 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8, help="CPU time of one core, each candidate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=256, help="samples of each; 0 for the held-out loss alone")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the samples, towards labels or clusters")
     parser.add_argument("--latents", type=Path, metavar="RUN", help="learn in the latents of this run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("candidates", nargs="+", help="NAME=CHOICE;CHOICE")
@@ -177,6 +180,7 @@ class Judge:
             parts = sample_batches(
                 trainer.denoiser, trainer.config.shape, range(self.args.pictures), schedule=train.schedule,
                 spacing="karras", solver="dpmpp_2m", steps=20, condition=Condition(labels), batch_size=32,
+                guidance=Guidance(self.args.guidance),
             )  # fmt: skip
             samples = torch.cat([trainer.denoiser.pictures(x0, self.dataset.shape[1:]) for x0 in parts])
         stored = self.dataset.values.decode(samples.numpy())

@@ -65,18 +65,32 @@ def test_small_gray_pictures_have_the_levels_they_were_measured_with() -> None:
     assert levels(facts(28, 0.6, 1)) == levels(facts(8, 0.75, 1)) == (-0.8, 1.2)
 
 
-def test_captions_take_a_folded_network_of_one_pair_of_blocks_a_level_and_are_hidden_less_often() -> None:
+def test_captions_are_hidden_less_often_than_labels() -> None:
     text = TextFacts("", "", 0, 1000)
     assert resolve(facts(32, text=text), {}).label_dropout < resolve(facts(32), {}).label_dropout
-    assert default(facts(8, text=text))["network"] == default(facts(8))["network"]
+
+
+def test_folded_networks_have_one_pair_of_blocks_a_level_and_captions_fold_large_pictures_too() -> None:
+    text = TextFacts("", "", 0, 1000)
+    for side in (8, 16, 28, 32, 40):
+        assert default(facts(side, text=text))["network"] == default(facts(side))["network"]
     for side in (16, 28, 32, 40):
-        assert network_options(facts(side, text=text)) == {**network_options(facts(side)), "blocks": 1, "paired": True}
+        options = network_options(facts(side))
+        assert (options["blocks"], options["paired"]) == (1, True)
     for side in (48, 64, 96, 128, 256):
         with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
         assert with_captions["blocks"] == without["blocks"] == 1
         assert (with_captions["paired"], without["paired"]) == (True, False)
         assert with_captions["multipliers"] != without["multipliers"]
+
+
+def test_pictures_that_nothing_is_said_of_fall_into_up_to_128_clusters_of_25_or_more() -> None:
+    def clusters(count: int, **more) -> int:
+        return resolve(facts(32, count=count, **more), {}).clusters
+
+    assert [clusters(count) for count in (25, 49, 50, 316, 3200, 60_000)] == [0, 0, 2, 12, 128, 128]
+    assert clusters(1000, classes=("a", "b")) == clusters(1000, text=TextFacts("", "", 0, 1000)) == 0
 
 
 def test_tiny_pictures_take_a_join_only_where_a_folded_square_has_as_many_values_as_the_network_channels() -> None:

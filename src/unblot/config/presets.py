@@ -159,9 +159,9 @@ def _optimizer_for(data: DataFacts) -> str:
 
 
 def _clusters_for(data: DataFacts) -> int:
-    """Number of clusters for pictures without labels and captions: some hundreds of pictures in each, as measured on
-    MNIST."""
-    count = min(128, data.count // 100)
+    """Number of clusters for pictures without labels and captions: some 25 pictures in each, or more of large sets, as
+    measured; see docs/recipe.md, "How many clusters"."""
+    count = min(128, data.count // 25)
     return 0 if data.classes or data.text or data.kind == "points" or count < 2 else count
 
 
@@ -221,14 +221,13 @@ def _with_spectrum(data: DataFacts) -> bool:
 
 
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
-    """The U-Net that suits the pictures, down to a map of at most 10.
+    """The U-Net that suits the pictures, down to a map of at most 10; see docs/recipe.md, "One pair of blocks a level".
 
     Pixels are folded by up to 8x8, and the join lets all of the folded input through, however narrow the network is;
     up to TINY it stands only where a folded square has no fewer values than the network has channels. Up to SMALL,
     and with captions, pixels are folded until the map is at most 20, which leaves time for more steps of a wider
-    network. Words are learned late: with captions each level has one block down and its partner up, for two and three.
-    Larger pictures have a thin first level on a map of at most 40, which draws outlines; wider ones below decide what
-    is there.
+    network, whose levels have one block down and its partner up. Larger pictures have a thin first level on a map of at
+    most 40, which draws outlines; wider ones below decide what is there.
     """
     side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
     if side <= TINY:
@@ -238,7 +237,7 @@ def _unet_for(data: DataFacts, width: int | None = None) -> str:
     folded = _is_folded(data)
     patch = min(8, max(2, 2 ** math.ceil(math.log2(side / (20 if folded else 40)))))
     coarser = max(1, math.ceil(math.log2(side / patch / 10)))  # levels below the first
-    blocks = ",blocks=1,paired=true" if data.text else "" if folded else ",blocks=1"
+    blocks = ",blocks=1,paired=true" if folded else ",blocks=1"
     width, below = (width or 48, coarser * ["2"]) if folded else (width or 32, ["3", *(coarser - 1) * ["6"]])
     shape = f"width={width},multipliers={'-'.join(['1', *below])}{blocks}"
     return f"unet:{shape},patch={patch},attention={coarser}{added}"
