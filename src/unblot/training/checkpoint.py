@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unblot.config.schema import RunConfig
@@ -168,6 +169,17 @@ def load(
     if not sound:
         raise UnblotError(f"{str(place / TENSORS)!r} is damaged: its checksum is not the one that was stored")
     return read_tensors(place / TENSORS, prefixes)[0], state
+
+
+def other_threads(state: Mapping[str, Any]) -> str | None:
+    """What to say where a run goes on with another number of CPU threads than it was saved with."""
+    threads = torch.get_num_threads()
+    if state["threads"] == threads:
+        return None
+    return (
+        f"note: the run has used {state['threads']} CPU threads, now it uses {threads}: it goes on, but not to the "
+        "last bit as with the same number (OMP_NUM_THREADS)"
+    )
 
 
 def remove_unfinished(run: Path) -> None:

@@ -21,7 +21,8 @@ from unblot.training.diagnostics.monitor import Monitor
 from unblot.training.diagnostics.run_logger import RunLogger, averages, culprits
 from unblot.training.diagnostics.summary import Session
 from unblot.training.learning_rate import Switch
-from unblot.training.previews import left_out_where_it_fails, write_preview
+from unblot.training.left_out import left_out_where_it_fails
+from unblot.training.previews import write_preview
 from unblot.training.trainer import StepResult, Trainer, any_process
 
 RATE_CUTS = 3  # halvings of the learning rate on going back, after which a run gives up
@@ -158,14 +159,18 @@ class Loop:
     def measure(self) -> None:
         """Measures the held-out loss of the averaged weights; all processes come here after the same steps."""
         if self.held_out is not None:
-            with self.controller.overhead("measurements"), self.trainer.averaged():
+            left_out = left_out_where_it_fails(
+                "held-out loss", self.trainer, self.monitor.note, self.trainer.group.world > 1
+            )
+            with self.controller.overhead("measurements"), left_out, self.trainer.averaged():
                 self.logger.measured(self.held_out.measure(self.trainer.step, self.trainer.micro_batch))
 
     def preview(self) -> None:
         """Writes a grid of samples of the averaged weights, always from the same noise."""
         trainer = self.trainer
         path = self.folder / SAMPLES / f"step_{trainer.step:08d}.png"
-        with self.controller.overhead("previews"), left_out_where_it_fails(trainer, self.monitor.note):
+        left_out = left_out_where_it_fails("preview", trainer, self.monitor.note, trainer.sharded)
+        with self.controller.overhead("previews"), left_out:
             drawn = write_preview(trainer, path)
             if drawn is not None:
                 self.logger.preview(trainer.step, *drawn, trainer.task.batches.dataset)
@@ -245,12 +250,8 @@ class Loop:
             trainer.denoiser.load_state_dict(under("frozen/", tensors), strict=False)
         if missing := self.logger.metrics.go_back(state["metrics_bytes"]):
             note(f"note: {missing} in {self.logger.metrics.path}")
-        threads = torch.get_num_threads()
-        if trainer.device.type == "cpu" and state["threads"] != threads:
-            note(
-                f"note: the run has used {state['threads']} CPU threads, now it uses {threads}: it goes on, but not to "
-                "the last bit as with the same number (OMP_NUM_THREADS)"
-            )
+        if trainer.device.type == "cpu" and (other := checkpoint.other_threads(state)):
+            note(other)
         return state
 
     def is_over(self, state: dict[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from unblot.config.schema import DataFacts
 from unblot.data.output import save_sheet, sheet
 from unblot.denoiser import Condition
-from unblot.errors import UnblotError, arg, is_out_of_memory
 from unblot.process.randomness import ADVERSARIAL, generator, labels_for, training_order
 from unblot.runs.choosing import guidance_as_trained
 from unblot.sampling.batched import sample_batches
@@ -114,28 +112,6 @@ def _samples(
         guidance=guidance,
         batch_size=max(1, min(64, trained, PREVIEW_VALUES // math.prod(config.data.shape))),
     )
-
-
-@contextmanager
-def left_out_where_it_fails(trainer: Trainer, note: Callable[[str], None]) -> Iterator[None]:
-    """A preview is made within it. Where memory runs out, or pictures are not finite, it is left out with a note: the
-    training goes on.
-
-    Raises UnblotError where memory runs out in a sharded run, whose other processes are in the middle of the preview.
-    """
-    try:
-        yield
-        return
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        if trainer.sharded:
-            way_out = f"leave previews out with {arg('preview_every', 0)}"
-            raise UnblotError(f"out of memory in the preview after step {trainer.step}; {way_out}") from None
-        why = "out of memory"
-    except UnblotError as error:
-        why = str(error)
-    note(f"no preview after step {trainer.step}: {why}")
 
 
 def preview_prompts(trainer: Trainer, count: int) -> list[str] | None:

@@ -97,15 +97,19 @@ class DenoisingTask:
         """The denoiser's loss at each picture's level, weighted by level, and that of a layout, each (B,)."""
         with self.autocast():
             condition = self.denoiser.encoded(batch.condition)
-            known = self.schedule, self.objective, self.weighting, self.decoder
-            losses = {"denoiser": denoising_loss(self.denoiser, batch, *known, condition)}
+            losses = {"denoiser": self._denoising_loss(batch, condition)}
             if condition.layout is not None:
                 losses["layout"] = layout_loss(condition.layout, batch.x0, self.denoiser.data_std)
             return losses
 
     def measured(self, batch: Batch) -> Tensor:
         """The loss of the objective, weighted by level, (B,)."""
-        return self.losses(batch, done=1.0)["denoiser"]
+        with self.autocast():
+            return self._denoising_loss(batch)
+
+    def _denoising_loss(self, batch: Batch, encoded: Condition | None = None) -> Tensor:
+        known = self.schedule, self.objective, self.weighting, self.decoder
+        return denoising_loss(self.denoiser, batch, *known, encoded)
 
     def learn(self, losses: Tensor, t: Tensor, bad: Tensor, group: Group) -> None:
         """Adaptive times and balanced losses learn from the losses."""
