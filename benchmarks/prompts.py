@@ -7,7 +7,7 @@ others, and refused below 99 %. For every number of steps and every guidance: th
 
 One thing: right in colour, shape, size. Two things: also in relation. A wrong number of things is wrong in everything.
 Usage: python prompts.py --run DIR [--minutes 10] [-n 64] [--steps 4,8,16,50] [--guidance 1,1.5,3] [--guidance-low 0]
-       --out FILE
+       [--solver NAME] --out FILE
 With --minutes the run is trained first, by `unblot train shapes:size=SIZE --budget`.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
     rows = []
     for steps, guidance in itertools.product(args.steps, args.guidance):
         start = time.perf_counter()
-        how = {"steps": steps, "guidance": guidance, "guidance_low": args.guidance_low}
+        how = {"steps": steps, "guidance": guidance, "guidance_low": args.guidance_low, "solver": args.solver}
         for name, group in asked.items():
             samples = run.sample(len(group), prompt=[captions(scene)[0] for scene in group], seed=1, **how)
             seen = judge.read(samples.array)
@@ -68,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-n", type=int, default=64, help="prompts of each group")
     parser.add_argument("--steps", type=numbers(int), default=[4, 8, 16, 50])
     parser.add_argument("--guidance-low", type=float, default=0.0, help="no guidance where sigma/alpha is below")
+    parser.add_argument("--solver", metavar="NAME[:OPTIONS]", help="as in unblot sample")
     parser.add_argument("--guidance", type=numbers(float), default=[1.0, 1.5, 3.0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--judge", type=Path, help="folder where the judge is kept (default: in the dataset cache)")

@@ -54,7 +54,7 @@ LEFT_OUT = LeftOut(
 )
 
 
-def shapes(_: str, *, count: int = 8000, size: int = 32, seed: int = 0, language: str = "en") -> DataSource:
+def shapes(_: str, *, count: int = 32_000, size: int = 32, seed: int = 0, language: str = "en") -> DataSource:
     """Pictures (count, 3, size, size) uint8 of one or two shapes with captions; picture i follows from (seed, i)."""
     if count < 1 or not 8 <= size <= MOST_SIDE or seed < 0:
         at_most = f"count must be at least 1, size from 8 to {MOST_SIDE}, seed at least 0"
