@@ -70,19 +70,19 @@ def test_captions_are_hidden_less_often_than_labels() -> None:
     assert resolve(facts(32, text=text), {}).label_dropout < resolve(facts(32), {}).label_dropout
 
 
-def test_folded_networks_have_one_pair_of_blocks_a_level_and_captions_fold_large_pictures_too() -> None:
+def test_each_level_has_one_pair_of_blocks_and_captions_fold_large_pictures_more() -> None:
     text = TextFacts("", "", 0, 1000)
     for side in (8, 16, 28, 32, 40):
         assert default(facts(side, text=text))["network"] == default(facts(side))["network"]
-    for side in (16, 28, 32, 40):
+    for side in (16, 28, 40, 48, 64, 96, 128, 256, 1024):
         options = network_options(facts(side))
         assert (options["blocks"], options["paired"]) == (1, True)
+        coarsest = len(options["multipliers"].split("-")) - 1
+        assert int(options["attention"]) == coarsest
+        assert side / options["patch"] / 2**coarsest <= 10
     for side in (48, 64, 96, 128, 256):
         with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
-        assert with_captions["blocks"] == without["blocks"] == 1
-        assert (with_captions["paired"], without["paired"]) == (True, False)
-        assert with_captions["multipliers"] != without["multipliers"]
 
 
 def test_pictures_that_nothing_is_said_of_fall_into_up_to_128_clusters_of_25_or_more() -> None:
