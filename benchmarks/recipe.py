@@ -67,8 +67,8 @@ def main() -> None:
         dataset, latent = with_latents(dataset, denoiser.autoencoder), vars(config.latent)
     for candidate in args.candidates:
         name, choices = read(candidate)
-        line = {"name": name, "data": args.data.name, "size": args.size, "seed": args.seed, **choices}
-        line |= {"guidance": args.guidance} if args.guidance != 1 else {}
+        line = {"name": name, "data": args.data.name, "size": args.size, "seed": args.seed, "guidance": args.guidance}
+        line |= choices
         trainer, training = trained(source, dataset, {**latent, **numbers(choices)}, args)
         line |= training | judge.measure(trainer, dataset, f"{name}-{args.size}-{args.minutes:g}m-seed{args.seed}")
         with open(args.out / "recipe.jsonl", "a") as file:

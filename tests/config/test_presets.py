@@ -74,7 +74,7 @@ def test_each_level_has_one_pair_of_blocks_and_captions_fold_large_pictures_more
     text = TextFacts("", "", 0, 1000)
     for side in (8, 16, 28, 32, 40):
         assert default(facts(side, text=text))["network"] == default(facts(side))["network"]
-    for side in (16, 28, 40, 48, 64, 96, 128, 256, 1024):
+    for side in (16, 28, 32, 40, 48, 64, 96, 128, 256, 1024):
         options = network_options(facts(side))
         assert (options["blocks"], options["paired"]) == (1, True)
         coarsest = len(options["multipliers"].split("-")) - 1
@@ -83,6 +83,9 @@ def test_each_level_has_one_pair_of_blocks_and_captions_fold_large_pictures_more
     for side in (48, 64, 96, 128, 256):
         with_captions, without = (network_options(facts(side, text=t)) for t in (text, None))
         assert with_captions["patch"] == min(8, 2 * without["patch"])
+        assert with_captions["blocks"] == without["blocks"] == 1
+        folded_more = with_captions["patch"] > without["patch"]
+        assert (with_captions["multipliers"] != without["multipliers"]) == folded_more
 
 
 def test_pictures_that_nothing_is_said_of_fall_into_up_to_128_clusters_of_25_or_more() -> None:

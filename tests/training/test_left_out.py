@@ -69,6 +69,7 @@ def test_out_of_memory_is_an_error_where_other_processes_wait(what, setting):
         raise torch.OutOfMemoryError
 
 
-def test_other_errors_end_the_run():
-    with pytest.raises(RuntimeError, match="made up"), left_out_where_it_fails("preview", None, pytest.fail, False):
-        raise RuntimeError("made up")
+@pytest.mark.parametrize(("what", "error"), [("preview", RuntimeError), ("held-out loss", UnblotError)])
+def test_other_errors_end_the_run(what, error):
+    with pytest.raises(error, match="made up"), left_out_where_it_fails(what, None, pytest.fail, False):
+        raise error("made up")
