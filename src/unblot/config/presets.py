@@ -171,8 +171,7 @@ ENOUGH_STEPS = 2000  # steps that the chosen network, the largest such of the la
 FREE_BATCH = 1.2  # the batch is doubled while a step takes at most this many times as long: the device has room
 MOST_BATCH, LEAST_PASS = 1024, 16  # ... up to this many pictures, and with at least this many batches in an epoch
 WIDTHS_TINY = 32, 64  # of the U-Nets for pictures of up to TINY pixels
-WIDTHS_SMALL_MAP = 32, 48, 64, 96, 128, 192, 256  # for larger ones, up to SMALL or with captions
-WIDTHS_LARGE_MAP = 16, 24, 32, 48, 64, 96, 128  # for all others
+WIDTHS = 16, 24, 32, 48, 64, 96, 128, 192, 256  # for larger ones
 
 
 def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
@@ -180,8 +179,7 @@ def ladder(data: DataFacts, preset: str) -> tuple[str, ...]:
     network = PRESETS[preset](data)["network"]
     if preset != "default" or data.kind == "points":
         return (network,)
-    widths = WIDTHS_TINY if _side(data) <= TINY else WIDTHS_SMALL_MAP if _has_small_map(data) else WIDTHS_LARGE_MAP
-    return tuple(_unet_for(data, width) for width in widths)
+    return tuple(_unet_for(data, width) for width in (WIDTHS_TINY if _side(data) <= TINY else WIDTHS))
 
 
 def found_by_trial_steps(data: DataFacts, train: TrainConfig) -> set[str]:
@@ -223,25 +221,20 @@ def _with_spectrum(data: DataFacts) -> bool:
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the pictures, down to a map of at most 10; see docs/recipe.md, "One pair of blocks a level".
 
-    Pixels are folded by up to 8x8, and the join lets all of the folded input through, however narrow the network is;
-    up to TINY it stands only where a folded square has no fewer values than the network has channels. Up to SMALL,
-    and with captions, pixels are folded until the map is at most 20, which leaves time for more steps of a wider
-    network; of larger pictures until it is at most 40, for steady outlines. Each level has one block down and its
-    partner up.
+    Above TINY pixels are folded, by up to 8x8, until the map is at most 40, for sound outlines; with captions at most
+    20, which leaves time for the steps that words want. Each level has one block down and its partner up. The join lets
+    all of the folded input through, however narrow the network is; up to TINY, where 2x2 pixels are folded, it stands
+    only where a folded square has no fewer values than the network has channels.
     """
-    side, added = _side(data), ",waves=true,join=true" if _with_spectrum(data) else ""
+    side = _side(data)
     if side <= TINY:
         width = width or 64
         joined = ",join=true" if 4 * data.channels >= width else ""
         return f"unet:width={width},multipliers=1,patch=2,attention={joined}"
-    largest, usual = (20, 48) if _has_small_map(data) else (40, 32)
-    patch = min(8, max(2, 2 ** math.ceil(math.log2(side / largest))))
+    largest, usual = (40, 32) if data.text is None else (20, 48)
+    patch = min(8, 2 ** max(0, math.ceil(math.log2(side / largest))))
     coarser = max(1, math.ceil(math.log2(side / patch / 10)))  # levels below the first
     multipliers = "-".join(["1", *coarser * ["2"]])
     shape = f"width={width or usual},multipliers={multipliers},blocks=1,paired=true,patch={patch}"
-    return f"unet:{shape},attention={coarser}{added}"
-
-
-def _has_small_map(data: DataFacts) -> bool:
-    """Whether pixels are folded until the map is small, as measured; see docs/recipe.md, "Eight networks"."""
-    return _side(data) <= SMALL or data.text is not None
+    waves, join = ",waves=true" * (patch > 1), ",join=true"
+    return f"unet:{shape},attention={coarser}{waves + join if _with_spectrum(data) else ''}"
