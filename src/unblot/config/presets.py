@@ -94,7 +94,7 @@ def in_latents(data: DataFacts) -> dict[str, Any]:
     return {
         "schedule": "edm:mean=0.3,std=1",  # the levels of EDM2 (Karras et al. 2024), for twice the deviation
         "learning_rate": 8e-3,
-        "batch_size": _batch_for(data),
+        "batch_size": 64 if _side(data) <= 20 * _patch_for(data) else 32,  # on the map of the network
     }
 
 
@@ -221,20 +221,26 @@ def _with_spectrum(data: DataFacts) -> bool:
 def _unet_for(data: DataFacts, width: int | None = None) -> str:
     """The U-Net that suits the pictures, down to a map of at most 10; see docs/recipe.md, "One pair of blocks a level".
 
-    Above TINY pixels are folded, by up to 8x8, until the map is at most 40, for sound outlines; with captions at most
-    20, which leaves time for the steps that words want. Each level has one block down and its partner up. The join lets
-    all of the folded input through, however narrow the network is; up to TINY, where 2x2 pixels are folded, it stands
-    only where a folded square has no fewer values than the network has channels.
+    Each level has one block down and its partner up. The join lets all of the folded input through, however narrow the
+    network is; up to TINY, where 2x2 pixels are folded, it stands only where a folded square has no fewer values than
+    the network has channels.
     """
     side = _side(data)
     if side <= TINY:
         width = width or 64
         joined = ",join=true" if 4 * data.channels >= width else ""
         return f"unet:width={width},multipliers=1,patch=2,attention={joined}"
-    largest, usual = (40, 32) if data.text is None else (20, 48)
-    patch = min(8, 2 ** max(0, math.ceil(math.log2(side / largest))))
+    patch, usual = _patch_for(data), 32 if data.text is None else 48
     coarser = max(1, math.ceil(math.log2(side / patch / 10)))  # levels below the first
     multipliers = "-".join(["1", *coarser * ["2"]])
     shape = f"width={width or usual},multipliers={multipliers},blocks=1,paired=true,patch={patch}"
     waves, join = ",waves=true" * (patch > 1), ",join=true"
     return f"unet:{shape},attention={coarser}{waves + join if _with_spectrum(data) else ''}"
+
+
+def _patch_for(data: DataFacts) -> int:
+    """Side of the square of pixels that a network for pictures above TINY folds, at most 8: its map has at most 40, for
+    sound outlines; with captions 20, which leaves time for the steps that words want. See docs/recipe.md, "The finest
+    map"."""
+    largest = 40 if data.text is None else 20
+    return min(8, 2 ** max(0, math.ceil(math.log2(_side(data) / largest))))
