@@ -12,7 +12,7 @@ from unblot.config.options import check_values
 from unblot.config.schema import DataFacts, TrainConfig
 from unblot.errors import UnblotError
 
-SMALL = 40  # pixels: up to this longer side the recipe is that of MNIST
+SMALL = 40  # pixels: up to this longer side batches are larger, and gray pictures have no spectrum
 TINY = 12  # pixels: pictures with no longer side take a network with one level
 FROM_THE_DATA = {  # what a preset looks at to decide a field
     "network": "the size of the pictures, and the captions",
@@ -94,7 +94,7 @@ def in_latents(data: DataFacts) -> dict[str, Any]:
     return {
         "schedule": "edm:mean=0.3,std=1",  # the levels of EDM2 (Karras et al. 2024), for twice the deviation
         "learning_rate": 8e-3,
-        "batch_size": 64 if _side(data) <= 20 * _patch_for(data) else 32,  # on the map of the network
+        "batch_size": 64 if _side(data) <= 20 * _patch_for(data) else 32,  # by the map of the network
     }
 
 
@@ -234,8 +234,9 @@ def _unet_for(data: DataFacts, width: int | None = None) -> str:
     coarser = max(1, math.ceil(math.log2(side / patch / 10)))  # levels below the first
     multipliers = "-".join(["1", *coarser * ["2"]])
     shape = f"width={width or usual},multipliers={multipliers},blocks=1,paired=true,patch={patch}"
-    waves, join = ",waves=true" * (patch > 1), ",join=true"
-    return f"unet:{shape},attention={coarser}{waves + join if _with_spectrum(data) else ''}"
+    waves = ",waves=true" if patch > 1 else ""
+    added = f"{waves},join=true" if _with_spectrum(data) else ""
+    return f"unet:{shape},attention={coarser}{added}"
 
 
 def _patch_for(data: DataFacts) -> int:
